@@ -222,8 +222,8 @@ bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's 
 	@$(PYTHON) -m bench.presets $(if $(ENGINE),--engine $(ENGINE)) $(if $(SUITE),--suite $(SUITE))
 
 .PHONY: bench-math
-bench-math: $(SYNCED) ## The calculator: times, tasks built backwards from their answers, hostile expressions; JSON last [TASKS HOSTILE START AT_ONCE SEED, PROSE=200: math_mode before Triton]
-	@$(PYTHON) -m bench.math $(if $(TASKS),--tasks $(TASKS)) $(if $(HOSTILE),--hostile $(HOSTILE)) $(if $(START),--start $(START)) $(if $(AT_ONCE),--at-once $(AT_ONCE)) $(if $(SEED),--seed $(SEED)) $(if $(PROSE),--prose $(PROSE)) $(if $(ENGINE),--engine $(ENGINE))
+bench-math: $(SYNCED) ## The calculator: times, tasks built backwards from their answers, hostile expressions; JSON last [TASKS HOSTILE START AT_ONCE SEED, PROSE=200: math_mode before Triton, ENGINE, ROUTES_ONLY=1: without the model's prose]
+	@$(PYTHON) -m bench.math $(if $(TASKS),--tasks $(TASKS)) $(if $(HOSTILE),--hostile $(HOSTILE)) $(if $(START),--start $(START)) $(if $(AT_ONCE),--at-once $(AT_ONCE)) $(if $(SEED),--seed $(SEED)) $(if $(PROSE),--prose $(PROSE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(ROUTES_ONLY),--routes-only)
 
 .PHONY: bench-gateway
 bench-gateway: $(SYNCED) ## What the gateway adds to bare gRPC on a fixed timetable; JSON last [LITELLM=1: LiteLLM beside it, from PyPI]

@@ -196,7 +196,8 @@ class GatewayLimits:
     chunks_per_tenant: int = 100_000
     """Of all vector stores."""
     chunks_per_key: int = 50_000
-    """Of one key's vector stores, with those of its end users."""
+    """Of one key's vector stores, with those of its end users, while no other key has any: else this part of what the
+    others leave."""
     file_bytes: int = 32 * 1024 * 1024
     """Of one uploaded file."""
     index_bytes: int = 320 * 1024 * 1024

@@ -1,18 +1,28 @@
 """Stored content in a real PostgreSQL, which replicas share."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ContentLimitError, ContentLimits, Page
-from support.gateway.content import make_content, say
+from r1plus_gateway.store.content_writer import ContentWriter
+from support.gateway.content import check_books, make_content, say
 from support.gateway.content_crash import read_state, take_steps
 from support.gateway.tenant_data import Volume, make_caller
+from support.registry.postgres import Cluster, Postgres
+from support.tables import for_each
+from support.waiting import eventually
 
+pytestmark = pytest.mark.postgres
 CALLER = make_caller(end_user="anna")
 
 
@@ -68,3 +78,42 @@ async def test_a_limit_holds_over_replicas(tenant: Volume) -> None:
             rows = connection.scalar(sa.select(sa.func.count()).select_from(t.conversations))
         assert 18_000 < int(stored or 0) <= 20_000
         assert rows == sum(counts)
+
+
+def end_sessions(server: Postgres) -> None:
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+
+
+def restart(server: Postgres) -> None:
+    server.stop()
+    server.start()
+
+
+@for_each("interrupt", {"its session is ended": end_sessions, "the server is restarted": restart})
+async def test_a_change_that_the_database_interrupts_leaves_nothing_and_the_next_one_is_stored(
+    cluster: Cluster, tmp_path: Path, interrupt: Callable[[Postgres], None]
+) -> None:
+    with closing(Postgres(cluster)) as server:
+        server.start()
+        async with Volume(tmp_path, url=server.dsn()).make().open() as store:
+            content = make_content(store)
+            made = await content.write(CALLER, lambda one: one.create_conversation({}, [say("before")]))
+
+            def append(writer: ContentWriter) -> None:
+                writer.append_items(made.id, [say("first half")])
+                interrupt(server)
+                writer.append_items(made.id, [say("second half")])
+
+            with pytest.raises(AccessError) as refusal:
+                await content.write(CALLER, append)
+            assert (refusal.value.status, refusal.value.code) == (503, "data_unavailable")
+
+            async def append_another() -> bool:
+                return bool(await content.write(CALLER, lambda one: one.append_items(made.id, [say("after")])))
+
+            await eventually(append_another, "the next change is stored", retry_on=(AccessError,))
+            listed = await content.read(CALLER, lambda one: one.list_items(made.id, Page(is_ascending=True)))
+            assert listed is not None
+            assert [item.content for item in listed.entries] == [say("before"), say("after")]
+            await store.read(check_books)

@@ -54,11 +54,12 @@ class ContentLimits:
     tenant_bytes: int
     """Of all callers, knowledge included."""
     knowledge_caller_bytes: int = 256 * 2**20
-    """Of one caller's files and vector stores, with those of its end users."""
+    """Of one caller's files and vector stores, with those of its end users, while no other has any: else less
+    (`knowledge_limits`)."""
     tenant_chunks: int = 100_000
     """Of all vector stores: each is compared with each question."""
     caller_chunks: int = 50_000
-    """Of one caller's vector stores, with those of its end users: no key takes all that the tenant may have."""
+    """Of one caller's vector stores, with those of its end users, while no other has any: else less."""
     deletion: DeletionStep = DeletionStep()
 
 

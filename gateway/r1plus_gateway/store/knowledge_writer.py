@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ENTRY_BYTES, ContentLimitError, ContentLimits
-from r1plus_gateway.store.content_books import match_owner, measure_new_owner, read_stored_bytes
+from r1plus_gateway.store.content_books import match_owner, measure_new_owner
 from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
 from r1plus_gateway.store.content_writer import make_id
 from r1plus_gateway.store.knowledge import (
@@ -27,7 +27,6 @@ from r1plus_gateway.store.knowledge import (
 )
 from r1plus_gateway.store.knowledge_books import (
     add_knowledge,
-    count_tenant_chunks,
     delete_files,
     delete_store_files,
     delete_vector_stores,
@@ -35,8 +34,8 @@ from r1plus_gateway.store.knowledge_books import (
     is_large_file,
     is_large_store,
     mark_changed,
-    read_caller_knowledge,
 )
+from r1plus_gateway.store.knowledge_limits import require_bytes, require_chunks
 from r1plus_gateway.store.knowledge_reader import KnowledgeReader, decode_ingestion, encode_ingestion
 from r1plus_gateway.store.retention import prune_knowledge
 
@@ -331,7 +330,7 @@ class KnowledgeWriter(KnowledgeReader):
         if before is None or not self._goes_on(before, ingestion, batch.position):
             return False
         count = len(batch.chunks)
-        self._check_chunks(count)
+        require_chunks(self.connection, self.owner, self._limits, count)
         row = self._seal("chunk_batches", "content", make_id("cb"), batch.encode())
         self._grow([row["content"]], chunks=count)
         place = {"vector_store_file_id": file.id, "position": batch.position, "chunks": count, "engine": batch.engine}
@@ -474,34 +473,10 @@ class KnowledgeWriter(KnowledgeReader):
         if replaced is not None:
             size -= len(replaced) + ENTRY_BYTES
         if size > 0 and is_limited:
-            self._check_room(size + measure_new_owner(self.connection, self.owner))
+            size_with_owner = size + measure_new_owner(self.connection, self.owner)
+            is_replacement = replaced is not None
+            require_bytes(self.connection, self.owner, self._limits, size_with_owner, is_replacement=is_replacement)
         add_knowledge(self.connection, self.owner, size, chunks)
-
-    def _check_chunks(self, count: int) -> None:
-        limits, own = self._limits, read_caller_knowledge(self.connection, self.owner).chunks
-        if own + count > limits.caller_chunks:
-            raise ContentLimitError(
-                f"{count} chunks more exceed the {limits.caller_chunks} that this key may have, of which {own} are in"
-                " use; delete files from vector stores, choose larger chunks, use another key, or ask the platform team"
-            )
-        if count_tenant_chunks(self.connection) + count > limits.tenant_chunks:
-            raise ContentLimitError(
-                f"{count} chunks more exceed the {limits.tenant_chunks} that all of the tenant may have; delete"
-                " files from vector stores, choose larger chunks, or ask the platform team"
-            )
-
-    def _check_room(self, size: int) -> None:
-        limits, own = self._limits, read_caller_knowledge(self.connection, self.owner).bytes
-        if own + size > limits.knowledge_caller_bytes:
-            raise ContentLimitError(
-                f"{size} bytes more exceed the {limits.knowledge_caller_bytes} of files and vector stores that this key"
-                f" may have, of which {own} are in use; delete files and vector stores"
-            )
-        if read_stored_bytes(self.connection) + size > limits.tenant_bytes:
-            raise ContentLimitError(
-                f"{size} bytes more exceed what is left of the {limits.tenant_bytes} that all of the tenant may"
-                " store; delete files and vector stores, or ask the platform team"
-            )
 
 
 def _encode_about(name: str, purpose: str) -> bytes:

@@ -59,10 +59,10 @@ class MetaName(StrEnum):
     AUDIT_HEAD = "audit_head"
     AUDIT_BASE = "audit_base"
     CONTENT_DAYS = "content_days"
-    RETENTION_TIME = "retention_time"
-    """What retention goes by, as JSON (`retention_clock`)."""
-    RETENTION_SEEN = "retention_seen"
-    """The same, for backups: a gateway of an earlier release has a `retention_time` of its own, and takes no other."""
+    RETENTION_TIME = "retention_seen"
+    """What retention goes by, as JSON (`retention_clock`); a backup has it."""
+    EARLIER_RETENTION_TIME = "retention_time"
+    """The same, as an earlier release has stored it, which takes no other from a backup: read where that is all."""
     CONFIRMATION = "time_confirmation"
     """Names the last confirmation that clocks are right: each replica's ledger time goes back to its own."""
     ROTATION = "data_key_rotation"
@@ -76,11 +76,11 @@ OWN_META: Final = (
     MetaName.TENANT,
     MetaName.KEY_RING,
     MetaName.ADOPTED_ROOT,
-    MetaName.RETENTION_TIME,
+    MetaName.EARLIER_RETENTION_TIME,
     MetaName.CONFIRMATION,
 )
-"""What says whose database it is, with which keys, and at what time: in no backup, and a restore changes root and time
-only."""
+"""What says whose database it is, with which keys, and by whose clocks: in no backup. A restore changes the root and
+drops the earlier time."""
 
 
 @dataclass(slots=True)

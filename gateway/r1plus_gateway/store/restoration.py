@@ -208,7 +208,7 @@ def _require_new(connection: Connection) -> None:
 
 def _empty(connection: Connection) -> None:
     connection.execute(sa.delete(t.counters))
-    kept = [name.value for name in OWN_META if name is not MetaName.RETENTION_TIME]  # The backup's follows.
+    kept = [name.value for name in OWN_META if name is not MetaName.EARLIER_RETENTION_TIME]  # The backup's follows.
     connection.execute(sa.delete(t.meta).where(t.meta.c.name.not_in(kept)))
 
 

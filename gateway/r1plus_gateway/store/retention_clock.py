@@ -99,7 +99,7 @@ def restart(ledger: LedgerRepository, clock: LedgerClock, made_at: float) -> str
     This machine's clock may be wrong, and nothing that is stored here says otherwise. `made_at`: the newest time that a
     backup without a retention time has seen, at least; its gateway was of an earlier release.
     """
-    stored = _read(ledger, MetaName.RETENTION_SEEN) or _read(ledger)
+    stored = _read(ledger)
     target = min(ledger.now, clock.read_wall())
     newest = stored.moment if stored is not None else max(ledger.seen_at, made_at)
     present = _follow(RetentionTime(min(newest, target)), target)
@@ -120,12 +120,13 @@ def _follow(before: RetentionTime, target: float) -> RetentionTime:
     return before
 
 
-def _read(ledger: LedgerRepository, name: MetaName = MetaName.RETENTION_TIME) -> RetentionTime | None:
-    stored = read_meta(ledger.connection, name)
-    return RetentionTime(**json.loads(stored)) if stored is not None else None
+def _read(ledger: LedgerRepository) -> RetentionTime | None:
+    for name in (MetaName.RETENTION_TIME, MetaName.EARLIER_RETENTION_TIME):
+        if (stored := read_meta(ledger.connection, name)) is not None:
+            return RetentionTime(**json.loads(stored))
+    return None
 
 
 def _write(ledger: LedgerRepository, present: RetentionTime) -> None:
     value = json.dumps({"moment": present.moment, "held_from": present.held_from})
-    for name in (MetaName.RETENTION_TIME, MetaName.RETENTION_SEEN):
-        write_meta(ledger.connection, name, value)
+    write_meta(ledger.connection, MetaName.RETENTION_TIME, value)

@@ -13,12 +13,13 @@ import yaml
 from r1plus_contract import names
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_model_repo.importing.demo_engines import MAKERS, SAME_FILES, find_folder_name
 from r1plus_model_repo.importing.engine import CONTAINERFILE, CONTAINERFILE_TEMPLATE, ENGINE, MANIFEST, ImportResult
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.package.folders import lock_folder, stage_folder
 from r1plus_model_repo.importing.package.placement import place_files
+from r1plus_model_repo.importing.packaged_engines import EngineBuild
 
 SHIPPED: Path = Path(catalog.__file__).parent
 
@@ -30,10 +31,8 @@ def list_shipped() -> tuple[Engine, ...]:
     return tuple(engine for name, engine in sorted(engines.items()) if name in MAKERS or name in SAME_FILES)
 
 
-def make_shipped_engine(
-    name: str, out: Path, cache: Path, image: str | None, progress: Callable[[str], None]
-) -> ImportResult:
-    """Make OUT/NAME: engine/, engine.yaml and Containerfile. What was fetched and converted stays in `cache`.
+def build_shipped_engine(name: str, cache: Path, progress: Callable[[str], None]) -> tuple[EngineSpec, EngineBuild]:
+    """Make the files of an engine in `cache`, if they are not there; return what the catalog says of it, and them.
 
     Raises:
         ImportingError: there is no such engine, its weights cannot be had, or its bytes differ from the catalog's.
@@ -43,9 +42,6 @@ def make_shipped_engine(
         raise ImportingError(
             f"{name!r:.80}: is no shipped engine that can be made here; there are {', '.join(engines)}"
         )
-    target = out / name
-    if target.exists():
-        raise ImportingError(f"{target}: already exists; remove it, or give another --out")
     folder_name = find_folder_name(name)
     build = import_module(MAKERS[folder_name]).build_engines(cache, progress, [folder_name])[folder_name]
     spec = engines[name].spec
@@ -54,6 +50,21 @@ def make_shipped_engine(
             f"{name}: sha256 of the files is {build.sha256}, the catalog has {spec.files.sha256}: another version of"
             " OpenVINO or gguf converted it; install the locked versions, and remove " + str(build.folder)
         )
+    return spec, build
+
+
+def make_shipped_engine(
+    name: str, out: Path, cache: Path, image: str | None, progress: Callable[[str], None]
+) -> ImportResult:
+    """Make OUT/NAME: engine/, engine.yaml and Containerfile. What was fetched and converted stays in `cache`.
+
+    Raises:
+        ImportingError: as `build_shipped_engine`, or OUT/NAME is there.
+    """
+    target = out / name
+    if target.exists():
+        raise ImportingError(f"{target}: already exists; remove it, or give another --out")
+    spec, build = build_shipped_engine(name, cache, progress)
     fields = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     fields["artifact"]["image"] = image or spec.files.source
     body = {

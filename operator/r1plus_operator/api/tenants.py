@@ -262,8 +262,9 @@ class GatewayCaps(ApiModel):
     chunks_per_key: Annotated[int, Field(ge=1, le=100_000), WHOLE] = Field(
         50_000,
         description=(
-            "Chunks of documents that one key may have with all its end users, of the tenant's 100,000. With a single"
-            " key, 100000 lets it have all."
+            "Chunks of documents that one key may have with all its end users, of the tenant's 100,000, while no other"
+            " key has any; else the same part of what the others leave, so that keys never take all. 100000 lets a"
+            " single key have all, and sets no share."
         ),
     )
 

@@ -229,7 +229,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=19)
     parser.add_argument("--misses", action="store_true", help="show the tasks that went wrong")
     parser.add_argument("--prose", type=int, default=0, help="questions in prose of each half; 0: without Triton")
-    parser.add_argument("--engine", default="smollm2-lite-q8-0")
+    parser.add_argument(
+        "--routes-only", action="store_true", help="of the questions way and result of half `reported`, without prose"
+    )
+    parser.add_argument("--engine", default="smollm2-lite-q8-0", help="a shipped one, as of r1plus engine make")
     options = parser.parse_args()
     if options.start < 0:
         parser.error(
@@ -241,7 +244,9 @@ def main() -> None:
         with mpmath.workdps(30):
             figures = asyncio.run(run(folder, options))
         if options.prose:
-            prose = run_math_mode(folder, options.engine, options.prose, options.seed, shows_misses=options.misses)
+            has_prose = not options.routes_only
+            chosen = (folder, options.engine, options.prose, options.seed)
+            prose = run_math_mode(*chosen, shows_misses=options.misses, has_prose=has_prose)
             figures |= {f"prose_{name}": value for name, value in asyncio.run(prose).items()}
     finally:
         shutil.rmtree(folder, ignore_errors=True)

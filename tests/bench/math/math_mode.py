@@ -20,9 +20,8 @@ from bench.serving.__main__ import CONTEXT, serve_engine
 from devcluster.cache import cache_dir
 from r1plus_gateway.calculation.agreement import compare_prose
 from r1plus_gateway.calculation.client import SocketCalculator
-from r1plus_model_repo.importing.smollm2 import build_engines
+from r1plus_model_repo.importing.shipped import build_shipped_engine
 from support.calculator.process import running_calculator_process
-from support.engine.server import ENGINES
 from support.gateway.fake_triton import FakeTriton, answer
 from support.gateway.rig import Rig, running_before
 
@@ -54,13 +53,13 @@ class ProseScore:
     misses: list[str] = field(default_factory=list)
 
     def add(self, question: Question, body: Any, plain: Any) -> None:
-        """Score one question's two answers."""
+        """Score one question's two answers; `plain` is None where the prose is not scored."""
         kind, report = question.kind, body["r1plus"]
         self.asked[kind] += 1
-        text, plain_text = (one["choices"][0]["message"]["content"] for one in (body, plain))
-        if question.answer is not None:
+        text = body["choices"][0]["message"]["content"]
+        if question.answer is not None and plain is not None:
             self.prose[kind] += has_number(text, question.answer)
-            self.plain_prose[kind] += has_number(plain_text, question.answer)
+            self.plain_prose[kind] += has_number(plain["choices"][0]["message"]["content"], question.answer)
         if report["math_skipped"]:
             self.skips[f"{kind} {report['math_skipped']['code']}"] += 1
         entries = report["math"]
@@ -84,16 +83,22 @@ class ProseScore:
             self.flagged += entry["agrees"] is False
             self.unflagged += entry["agrees"] is not False
 
-    def describe(self) -> dict[str, Any]:
-        """Return the figures."""
+    def describe(self, *, has_prose: bool) -> dict[str, Any]:
+        """Return the figures, without those of the prose where it is not scored."""
         figures: dict[str, Any] = {}
         for kind, asked in self.asked.items():
             figures |= {f"{kind}_asked": asked, f"{kind}_routed": self.routed[kind]}
             if kind != "none":
-                figures |= {f"{kind}_right": self.right[kind], f"{kind}_prose_right": self.prose[kind]}
-                figures[f"{kind}_plain_prose_right"] = self.plain_prose[kind]
+                figures[f"{kind}_right"] = self.right[kind]
+            if kind != "none" and has_prose:
+                figures |= {
+                    f"{kind}_prose_right": self.prose[kind],
+                    f"{kind}_plain_prose_right": self.plain_prose[kind],
+                }
             figures[f"{kind}_wrong"] = self.wrong[kind]
-        figures |= {"wrong_verified": self.wrong_verified, "flagged": self.flagged, "unflagged": self.unflagged}
+        figures["wrong_verified"] = self.wrong_verified
+        if has_prose:
+            figures |= {"flagged": self.flagged, "unflagged": self.unflagged}
         return {**figures, "skips": dict(self.skips.most_common())}
 
 
@@ -114,8 +119,8 @@ def has_number(text: str, number: Fraction) -> bool:
 async def running_math_gateway(folder: Path, engine: str) -> AsyncIterator[Rig]:
     """Run a gateway with a calculator before tritonserver with an engine."""
     with contextlib.ExitStack() as stack:
-        built = build_engines(cache_dir() / "engines", lambda line: None)[engine].folder
-        server = stack.enter_context(serve_engine(ENGINES[engine], built))
+        spec, build = build_shipped_engine(engine, cache_dir() / "engines", lambda line: None)
+        server = stack.enter_context(serve_engine(spec, build.folder))
         pod = FakeTriton(answer())
         pod.port = int(server.grpc.rpartition(":")[2])
         async with (
@@ -132,24 +137,29 @@ async def running_math_gateway(folder: Path, engine: str) -> AsyncIterator[Rig]:
             yield rig
 
 
-async def ask(rig: Rig, text: str, *, has_math: bool) -> Any:
+async def ask(rig: Rig, text: str, *, has_math: bool, most_new_tokens: int = MOST_NEW_TOKENS) -> Any:
     """Ask one question; return the answer."""
-    async with rig.chat(text, math_mode=has_math, max_tokens=MOST_NEW_TOKENS) as response:
+    async with rig.chat(text, math_mode=has_math, max_tokens=most_new_tokens) as response:
         body = await response.json()
         if response.status != 200:
             raise RuntimeError(f"the gateway refused {text!r}: {body}")
         return body
 
 
-async def score_questions(rig: Rig, questions: Iterable[Question], progress: Progress) -> ProseScore:
-    """Ask each question with and without `math_mode`. One without an answer in time is not scored."""
+async def score_questions(
+    rig: Rig, questions: Iterable[Question], progress: Progress, *, has_prose: bool
+) -> ProseScore:
+    """Ask each question with and without `math_mode`; without prose for its way and result alone.
+
+    One without an answer in time is not scored.
+    """
     result, waiting = ProseScore(), iter(questions)
 
     async def ask_in_turn() -> None:
         for question in waiting:
             try:
-                body = await ask(rig, question.text, has_math=True)
-                result.add(question, body, await ask(rig, question.text, has_math=False))
+                body = await ask(rig, question.text, has_math=True, most_new_tokens=MOST_NEW_TOKENS if has_prose else 1)
+                result.add(question, body, await ask(rig, question.text, has_math=False) if has_prose else None)
             except TimeoutError:
                 progress.add(question.text)
             else:
@@ -159,14 +169,18 @@ async def score_questions(rig: Rig, questions: Iterable[Question], progress: Pro
     return result
 
 
-async def run_math_mode(folder: Path, engine: str, count: int, seed: int, *, shows_misses: bool) -> dict[str, Any]:
-    """Measure both halves; return the figures."""
+async def run_math_mode(
+    folder: Path, engine: str, count: int, seed: int, *, shows_misses: bool, has_prose: bool = True
+) -> dict[str, Any]:
+    """Measure both halves, or without prose the reported one; return the figures."""
     figures: dict[str, Any] = {"engine": engine}
+    halves = HALVES if has_prose else {"reported": REPORTED}
     async with running_math_gateway(folder, engine) as rig:
-        for name, makers in HALVES.items():
+        for name, makers in halves.items():
             progress = Progress(f"prose, {name}", count)
-            result = await score_questions(rig, generate_questions(makers, count, seed), progress)
-            figures |= {f"{name}_{key}": value for key, value in result.describe().items()}
+            questions = generate_questions(makers, count, seed)
+            result = await score_questions(rig, questions, progress, has_prose=has_prose)
+            figures |= {f"{name}_{key}": value for key, value in result.describe(has_prose=has_prose).items()}
             figures[f"{name}_timed_out"] = len(progress.timed_out)
             if shows_misses:
                 print(*result.misses, sep="\n", flush=True)

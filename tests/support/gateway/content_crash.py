@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import rotate_data_keys, verify_audit
 from r1plus_gateway.store.content import MemoryChanges, MemorySource, Page, StoredResponse
+from r1plus_gateway.store.content_writer import ContentWriter
 from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.key_rotation import continue_rotation, read_rotation
 from r1plus_gateway.store.migration import get_head
@@ -55,6 +56,12 @@ async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:
         on_step()
     await content.write(ANNA, lambda one: one.delete_response("resp_1"))
     on_step()
+    made = await content.write(BERT, lambda one: one.create_conversation({}, [say("one"), say("two")]))
+    on_step()
+    await content.write(ANNA, lambda one: _store_answer(one, anna))
+    on_step()
+    await content.write(BERT, lambda one: one.delete_conversation(made.id))
+    on_step()
     listed = await content.read(ANNA, lambda one: one.list_items(anna, Page(is_ascending=True)))
     assert listed is not None
     await content.write(ANNA, lambda one: one.delete_item(anna, listed.entries[0].id))
@@ -86,21 +93,30 @@ async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:
     on_step()
 
 
+def _store_answer(writer: ContentWriter, conversation_id: str) -> None:
+    """Store all of one answer, as a request in a conversation that keeps memories does."""
+    writer.append_items(conversation_id, [say("q"), say("a", "assistant")])
+    writer.store_response(StoredResponse("resp_1", "resp_0", [say("q")], {"text": "a"}))
+    writer.change_memories(MemoryChanges(["My bike is green."], []), 30)
+
+
 async def read_state(store: TenantStore) -> State:
     """Return all that can be read, without ids; raises AssertionError where the books are wrong."""
     content, state = make_content(store), State()
     for caller in (ANNA, BERT):
         conversations = await content.read(caller, lambda one: one.list_conversations(Page(100)))
         assert conversations is not None
+        entries = State()
         for one in conversations.entries:
             items = await content.read(caller, lambda reader: reader.list_items(one.id, Page(100)))  # noqa: B023
             assert items is not None
-            state.append([caller.end_user, dict(one.attributes), [item.content for item in items.entries]])
+            entries.append([caller.end_user, dict(one.attributes), [item.content for item in items.entries]])
+        state += sorted(entries, key=str)  # they are of one moment, in any order
         memories = await content.read(caller, lambda one: one.read_memories())
         state.append([caller.end_user, sorted((one.text, one.source) for one in memories)])
         for number in range(2):
-            found = await content.read(caller, lambda one: one.find_response(f"resp_{number}"))  # noqa: B023
-            state.append([caller.end_user, None if found is None else found.answer])
+            response = await content.read(caller, lambda one: one.find_response(f"resp_{number}"))  # noqa: B023
+            state.append([caller.end_user, None if response is None else response.answer])
     rotation = await store.read(read_rotation)
     await store.read(_check_books)
     assert not (await verify_audit(store)).problem

@@ -1,6 +1,7 @@
 """Conversations of two end users of each tenant in turn, before one pod: what of one reaches a prompt of another.
 
-Each is asked before something of it is deleted, so that its gateway has it in memory, and after that.
+Each is asked before something of it is deleted, so that its gateway has it in memory, and after that. Half of them also
+keep what the end user says for its other conversations, and recall it.
 """
 
 import asyncio
@@ -28,10 +29,28 @@ class Leaks:
     prompts: int = 0
     recalled: int = 0
     """Prompts with the marker of their own conversation, as they should have."""
+    remembered: int = 0
+    """Prompts with what the same end user has said in another conversation, to be kept."""
     foreign: int = 0
-    """Markers and names of another conversation in a prompt, whoever's it is."""
+    """Markers and names of another conversation in a prompt, whoever's it is, but for what was kept for this end user."""
     deleted: int = 0
     """Markers in a prompt that were deleted before it was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """What one conversation has that no other should show."""
+
+    owner: tuple[int, int]
+    """Number of the tenant, and of its end user."""
+    own: str
+    deleted: str
+    kept: str
+    """Said to be kept for other conversations; empty: nothing is."""
+
+    def list_foreign(self, owner: tuple[int, int]) -> list[str]:
+        """Return what no other conversation of this owner may show."""
+        return [self.own, self.deleted, *([self.kept] if self.kept and self.owner != owner else [])]
 
 
 async def answer_briefly(_: Inputs) -> Any:
@@ -46,28 +65,27 @@ async def count_leaks(gateways: Sequence[GatewayProcess], pod: FakeTriton, conve
     `gateways`: of different tenants.
     """
     keys = [await gateway.create_key(scopes=["end-users"]) for gateway in gateways]
-    markers: dict[str, tuple[str, str]] = {}
+    markers: dict[str, Markers] = {}
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def hold(session: aiohttp.ClientSession, number: int) -> None:
         async with turns:
-            name = secrets.token_hex(8)
-            markers[name] = (f"K{secrets.token_hex(6)}", f"D{secrets.token_hex(6)}")
-            user, tenant = number % len(END_USERS), number // len(END_USERS) % len(gateways)
+            name, rest = secrets.token_hex(8), number // len(END_USERS)
+            user, tenant, round_ = number % len(END_USERS), rest % len(gateways), rest // len(gateways)
+            own, deleted, kept = (f"{letter}{secrets.token_hex(6)}" for letter in "KDL")
+            markers[name] = Markers((tenant, user), own, deleted, kept if round_ % 2 else "")
             headers = {"Authorization": f"Bearer {keys[tenant]}", "x-r1plus-end-user": END_USERS[user]}
-            await _hold(session, f"{gateways[tenant].url}/v1", headers, name, *markers[name])
+            await _hold(session, f"{gateways[tenant].url}/v1", headers, name, markers[name])
 
     async with aiohttp.ClientSession() as session:
         await asyncio.gather(*(hold(session, number) for number in range(conversations)))
     return _count(pod, markers)
 
 
-async def _hold(
-    session: aiohttp.ClientSession, url: str, headers: dict[str, str], name: str, kept: str, deleted: str
-) -> None:
+async def _hold(session: aiohttp.ClientSession, url: str, headers: dict[str, str], name: str, markers: Markers) -> None:
     texts = [
-        f"My code is {kept}.",
-        f"My former code is {deleted}.",
+        f"My code is {markers.own}.",
+        f"My former code is {markers.deleted}.",
         *(f"Number {n} of the rest. " * 20 for n in range(6)),
     ]
     items = [{"role": "user", "content": text} for text in texts]
@@ -79,23 +97,30 @@ async def _hold(
             return answer
 
     conversation = (await call("POST", "/conversations", {"items": items}))["id"]
-    memory = {"enabled": True, "budget_tokens": 256}
+    memory: dict[str, Any] = {"enabled": True, "budget_tokens": 256}
+    said = ""
+    if markers.kept:
+        memory["long_term"], said = "keep", f"My badge has number {markers.kept}. "
     asked = {"model": "credit", "conversation": conversation, "memory": memory}
-    await call("POST", "/responses", {**asked, "input": f"{name} {BEFORE}: what is my code?"})
+    await call("POST", "/responses", {**asked, "input": f"{said}{name} {BEFORE}: what is my code?"})
     listed = await call("GET", f"/conversations/{conversation}/items?order=asc&limit=2")
     await call("DELETE", f"/conversations/{conversation}/items/{listed['data'][1]['id']}")
     await call("POST", "/responses", {**asked, "input": f"{name}: what is my code?"})
 
 
-def _count(pod: FakeTriton, markers: dict[str, tuple[str, str]]) -> Leaks:
+def _count(pod: FakeTriton, markers: dict[str, Markers]) -> Leaks:
     leaks = Leaks()
     for inputs in pod.inputs:
         prompt = str(inputs.get("messages") or inputs["text_input"])
         own, before = _QUESTION.findall(prompt)[-1]
         leaks.prompts += 1
-        assert own in markers
-        for name, (kept, deleted) in markers.items():
-            leaks.recalled += name == own and kept in prompt
-            leaks.foreign += name != own and any(text in prompt for text in (kept, deleted, name))
-            leaks.deleted += name == own and not before and deleted in prompt
+        owner = markers[own].owner
+        for name, one in markers.items():
+            if name == own:
+                leaks.recalled += one.own in prompt
+                leaks.deleted += not before and one.deleted in prompt
+            else:
+                leaks.foreign += any(text in prompt for text in (name, *one.list_foreign(owner)))
+        others = (one.kept for name, one in markers.items() if name != own and one.owner == owner)
+        leaks.remembered += any(kept and kept in prompt for kept in others)
     return leaks

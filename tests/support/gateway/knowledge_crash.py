@@ -7,11 +7,12 @@ from pathlib import Path
 
 from r1plus_gateway.store.admin import rotate_data_keys
 from r1plus_gateway.store.content import Page
+from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.key_rotation import continue_rotation, read_rotation
-from r1plus_gateway.store.knowledge import IngestionState
 from r1plus_gateway.store.retention import prune_knowledge
 from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 from support.gateway.content import check_books
 from support.gateway.content_crash import State, main
 from support.gateway.knowledge import INGESTION, add_file, make_batch, make_knowledge, make_store
@@ -41,8 +42,7 @@ async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:
             batch = make_batch(position, "one", "two")
             await knowledge.write(owner, lambda one: one.append_batch(file, batch, INGESTION))  # noqa: B023
             on_step()
-        completed = IngestionState.COMPLETED
-        await knowledge.write(owner, lambda one: one.update_ingestion(file, INGESTION, completed))  # noqa: B023
+        await knowledge.write(owner, lambda one: one.finish_ingestion(file, INGESTION, 2))  # noqa: B023
         on_step()
         names[owner.end_user] = (file_id, store_id, file)
     file_id, store_id, file = names[""]
@@ -53,6 +53,9 @@ async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:
     assert found is not None
     await knowledge.write(key, lambda one: one.change_vector_store(replace(found, name="other", expires_days=1)))
     on_step()
+    await knowledge.write(key, lambda one: one.change_store_file(store_id, file_id, {"topic": "other"}))
+    on_step()
+    await add_and_cancel(knowledge, key, store_id, on_step)
     await rotate_data_keys(store, ADMIN)
     on_step()
     cipher = store.cipher
@@ -67,6 +70,30 @@ async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:
     on_step()
 
 
+async def add_and_cancel(knowledge: TenantKnowledge, owner: Owner, store_id: str, on_step: Callable[[], None]) -> None:
+    """Add a batch of two files, read a part of one, and cancel the batch; and drop an upload that was cut."""
+    cut, ingestions = await knowledge.write(owner, lambda one: one.begin_file("d.txt")), {}
+    on_step()
+    await knowledge.write(owner, lambda one: one.append_part(cut, 0, b"one"))
+    on_step()
+    for name in ("b.txt", "c.txt"):
+        file_id = await knowledge.write(owner, lambda one: one.begin_file(name))  # noqa: B023
+        on_step()
+        await knowledge.write(owner, lambda one: one.finish_file(file_id, name, "assistants", None))  # noqa: B023
+        on_step()
+        ingestions[file_id] = INGESTION
+    await knowledge.write(owner, lambda one: one.add_store_files(store_id, ingestions, "vsfb_1"))
+    on_step()
+    file = await knowledge.read(owner, lambda one: one.find_store_file(store_id, next(iter(ingestions))))
+    assert file is not None
+    await knowledge.write(owner, lambda one: one.append_batch(file, make_batch(0, "one"), INGESTION))
+    on_step()
+    await knowledge.write(owner, lambda one: one.cancel_batch(store_id, "vsfb_1"))
+    on_step()
+    await knowledge.write(owner, lambda one: one.drop_upload(cut))
+    on_step()
+
+
 async def read_state(store: TenantStore) -> State:
     """Return all that can be read, without ids; raises AssertionError where the books are wrong."""
     knowledge, state = make_knowledge(store), State()
@@ -76,8 +103,7 @@ async def read_state(store: TenantStore) -> State:
         assert files is not None
         for file in files.entries:
             part = await knowledge.read(owner, lambda one: one.read_part(file.id, 0))  # noqa: B023
-            assert part is not None
-            state.append([file.name, file.bytes, part.decode()])
+            state.append([file.name, file.bytes, None if part is None else part.decode()])
         stores = await knowledge.read(owner, lambda one: one.list_vector_stores(ALL))
         assert stores is not None
         for one_store in stores.entries:
@@ -87,7 +113,8 @@ async def read_state(store: TenantStore) -> State:
             for one_file in listed.entries:
                 batches = await knowledge.read(owner, lambda one: one.read_batches(one_file))  # noqa: B023
                 assert sum(len(batch.chunks) for batch in batches) == one_file.chunks
-                state.append([one_file.state, [[batch.engine, batch.chunks[0].text] for batch in batches]])
+                texts = [[batch.engine, batch.chunks[0].text] for batch in batches]
+                state.append([one_file.state, dict(one_file.ingestion.attributes), texts])
     rotation = await store.read(read_rotation)
     # What is not seen yet, too: parts of an upload.
     return [

@@ -14,7 +14,14 @@ from r1plus_documents.server.server import DocumentServer, run_reader
 from r1plus_documents.server.worker import LIMITS
 from r1plus_gateway.knowledge.documents import SocketDocumentReader, UnreadableDocumentError
 from r1plus_sandbox.confinement import WorkerLimits
-from support.documents.making import change_archive, make_docx, make_pdf, make_pdf_bomb, understate_sizes
+from support.documents.making import (
+    change_archive,
+    make_docx,
+    make_pdf,
+    make_pdf_bomb,
+    make_pdf_with_many_pages,
+    understate_sizes,
+)
 from support.documents.process import running_reader_process
 from support.waiting import eventually
 
@@ -71,6 +78,12 @@ async def serve_documents(folder: Path, limits: WorkerLimits = LIMITS) -> AsyncI
         ("deep.docx", lambda: change_archive(make_docx(("x", 0)), {"word/document.xml": b"<a>" * 100_000})),
         ("deep.html", lambda: b"<div>" * 100_000 + b"text"),
         ("empty.pdf", lambda: b"%PDF-1.7\n" + b"0 0 obj\n" * 50_000),
+        pytest.param("long.pdf", lambda: make_pdf_with_many_pages(100_000), marks=pytest.mark.unit_long),
+        pytest.param(
+            "short.pdf",
+            lambda: make_pdf_with_many_pages(100_000).replace(b"/Count 100000", b"/Count 000001"),
+            marks=pytest.mark.unit_long,
+        ),
     ],
     ids=[
         "a PDF that unpacks to 300 MiB",
@@ -78,6 +91,8 @@ async def serve_documents(folder: Path, limits: WorkerLimits = LIMITS) -> AsyncI
         "XML of 100,000 levels",
         "HTML of 100,000 levels",
         "a PDF of nothing",
+        "a PDF of 100,000 pages",
+        "a PDF of 100,000 pages that says it has one",
     ],
 )
 async def test_a_hostile_document_ends_in_an_error_with_its_name(

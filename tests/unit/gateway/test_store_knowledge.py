@@ -14,6 +14,7 @@ from r1plus_gateway.store.content import ContentLimitError, ContentLimits, Delet
 from r1plus_gateway.store.content_cipher import UnreadableContentError
 from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.knowledge import UPLOAD_SECONDS, Chunk, ChunkBatch, IngestionState
+from r1plus_gateway.store.knowledge_books import read_caller_knowledge
 from r1plus_gateway.store.knowledge_writer import KnowledgeWriter
 from r1plus_gateway.store.retention import prune_knowledge
 from r1plus_gateway.store.tenant import TenantStore
@@ -136,30 +137,99 @@ async def test_what_exceeds_a_limit_is_refused_with_it_and_stores_nothing(
     assert after == before or limits.tenant_chunks > 1
 
 
-async def test_no_key_takes_the_chunks_of_the_others(store: TenantStore) -> None:
-    """Its end users count as the key does; who deletes has room again."""
+async def take_chunks(knowledge: TenantKnowledge, caller: Caller, most: int = 1000) -> int:
+    """Store chunks for a caller, one after another, until it is refused or has stored so many; return their number."""
+    owner = knowledge.identify(caller)
+    file = await upload(knowledge, owner, b"one")
+    added = await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
+    for position in range(most):
+        batch = make_batch(position, "a", engine="")
+        try:
+            assert await knowledge.write(owner, lambda one: one.append_batch(added, batch, INGESTION))  # noqa: B023
+        except ContentLimitError:
+            return position
+    return most
+
+
+KEYS = [make_caller(f"key00000000{number}") for number in range(1, 5)]
+
+
+@for_each("caller_chunks, expected", {
+    "a key has half of what others leave": (30, [30, 15, 7, 4]),
+    "a smaller limit leaves the last one more": (15, [15, 11, 8, 6]),
+    "a limit of all has no share": (60, [60, 0, 0, 0]),
+})  # fmt: skip
+async def test_no_keys_take_all_chunks_of_a_tenant(store: TenantStore, caller_chunks: int, expected: list[int]) -> None:
+    knowledge = make_knowledge(store, ContentLimits(MIB, 2 * MIB, tenant_chunks=60, caller_chunks=caller_chunks))
+    assert [await take_chunks(knowledge, key) for key in KEYS] == expected
+    assert [await take_chunks(knowledge, key) for key in KEYS] == [0] * len(KEYS)
+    await store.read(check_books)
+
+
+async def test_keys_that_are_read_in_turn_have_the_same_and_leave_as_much(store: TenantStore) -> None:
+    knowledge = make_knowledge(store, ContentLimits(MIB, 2 * MIB, tenant_chunks=24, caller_chunks=12))
+    taken = dict.fromkeys(KEYS[:3], 0)
+    for _ in range(8):
+        for key in taken:
+            taken[key] += await take_chunks(knowledge, key, 1)
+    assert list(taken.values()) == [6, 6, 6]
+    assert await take_chunks(knowledge, KEYS[3]) == 3
+
+
+async def test_an_end_user_counts_as_its_key_and_who_deletes_has_room_again(store: TenantStore) -> None:
     knowledge = make_knowledge(store, ContentLimits(MIB, 2 * MIB, tenant_chunks=8, caller_chunks=4))
-    places = {}
-    for caller in (KEY, make_caller(end_user="anna@example.com"), make_caller("key000000002")):
-        owner = knowledge.identify(caller)
-        file = await upload(knowledge, owner, b"one")
-        places[caller] = owner, await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
+    owner = knowledge.identify(KEY)
+    file = await upload(knowledge, owner, b"one")
+    added = await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
 
-    async def append(caller: Caller, position: int) -> bool:
-        owner, added = places[caller]
-        return await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(position, *"ab"), INGESTION))
+    async def append() -> bool:
+        return await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, *"ab"), INGESTION))
 
-    own, anna, other = places
-    assert await append(own, 0) and await append(anna, 0)
-    for caller in (own, anna):
-        with pytest.raises(
-            ContentLimitError, match="2 chunks more exceed the 4 that this key may have, of which 4 are"
-        ):
-            await append(caller, 1)
-    assert await append(other, 0) and await append(other, 1)
-    owner, added = places[own]
+    assert await append()
+    assert await take_chunks(knowledge, ANNA) == 2
+    with pytest.raises(ContentLimitError, match="1 chunks more exceed the 4 that this key may have, of which 4 are"):
+        await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(1, "c"), INGESTION))
     await knowledge.write(owner, lambda one: one.clear_batches(added))
-    assert await append(own, 0)
+    assert await append()
+
+
+async def test_a_refusal_names_what_is_ones_own_and_not_what_others_have(store: TenantStore) -> None:
+    knowledge = make_knowledge(store, ContentLimits(MIB, 2 * MIB, tenant_chunks=60, caller_chunks=30))
+    assert [await take_chunks(knowledge, key, 20) for key in KEYS[:2]] == [20, 20]
+    owner = knowledge.identify(KEYS[0])
+    file = await upload(knowledge, owner, b"one")
+    added = await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
+    with pytest.raises(ContentLimitError) as refusal:
+        await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "a"), INGESTION))
+    assert str(refusal.value).startswith(
+        "1 chunks more exceed this key's share of the tenant's 60, of which it has 20:"
+    )
+
+
+async def test_a_file_that_was_read_is_completed_although_others_have_taken_its_keys_room(store: TenantStore) -> None:
+    knowledge = make_knowledge(store, ContentLimits(MIB, 2 * MIB, tenant_chunks=8, caller_chunks=4))
+    owner = knowledge.identify(KEY)
+    file = await upload(knowledge, owner, b"one")
+    added = await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
+    assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, *"abc"), INGESTION))
+    assert await take_chunks(knowledge, OTHER) == 2
+    longer = replace(INGESTION, pages=1_000_000)
+    assert await knowledge.write(owner, lambda one: one.finish_ingestion(added, longer, 1))
+    await store.read(check_books)
+
+
+async def test_no_keys_take_all_bytes_of_a_tenant_by_their_documents(store: TenantStore) -> None:
+    limits = ContentLimits(MIB // 8, MIB, knowledge_caller_bytes=MIB // 2)
+    knowledge, content, part = make_knowledge(store, limits), make_content(store, limits), b"x" * 8000
+    for key, share in zip(KEYS, (1 / 2, 1 / 4, 1 / 8, 1 / 16), strict=True):
+        owner = knowledge.identify(key)
+        with pytest.raises(ContentLimitError, match="this key"):
+            while True:
+                await upload(knowledge, owner, part)
+        size = (await store.read(lambda one: read_caller_knowledge(one, owner))).bytes  # noqa: B023
+        assert MIB * share - 2 * len(part) < size <= MIB * share
+    await content.write(make_caller("key000000009"), lambda one: one.create_conversation({}, [say("x" * 4000)]))
+    await store.read(check_books)
 
 
 async def test_knowledge_takes_nothing_from_what_conversations_may_have(store: TenantStore) -> None:

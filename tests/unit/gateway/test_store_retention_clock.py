@@ -207,14 +207,43 @@ async def test_of_two_replicas_the_one_with_the_right_clock_decides(used_volume:
             assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 1)
 
 
-async def test_data_of_an_earlier_release_begin_with_the_newest_time_that_they_have_seen(used_volume: Volume) -> None:
+def drop_times(connection: sa.Connection) -> None:
+    """As data are that no release with a retention time has seen."""
+    connection.execute(sa.delete(t.meta).where(t.meta.c.name.in_(["retention_time", "retention_seen"])))
+
+
+def rename_time(connection: sa.Connection) -> None:
+    """As a release had it that put no retention time into backups."""
+    where = t.meta.c.name == "retention_seen"
+    assert connection.execute(sa.update(t.meta).where(where).values(name="retention_time")).rowcount == 1
+
+
+@for_each("change", {
+    "that had no retention time": drop_times,
+    "that had it by its former name": rename_time,
+})  # fmt: skip
+async def test_data_of_an_earlier_release_begin_with_the_newest_time_that_they_have_seen(
+    used_volume: Volume, change: Callable[[sa.Connection], None]
+) -> None:
     async with open_store(used_volume) as store:
-        where = t.meta.c.name == "retention_time"
-        await store.write(lambda ledger: ledger.connection.execute(sa.delete(t.meta).where(where)))
+        await store.write(lambda ledger: change(ledger.connection))
     used_volume.time.wall += YEARS
     async with open_store(used_volume) as store:
         await store.maintain()
         assert (store.state.reason, await count_rows(store)) == (DataReason.CLOCK_AHEAD, 1)
+
+
+async def test_a_time_of_before_by_its_former_name_is_not_gone_back_to(used_volume: Volume) -> None:
+    """It stays where it was stored, and nothing writes it any more."""
+    stale = {"name": "retention_time", "value": '{"moment": 0.0, "held_from": null}'}
+    async with open_store(used_volume) as store:
+        await store.write(lambda ledger: ledger.connection.execute(sa.insert(t.meta), [stale]) and None)
+        used_volume.time.advance(DAY)
+        await store.maintain()
+        assert store.state.is_ready
+    async with open_store(used_volume) as store:
+        await store.maintain()
+        assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 1)
 
 
 async def test_new_data_begin_with_the_clock(volume: Volume) -> None:
@@ -279,8 +308,7 @@ async def back_up_now(volume: Volume) -> Files:
 async def back_up_of_an_earlier_release(volume: Volume) -> Files:
     """Its backups have no retention time."""
     async with open_store(volume) as store:
-        where = t.meta.c.name.in_(["retention_time", "retention_seen"])
-        await store.write(lambda ledger: ledger.connection.execute(sa.delete(t.meta).where(where)))
+        await store.write(lambda ledger: drop_times(ledger.connection))
         return await back_up(store)
 
 

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from r1plus_gateway.store.admin import verify_audit
 from r1plus_gateway.store.database import Database, lock_folder, open_file
 from r1plus_gateway.store.errors import UnavailableError
-from r1plus_gateway.store.tenant_keys import derive_keys
-from support.gateway.killed_restore import fork
-from support.gateway.killed_rotation import kill_rotations, prepare
+from r1plus_gateway.store.tenant_keys import derive_keys, make_half
+from support.gateway.backups import ANNA, BERT, Filled, read_texts
+from support.gateway.content import say
+from support.gateway.killed_restore import STATUS_DONE, Killer, empty, fork
+from support.gateway.killed_rotation import kill_rotations, prepare, read_filled
+from support.gateway.tenant_data import Volume
 from support.scratch import make_scratch_folder
 from support.tables import for_each
 
@@ -36,6 +40,40 @@ def folder() -> Iterator[Path]:
 def test_a_rotation_that_is_killed_leaves_the_state_before_or_after(folder: Path, stride: int) -> None:
     asyncio.run(prepare(folder))
     kill_rotations(folder, stride=stride)
+
+
+async def rotate_half_until_killed(volume: Volume, half: str, number: int) -> None:
+    """Take a second half of the Secret while the gateway runs, and die before the access of this number to its files."""
+    async with volume.open() as store:
+        (volume.config.secret_folder / "half-2").write_text(half)
+        killer, data = Killer(number), str(volume.folder / "data")
+        files = ("open", "os.rename")
+        sys.addaudithook(lambda event, given: killer.step() if event in files and data in str(given[0]) else None)
+        await store.maintain()
+        os._exit(STATUS_DONE)
+
+
+async def open_by_second_half(volume: Volume, filled: Filled) -> None:
+    """Open what a kill left by both halves, and then by the new one alone."""
+    async with volume.open() as store:
+        await store.maintain()
+    (volume.config.secret_folder / "half-1").unlink()
+    async with volume.open() as store:
+        assert [await read_texts(store, filled, caller) for caller in (ANNA, BERT)] == [[say("x"), say("y")]] * 2
+        assert (await verify_audit(store)).problem == ""
+    os._exit(STATUS_DONE)
+
+
+@pytest.mark.unit_long
+def test_a_rotation_of_the_secrets_half_that_is_killed_leaves_data_that_open_by_the_new_one(folder: Path) -> None:
+    fork(lambda: asyncio.run(prepare(folder)))
+    volume, filled, half, statuses = Volume(folder / "here"), read_filled(folder), make_half(), list[int]()
+    while STATUS_DONE not in statuses:
+        empty(volume, folder / "new", "")
+        statuses.append(fork(lambda: asyncio.run(rotate_half_until_killed(volume, half, len(statuses)))))
+        assert fork(lambda: asyncio.run(open_by_second_half(volume, filled))) == STATUS_DONE, len(statuses)
+    assert statuses == [-signal.SIGKILL] * (len(statuses) - 1) + [STATUS_DONE]
+    assert len(statuses) > 3
 
 
 def make_file(folder: Path) -> None:

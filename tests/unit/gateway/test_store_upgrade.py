@@ -4,26 +4,37 @@ import json
 import shutil
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from r1plus_gateway.access.api_keys import verify_key
+from r1plus_gateway.knowledge.documents import SocketDocumentReader
+from r1plus_gateway.knowledge.search import Passage, SearchMethod, UnknownVectorStoreError
+from r1plus_gateway.knowledge.service import KnowledgeService, run_knowledge
+from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store import migration
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import UsageQuery, report_usage, verify_audit
 from r1plus_gateway.store.content import Page, StoredResponse
+from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.knowledge import IngestionState
 from r1plus_gateway.store.root_rotation import rotate_root
+from support.documents.process import running_reader_process
 from support.gateway.backups import Files, restore
 from support.gateway.content import check_books, make_content, say
 from support.gateway.content_crash import take_steps
+from support.gateway.fake_embedder import FakeEmbedder
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
 from support.paths import TESTS
 from support.scratch import make_scratch_folder
+from support.waiting import eventually
 
 EVER = UsageQuery(date(2000, 1, 1), date(2999, 1, 1))
 EARLIER = sorted(path.name for path in (TESTS / "golden").glob("gateway-*"))
+WITH_CONTENT = [name for name in EARLIER if (TESTS / "golden" / name / "backup.r1b").exists()]
 
 
 @pytest.fixture(params=EARLIER)
@@ -73,19 +84,21 @@ async def test_the_root_of_an_earlier_gateway_is_rotated(earlier: tuple[Volume, 
             assert listed is not None
             assert [item.content for item in listed.entries] == [say("y"), say("x")]
             assert [memory.text for memory in memories] == ["I live in Kiel."]
+            response = await content.read(caller, lambda one: one.find_response(facts["response"]))
+            assert response is not None and response.answer == {"text": "a"}
             await store.read(check_books)
 
 
+@pytest.mark.parametrize("earlier", WITH_CONTENT, indirect=True)
 async def test_a_backup_of_an_earlier_gateway_is_restored_and_rotated(
     earlier: tuple[Volume, dict[str, Any]], volume: Volume
 ) -> None:
     there, facts = earlier
-    if "conversation" not in facts:
-        pytest.skip("this one made no backup")
     files = Files(*((there.folder / name).read_bytes() for name in ("backup.r1b", "keys.r1k")))
     shutil.copy(there.config.secret_folder / "half-1", volume.config.secret_folder)
     async with volume.open() as store:
         assert (await restore(store, files)).unreadable_rows == 0
+        await store.read(check_books)
         for _ in range(2):
             found = await verify_key(facts["key"], store, store.clock.read())
             assert found is not None
@@ -94,6 +107,46 @@ async def test_a_backup_of_an_earlier_gateway_is_restored_and_rotated(
             assert listed is not None and len(listed.entries) == 2
             await rotate_root(store, ADMIN)
             await store.maintain()
+
+
+async def find_passage(base: KnowledgeService, owner: Owner, store_id: str, question: str) -> Passage:
+    """Return the best passage of a vector store, by words and vectors."""
+    result = await base.search.find(owner, [store_id], question, 1)
+    assert result.method is SearchMethod.HYBRID
+    return result.passages[0]
+
+
+@pytest.mark.parametrize("earlier", WITH_CONTENT, indirect=True)
+async def test_documents_of_an_earlier_gateway_are_found_and_what_it_had_begun_is_read_to_its_end(
+    earlier: tuple[Volume, dict[str, Any]], tmp_path: Path
+) -> None:
+    volume, facts = earlier
+    async with (
+        volume.open() as store,
+        running_reader_process(tmp_path) as socket,
+        run_knowledge(store, GatewayLimits, SocketDocumentReader(str(socket)), FakeEmbedder) as base,
+    ):
+        key = await verify_key(facts["key"], store, store.clock.read())
+        assert key is not None
+        shared, own = (base.knowledge.identify(make_caller(key.id, end_user=user)) for user in ("", facts["end_user"]))
+        parts = [await base.knowledge.read(shared, lambda one: one.read_part(facts["file"], n)) for n in range(3)]  # noqa: B023
+        assert (parts[0] or b"").startswith(b"# Travel") and parts[1] and parts[2] is None
+        found = await find_passage(base, shared, facts["vector_store"], "What may a hotel in Geneva cost?")
+        assert (found.file_name, found.chunk.heading) == ("handbook.md", "Travel > Hotels")
+        assert "210 francs" in found.chunk.text
+
+        async def is_read() -> bool:
+            begun = await base.knowledge.read(
+                own, lambda one: one.find_store_file(facts["begun_vector_store"], facts["begun_file"])
+            )
+            return begun is not None and begun.state is IngestionState.COMPLETED
+
+        await eventually(is_read, "what was begun is read")
+        found = await find_passage(base, own, facts["begun_vector_store"], "Point 59.3")
+        assert "Point 59.3 was read" in found.chunk.text
+        with pytest.raises(UnknownVectorStoreError):
+            await find_passage(base, shared, facts["begun_vector_store"], "Point 59.3")
+        await store.read(check_books)
 
 
 async def test_a_store_of_an_earlier_gateway_takes_content(earlier: tuple[Volume, dict[str, Any]]) -> None:
