@@ -16,10 +16,18 @@ UNEVICTED_TOKENS: Final = 1024
 """Most tokens of the next prompt that the backend reads before it evicts from the one before: two steps of 512."""
 
 
+_THRESHOLD_LIMITS = Rule(
+    "self.threshold >= 0.1 && self.threshold <= 0.99",
+    "threshold must be from 0.1 to 0.99: OpenVINO takes 0 for dense attention, and 1 keeps every block",
+)
+"""kube-apiserver compares the integers 0 and 1 with no limit that has a fraction, so the schema's limits admit them."""
+
+
 class SparseAttention(ApiModel):
     """XAttention while a prompt is read (arXiv 2503.16428): blocks of little weight are left out."""
 
-    # Outside of these limits OpenVINO computes densely: it takes 0 for "off", and 1 keeps every block.
+    model_config = build_rules_config(_THRESHOLD_LIMITS)
+
     threshold: Annotated[Number, Field(ge=0.1, le=0.99)] = Field(
         description="Share of the estimated attention that the blocks which are read must have, e.g. 0.9."
     )
