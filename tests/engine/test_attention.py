@@ -93,10 +93,10 @@ def test_a_long_prompt_is_read_sparsely_and_a_prompt_of_one_block_is_not(dense: 
 @long
 def test_a_pool_for_one_whole_prompt_answers_as_many_as_the_batch_at_once() -> None:
     """Requests that found no room would be dropped, or preempted and read again."""
-    context, batch = 3072, 3
+    context, batch = 2048, 3
     engine = open_engine(batch, context, eviction=EVICTION)
     whole = EngineSettings(Path(), batch, context, 0, SPEC.shape.kv_bytes_per_token, 2).kv_blocks
-    assert engine._settings.kv_blocks < 0.6 * whole
+    assert engine._settings.kv_blocks < 0.7 * whole
     prompts = [item.prompt for item in build_long_items(context - NEW_TOKENS, batch)]
     jobs = [engine.prepare(GenerationRequest(prompt=prompt, max_new_tokens=NEW_TOKENS)) for prompt in prompts]
     running = dict(enumerate(engine.add(job) for job in jobs))
