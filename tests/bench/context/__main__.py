@@ -7,6 +7,7 @@ The last line is JSON; `python -m bench.context.picture FILE` draws it.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -21,7 +22,7 @@ from bench.context.one import Order, Row
 from bench.reconcile.stage import machine
 from bench.running import exit_at_sigterm
 from devcluster.cache import cache_dir
-from r1plus_contract.jsonable import dumps, loads, to_jsonable
+from r1plus_contract.jsonable import dumps, loads
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.config_pbtxt import count_threads
 from r1plus_model_repo.importing.demo_engines import MAKERS, find_folder_name
@@ -63,7 +64,7 @@ def main() -> None:
                 continue
         for method, order in list_orders(arguments, spec, folder, tokens):
             row = measure(order)
-            rows[method].append({**to_jsonable(row), "trained": not refusal})
+            rows[method].append(format_row(row, trained=not refusal))
             print(describe(method, row), flush=True)
     report = {
         "engine": arguments.engine,
@@ -130,6 +131,11 @@ def measure(order: Order) -> Row:
     if done.returncode != 0:
         raise RuntimeError(f"{order.tokens} tokens: exit status {done.returncode}: {done.stderr.strip()[-600:]}")
     return loads(Row, done.stdout.strip().splitlines()[-1])
+
+
+def format_row(row: Row, *, trained: bool) -> dict[str, Any]:
+    """Return a row of the JSON line; the answers of a length that the model was not trained for count for nothing."""
+    return {**dataclasses.asdict(row), "trained": trained}
 
 
 def describe(method: str, row: Row) -> str:

@@ -5,18 +5,15 @@ from typing import Any
 
 import pytest
 
-from bench.context.__main__ import METHODS, build_parser, explain_refusal, list_orders
-from bench.context.one import cut, is_right
+from bench.context.__main__ import METHODS, build_parser, explain_refusal, format_row, list_orders
+from bench.context.one import Row, cut, is_right
 from bench.context.picture import draw
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_model_repo.importing.shipped import list_shipped
 from r1plus_monitoring.curate.long_context import build_long_items
 
 LITE = next(one.spec for one in list_shipped() if one.name == "qwen-lite-q8-0")
-ROW = {
-    "tokens": 2048, "prompt_tokens": 1900, "first_token_seconds": 5.0, "token_ms": 40.0, "peak_mib": 1500,
-    "kv_prompt_mib": 24.0, "kv_answer_mib": 24.0, "right": 5, "asked": 6, "kinds": {"needle": "2/2"}, "trained": True,
-}  # fmt: skip
+ROW = format_row(Row(2048, 1900, 5.0, 40.0, 1500.0, 24.0, 24.0, 5, 6, {"needle": "2/2"}), trained=True)
 
 
 def test_a_length_that_the_model_was_not_trained_for_is_refused_with_that_length() -> None:
