@@ -142,8 +142,8 @@ test-vllm: $(SYNCED) ## vLLM for CPUs in the real Triton: the engines' contract,
 	$(PYTEST) -m triton --engine vllm tests/engine/test_answers.py tests/engine/test_batching.py
 
 .PHONY: test-memory
-test-memory: $(SYNCED) ## The predicted memory of every engine of the demo against a full server's
-	$(PYTEST) -m "triton or triton_long" -s tests/engine/test_memory.py
+test-memory: $(SYNCED) ## The predicted memory of every engine of the demo against a full server's; attention that leaves tokens out, in the real library and server
+	$(PYTEST) -m "triton or triton_long" -s tests/engine/test_memory.py tests/engine/test_attention.py
 
 .PHONY: e2e
 e2e: $(SYNCED) ## The story as tests, on the embedded cluster (R1PLUS_KEEP=1 leaves it running)
@@ -220,6 +220,10 @@ bench-backends: $(SYNCED) ## One checkpoint in OpenVINO and in vLLM on CPU: both
 .PHONY: bench-presets
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]
 	@$(PYTHON) -m bench.presets $(if $(ENGINE),--engine $(ENGINE)) $(if $(SUITE),--suite $(SUITE))
+
+.PHONY: bench-context
+bench-context: $(SYNCED) ## Time to the first token, memory and accuracy against length: dense, sparse, evicted; JSON last [LENGTHS="2048 4096" ITEMS ENGINE ENGINE_DIR BEYOND=1]
+	@$(PYTHON) -m bench.context $(if $(ENGINE),--engine $(ENGINE)) $(if $(ENGINE_DIR),--engine-dir $(ENGINE_DIR)) $(if $(LENGTHS),--lengths $(LENGTHS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(BEYOND),--beyond)
 
 .PHONY: bench-math
 bench-math: $(SYNCED) ## The calculator: times, tasks built backwards from their answers, hostile expressions; JSON last [TASKS HOSTILE START AT_ONCE SEED, PROSE=200: math_mode before Triton, ENGINE, ROUTES_ONLY=1: without the model's prose]

@@ -13,6 +13,7 @@ from google.protobuf import text_format
 
 from r1plus_contract import inference, names
 from r1plus_model_repo import config_gpu
+from r1plus_model_repo.catalog.attention import Attention
 from r1plus_model_repo.catalog.quantity import cores_of
 from r1plus_model_repo.catalog.types import Backend, EngineSpec
 
@@ -84,6 +85,8 @@ def render_config(
     else:
         del parameters["backend"]  # The default: another parameter would change the identity.
         parameters |= _build_openvino_parameters(engine, kv_cache_bytes)
+        if engine.attention is not None:
+            parameters |= _build_attention_parameters(engine.attention)
     if build_key:
         parameters["built"] = build_key
     return str(text_format.MessageToString(_build_python_model(engine, parameters)))
@@ -120,6 +123,21 @@ def _build_openvino_parameters(engine: EngineSpec, kv_cache_bytes: int) -> dict[
         "kv_bytes_per_token": str(engine.shape.kv_bytes_per_token),
         "threads": str(count_threads(engine.requirements.cpu)),
     }
+
+
+SPARSE_OPENVINO = "openvino-sparse"
+"""Value of `backend` where tokens are left out: an image that does not know it refuses, and never computes densely."""
+
+
+def _build_attention_parameters(attention: Attention) -> dict[str, str]:
+    parameters = {"backend": SPARSE_OPENVINO}
+    if attention.sparse is not None:
+        parameters["sparse_threshold"] = repr(attention.sparse.threshold)
+    if (eviction := attention.eviction) is not None:
+        parameters["eviction_start_tokens"] = str(eviction.start_tokens)
+        parameters["eviction_recent_tokens"] = str(eviction.recent_tokens)
+        parameters["eviction_max_tokens"] = str(eviction.max_tokens)
+    return parameters
 
 
 def count_threads(cpu: str) -> int:

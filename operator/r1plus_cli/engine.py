@@ -111,6 +111,21 @@ def import_command(
     max_num_tokens: Annotated[
         int | None, typer.Option("--max-num-tokens", help="Tokens in one step of a tensorrtllm build. Default: 8192.")
     ] = None,
+    sparse_threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--sparse-threshold",
+            help="Read prompts with XAttention: the share of attention that is read, such as 0.9. Default: all.",
+        ),
+    ] = None,
+    evict: Annotated[
+        str | None,
+        typer.Option(
+            "--evict",
+            help="Tokens of a request that the KV cache keeps while it generates: START,RECENT,MAX such as"
+            " 32,512,2048. Default: all.",
+        ),
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option("--context", help="Context length, if the model does not have it, or to reduce it."),
@@ -136,6 +151,9 @@ def import_command(
 
     Example: `r1plus engine import Qwen3-8B --backend vllm --name bank-full --tier full --out engines`
 
+    With **--sparse-threshold** or **--evict** openvino leaves tokens out of a long prompt's attention. It changes
+    answers, so such an engine has a gate of its own; make it under another name than the dense one.
+
     With **--gpus 0** vllm serves the checkpoint on CPU, in 32 bits, if the cluster has an image with vLLM for CPU.
 
     With **--kind embedding**, DIR is a sentence-transformers model of the BERT family in safetensors. The engine serves
@@ -153,6 +171,8 @@ def import_command(
             "--gpus": gpus,
             "--gpu-product": gpu_product,
             "--max-num-tokens": max_num_tokens,
+            "--sparse-threshold": sparse_threshold,
+            "--evict": evict,
             "--context": context,
             "--precision": precision,
             "--parameters": parameters,
@@ -188,12 +208,24 @@ def import_command(
             gpus=gpus,
             gpu_products=tuple(gpu_product or ()),
             max_num_tokens=max_num_tokens,
+            sparse_threshold=sparse_threshold,
+            eviction=_parse_eviction(evict),
         )
         try:
             result = import_engine(source, out, options, Claims(context, parameters, precision), _progress)
         except ImportOptionsError as error:
             raise UsageError("\n".join(_name_options(error.problems))) from error
     _report_import(result)
+
+
+def _parse_eviction(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(f"--evict: {text!r:.40} is not START,RECENT,MAX in tokens, such as 32,512,2048")
+    start, recent, most = map(int, parts)
+    return start, recent, most
 
 
 def _check_foreign_options(values: Mapping[str, object]) -> None:
@@ -400,6 +432,11 @@ _OPTIONS = {
     "spec.requirements.gpu.count": "--gpus",
     "spec.requirements.gpu.products": "--gpu-product",
     "spec.build.maxNumTokens": "--max-num-tokens",
+    "spec.attention.sparse.threshold": "--sparse-threshold",
+    "spec.attention.eviction": "--evict",
+    "spec.attention.eviction.startTokens": "--evict",
+    "spec.attention.eviction.recentTokens": "--evict",
+    "spec.attention.eviction.maxTokens": "--evict",
     "spec.precision": "--precision",
     "spec.architecture.parameters": "--parameters",
     "spec.architecture.contextLength": "--context",

@@ -88,11 +88,12 @@ def _list_sections(preview: Preview, target: Target) -> Iterator[tuple[str, list
 
 def format_engine_lines(target: Target) -> list[str]:
     """Return the selected engine, how it is delivered, and why no other was selected."""
-    artifact = target.engine.spec.files
+    artifact, attention = target.engine.spec.files, target.engine.spec.attention
     route = f"onto volume {target.volume.name} from" if target.volume else "by"
     return [
         f"{target.engine.name}: {target.choice.why}",
         f"delivered {route} {artifact.source}, sha256 {artifact.sha256[:12]}… verified in the pod",
+        *([f"attention: {attention.describe()}"] if attention else []),
         *format_rejection_lines(target.choice),
     ]
 

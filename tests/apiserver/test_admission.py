@@ -207,6 +207,14 @@ ENGINES: dict[str, tuple[Callable[[Json], Any], list[str]]] = {
         lambda spec: spec.update(kvPrecision="FP8"),
         ["kvPrecision must be FP16 with backend openvino"],
     ),
+    "attention that no runtime does": (
+        lambda spec: spec.update(backend="vllm", attention={"sparse": {"threshold": 0.9}}),
+        ["attention is for the backend openvino; no other runtime here leaves tokens out by these settings"],
+    ),
+    "eviction of half a block": (
+        lambda spec: spec.update(attention={"eviction": {"startTokens": 32, "recentTokens": 65, "maxTokens": 1024}}),
+        ["spec.attention.eviction", "must be multiples of 32"],
+    ),
     "half a GPU": (lambda spec: spec["requirements"].update(gpu={"count": 0.5}), ["spec.requirements.gpu.count"]),
     "an unknown field": (lambda spec: spec.update(colour="red"), ['unknown field "spec.colour"']),
 }

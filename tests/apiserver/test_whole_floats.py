@@ -22,6 +22,7 @@ LIMITS = {"bodyBytes": 4096, "queuePerKey": 4, "queuePerTenant": 40, "silenceSec
 ARCHITECTURE = {"layers": 4, "kvHeads": 4, "headSize": 4, "contextLength": 64, "parameters": 4}
 GPU = {"count": 1, "products": ["NVIDIA-L4"]}
 MEASURED = {"items": 4, "correctAtBatch1": 4, "correctAtBatch": 4}
+EVICTION = {"startTokens": 32, "recentTokens": 32, "maxTokens": 96}
 REQUIREMENTS = {"cpu": "1", "weightsMemory": "1Mi", "runtimeMemory": "1Mi"}
 DOCUMENTS: dict[str, tuple[Json, ...]] = {
     "R1PlusDeployment.spec": (
@@ -49,6 +50,7 @@ DOCUMENTS: dict[str, tuple[Json, ...]] = {
             build={"maxNumTokens": 64},
             requirements=REQUIREMENTS | {"gpu": GPU},
         )["spec"],
+        engine("floats", attention={"eviction": EVICTION})["spec"],
         engine("floats", backend="vllm", requirements=REQUIREMENTS | {"gpu": GPU})["spec"],
         embedding_engine("floats")["spec"],
     ),
@@ -71,6 +73,9 @@ DOCUMENTS: dict[str, tuple[Json, ...]] = {
 """Documents that both take as they are; together they have each integer field."""
 READ_BY_RULES = {
     "R1PlusEngine.spec.requirements.gpu.count",
+    "R1PlusEngine.spec.attention.eviction.startTokens",
+    "R1PlusEngine.spec.attention.eviction.recentTokens",
+    "R1PlusEngine.spec.attention.eviction.maxTokens",
     "R1PlusEngine.spec.batch.best",
     "R1PlusEngine.spec.batch.max",
     "R1PlusEngine.spec.reference.measured.items",

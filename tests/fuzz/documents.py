@@ -151,7 +151,16 @@ class Documents:
             fields["effect"] = "NoExecute"
         if fields.get("operator") == "Exists":
             fields.pop("value", None)
-        return self._of_an_engine(fields, properties)
+        return self._of_an_engine(self._of_attention(fields, properties), properties)
+
+    def _of_attention(self, fields: Json, properties: Json) -> Json:
+        """The same for what an engine's attention leaves out: whole blocks, and something."""
+        if "recentTokens" in fields:
+            start, recent = self._rng.randint(1, 64), self._rng.randint(1, 64)
+            return {"startTokens": 32 * start, "recentTokens": 32 * recent, "maxTokens": 32 * (start + recent + 1)}
+        if {"sparse", "eviction"} <= properties.keys() and not fields:
+            return {"sparse": self.valid(properties["sparse"])}
+        return fields
 
     def _of_an_engine(self, fields: Json, properties: Json) -> Json:
         """The same for an R1PlusEngine, whose parts must go together."""
@@ -178,6 +187,8 @@ class Documents:
         elif fields.get("backend") == "vllm" and self._rng.choice((True, False)):  # On CPU.
             fields["requirements"].pop("gpu", None)
             fields.pop("kvPrecision", None)
+        if fields.get("backend") != "openvino":
+            fields.pop("attention", None)
         return fields
 
     def _of_one_kind(self, fields: Json, properties: Json) -> Json:
@@ -187,7 +198,9 @@ class Documents:
         own = kinds[EngineKind.EMBEDDING if is_embedding else EngineKind.GENERATION]
         foreign = kinds[EngineKind.GENERATION if is_embedding else EngineKind.EMBEDDING]
         kept = {name: value for name, value in fields.items() if name not in foreign}
-        needed = {name: self.valid(properties[name]) for name in own if name not in ("kvPrecision", "build")}
+        needed = {
+            name: self.valid(properties[name]) for name in own if name not in ("kvPrecision", "attention", "build")
+        }
         return {**needed, **kept, **({"backend": "openvino"} if is_embedding else {})}
 
     def _map(self, schema: Json) -> Json:
@@ -204,7 +217,7 @@ class Documents:
     def _number(self, schema: Json) -> int | float:
         rng, least, most = self._rng, schema.get("minimum", 0), schema.get("maximum", 2**53 - 1)
         if schema["type"] == "number":
-            return rng.choice((most, rng.uniform(least, most), 5e-324, 1 - 2**-53))
+            return rng.choice((most, rng.uniform(least, most), max(least, 5e-324), min(most, 1 - 2**-53)))
         whole = rng.choice((least, most, rng.randint(least, most), rng.randint(least, min(most, least + 8))))
         return whole if rng.random() < 0.9 else float(whole)
 

@@ -26,6 +26,29 @@ STEP_TOKENS: Final = 512
 """Most tokens per step: a long prompt is read in chunks, so that it delays running answers little."""
 
 
+SPARSE_BACKEND: Final = "openvino-sparse"
+"""Value of `backend` with which tokens are left out."""
+XATTENTION_BLOCK_TOKENS: Final = 64
+XATTENTION_STRIDE: Final = 8
+XATTENTION_DENSE_TOKENS: Final = 100
+"""The library's defaults; a stride of 8 costs an eighth of the attention that it estimates."""
+SCORE_TOKENS: Final = 1
+"""Last tokens of a prompt whose attention says what is evicted first. With more, a prompt that has fewer tokens beyond
+`Eviction.start` than these ends the engine (2026.4.1, cache_eviction.cpp: `new_scores_size >= num_snapkv_scores`)."""
+EVICTION_STEPS: Final = 2
+"""A prompt is whole in the cache while its last tokens are read and while its first token is generated. In both steps
+the next prompt is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """What stays in the KV cache of a request once its prompt is read, in tokens."""
+
+    start: int
+    recent: int
+    most: int
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """The engine's settings from config.pbtxt."""
@@ -36,11 +59,27 @@ class EngineSettings:
     kv_cache_bytes: int
     kv_bytes_per_token: int
     threads: int
+    sparse_threshold: float | None = None
+    """XAttention's; None: prompts are read densely."""
+    eviction: Eviction | None = None
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> "EngineSettings":
-        """Read the parameters that `r1plus_model_repo.config_pbtxt` writes."""
+        """Read the parameters that `r1plus_model_repo.config_pbtxt` writes.
+
+        Raise ValueError for one that is not known here: it may say what a token attends to.
+        """
+        if unknown := sorted(parameters.keys() - _PARAMETERS - _ATTENTION_PARAMETERS):
+            raise ValueError(f"{', '.join(unknown)}: the image is older than the configuration and does not know it")
+        has_attention = not _ATTENTION_PARAMETERS.isdisjoint(parameters)
+        if has_attention != (parameters.get("backend") == SPARSE_BACKEND):
+            raise ValueError(
+                f"backend: {SPARSE_BACKEND} goes with sparse_threshold or eviction_max_tokens, and they with it"
+            )
+        threshold = parameters.get("sparse_threshold")
         return cls(
+            sparse_threshold=None if threshold is None else float(threshold),
+            eviction=_read_eviction(parameters),
             path=Path(parameters["engine_path"]),
             max_batch=int(parameters["max_batch"]),
             context=int(parameters["context"]),
@@ -53,10 +92,33 @@ class EngineSettings:
     def kv_blocks(self) -> int:
         """Blocks of the KV cache: the planned size, and at least what every slot needs at full length.
 
-        So an admitted request always has room: none is evicted and computed again.
+        So an admitted request always has room: none is preempted and computed again. With eviction one request at a
+        time is at full length, since prompts are read one after the other.
         """
-        per_slot = -(-self.context // BLOCK_TOKENS)
-        return max(self.kv_cache_bytes // (BLOCK_TOKENS * self.kv_bytes_per_token), self.max_batch * per_slot)
+        longest = -(-self.context // BLOCK_TOKENS)
+        others = longest
+        if self.eviction is not None:
+            others = min(longest, max(self.eviction.most, EVICTION_STEPS * self.step_tokens) // BLOCK_TOKENS + 1)
+        planned = self.kv_cache_bytes // (BLOCK_TOKENS * self.kv_bytes_per_token)
+        return max(planned, longest + (self.max_batch - 1) * others)
+
+    @property
+    def step_tokens(self) -> int:
+        """Most tokens per step."""
+        return max(STEP_TOKENS, self.max_batch)
+
+
+_PARAMETERS: Final = frozenset(
+    {"backend", "engine_path", "max_batch", "context", "kv_cache_bytes", "kv_bytes_per_token", "threads"}
+)
+_EVICTION_PARAMETERS: Final = ("eviction_start_tokens", "eviction_recent_tokens", "eviction_max_tokens")
+_ATTENTION_PARAMETERS: Final = frozenset({"sparse_threshold", *_EVICTION_PARAMETERS})
+
+
+def _read_eviction(parameters: Mapping[str, str]) -> Eviction | None:
+    if parameters.keys().isdisjoint(_EVICTION_PARAMETERS):
+        return None
+    return Eviction(*(int(parameters[name]) for name in _EVICTION_PARAMETERS))
 
 
 def build_plugin_properties(threads: int) -> dict[str, Any]:
@@ -78,10 +140,28 @@ def build_scheduler_config(settings: EngineSettings) -> Any:
     config = openvino_genai.SchedulerConfig()
     config.max_num_seqs = settings.max_batch
     config.num_kv_blocks = settings.kv_blocks
-    config.max_num_batched_tokens = max(STEP_TOKENS, settings.max_batch)
+    config.max_num_batched_tokens = settings.step_tokens
     # A probe repeats the same question. With prefix caching its keys and values would come from the cache: a later
     # fault in computing them would stay hidden, and the gate would measure the cache.
     config.enable_prefix_caching = False
+    if settings.sparse_threshold is not None:
+        config.use_sparse_attention = True
+        config.sparse_attention_config = openvino_genai.SparseAttentionConfig(
+            mode=openvino_genai.SparseAttentionMode.XATTENTION,
+            num_last_dense_tokens_in_prefill=XATTENTION_DENSE_TOKENS,
+            xattention_threshold=settings.sparse_threshold,
+            xattention_block_size=XATTENTION_BLOCK_TOKENS,
+            xattention_stride=XATTENTION_STRIDE,
+        )
+    if (eviction := settings.eviction) is not None:
+        config.use_cache_eviction = True
+        config.cache_eviction_config = openvino_genai.CacheEvictionConfig(
+            eviction.start,
+            eviction.recent,
+            eviction.most,
+            openvino_genai.AggregationMode.NORM_SUM,
+            snapkv_window_size=SCORE_TOKENS,
+        )
     return config
 
 

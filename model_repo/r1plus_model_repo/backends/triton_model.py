@@ -78,8 +78,10 @@ class Library:
     """What to do with the engine's files for another version of the library."""
 
 
+_OPENVINO: Final = Library("openvino_engine", "OpenVinoEngine", "OpenVINO GenAI", "openvino-genai", "convert it again")
 LIBRARIES: Final = {
-    "openvino": Library("openvino_engine", "OpenVinoEngine", "OpenVINO GenAI", "openvino-genai", "convert it again"),
+    "openvino": _OPENVINO,
+    "openvino-sparse": _OPENVINO,  # An older image does not know the name, and refuses: it would compute densely.
     "vllm": Library("vllm_engine", "VllmEngine", "vLLM", "vllm", "export its checkpoint again"),
     "tensorrtllm": Library("trtllm_engine", "TrtllmEngine", "TensorRT-LLM", "tensorrt_llm", "build it again"),
 }

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from r1plus_model_repo.catalog.attention import Attention
 from r1plus_model_repo.catalog.quantity import bytes_of, canonical_cores, millicores_of
 from r1plus_model_repo.catalog.wire import (
     DNS_LABEL,
@@ -346,6 +347,10 @@ _VLLM_CPU_KV = Rule(
     "self.backend != 'vllm' || has(self.requirements.gpu) || !has(self.kvPrecision)",
     "kvPrecision must be absent with backend vllm on CPU, whose KV cache has 32 bits",
 )
+_ATTENTION_BACKEND = Rule(
+    "!has(self.attention) || self.backend == 'openvino'",
+    "attention is for the backend openvino; no other runtime here leaves tokens out by these settings",
+)
 _MEASURED_FILES = Rule(
     "has(self.artifact) || has(self.reference) && has(self.reference.claimedBy)",
     "artifact is required unless reference.claimedBy is set",
@@ -374,7 +379,7 @@ Precision = Annotated[
         description="Precision of the weights, e.g. FP16, Q8_0, Q4_1.",
     ),
 ]
-GENERATION_ONLY = ("tier", "architecture", "kvPrecision", "build", "batch", "reference")
+GENERATION_ONLY = ("tier", "architecture", "kvPrecision", "attention", "build", "batch", "reference")
 EMBEDDING_ONLY = ("embedding",)
 """Fields that only one of the kinds has."""
 
@@ -390,6 +395,7 @@ class EngineSpec(ApiModel):
         _OPENVINO_ATTENTION,
         _OPENVINO_KV,
         _VLLM_CPU_KV,
+        _ATTENTION_BACKEND,
         _MEASURED_FILES,
     )
 
@@ -408,6 +414,13 @@ class EngineSpec(ApiModel):
     architecture: Architecture = Field(description="The model's shape.")
     kv_precision: KvPrecision | None = Field(
         None, description="Precision of the KV cache. Default: FP16; vllm on CPU has 32 bits, and takes no other."
+    )
+    attention: Attention | None = Field(
+        None,
+        description=(
+            "What tokens do not attend to (backend openvino). It changes answers, so a revision that sets it has a gate"
+            " of its own. Default: every token attends to all before it."
+        ),
     )
     artifact: Artifact | None = Field(
         None,
@@ -443,6 +456,8 @@ class EngineSpec(ApiModel):
             raise ValueError(f"{_GPU_BACKEND.message}: backend is {self.backend}")
         if self.backend is Backend.OPENVINO:
             self._check_openvino()
+        elif self.attention is not None:
+            raise ValueError(f"{_ATTENTION_BACKEND.message}: backend is {self.backend}")
         if self.is_vllm_on_cpu and self.kv_precision is not None:
             raise ValueError(f"{_VLLM_CPU_KV.message}: it is {self.kv_precision}")
         if self.artifact is None and self.reference.claimed_by is None:
@@ -515,6 +530,7 @@ class EngineSpec(ApiModel):
             devices=requirements.gpu.count if requirements.gpu else 1,
             kv_block_tokens=VLLM_CPU_BLOCK_TOKENS if on_cpu else 1,
             spare_kv_blocks=1 if on_cpu else 0,
+            resident_tokens=self.attention.resident_tokens if self.attention else None,
         )
 
 

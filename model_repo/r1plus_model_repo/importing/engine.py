@@ -69,6 +69,8 @@ def import_engine(
         progress("computing the engine's sha256")
         digest = digest_folder(engine)
         spec = build_spec(options, model, digest, f"{origin['file']}, sha256 {origin['sha256']}")
+        if spec.attention is not None:
+            notes.append(f"{spec.attention.describe()}: a revision with it has a gate of its own")
         (part / MANIFEST).write_text(render_manifest(options.name, spec, origin), encoding="utf-8")
         shutil.copyfile(CONTAINERFILE_TEMPLATE, part / CONTAINERFILE)
     return ImportResult(target, digest, spec.files.source, tuple(notes))

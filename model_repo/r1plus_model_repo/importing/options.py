@@ -35,11 +35,25 @@ class ImportOptions:
     """0: vllm runs on CPU."""
     gpu_products: tuple[str, ...] = ()
     max_num_tokens: int | None = None
+    sparse_threshold: float | None = None
+    """XAttention's; None: prompts are read densely."""
+    eviction: tuple[int, int, int] | None = None
+    """Tokens of a request that stay in the KV cache: the first, the newest, and in all. None: all."""
 
     @property
     def runtime(self) -> str:
         """Name of the runtime, as `EngineSpec.runtime` has it: vLLM without GPUs runs on CPU."""
         return VLLM_ON_CPU if self.backend == VLLM and self.gpus == 0 else self.backend
+
+    @property
+    def attention(self) -> dict[str, object] | None:
+        """`spec.attention`; None: every token attends to all before it."""
+        fields: dict[str, object] = {}
+        if self.sparse_threshold is not None:
+            fields["sparse"] = {"threshold": self.sparse_threshold}
+        if self.eviction is not None:
+            fields["eviction"] = dict(zip(("startTokens", "recentTokens", "maxTokens"), self.eviction, strict=True))
+        return fields or None
 
 
 class ImportOptionsError(ValueError):

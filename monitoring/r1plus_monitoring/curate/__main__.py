@@ -6,6 +6,7 @@
     verify   --suite monitoring/suites/smollm2-full-v1 --engine smollm2-full-f16 --http HOST:PORT --grpc HOST:PORT
     drop     --suite monitoring/suites/smollm2-full-v1 --reason "flipped through Triton at batch 16" ID...
     record   --suite monitoring/suites/smollm2-full-v1 --engine smollm2-full-f16 --engine-dir DIR
+    context  --lengths 2048:60,4096:20,8192:6 --out candidates.jsonl
 
 Run by a maintainer, never by the product. Needs the extra `engine`.
 """
@@ -13,15 +14,19 @@ Run by a maintainer, never by the product. Needs the extra `engine`.
 import argparse
 import dataclasses
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from r1plus_contract.delivery import digest_folder
 from r1plus_contract.settings import REFERENCE_FILE
-from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.suite import Item, SuiteSampling, encode_items
 from r1plus_contract.suite_reference import write_reference
 from r1plus_monitoring.curate import record
 from r1plus_monitoring.curate.asking import Asker, ProcessAsker, RecordedAsker
 from r1plus_monitoring.curate.candidates import FAMILIES, build_candidates
+from r1plus_monitoring.curate.long_context import LEAST_TOKENS, build_long_items
 from r1plus_monitoring.curate.pipeline import CROSS_CONDITIONS, FRESH_CONDITIONS, SERVED_CONDITIONS, curate, measure
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, sample
 from r1plus_monitoring.curate.served import ServedAsker
@@ -29,15 +34,14 @@ from r1plus_monitoring.scoring.replay import record as select_answers
 
 SAMPLING = SuiteSampling(max_new_tokens=24, stop=("\n", "."))
 """Greedy; an answer ends with its first sentence, which keeps a probe under 25 tokens."""
+LENGTHS: Final = "items of the stratum `context` as TOKENS:ITEMS,..., such as 2048:60,4096:20"
 
 
 def main() -> None:
     """Entry point."""
     arguments = build_parser().parse_args()
     try:
-        {"make": make, "compare": compare, "verify": verify, "drop": drop, "record": record_answers}[arguments.command](
-            arguments
-        )
+        _COMMANDS[arguments.command](arguments)
     except NotEnoughItemsError as error:
         sys.exit(f"{arguments.name}: {error}")
 
@@ -55,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=1, help="of the stratified choice")
     one.add_argument("--strata", default="", help="ask only these, separated by commas; all when left out")
     one.add_argument("--sample", type=int, default=0, help="ask at most so many candidates; all when 0")
+    one.add_argument("--long-context", default=(), type=parse_lengths, help=LENGTHS)
     one.add_argument("--answers", type=Path, help="folder that keeps answers: an interrupted run goes on from there")
     two = commands.add_parser("compare", help="measure another engine on a suite")
     five = commands.add_parser("record", help="record answers of the reference, for the monitor to replay")
@@ -70,6 +75,10 @@ def build_parser() -> argparse.ArgumentParser:
     four = commands.add_parser("drop", help="take items out of a suite and say why")
     four.add_argument("--reason", required=True)
     four.add_argument("ids", nargs="+")
+    six = commands.add_parser("context", help="write candidates about long texts, for `r1plus suite build`")
+    six.add_argument("--lengths", required=True, type=parse_lengths, help=LENGTHS)
+    six.add_argument("--out", required=True, type=Path, help="file of candidates, one item a line")
+    six.add_argument("--seed", type=int, default=1, help="of the texts")
     for command in (two, three, four, five):
         command.add_argument("--suite", required=True, type=Path, help="folder of one suite")
     return root
@@ -83,6 +92,7 @@ def make(arguments: argparse.Namespace) -> None:
     shape = Shape(size=arguments.size)
     strata = arguments.strata.split(",") if arguments.strata else []
     candidate_items = sample(build_candidates(arguments.family), strata, arguments.sample, arguments.seed)
+    candidate_items = (*candidate_items, *build_context_items(arguments.long_context, arguments.seed))
     suite_items = curate(arguments.engine, candidate_items, asker, shape, arguments.seed, print_progress)
     description = f"What {arguments.engine} answers right at every batch size, in every order and arithmetic asked."
     head = record.build_header(
@@ -165,6 +175,41 @@ def record_answers(arguments: argparse.Namespace) -> None:
     text = write_reference(select_answers(suite.items, answer_texts, seed=1))
     (arguments.suite / REFERENCE_FILE).write_bytes(text.encode())
     print_progress(f"{suite.header.name}: {len(text.splitlines())} recorded answers; any signature is void")
+
+
+def write_context(arguments: argparse.Namespace) -> None:
+    """Write candidates of the stratum `context`."""
+    items = build_context_items(arguments.lengths, arguments.seed)
+    arguments.out.write_text(encode_items(items), encoding="utf-8")
+    print_progress(f"{arguments.out}: {len(items)} candidates, {arguments.out.stat().st_size:,} bytes")
+
+
+def parse_lengths(text: str) -> tuple[tuple[int, int], ...]:
+    """Return pairs of tokens and items. Raise ArgumentTypeError."""
+    try:
+        pairs = tuple((int(tokens), int(count)) for tokens, count in (part.split(":") for part in text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r:.60} is not TOKENS:ITEMS,..., such as 2048:60,4096:20") from error
+    if short := [tokens for tokens, count in pairs if tokens < LEAST_TOKENS or count < 1]:
+        raise argparse.ArgumentTypeError(f"{short[0]} tokens: at least {LEAST_TOKENS}, and at least one item")
+    return pairs
+
+
+def build_context_items(lengths: Sequence[tuple[int, int]], seed: int) -> tuple[Item, ...]:
+    """Build the items of each length."""
+    return tuple(item for tokens, count in lengths for item in build_long_items(tokens, count, seed))
+
+
+_COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], None]]] = MappingProxyType(
+    {
+        "make": make,
+        "compare": compare,
+        "verify": verify,
+        "drop": drop,
+        "record": record_answers,
+        "context": write_context,
+    }
+)
 
 
 def print_progress(line: str) -> None:

@@ -6,6 +6,9 @@
 
 Where the cache is in blocks, a context is rounded up to whole ones, and blocks that stay empty are added.
 
+With eviction from the cache one request at a time holds its whole prompt, which is read at once; the others hold what
+eviction leaves them.
+
 A layer with a window keeps its last `window` tokens, a global one all. Over several GPUs weights and KV heads are split
 (tensor parallelism); where there are more GPUs than KV heads, each holds one head, and heads are held more than once.
 Activations and runtime are needed on each. Memory is per device: what does not fit one does not fit.
@@ -52,6 +55,8 @@ class EngineShape:
     """Tokens of a block of the KV cache: a request takes whole blocks."""
     spare_kv_blocks: int = 0
     """Blocks that no request takes."""
+    resident_tokens: int | None = None
+    """Most tokens of a request in the KV cache, except of the one whose prompt is read; None: all tokens."""
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -86,6 +91,32 @@ class EngineShape:
         window_tokens = min(context, self.window or context)
         return self._layer_bytes * (self._window_layers * window_tokens + (self.layers - self._window_layers) * context)
 
+    def kv_cache_bytes(self, batch: int, context: int) -> int:
+        """Return the KV cache of `batch` requests of `context` tokens, on one device."""
+        return self.slot_bytes(context) + (batch - 1) * self._waiting_slot_bytes(context) + self.spare_kv_bytes
+
+    def find_largest_batch(self, kv_bytes: int, context: int) -> int:
+        """Return the most requests of `context` tokens whose KV cache fits `kv_bytes` of one device; 0 where none."""
+        rest = kv_bytes - self.slot_bytes(context)
+        return 0 if rest < 0 else 1 + rest // self._waiting_slot_bytes(context)
+
+    def find_context_of_batch(self, kv_bytes: int, batch: int) -> int:
+        """Return the most tokens of each of `batch` requests whose KV cache fits `kv_bytes` of one device."""
+        if (resident := self.resident_tokens) is not None:
+            longest = self.find_longest_context(kv_bytes - (batch - 1) * self.slot_bytes(resident))
+            if longest > resident:
+                return longest
+        tokens = self.find_longest_context(kv_bytes // batch)
+        return tokens if resident is None else min(tokens, resident)
+
+    def find_resident_tokens(self, context: int) -> int | None:
+        """Return the tokens that eviction leaves of a request of `context` tokens; None: all."""
+        return self.resident_tokens if self.resident_tokens is not None and self.resident_tokens < context else None
+
+    def _waiting_slot_bytes(self, context: int) -> int:
+        """Return the KV cache of a request of `context` tokens while another's prompt is read."""
+        return self.slot_bytes(self.find_resident_tokens(context) or context)
+
     def find_longest_context(self, slot_bytes: int) -> int:
         """Return the most tokens whose KV cache fits `slot_bytes` of one device; at most the context length."""
         if slot_bytes < self.slot_bytes(1):
@@ -114,6 +145,8 @@ class Fit:
     runtime_bytes: int
     activation_bytes: int = 0
     devices: int = 1
+    resident_tokens: int | None = None
+    """Tokens that eviction leaves of a request in the cache; None: all."""
 
     @property
     def total_bytes(self) -> int:
@@ -128,10 +161,11 @@ class Fit:
     def explain(self) -> str:
         """Return the sum in words."""
         activations = f" + activations {self.activation_bytes / GIB:.2f}" if self.activation_bytes else ""
+        stay = f", {self.resident_tokens} of each but the one that is read" if self.resident_tokens else ""
         over = f", on {self.devices} GPUs {self.device_bytes / GIB:.2f} each" if self.devices > 1 else ""
         return (
             f"{self.total_bytes / GIB:.2f} GiB = weights {self.weights_bytes / GIB:.2f}"
-            f" + KV cache {self.kv_cache_bytes / GIB:.2f} (batch {self.batch} x {self.context} tokens)"
+            f" + KV cache {self.kv_cache_bytes / GIB:.2f} (batch {self.batch} x {self.context} tokens{stay})"
             f"{activations} + runtime {self.runtime_bytes / GIB:.2f}{over}"
         )
 
@@ -177,10 +211,11 @@ def compute_fit(shape: EngineShape, batch: int, context: int) -> Fit:
         batch,
         context,
         weights_bytes=devices * -(-shape.weights_bytes // devices),
-        kv_cache_bytes=devices * (batch * shape.slot_bytes(context) + shape.spare_kv_bytes),
+        kv_cache_bytes=devices * shape.kv_cache_bytes(batch, context),
         runtime_bytes=devices * shape.runtime_bytes,
         activation_bytes=devices * shape.activation_bytes,
         devices=devices,
+        resident_tokens=shape.find_resident_tokens(context),
     )
 
 
@@ -188,14 +223,14 @@ def find_largest_batch(shape: EngineShape, context: int, memory_bytes: int | Non
     """Return the most requests of `context` tokens at once, at most the engine's largest batch; 0 where none fits."""
     if memory_bytes is None:
         return shape.max_batch
-    return max(0, min(shape.max_batch, (memory_bytes - shape.static_bytes) // shape.slot_bytes(context)))
+    return min(shape.max_batch, shape.find_largest_batch(memory_bytes - shape.static_bytes, context))
 
 
 def find_longest_context(shape: EngineShape, batch: int, memory_bytes: int | None) -> int:
     """Return the most tokens per request at this batch, at most the engine's context length; 0 where none fits."""
     if memory_bytes is None:
         return shape.context_length
-    return shape.find_longest_context((memory_bytes - shape.static_bytes) // batch)
+    return shape.find_context_of_batch(memory_bytes - shape.static_bytes, batch)
 
 
 def explain_uneven_split(shape: EngineShape) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gguf
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from r1plus_cli.errors import CliError, UsageError
@@ -17,6 +18,7 @@ from r1plus_model_repo.engine_fetch.unpack import unpack
 from r1plus_model_repo.engine_fetch.volume import fill_volume
 from support.model_repo import gguf_files, tiny_gguf
 from support.model_repo.exports import write_export
+from support.tables import for_each
 
 
 def run(*words: str | Path) -> tuple[int, str, BaseException | None]:
@@ -54,6 +56,44 @@ def test_options_that_make_no_engine_are_named_as_they_were_typed(tmp_path: Path
     lines = str(error).splitlines()
     assert [line.split(":")[0] for line in lines] == ["--tier", "--version"]
     assert not (tmp_path / "engines").exists()
+
+
+ATTENTION = ("--sparse-threshold", "0.9", "--evict", "32,128,1024")
+LEFT_OUT = (
+    "prompts are read sparsely (XAttention, threshold 0.9); the KV cache keeps 1024 tokens of a request while it"
+    " generates"
+)
+
+
+def test_an_engine_that_leaves_tokens_out_says_so(tmp_path: Path, folder: Path) -> None:
+    out = tmp_path / "engines"
+    words = ("import", folder, "--name", "bank-lite", "--tier", "lite", "--parameters", "1000", "--out", out)
+    status, told, _ = run(*words, *ATTENTION)
+    assert status == 0
+    assert f"Note: {LEFT_OUT}: a revision with it has a gate of its own" in told
+    spec = yaml.safe_load((out / "bank-lite" / "engine.yaml").read_text())["spec"]
+    assert spec["attention"] == {
+        "sparse": {"threshold": 0.9},
+        "eviction": {"startTokens": 32, "recentTokens": 128, "maxTokens": 1024},
+    }
+
+
+@for_each("options, words", {
+    "a threshold that is dense": (("--sparse-threshold", "1"), "--sparse-threshold: Input should be less than"),
+    "tokens that are no blocks": (("--evict", "32,100,1024"), "--evict: startTokens, recentTokens and maxTokens must be"),
+    "more than is kept": (("--evict", "32,2048,1024"), "--evict: maxTokens must exceed startTokens + recentTokens"),
+    "too few tokens": (("--evict", "0,128,1024"), "--evict: Input should be greater than or equal to 32"),
+    "two numbers": (("--evict", "32,1024"), "--evict: '32,1024' is not START,RECENT,MAX in tokens, such as 32,512,2048"),
+    "words": (("--evict", "a,b,c"), "--evict: 'a,b,c' is not START,RECENT,MAX"),
+})  # fmt: skip
+def test_what_cannot_be_left_out_is_named_by_its_option(
+    tmp_path: Path, folder: Path, options: tuple[str, ...], words: str
+) -> None:
+    out = tmp_path / "engines"
+    _, _, error = run("import", folder, "--name", "bank", "--tier", "lite", "--parameters", "1", "--out", out, *options)
+    assert isinstance(error, UsageError)
+    assert str(error).startswith(words)
+    assert not out.exists()
 
 
 def test_a_file_that_is_none_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

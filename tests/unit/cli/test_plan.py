@@ -54,6 +54,19 @@ def test_the_engine_is_named_with_the_reason_and_why_each_other_one_is_not_taken
     assert "not smollm2-full-q4-1: its reference is inherited" in told
 
 
+def test_what_attention_leaves_out_is_told_and_sized(tmp_path: Path, suites: Path) -> None:
+    catalog = tmp_path / "catalog"
+    catalog.mkdir()
+    engine = next(one for one in load_engines(SHIPPED_CATALOG) if one.name == "smollm2-full-f16")
+    spec = engine.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    spec["attention"] = {"eviction": {"startTokens": 32, "recentTokens": 128, "maxTokens": 1024}}
+    body = {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusEngine", "metadata": {"name": engine.name}, "spec": spec}
+    (catalog / "engine.yaml").write_text(yaml.safe_dump(body))
+    told = run(tmp_path, suites, CR, "--catalog", catalog).output
+    assert "attention: the KV cache keeps 1024 tokens of a request while it generates" in told
+    assert "(batch 16 x 8192 tokens, 1056 of each but the one that is read)" in told
+
+
 def test_memory_is_told_term_by_term(tmp_path: Path, suites: Path) -> None:
     told = run(tmp_path, suites, CR.replace("tier: full", "tier: full\n  batching: {maxBatchSize: 4}")).output
     assert "batch 4 (from the spec)" in told

@@ -131,6 +131,38 @@ REFUSED = {
         changed("spec.kvPrecision", "INT8"),
         "kvPrecision must be FP16 with backend openvino, whose KV cache has 16 bits: it is INT8",
     ),
+    "attention that no runtime does": (
+        changed("spec.attention", {"sparse": {"threshold": 0.9}}).replace("backend: openvino", "backend: vllm"),
+        "attention is for the backend openvino; no other runtime here leaves tokens out by these settings: backend is",
+    ),
+    "attention that leaves nothing out": (
+        changed("spec.attention", {}),
+        "spec.attention: attention needs sparse, eviction or both; omit it where every token attends to all before it",
+    ),
+    "a threshold that OpenVINO takes for dense": (
+        changed("spec.attention", {"sparse": {"threshold": 1}}),
+        "spec.attention.sparse.threshold: Input should be less than or equal to 0.99 (got 1)",
+    ),
+    "a threshold that OpenVINO takes for off": (
+        changed("spec.attention", {"sparse": {"threshold": 0}}),
+        "spec.attention.sparse.threshold: Input should be greater than or equal to 0.1 (got 0)",
+    ),
+    "eviction of half a block": (
+        changed("spec.attention", {"eviction": {"startTokens": 32, "recentTokens": 65, "maxTokens": 1024}}),
+        "maxTokens must be multiples of 32, the tokens of a block: they are 32, 65 and 1024",
+    ),
+    "eviction of nothing": (
+        changed("spec.attention", {"eviction": {"startTokens": 32, "recentTokens": 992, "maxTokens": 1024}}),
+        "maxTokens must exceed startTokens + recentTokens, which are always kept: they are 32, 992 and 1024",
+    ),
+    "eviction without a limit": (
+        changed("spec.attention", {"eviction": {"startTokens": 32, "recentTokens": 64}}),
+        "spec.attention.eviction.maxTokens: missing; it has no default",
+    ),
+    "another sparse attention": (
+        changed("spec.attention", {"triShape": {}}),
+        "spec.attention.triShape: no such field; expected one of eviction, sparse",
+    ),
     "a CPU backend with a GPU": (
         changed("spec.requirements.gpu", {"count": 1}),
         "must be absent with openvino, which runs on CPU; vllm runs on CPU without it: backend is openvino",

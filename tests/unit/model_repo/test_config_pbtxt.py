@@ -8,6 +8,7 @@ from google.protobuf import text_format
 
 from r1plus_contract import inference
 from r1plus_model_repo import catalog
+from r1plus_model_repo.catalog.attention import Attention
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec, GpuRequirement, KvPrecision
 from r1plus_model_repo.config_gpu import find_unservable_field
@@ -78,6 +79,24 @@ def test_a_tensorrt_plan_names_key_and_value_of_every_layer() -> None:
     assert len(past) == 2 * 24
     assert all(list(i.dims) == [2, -1, 64] for i in past)
     assert (config.platform, config.max_batch_size) == ("tensorrt_plan", 8)
+
+
+ATTENTION = {
+    "sparse": ({"sparse": {"threshold": 0.9}}, {"sparse_threshold": "0.9"}),
+    "evicting": (
+        {"eviction": {"startTokens": 32, "recentTokens": 128, "maxTokens": 1024}},
+        {"eviction_start_tokens": "32", "eviction_recent_tokens": "128", "eviction_max_tokens": "1024"},
+    ),
+}
+
+
+@pytest.mark.parametrize("attention, told", ATTENTION.values(), ids=ATTENTION)
+def test_openvino_is_told_what_to_leave_out_under_a_name_that_older_images_refuse(
+    attention: dict[str, object], told: dict[str, str]
+) -> None:
+    dense = ENGINES["smollm2-full-f16"]
+    spec = dense.model_copy(update={"attention": Attention.model_validate(attention)})
+    assert parameters(spec, 16, 2048) == parameters(dense, 16, 2048) | told | {"backend": "openvino-sparse"}
 
 
 def test_vllm_is_told_lengths_memory_and_gpus() -> None:

@@ -8,11 +8,12 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from r1plus_model_repo.backends.openvino_engine import EngineSettings, build_scheduler_config
+from r1plus_model_repo.backends.openvino_engine import EngineSettings, Eviction, build_scheduler_config
 from support.paths import GOLDEN
 
 SETTINGS: dict[str, Any] = {
-    "path": Path("engine"), "max_batch": 4, "context": 128, "kv_cache_bytes": 2**20, "kv_bytes_per_token": 64, "threads": 1
+    "path": Path("engine"), "max_batch": 4, "context": 128, "kv_cache_bytes": 2**20, "kv_bytes_per_token": 64, "threads": 1,
+    "sparse_threshold": 0.9, "eviction": Eviction(32, 32, 96),
 }  # fmt: skip
 
 CONFIGS = GOLDEN / "config"

@@ -16,12 +16,14 @@ from r1plus_contract.inference import MOST_TOKEN_BYTES, QUEUE_FULL
 from r1plus_contract.metrics import ENGINE_WAITING_REQUESTS
 from r1plus_contract.suite import SuiteSampling
 from r1plus_monitoring.probe.client import (
+    LONG_PROMPT_CHARACTERS,
     MOST_MESSAGE_BYTES,
     MOST_METRICS_BYTES,
     Failure,
     ProbeReply,
     TritonEngine,
     compute_deadline,
+    compute_reading_seconds,
 )
 from support.http_server import serving
 
@@ -64,10 +66,10 @@ def engine_that_sends(responses: Iterator[pb.ModelStreamInferResponse]) -> Itera
         server.stop(grace=None).wait()
 
 
-async def ask(target: str, seconds: float = 600) -> ProbeReply:
+async def ask(target: str, seconds: float = 600, prompt: str = "hello") -> ProbeReply:
     engine = TritonEngine("127.0.0.1:1", target, timeout=seconds)
     try:
-        return await engine.ask("hello", SAMPLING)
+        return await engine.ask(prompt, SAMPLING)
     finally:
         await engine.close()
 
@@ -144,6 +146,40 @@ async def test_an_answer_that_goes_on_is_no_timeout_however_slow_the_node_is() -
 )
 def test_each_piece_of_an_answer_has_its_time_and_the_whole_has_three_times_that(now: float, deadline: float) -> None:
     assert compute_deadline(now, 100.0, 60.0) == deadline
+
+
+@pytest.mark.parametrize(
+    ("characters", "seconds"),
+    [
+        pytest.param(100, 0.0, id="a question has none"),
+        pytest.param(4000, 0.0, id="a thousand tokens have none"),
+        pytest.param(14_000, 40.0, id="4,000 tokens have 40 s"),
+        pytest.param(104_000, 400.0, id="32,000 tokens have 400 s"),
+    ],
+)
+def test_a_long_prompt_has_time_to_be_read(characters: int, seconds: float) -> None:
+    assert compute_reading_seconds("x" * characters) == pytest.approx(seconds)
+
+
+READING_SECONDS = 3.0
+
+
+def one_late_piece() -> Iterator[pb.ModelStreamInferResponse]:
+    time.sleep(READING_SECONDS)
+    yield response(b"y", "stop")
+
+
+@pytest.mark.parametrize(
+    ("characters", "failure"),
+    [
+        pytest.param(LONG_PROMPT_CHARACTERS + 150_000, None, id="a long prompt is read"),
+        pytest.param(5, Failure.TIMEOUT, id="a short prompt is not, and the engine hangs"),
+    ],
+)
+async def test_the_first_piece_may_come_as_late_as_its_prompt_is_long(characters: int, failure: Failure | None) -> None:
+    with engine_that_sends(one_late_piece()) as (_, target):
+        reply = await ask(target, READING_SECONDS / 6, "x" * characters)
+    assert reply.failure == failure
 
 
 async def test_a_full_queue_says_nothing_of_the_engines_answers() -> None:

@@ -80,6 +80,26 @@ def test_what_fits_in_blocks_fits_and_one_more_does_not(batch: int, blocks: int)
         assert compute_fit(PAGED, batch, context + 1).total_bytes > memory
 
 
+EVICTING = dataclasses.replace(SMALL, resident_tokens=1056)
+
+
+@for_each("batch, context, tokens", {
+    "alone it is read whole": (1, 8192, 8192),
+    "of several one is read whole": (4, 8192, 8192 + 3 * 1056),
+    "where nothing is evicted all are whole": (4, 1000, 4 * 1000),
+})  # fmt: skip
+def test_eviction_leaves_room_for_one_whole_prompt_and_for_what_stays_of_the_others(
+    batch: int, context: int, tokens: int
+) -> None:
+    assert compute_fit(EVICTING, batch, context).kv_cache_bytes == tokens * TOKEN
+
+
+def test_the_sum_says_what_stays_after_eviction() -> None:
+    words = "(batch 4 x 8192 tokens, 1056 of each but the one that is read)"
+    assert words in compute_fit(EVICTING, 4, 8192).explain()
+    assert "(batch 4 x 512 tokens)" in compute_fit(EVICTING, 4, 512).explain()
+
+
 SLOTS = {"L40S": 29, "A100-40": 21, "A100-80": 32, "H100": 32, "L4": 0, "T4": 0}
 
 
@@ -199,6 +219,7 @@ def shapes(draw: st.DrawFn) -> EngineShape:
         draw(st.integers(0, 90)),
         draw(st.sampled_from([4, 8, 16])),
         devices,
+        resident_tokens=draw(st.none() | st.integers(1, 131072)),
     )
 
 

@@ -65,6 +65,7 @@ def build_spec(options: ImportOptions, model: SourceModel, sha256: str, origin: 
             "parameters": model.parameters,
             **(engine_fields.build_architecture_fields(gpu) if gpu else {}),
         },
+        **({"attention": options.attention} if options.attention else {}),
         "artifact": {
             "image": options.image or f"r1plus.local/engine-{options.name}:{options.version}",
             "sha256": sha256,

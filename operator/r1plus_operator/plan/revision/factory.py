@@ -62,6 +62,8 @@ def _hash(
         "context": target.fit.context,
         "placement": spec.placement.model_dump(mode="json", by_alias=True),
     }
+    if (attention := target.engine.spec.attention) is not None:
+        document["attention"] = attention.model_dump(mode="json", by_alias=True, exclude_none=True)
     if volume:
         document["volume"] = volume
     if runtime:

@@ -1,0 +1,59 @@
+"""`python -m bench.context.picture FILE [-o docs/context.png]`: draws the JSON line of `make bench-context`.
+
+Three panels over the length of the prompt: time to the first token, KV cache while an answer is generated, and the
+share of right answers. Nothing is drawn that the line does not say.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+TARGET: Final = Path(__file__).parents[3] / "docs" / "context.png"
+INCHES, DPI = (9.6, 3.4), 120
+PANELS: Final = (
+    ("first_token_seconds", "seconds to the first token"),
+    ("kv_answer_mib", "MiB of KV cache while it generates"),
+    ("share", "share of right answers"),
+)
+MARKS: Final = "o", "s", "^"
+
+
+def main() -> None:
+    """Draw and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("report", type=Path, help="file whose last line is the JSON of make bench-context")
+    parser.add_argument("-o", "--output", type=Path, default=TARGET)
+    arguments = parser.parse_args()
+    report = json.loads(arguments.report.read_text(encoding="utf-8").strip().splitlines()[-1])
+    # No date in the file: the same data make the same picture.
+    draw(report).savefig(arguments.output, metadata={"Software": None})
+    print(arguments.output)
+
+
+def draw(report: dict[str, Any]) -> Figure:
+    """Return the figure of a report."""
+    figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
+    panels: list[Axes] = list(figure.subplots(1, len(PANELS)))
+    for axes, (field, label) in zip(panels, PANELS, strict=True):
+        for mark, (method, rows) in zip(MARKS, report["rows"].items(), strict=False):
+            known = [row for row in rows if row["trained"] or field != "share"]
+            values = [row["right"] / row["asked"] if field == "share" else row[field] for row in known]
+            axes.plot([row["prompt_tokens"] for row in known], values, marker=mark, markersize=4, label=method)
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("tokens of the prompt")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    panels[-1].set_ylim(-0.02, 1.02)
+    panels[0].legend(fontsize="small")
+    machine = report["machine"]
+    loads = f"load {machine['before']['load']} before, {machine['after']['load']} after"
+    figure.suptitle(f"{report['engine']} on {machine['before']['cpus']} cores ({loads})", fontsize="medium")
+    return figure
+
+
+if __name__ == "__main__":
+    main()
