@@ -131,8 +131,8 @@ def test_a_units_limit_and_what_is_kept_for_the_system_are_not_both_taken_from_a
 
 V1_GROUPS = Path("/sys/fs/cgroup")
 """Of version 1: a group of version 2 that limits needs the whole hierarchy to be so."""
-READ = "from pathlib import Path; from r1plus_edge.machine import *; "
-CORES = f"{READ}print(read_machine(Path('/')).cores)"
+READ = "from pathlib import Path; from r1plus_edge.machine import *"
+CORES = f"{READ}; print(read_machine(Path('/')).cores)"
 
 
 @contextmanager
@@ -165,10 +165,15 @@ def test_a_processor_quota_of_the_kernel_counts() -> None:
 
 
 def test_memory_that_the_kernel_limits_above_its_own_group_counts_and_pages_of_files_are_free(tmp_path: Path) -> None:
-    write = f"import os; file = open({str(tmp_path / 'engine')!r}, 'wb'); file.write(bytes({64 * MIB})); os.fsync(file)"
+    write = f"""import os
+with open({str(tmp_path / "engine")!r}, "wb") as file:
+    for _ in range(64):
+        file.write(bytes({MIB}))
+        os.fsync(file)
+"""
     with grouped("memory") as group:
         (group.parent / "memory.limit_in_bytes").write_text(str(160 * MIB))
-        left = int(run_in(group, f"{READ}{write}; print(read_free_memory())"))
+        left = int(run_in(group, f"{READ}\n{write}\nprint(read_free_memory())"))
         used = int((group / "memory.usage_in_bytes").read_text())
     print(f"{used / MIB:.0f} MiB of 160 used, {left / MIB:.0f} MiB free")
     assert used >= 60 * MIB, "the pages of the file are charged"
