@@ -16,7 +16,7 @@ from typing import Final
 
 from r1plus_contract.child_processes import signal_child
 from r1plus_edge.confinement import Confinement
-from r1plus_edge.places import LOOPBACK, is_free
+from r1plus_edge.places import LOOPBACK, has_listener, is_free
 from r1plus_edge.probes import Probe
 from r1plus_edge.processes import measure_memory
 from r1plus_operator.plan.observation import ContainerFacts
@@ -59,7 +59,9 @@ class Program:
     liveness: Probe | None = None
     prestop: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
-    """Of loopback, where it will listen: those that may be others."""
+    """Of loopback, where it will listen: those that another program could take."""
+    reserved_ports: tuple[int, ...] = ()
+    """Those that `serve` keeps for it."""
     descriptors: tuple[int, ...] = ()
     """Open files of this process that it gets."""
 
@@ -216,10 +218,14 @@ class Container:
     async def _check_ports(self) -> None:
         """Raise PortTakenError where another process listens; one that was killed just now gets a moment to go."""
         deadline = time.monotonic() + GONE_SECONDS
-        while taken := [port for port in self.program.ports if not is_free(LOOPBACK, port)]:
+        while taken := self._find_taken_ports():
             if time.monotonic() > deadline:
                 raise PortTakenError(errno.EADDRINUSE, f"port {taken[0]} of {self.program.name} is taken")
             await asyncio.sleep(GONE_SECONDS / 10)
+
+    def _find_taken_ports(self) -> list[int]:
+        taken = [port for port in self.program.ports if not is_free(LOOPBACK, port)]
+        return [*taken, *(port for port in self.program.reserved_ports if has_listener(port))]
 
     def _prepare(self) -> None:
         """Runs between fork and exec."""

@@ -131,6 +131,23 @@ def open_data_folder(root: Path) -> DataFolder:
     return folder
 
 
+def check_readable(folder: DataFolder) -> None:
+    """Refuse to tell what serves, or that nothing does, from a folder that cannot be read.
+
+    Raises:
+        EdgeError: it is another user's.
+    """
+    try:
+        os.scandir(folder.root).close()
+    except PermissionError as error:
+        raise EdgeError(
+            f"--data {folder.root}: it is another user's, and you may not read it; run this as that user, or name a"
+            " folder of your own"
+        ) from error
+    except OSError:
+        return  # Nothing was served there.
+
+
 def check_path(option: str, path: Path) -> None:
     """Refuse a path that Triton cannot hand on: it starts its Python backend through a shell, unquoted.
 

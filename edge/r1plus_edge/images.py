@@ -5,6 +5,7 @@ another image, and nothing that was measured on the one counts for the other.
 """
 
 import hashlib
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,15 @@ from r1plus_contract import embedder, names
 from r1plus_edge.places import LOOPBACK, Places
 from r1plus_edge.processes import mark, name_region
 from r1plus_model_repo.importing import triton_server
+from r1plus_operator.plan.podspec.triton_args import KEY
 from r1plus_operator.plan.tenancy import gateway_objects
 
 _REGISTRY: Final = "localhost"
 _TRITON_PACKAGES: Final = ("openvino", "openvino-genai", "openvino-tokenizers", "numpy")
 _MONITOR_PACKAGES: Final = ("tritonclient", "grpcio", "jsonschema")
 _SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+RESERVED: Final = ("http", "grpc")
+"""Names of Triton's ports that `serve` reserves for it; it has no such option for its metrics."""
 MONITOR_FOLDERS: Final = {
     "ACCURACY_DIR": names.DIR_ACCURACY,
     "REVISION_DIR": names.DIR_REVISION,
@@ -90,6 +94,9 @@ def build_command(container: Mapping[str, object], places: Places, images: Image
     return [
         *words,
         *(f"--{kind}-address={LOOPBACK}" for kind in ("http", "grpc", "metrics")),
+        *(f"--reuse-{name}-port=true" for name in RESERVED),
+        # A browser lets any page ask by HTTP; gateway and monitor ask by gRPC, which it does not speak.
+        f"--http-restricted-api=inference:{KEY}={secrets.token_hex(32)}",
         f"--backend-directory={images.server / 'backends'}",
         f"--backend-config=python,shm-region-prefix-name={name_region(root)}{places.ports[names.PORT_HTTP]}-",
     ]

@@ -1,6 +1,7 @@
 """Where the gateway listens: loopback by default, elsewhere only with a certificate."""
 
 import ipaddress
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -91,8 +92,9 @@ def open_listener(listening: Listening) -> socket.socket:
     try:
         return socket.create_server((listening.host, listening.port), family=family, backlog=_BACKLOG)
     except OSError as error:
+        problem = os.strerror(error.errno) if error.errno else error  # Python adds the address to the kernel's words.
         raise EdgeError(
-            f"--listen {listening.host}:{listening.port}: {error.strerror}; end what listens there, or name another"
+            f"--listen {listening.host}:{listening.port}: {problem}; end what listens there, or name another"
             " port (0: any)"
         ) from error
 

@@ -28,8 +28,12 @@ LEAST_DISK_BYTES: Final = 1 * GIB
 EARLIEST: Final = 1764201600.0
 """Of clocks that can be right: 27 November 2025, seconds since the epoch."""
 LABELS: Final[Mapping[str, str]] = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
-_MEMORY_LIMITS: Final = ("memory.max", "memory.limit_in_bytes")
-"""Files of control groups, version 2 and 1."""
+_MEMORY_FILES: Final = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Of control groups, version 2 and 1: what is allowed, what is used, and which field of `memory.stat` has what the
+kernel takes back of that first."""
 _CPU_LIMIT: Final = "cpu.max"
 _CPU_LIMIT_V1: Final = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
 
@@ -60,11 +64,7 @@ def read_machine(folder: Path, proc: Path = Path("/proc"), cgroup: Path = Path("
 
     A container's limit has room for all that `RESERVED_BYTES` is for; a unit's leaves the system out, so less is taken.
     """
-    memory = next(
-        int(line.split()[1]) * 1024
-        for line in (proc / "meminfo").read_text().splitlines()
-        if line.startswith("MemTotal:")
-    )
+    memory = _read_field(proc / "meminfo", "MemTotal:") * 1024
     roots, groups = (cgroup, cgroup / "memory"), _list_groups("memory", proc, cgroup)
     most = min([memory, *_read_memory_limits(group for group in groups if group in roots)])
     unit = _read_memory_limits(group for group in groups if group not in roots)
@@ -83,14 +83,10 @@ def read_machine(folder: Path, proc: Path = Path("/proc"), cgroup: Path = Path("
 
 
 def read_free_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the bytes of memory that another process may have now."""
-    available = next(
-        int(line.split()[1]) * 1024
-        for line in (proc / "meminfo").read_text().splitlines()
-        if line.startswith("MemAvailable:")
-    )
-    most, used = _read_number(cgroup / "memory.max"), _read_number(cgroup / "memory.current")
-    return available if most is None or used is None else min(available, max(0, most - used))
+    """Return the bytes of memory that another process may have now; limits of a container, or of systemd, count."""
+    available = _read_field(proc / "meminfo", "MemAvailable:") * 1024
+    left = (_read_memory_left(group) for group in _list_groups("memory", proc, cgroup))
+    return min([available, *(max(0, one) for one in left if one is not None)])
 
 
 async def await_clock(
@@ -159,8 +155,29 @@ def _read_number(path: Path) -> int | None:
 
 def _read_memory_limits(groups: Iterable[Path]) -> list[int]:
     """Return the bytes that control groups allow; none where they have no limit."""
-    files = (group / name for group in groups for name in _MEMORY_LIMITS)
+    files = (group / limit for group in groups for limit, _, _ in _MEMORY_FILES)
     return [limit for file in files if (limit := _read_number(file)) is not None]
+
+
+def _read_memory_left(group: Path) -> int | None:
+    """Return the bytes that a control group has left; None: no limit.
+
+    A group that has read an engine is full of its file's pages, and a new process gets them.
+    """
+    for limit_file, use_file, field in _MEMORY_FILES:
+        limit, used = _read_number(group / limit_file), _read_number(group / use_file)
+        if limit is not None and used is not None:
+            return limit - used + _read_field(group / "memory.stat", field)
+    return None
+
+
+def _read_field(path: Path, name: str) -> int:
+    """Return the number behind a name, the first word of a line; 0 where there is none."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
 
 
 def _list_groups(controller: str, proc: Path, cgroup: Path) -> list[Path]:

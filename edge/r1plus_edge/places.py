@@ -18,6 +18,7 @@ from typing import Any, Final
 LOOPBACK: Final = "127.0.0.1"
 _SCRIPT_FLAGS: Final = frozenset({"-c", "-ec"})
 """After one of these, a shell reads a script."""
+_CONNECT_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,33 @@ def choose_ports(wanted: Collection[int]) -> dict[int, int]:
     finally:
         for listener in sockets.values():
             listener.close()
+
+
+def reserve_port() -> socket.socket:
+    """Return a socket with a free port of loopback, where it does not listen.
+
+    While it is open, the kernel gives that port to none but programs of this user that set SO_REUSEPORT. It must not
+    set SO_REUSEADDR: any user's program that does could share the port then.
+    """
+    holder = socket.socket()
+    try:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((LOOPBACK, 0))
+    except OSError:
+        holder.close()
+        raise
+    return holder
+
+
+def has_listener(port: int) -> bool:
+    """Whether a program listens at a port of loopback."""
+    try:
+        socket.create_connection((LOOPBACK, port), _CONNECT_SECONDS).close()
+    except TimeoutError:
+        return True  # It takes no connections now.
+    except OSError:
+        return False
+    return True
 
 
 def is_free(host: str, port: int) -> bool:

@@ -16,9 +16,9 @@ from r1plus_contract.gateway import ENV_HELPER_START_SECONDS, ENV_INTERNAL_LISTE
 from r1plus_edge.confinement import build_confinement
 from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF, Container, Program
 from r1plus_edge.data_folder import DataFolder
-from r1plus_edge.images import Images, build_command, build_environment
+from r1plus_edge.images import RESERVED, Images, build_command, build_environment
 from r1plus_edge.on_demand import SOCKET, START_SECONDS, OnDemandContainer
-from r1plus_edge.places import LOOPBACK, Places, choose_ports
+from r1plus_edge.places import LOOPBACK, Places, choose_ports, reserve_port
 from r1plus_edge.probes import Probe, read_probe
 from r1plus_edge.volumes import write_config
 from r1plus_model_repo.catalog.quantity import bytes_of
@@ -80,6 +80,7 @@ class Pod:
         own = {port for port, name in self._list_ports().items() if name in LISTENERS} - (listeners or {}).keys()
         self._own_listeners = {port: socket.create_server((LOOPBACK, 0)) for port in own}
         self._listeners = {**self._own_listeners, **(listeners or {})}
+        self._reservations: dict[int, socket.socket] = {}
         self.is_terminating = False
         self.has_been_ready = False
         """Whether it has been observed Ready, so that callers may wait for its answers."""
@@ -91,7 +92,10 @@ class Pod:
     def choose_ports(self) -> None:
         """Give its containers, none of which runs, ports that are free now, but where a socket listens already."""
         self._earlier_restarts = self.restarts
-        fixed = {port: int(listener.getsockname()[1]) for port, listener in self._listeners.items()}
+        self._release_ports()
+        self._reservations = {port: reserve_port() for port in self._list_reserved()}
+        sockets = {**self._listeners, **self._reservations}
+        fixed = {port: int(one.getsockname()[1]) for port, one in sockets.items()}
         self.ports: Mapping[int, int] = {**choose_ports(self._list_ports().keys() - fixed.keys()), **fixed}
         self._init = [self._build_container(one) for one in self._spec.get("initContainers", ()) if self._fills(one)]
         self._containers = [self._build_container(one) for one in self._spec["containers"]]
@@ -180,6 +184,7 @@ class Pod:
         """Give its own ports back, and remove its volumes; those of claims stay."""
         for listener in self._own_listeners.values():
             listener.close()
+        self._release_ports()
         shutil.rmtree(self._root, ignore_errors=True)
 
     def places_of(self, container: Json) -> Places:
@@ -196,6 +201,16 @@ class Pod:
 
     def _list_ports(self) -> dict[int, str]:
         return {port: name for one in self._spec["containers"] for port, name in _list_ports(one).items()}
+
+    def _list_reserved(self) -> list[int]:
+        """Return Triton's ports that prompts go to."""
+        triton = (one for one in self._spec["containers"] if one["name"] == names.CONTAINER_TRITON)
+        return [port for one in triton for port, name in _list_ports(one).items() if name in RESERVED]
+
+    def _release_ports(self) -> None:
+        for holder in self._reservations.values():
+            holder.close()
+        self._reservations = {}
 
     def _find_volume(self, name: str) -> Path:
         if name in self._sources.folders:
@@ -240,7 +255,8 @@ class Pod:
             readiness=read_probe(container, "readinessProbe", places),
             liveness=read_probe(container, "livenessProbe", places),
             prestop=tuple(places.translate_command(hook.get("command", ()))),
-            ports=tuple(self.ports[port] for port in ports if port not in listeners),
+            ports=tuple(self.ports[port] for port in ports if port not in listeners and port not in self._reservations),
+            reserved_ports=tuple(self.ports[port] for port in ports if port in self._reservations),
             descriptors=tuple(listeners.values()),
         )
         if helper_socket:

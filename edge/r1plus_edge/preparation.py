@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import stat
 import sys
@@ -14,12 +15,15 @@ from r1plus_edge.container import die_with_parent
 from r1plus_edge.data_folder import check_path
 from r1plus_edge.engines import find_embedding_files, find_made_engine
 from r1plus_edge.errors import EdgeError
+from r1plus_edge.machine import MIB
 from r1plus_edge.processes import mark
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.demo_engines import DEMO_EMBEDDING_ENGINE, MAKERS
 from r1plus_model_repo.importing.triton_server import WHEEL
 
 MOST_ERROR: Final = 1500
+MADE_BYTES: Final = 512 * MIB
+"""What the largest thing that is made here takes of a disk meanwhile, and some more."""
 
 
 async def prepare_triton(cache: Path, root: Path, progress: Callable[[str], None]) -> Path:
@@ -71,6 +75,7 @@ async def prepare_embedding(name: str, cache: Path, root: Path, progress: Callab
 async def _make(what: str, module: Sequence[str], cache: Path, root: Path, progress: Callable[[str], None]) -> None:
     """Run a module that makes something, and tell its lines. It ends when this is cancelled."""
     _make_cache(cache)
+    _check_room(what, cache)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-P", "-m"),  # -P: no module of the current folder in place of Python's own
@@ -121,3 +126,11 @@ def _make_cache(cache: Path) -> None:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EdgeError(f"{cache}: {error.strerror}; name another folder with R1PLUS_CACHE") from error
+
+
+def _check_room(what: str, cache: Path) -> None:
+    if (free := shutil.disk_usage(cache).free) < MADE_BYTES:
+        raise EdgeError(
+            f"{what} cannot be made: {cache}: {free / MIB:.0f} MiB of disk are free, {MADE_BYTES / MIB:.0f} MiB are"
+            " needed; free some, or name a folder on another disk with R1PLUS_CACHE"
+        )

@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,9 @@ SHARED_MEMORY: Final = Path("/dev/shm")
 _LOOK_SECONDS: Final = 0.02
 _PROC: Final = Path("/proc")
 _ENDED: Final = ("Z", "X")
-"""States of a process that runs no more."""
+"""States of a thread that runs no more."""
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+"""Of the kernel's clock, a second."""
 
 
 def mark(root: Path) -> Mapping[str, str]:
@@ -80,36 +83,63 @@ def send(pid: int, number: int) -> None:
         return
 
 
-def has_ended(pid: int) -> bool:
-    """Return whether a process has ended, also if its parent has not taken note of that."""
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What the kernel says of a process, or of one of its threads."""
+
+    state: str
+    seconds: float
+    """Of a processor, since its start."""
+    waited_seconds: float
+    """Of a processor, of the processes that it has waited for."""
+    threads: int
+    started: str
+    """When it started, ticks since the machine did: with its number this names a process for good."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it runs no more: of one that is killed, other threads may hold its ports longer than the first."""
+        return self.state in _ENDED and self.threads <= 1
+
+
+def read_stat(folder: Path) -> Stat | None:
+    """Return what /proc says of a process, or of a thread, by its folder there; None: it is gone."""
     try:
-        return _read_stat(pid)[0] in _ENDED
+        # From its state on: the name before it may have spaces and brackets.
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return True
+        return None
+    user, system, waited_user, waited_system = (int(field) / _TICKS for field in fields[11:15])
+    return Stat(fields[0], user + system, waited_user + waited_system, int(fields[17]), fields[19])
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended with all its threads, also if its parent has not taken note of that."""
+    return find_start(pid) is None
+
+
+def find_start(pid: int) -> str | None:
+    """Return when a process started, as in `Stat`; None: it has ended with all its threads."""
+    stat = read_stat(_PROC / str(pid))
+    return None if stat is None or stat.has_ended else stat.started
 
 
 def measure_processor(root: Path) -> float:
     """Return the processor seconds of this process, of the data folder's, and of all that they have waited for."""
-    own = os.times()
-    return sum(own[:4]) + sum(sum(_read_times(pid)) for pid in find_processes(root))
+    stats = (read_stat(_PROC / str(pid)) for pid in find_processes(root))
+    return sum(os.times()[:4]) + sum(one.seconds + one.waited_seconds for one in stats if one is not None)
 
 
 def read_processor_seconds(processes: Iterable[int]) -> float:
-    """Return the processor time of processes since their start, seconds. One that has ended counts nothing."""
-    return sum(sum(_read_times(pid)[:2]) for pid in processes)
+    """Return the processor time of processes since their start, seconds. One that is gone counts nothing."""
+    stats = (read_stat(_PROC / str(pid)) for pid in processes)
+    return sum(one.seconds for one in stats if one is not None)
 
 
-def _read_times(pid: int) -> tuple[float, ...]:
-    """Return user and system seconds of a process, then those of what it has waited for; empty: it has ended."""
-    try:
-        return tuple(int(field) / os.sysconf("SC_CLK_TCK") for field in _read_stat(pid)[11:15])
-    except OSError:
-        return ()
-
-
-def _read_stat(pid: int) -> list[str]:
-    """Return what the kernel says of a process, from its state on: the name before it may have spaces and brackets."""
-    return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+def read_thread_seconds(pid: int) -> dict[int, float]:
+    """Return the processor time of each thread of a process, seconds. OSError: it is gone."""
+    stats = {int(task.name): read_stat(task) for task in (_PROC / str(pid) / "task").iterdir()}
+    return {thread: one.seconds for thread, one in stats.items() if one is not None}
 
 
 def measure_memory(pid: int) -> int:

@@ -23,7 +23,7 @@ from r1plus_cli.options import Output, OutputOption, print_document
 from r1plus_cli.serve_options import ServeArguments, build_options
 from r1plus_contract.verdict import Gate
 from r1plus_edge.background import find_parent, start_in_background
-from r1plus_edge.data_folder import DataFolder, find_holder
+from r1plus_edge.data_folder import DataFolder, check_readable, find_holder
 from r1plus_edge.engines import find_default_data
 from r1plus_edge.handover import Handover, HandoverKind, return_handover, take_handover
 from r1plus_edge.listening import Listening, adopt_listening, read_listening
@@ -45,7 +45,9 @@ app = typer.Typer(name="serve", invoke_without_command=True)
 
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder for state, keys and logs; by default ~/.local/share/r1plus/edge."),
+    typer.Option(
+        "--data", readable=False, help="Folder for state, keys and logs; by default ~/.local/share/r1plus/edge."
+    ),
 ]
 
 
@@ -186,7 +188,7 @@ def limit_stop(seconds: float = STOP_SECONDS) -> None:
 @app.command("status")
 def status_command(data: DataOption = None, output: OutputOption = Output.TABLE) -> None:
     """Show what serves on this machine: its engine, its measured accuracy, what is wrong and what to do."""
-    folder = find_folder(data)
+    folder = _find_readable_folder(data)
     status = read_status(folder.status)
     if status is None:
         again = f" --data {data}" if data else ""
@@ -204,7 +206,7 @@ def status_command(data: DataOption = None, output: OutputOption = Output.TABLE)
 @app.command("stop")
 def stop_command(data: DataOption = None) -> None:
     """Stop what serves on this machine, and wait until nothing of it runs."""
-    folder = find_folder(data)
+    folder = _find_readable_folder(data)
     pid = find_holder(folder)
     if pid is None:
         sys.stdout.write(f"Nothing serves from {folder.root}\n")
@@ -232,6 +234,13 @@ def _has_remains(folder: DataFolder) -> bool:
 
 def find_folder(data: Path | None) -> DataFolder:
     return DataFolder((data or find_default_data()).absolute())
+
+
+def _find_readable_folder(data: Path | None) -> DataFolder:
+    folder = find_folder(data)
+    with converted_errors():
+        check_readable(folder)
+    return folder
 
 
 def _show_status(status: ServeStatus, folder: DataFolder) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from devcluster.host import daemon_cgroup
 from devcluster.layout import Layout
+from r1plus_edge.processes import find_start
 from support.waiting import WaitError, wait_until
 
 TERM_GRACE_S = 5.0
@@ -132,20 +133,10 @@ def wait_ready(name: str, layout: Layout, ready: Callable[[], bool], timeout_s: 
     wait_until(is_ready, f"{name} is ready", timeout_s, evidence=last_words)
 
 
-_THREADS, _STARTED = 17, 19
-"""Fields of /proc/PID/stat behind the program's name: how many threads there are, and when it started."""
-
-
 def start_time(pid: int) -> str | None:
     """When the process started, in ticks since boot; with the pid this names it for good. None when it has ended."""
     _reap(pid)
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat.rsplit(")", 1)[1].split()
-    # Of a process that is killed, the first thread may be a zombie while others still hold its files and ports.
-    return None if fields[0] in "ZX" and int(fields[_THREADS]) <= 1 else fields[_STARTED]
+    return find_start(pid)
 
 
 def _reap(pid: int) -> None:

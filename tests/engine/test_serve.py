@@ -17,15 +17,18 @@ from openai import InternalServerError
 
 from devcluster.cache import cache_dir
 from r1plus_contract.admission import TOKEN_FILE
+from r1plus_contract.inference import MODEL_NAME
 from r1plus_contract.metrics import ACCURACY_RATIO, GATEWAY_PODS
 from r1plus_edge.gateway import load_tenant
-from r1plus_edge.processes import find_processes, read_proportional_memory
+from r1plus_edge.places import LOOPBACK
+from r1plus_edge.processes import find_processes, read_proportional_memory, read_thread_seconds
 from r1plus_edge.report import ServePhase
 from r1plus_gateway.store.opening import StoreConfig
 from r1plus_gateway.store.repository import MetaName, write_meta
 from r1plus_gateway.store.tenant import TenantStore
+from support.edge.foreign_listener import trying_to_listen
 from support.edge.owner import owning
-from support.edge.served import COMMAND, ENGINE_PROGRAMS, Served, read_objects, serving, split_processes
+from support.edge.served import COMMAND, ENGINE_PROGRAMS, Served, read_command, read_objects, serving, split_processes
 from support.edge.suites import write_part
 from support.waiting import wait_until
 
@@ -71,6 +74,23 @@ def test_a_browser_is_no_way_in_even_with_the_key(served: Served, header: dict[s
     assert served.ask(**header).status_code == status
 
 
+def find_ports(served: Served) -> dict[str, int]:
+    """Return Triton's ports to which prompts go: `http` and `grpc`."""
+    options = re.findall(r"--(http|grpc)-port=(\d+)", read_command(served.find("--http-port=")))
+    return {name: int(port) for name, port in options}
+
+
+def test_no_other_port_lets_a_browser_ask_or_read_who_has_asked(served: Served) -> None:
+    url = f"http://{LOOPBACK}:{find_ports(served)['http']}/v2/models/{MODEL_NAME}"
+    assert httpx.get(f"{url}/ready", trust_env=False).status_code == 200
+    for verb in ("infer", "generate", "generate_stream"):
+        # A page may send this without asking first: it is no more than a form's.
+        refused = httpx.post(f"{url}/{verb}", content="{}", headers={"Content-Type": "text/plain"}, trust_env=False)
+        assert (refused.status_code, "is restricted" in refused.text) == (403, True), refused.text
+    rebound = httpx.get(served.status.metrics_url, headers={"Host": "evil.example"}, trust_env=False)
+    assert (rebound.status_code, GATEWAY_PODS in rebound.text) == (421, False)
+
+
 def test_without_the_admission_token_the_gateway_sends_nothing_to_the_pod(served: Served) -> None:
     (token,) = served.folder.pods.glob(f"*/volumes/admission/{TOKEN_FILE}")
     hidden = token.with_name("hidden")
@@ -90,6 +110,17 @@ def test_a_part_that_is_killed_comes_back_by_itself(served: Served, program: str
     wait_until(lambda: served.find(program) != before, f"another {program} runs", 600, retry_on=(StopIteration,))
     wait_until(lambda: answers(served), "it answers again", 600, retry_on=(httpx.HTTPError,))
     assert served.status.verdict == "Pass"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user")
+def test_no_other_user_takes_the_ports_of_triton_between_its_end_and_its_next_start(served: Served) -> None:
+    before, ports = served.find("--http-port="), find_ports(served)
+    with trying_to_listen(LOOPBACK, ports.values()) as outcomes:
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: served.find("--http-port=") != before, "another one runs", 600, retry_on=(StopIteration,))
+        wait_until(lambda: answers(served), "it answers again", 600, retry_on=(httpx.HTTPError,))
+    assert outcomes == ["Address already in use"]
+    assert find_ports(served) == ports
 
 
 def read_processors(process: int) -> str:
@@ -122,23 +153,16 @@ def test_all_but_the_engine_takes_250_mib_at_most(served: Served) -> None:
     assert memory <= 250
 
 
-def read_threads(process: int) -> dict[int, float]:
-    """Return the processor seconds of each thread of a process."""
-    tasks = {int(task.name): task / "stat" for task in Path(f"/proc/{process}/task").iterdir()}
-    fields = {task: stat.read_text().rpartition(")")[2].split() for task, stat in tasks.items()}
-    return {task: (int(own[11]) + int(own[12])) / os.sysconf("SC_CLK_TCK") for task, own in fields.items()}
-
-
 def test_what_runs_has_the_processors_of_serve_and_the_engine_takes_as_many_as_its_r1plusengine_says(
     served: Served,
 ) -> None:
     allowed = {read_processors(process) for part in split_processes(served) for process in part}
     assert allowed == {read_processors(served.pid)}
     triton = [served.find(program) for program in ENGINE_PROGRAMS]
-    before = [read_threads(process) for process in triton]
+    before = [read_thread_seconds(process) for process in triton]
     with ThreadPoolExecutor(4) as callers:
         assert all(list(callers.map(lambda _: answers(served), range(64))))
-    after = [read_threads(process) for process in triton]
+    after = [read_thread_seconds(process) for process in triton]
     used = [now - then.get(task, 0.0) for was, then in zip(after, before, strict=True) for task, now in was.items()]
     # One thread computes: what the others need is less than a third of that, however busy the machine is.
     busiest, others = max(used), sum(used) - max(used)
@@ -247,6 +271,10 @@ MACHINES = {
         "mount -t tmpfs -o size=64m,mode=700 tmpfs {data}",
         "64 MiB of disk are free, 1024 MiB are",
     ),
+    "no room on the disk of what it fetches": (
+        "mkdir {own} && mount -t tmpfs -o size=64m,mode=700 tmpfs {own} && export R1PLUS_CACHE={own}",
+        "own: 64 MiB of disk are free, 512 MiB are needed; free some, or name a folder on another disk with R1PLUS_CACHE",
+    ),
     "a read-only disk": ("mount -t tmpfs -o ro,mode=700 tmpfs {data}", "Read-only file system"),
     "1 GiB of memory": (
         "sed 's/^MemTotal:.*/MemTotal: 1048576 kB/' /proc/meminfo >{own} && mount --bind {own} /proc/meminfo",
@@ -271,6 +299,33 @@ def test_a_machine_is_refused_in_words_and_nothing_is_left_there(tmp_path: Path,
     )
     assert (result.returncode, words in result.stderr) == (1, True), result.stdout + result.stderr
     assert find_processes(data) == []
+
+
+CLOCK = """
+import os, time
+now = time.time
+time.time = lambda: now() if os.path.exists({sign!r}) else 0.0
+"""
+"""The machine's own clock is others', too: this one is of a process, and right once a file is there."""
+
+
+def test_with_a_clock_of_1970_it_waits_says_so_and_goes_on_once_that_is_right(tmp_path: Path) -> None:
+    sign = tmp_path / "is-set"
+    (tmp_path / "sitecustomize.py").write_text(CLOCK.format(sign=str(sign)))
+    served = Served(tmp_path, write_part(tmp_path / "part-v1"), environment={"PYTHONPATH": str(tmp_path)})
+    served.start()
+    try:
+        problem = "clock: it says 1970-01-01T00:00:00Z, before r1plus was made"
+        wait_until(lambda: problem in served.output, "it says what is wrong", 600, evidence=lambda: served.output)
+        assert problem in served.call("status").stdout
+        assert " machine " not in served.output
+        sign.touch()
+        wait_until(lambda: " machine " in served.output, "it goes on", 600, evidence=lambda: served.output)
+        os.kill(served.pid, signal.SIGINT)
+        assert served.wait() == 0
+        wait_until(served.is_gone, "nothing of it runs")
+    finally:
+        served.end()
 
 
 def test_an_engine_that_fails_its_suite_is_refused_and_never_called(tmp_path: Path) -> None:

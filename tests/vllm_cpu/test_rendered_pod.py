@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from r1plus_edge.processes import read_thread_seconds
 from r1plus_model_repo.catalog.types import VLLM_CPU_BLOCK_TOKENS
 from r1plus_model_repo.delivery import assemble
 from r1plus_operator.plan.settings import TritonRuntime
@@ -18,7 +19,6 @@ from support.vllm.pod import (
     RenderedPod,
     limited_memory,
     read_environment,
-    read_thread_seconds,
     read_used_bytes,
     start_pod,
 )
@@ -91,7 +91,7 @@ def check_memory(server: Server, pod: RenderedPod, most: int) -> None:
     used = {"shm": read_used_bytes(worker, "/dev/shm"), "tmp": read_used_bytes(worker, "/tmp")}
     figures = {"limit": pod.memory_bytes, "charged": most, "processes": server.peak_bytes(), **used}
     print("MiB:", {name: count >> 20 for name, count in figures.items()})
-    print("Processor seconds of the model's threads:", sorted(read_thread_seconds(worker), reverse=True)[:3])
+    print("Processor seconds of the model's threads:", sorted(read_thread_seconds(worker).values(), reverse=True)[:3])
     assert most < pod.memory_bytes
     assert figures["processes"] < pod.memory_bytes
     assert all(used[name] < pod.read_size(name) / 2 for name in used), used

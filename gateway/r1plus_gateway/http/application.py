@@ -38,7 +38,7 @@ from r1plus_gateway.http.file_batches import VectorStoreBatches
 from r1plus_gateway.http.file_search import KnowledgeFinder, refuse_search
 from r1plus_gateway.http.files import Files
 from r1plus_gateway.http.forms import Form
-from r1plus_gateway.http.hosts import check_host
+from r1plus_gateway.http.hosts import build_host_check, check_host
 from r1plus_gateway.http.knowledge_search import make_finder
 from r1plus_gateway.http.memories import Memories
 from r1plus_gateway.http.metrics import classify_refusal
@@ -308,8 +308,8 @@ class Api:
         if self._store is not None:
             metrics.set_data_state(self._store.state.reason)
 
-    def build_internal(self) -> web.Application:
-        """Return the application for Prometheus and the kubelet."""
+    def build_internal(self, address: str) -> web.Application:
+        """Return the application for Prometheus and the kubelet, which listens at this address."""
 
         async def get_metrics(_: web.Request) -> web.Response:
             self._update_gauges()
@@ -324,7 +324,7 @@ class Api:
         async def get_readiness(_: web.Request) -> web.Response:
             return self._build_readiness(lambda state: f"{state.reason.value}: {state.message}")
 
-        app = web.Application(client_max_size=1024)
+        app = web.Application(client_max_size=1024, middlewares=[build_host_check(address)])
         app.add_routes(
             [
                 web.get("/metrics", get_metrics),

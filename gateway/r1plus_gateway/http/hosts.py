@@ -4,10 +4,12 @@ A gateway on loopback has no network policy before it. A name of an attacker's m
 rebinding): then a browser takes the gateway for that name's server, and lets the page read its answers.
 """
 
+import ipaddress
 from collections.abc import Set
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from r1plus_gateway.http.errors import RequestError
 
@@ -29,6 +31,28 @@ def check_host(request: web.Request, hosts: Set[str]) -> None:
         raise RequestError(
             403, "origin_not_allowed", "Origin: pages of other origins may not call; call from a program, or a server"
         )
+
+
+def build_host_check(address: str) -> Middleware:
+    """Return what refuses requests by `check_host` where an application listens at `address`, if that is loopback's."""
+    hosts = {"localhost", address} if _is_loopback(address) else set[str]()
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            check_host(request, hosts)
+        except RequestError as error:
+            return web.Response(status=error.status, text=f"{error.message}\n")
+        return await handler(request)
+
+    return check
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False  # It is a name, or empty.
 
 
 def read_name(address: str) -> str:

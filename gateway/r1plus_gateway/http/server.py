@@ -91,10 +91,11 @@ async def run_gateway(
         statements = await stack.enter_async_context(running_statement_embedder(find_embedder))
         api = Api(parts, usage, store, calculator, embedder, knowledge, statements)
         certificate = ServerCertificate(settings.tls) if settings.tls else None
+        internal_host = settings.internal_host or settings.host
         internal = await _listen(
             stack,
-            api.build_internal(),
-            _find_listener(internal_listener, settings.internal_host or settings.host, settings.internal_port),
+            api.build_internal(internal_host),
+            _find_listener(internal_listener, internal_host, settings.internal_port),
             None,
             {"shutdown_timeout": 1.0},
         )

@@ -125,10 +125,3 @@ def read_used_bytes(pid: int, path: str) -> int:
     done = subprocess.run(["nsenter", f"--target={pid}", "--mount", "--root", "df", "--output=used", "-B1", path],
                           capture_output=True, text=True, check=True)  # fmt: skip
     return int(done.stdout.split()[-1])
-
-
-def read_thread_seconds(pid: int) -> list[float]:
-    """Return the processor time of each thread of a process, seconds."""
-    stats = (path.read_text().rpartition(")")[2].split() for path in Path(f"/proc/{pid}/task").glob("*/stat"))
-    ticks = os.sysconf("SC_CLK_TCK")
-    return [(int(fields[11]) + int(fields[12])) / ticks for fields in stats]

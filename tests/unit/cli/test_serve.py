@@ -1,9 +1,12 @@
 """`r1plus serve`: requests that are refused before anything starts, and a machine where nothing serves."""
 
 import asyncio
+import os
+import re
 import socket
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +22,7 @@ from r1plus_edge.bundle_install import COMPLETE, CURRENT, switch_current
 from r1plus_edge.bundle_manifest import BundleManifest, read_host
 from r1plus_edge.bundle_writer import Signer, write_bundle
 from r1plus_edge.control import encode_answer
-from r1plus_edge.data_folder import DataFolder
+from r1plus_edge.data_folder import DataFolder, open_data_folder
 from r1plus_edge.errors import RequestError
 from r1plus_edge.gateway import DRAIN_SECONDS, END_SECONDS
 from r1plus_edge.listening import Listening
@@ -142,6 +145,31 @@ def test_where_nothing_was_served_status_says_how_to_start_and_stop_has_nothing_
     assert f"nothing was served there; start it: r1plus serve --tier edge --data {tmp_path}" in str(status.exception)
     stop = run("serve", "stop", "--data", tmp_path)
     assert (stop.exit_code, stop.output) == (0, f"Nothing serves from {tmp_path}\n")
+
+
+VERBS: dict[str, list[str]] = {
+    "status": ["status"],
+    "stop": ["stop"],
+    "token": ["token"],
+    "update": ["update", "smollm2-edge-q4-1"],
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+@pytest.mark.parametrize("words", VERBS.values(), ids=VERBS)
+def test_another_user_of_the_machine_is_told_so_by_each_verb(words: list[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="r1plus-") as name:  # Others may not even pass what pytest makes.
+        folder = open_data_folder(Path(name))
+        with socket.socket(socket.AF_UNIX) as listener, short_path(folder.control) as path:
+            listener.bind(path)
+        os.setresuid(12345, 12345, 0)
+        try:
+            error = run("serve", *words, "--data", name).exception
+        finally:
+            os.seteuid(0)
+            os.setresuid(0, 0, 0)
+    assert isinstance(error, CliError)
+    assert re.match(rf"--data {name}: it is another user's, and you may not re.*; run this as that user", str(error))
 
 
 async def test_a_second_signal_does_not_cut_off_the_end() -> None:

@@ -1,7 +1,6 @@
 """Recorded processes: found again by a later run, and never mistaken for somebody else's."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,23 +32,6 @@ def test_a_daemon_is_alive_until_it_is_stopped(daemon: Daemon, layout: Layout) -
     daemons.stop(daemon.name, layout, grace_s=0.2)
     assert not daemons.alive(daemon.name, layout)
     assert daemons.recorded_names(layout) == []
-
-
-OUTLIVED = """
-import ctypes, sys, threading
-threading.Thread(target=sys.stdin.read).start()
-ctypes.CDLL(None).pthread_exit(None)
-"""
-
-
-def test_a_process_has_not_ended_while_one_of_its_threads_runs() -> None:
-    """Of one that is killed the first thread may be a zombie while others still hold its ports."""
-    with subprocess.Popen([sys.executable, "-c", OUTLIVED], stdin=subprocess.PIPE) as process:
-        stat = Path(f"/proc/{process.pid}/stat")
-        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", "its first thread has ended")
-        assert daemons.start_time(process.pid) is not None
-        process.kill()
-        wait_until(lambda: daemons.start_time(process.pid) is None, "all have ended")
 
 
 def test_a_pid_that_now_belongs_to_somebody_else_is_not_signalled(layout: Layout) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from r1plus_edge.container import Container, PortTakenError, Program
-from r1plus_edge.places import LOOPBACK
+from r1plus_edge.places import LOOPBACK, reserve_port
 from r1plus_edge.probes import Probe
 from r1plus_edge.processes import find_processes, mark, measure_memory
 from support.waiting import eventually
@@ -67,6 +67,19 @@ async def test_a_port_that_another_process_has_is_none_to_start_on(tmp_path: Pat
         with pytest.raises(PortTakenError, match=f"port {port} of test is taken"):
             await container.run()
     assert not container.program.log.exists()
+
+
+async def test_a_port_that_is_kept_for_it_is_none_to_start_on_while_a_process_listens_there(tmp_path: Path) -> None:
+    with reserve_port() as holder:
+        address = holder.getsockname()
+        container = make(tmp_path, "print('started')", reserved_ports=(address[1],))
+        with (
+            socket.create_server(address, reuse_port=True),
+            pytest.raises(PortTakenError, match=f"port {address[1]} of test is taken"),
+        ):
+            await container.run()
+        async with running(container):
+            await eventually(lambda: container.restarts > 0, "it has run")
 
 
 async def test_a_port_is_awaited_that_its_last_process_gives_back_a_moment_later(tmp_path: Path) -> None:

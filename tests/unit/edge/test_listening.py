@@ -1,12 +1,14 @@
 """Where the gateway listens, and what is refused."""
 
+import contextlib
 import socket
 from pathlib import Path
 
 import pytest
 
 from r1plus_edge.errors import EdgeError, RequestError
-from r1plus_edge.listening import LOOPBACK_NAMES, read_listening
+from r1plus_edge.listening import DEFAULT_PORT, LOOPBACK_NAMES, Listening, open_listener, read_listening
+from r1plus_edge.places import LOOPBACK, is_free
 from support.edge.certificates import write_certificate
 from support.ports import free_port
 from support.tables import for_each
@@ -35,6 +37,22 @@ def test_a_port_that_is_taken_is_refused_where_it_was_asked_for() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(EdgeError, match=f"port {port} is taken"):
             read_listening(f"127.0.0.1:{port}", None, None)
+
+
+def test_without_a_wish_a_port_that_is_taken_makes_room_for_another() -> None:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # Somebody has it already.
+            stack.enter_context(socket.create_server((LOOPBACK, DEFAULT_PORT)))
+        port = read_listening("", None, None).port
+    assert port not in (0, DEFAULT_PORT)
+    assert is_free(LOOPBACK, port)
+
+
+def test_a_port_that_was_taken_meanwhile_is_refused() -> None:
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EdgeError, match=f"--listen 127.0.0.1:{port}: Address already in use; end what listens"):
+            open_listener(Listening(LOOPBACK, port))
 
 
 def test_loopback_answers_to_its_own_names_only() -> None:
@@ -68,6 +86,11 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 def test_with_a_certificate_it_listens_anywhere_and_answers_to_any_name(certificate: tuple[Path, Path]) -> None:
     listening = read_listening(f"0.0.0.0:{(port := free_port())}", *certificate)
     assert (listening.hosts, listening.local_url) == ((), f"https://localhost:{port}")
+
+
+def test_an_address_of_another_machine_is_refused_whatever_certificate_there_is(certificate: tuple[Path, Path]) -> None:
+    with pytest.raises(EdgeError, match=r"--listen 192.0.2.7:9000: .*; name an address of this machine"):
+        read_listening("192.0.2.7:9000", *certificate)
 
 
 def test_half_of_a_certificate_or_a_broken_one_is_refused(certificate: tuple[Path, Path]) -> None:

@@ -4,6 +4,8 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,23 +129,55 @@ def test_a_units_limit_and_what_is_kept_for_the_system_are_not_both_taken_from_a
     assert describe_node(read_machine(tmp_path, proc, tmp_path / "cgroup")).memory_bytes == expected
 
 
-CPU_GROUPS = Path("/sys/fs/cgroup/cpu")
+V1_GROUPS = Path("/sys/fs/cgroup")
 """Of version 1: a group of version 2 that limits needs the whole hierarchy to be so."""
-READ = "import sys; from pathlib import Path; from r1plus_edge.machine import read_machine; print(read_machine(Path('/')).cores)"
+READ = "from pathlib import Path; from r1plus_edge.machine import *"
+CORES = f"{READ}; print(read_machine(Path('/')).cores)"
 
 
-def test_a_processor_quota_of_the_kernel_counts(tmp_path: Path) -> None:
-    group = CPU_GROUPS / f"r1plus-test-{os.getpid()}"
+@contextmanager
+def grouped(controller: str) -> Iterator[Path]:
+    """Have a control group of the kernel's for the block, two below the root."""
+    groups = [V1_GROUPS / controller / f"r1plus-test-{os.getpid()}"]
+    groups.append(groups[0] / "own")
     try:
-        group.mkdir()
+        for group in groups:
+            group.mkdir()
     except OSError:
-        pytest.skip("this machine lets nobody make control groups of version 1 for processors")
+        pytest.skip(f"this machine lets nobody make control groups of version 1 for {controller}")
     try:
-        (group / "cpu.cfs_quota_us").write_text("50000")
-        command = f"echo $$ >{group}/cgroup.procs && exec {sys.executable} -c {shlex.quote(READ)}"
-        assert subprocess.check_output(["/bin/sh", "-c", command], text=True) == "0.5\n"
+        yield groups[1]
     finally:
-        wait_until(lambda: remove(group), "it is empty")
+        for group in reversed(groups):
+            wait_until(lambda group=group: remove(group), "it is empty")
+
+
+def run_in(group: Path, script: str) -> str:
+    """Run a script of Python in a control group; return what it prints."""
+    command = f"echo $$ >{group}/cgroup.procs && exec {sys.executable} -c {shlex.quote(script)}"
+    return subprocess.check_output(["/bin/sh", "-c", command], text=True)
+
+
+def test_a_processor_quota_of_the_kernel_counts() -> None:
+    with grouped("cpu") as group:
+        (group / "cpu.cfs_quota_us").write_text("50000")
+        assert run_in(group, CORES) == "0.5\n"
+
+
+def test_memory_that_the_kernel_limits_above_its_own_group_counts_and_pages_of_files_are_free(tmp_path: Path) -> None:
+    write = f"""import os
+with open({str(tmp_path / "engine")!r}, "wb") as file:
+    for _ in range(64):
+        file.write(bytes({MIB}))
+        os.fsync(file)
+"""
+    with grouped("memory") as group:
+        (group.parent / "memory.limit_in_bytes").write_text(str(160 * MIB))
+        left = int(run_in(group, f"{READ}\n{write}\nprint(read_free_memory())"))
+        used = int((group / "memory.usage_in_bytes").read_text())
+    print(f"{used / MIB:.0f} MiB of 160 used, {left / MIB:.0f} MiB free")
+    assert used >= 60 * MIB, "the pages of the file are charged"
+    assert 100 * MIB < left < 160 * MIB
 
 
 def remove(group: Path) -> bool:
@@ -157,7 +191,7 @@ def remove(group: Path) -> bool:
 
 def test_processors_that_serve_was_denied_count_for_nothing_and_what_it_runs_has_not_more() -> None:
     one = str(min(os.sched_getaffinity(0)))
-    assert subprocess.check_output(["taskset", "-c", one, sys.executable, "-c", READ], text=True) == "1.0\n"
+    assert subprocess.check_output(["taskset", "-c", one, sys.executable, "-c", CORES], text=True) == "1.0\n"
 
 
 @pytest.mark.parametrize(
@@ -196,10 +230,51 @@ def test_avx512_alone_is_no_avx2(tmp_path: Path, proc: Path) -> None:
     assert not read_machine(tmp_path, proc, tmp_path).has_avx2
 
 
-def test_memory_is_free_as_far_as_the_kernel_and_a_control_group_have_it(tmp_path: Path, proc: Path) -> None:
-    assert read_free_memory(proc, tmp_path / "none") == 4 * GIB
-    make_files(tmp_path / "cgroup", memory_DOT_max="1073741824\n", memory_DOT_current="805306368\n")
-    assert read_free_memory(proc, tmp_path / "cgroup") == GIB // 4
+def write_use(group: Path, limit: object, used: int, cached: int, *, is_v1: bool = False) -> None:
+    """Write what the kernel says of a control group's memory."""
+    names = (
+        ("limit_in_bytes", "usage_in_bytes", "total_inactive_file") if is_v1 else ("max", "current", "inactive_file")
+    )
+    group.mkdir(parents=True, exist_ok=True)
+    (group / f"memory.{names[0]}").write_text(f"{limit}\n")
+    (group / f"memory.{names[1]}").write_text(f"{used}\n")
+    (group / "memory.stat").write_text(f"inactive_anon 7\n{names[2]} {cached}\n")
+
+
+def use_container(root: Path) -> None:
+    write_use(root, GIB, GIB // 2, 0)
+
+
+def use_unit(root: Path) -> None:
+    write_use(root / "user.slice", 3 * GIB, GIB, GIB)
+    write_use(root / "user.slice/edge.service", "max", GIB // 2, 0)
+
+
+def use_v1(root: Path) -> None:
+    write_use(root / "memory/user.slice", 2 * GIB, GIB, GIB // 4, is_v1=True)
+    write_use(root / "memory/user.slice/edge.service", 2**63 - 4096, GIB, 0, is_v1=True)
+
+
+def use_full(root: Path) -> None:
+    write_use(root / "user.slice/edge.service", GIB, GIB + 4096, 0)
+
+
+USES: dict[str, tuple[Callable[[Path], None], str, int]] = {
+    "without control groups": (lambda root: None, "", 4 * GIB),
+    "a container's": (use_container, "0::/\n", GIB // 2),
+    "of systemd, above its own unit, full of a file's pages": (use_unit, "0::/user.slice/edge.service\n", 3 * GIB),
+    "of version 1": (use_v1, "3:memory:/user.slice/edge.service\n0::/x\n", GIB + GIB // 4),
+    "beyond its limit": (use_full, "0::/user.slice/edge.service\n", 0),
+}
+
+
+@pytest.mark.parametrize(("make", "own", "expected"), USES.values(), ids=USES)
+def test_memory_is_free_as_far_as_the_kernel_and_every_control_group_have_it(
+    tmp_path: Path, proc: Path, make: Callable[[Path], None], own: str, expected: int
+) -> None:
+    make_files(proc, self__cgroup=own)
+    make(tmp_path / "cgroup")
+    assert read_free_memory(proc, tmp_path / "cgroup") == expected
 
 
 def test_a_disk_that_has_become_full_ends_neither_what_takes_over_nor_what_goes_back(tmp_path: Path) -> None:

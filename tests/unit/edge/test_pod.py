@@ -1,18 +1,30 @@
 """A pod as processes: its ports are others where another process took one; which pods end first."""
 
 import asyncio
+import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any, cast
 
-from r1plus_contract.names import CONTAINER_MONITOR, PORT_MONITOR
+import pytest
+
+from r1plus_contract.names import (
+    CONTAINER_MONITOR,
+    CONTAINER_TRITON,
+    DIR_ENGINE,
+    PORT_GRPC,
+    PORT_HTTP,
+    PORT_MONITOR,
+    PORT_TRITON_METRICS,
+)
 from r1plus_edge.controller import Controller, _RunningPod, run_pod
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.images import Images
-from r1plus_edge.places import LOOPBACK
+from r1plus_edge.places import LOOPBACK, has_listener
 from r1plus_edge.pod import Pod, Sources
 from r1plus_monitoring.config import ENV_LISTEN_FD
-from support.edge.foreign_listener import try_to_listen
+from support.edge.foreign_listener import try_to_listen, trying_to_listen
 from support.waiting import eventually
 
 IMAGES = Images("localhost/triton@sha256:1", "localhost/monitor@sha256:2", "localhost/gateway:1", Path("/triton"))
@@ -88,6 +100,59 @@ async def test_no_other_user_gets_the_port_of_a_monitor_that_does_not_run_until_
     assert pod.ports[PORT_MONITOR] == port
     pod.remove()
     assert await try_to_listen(LOOPBACK, port) == "it listens"
+
+
+TRITON = """
+import signal, socket, sys
+listeners = []
+for port in (int(":8000"[1:]), int(":8001"[1:])):
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, sum(f"--reuse-{name}-port=true" in sys.argv for name in ("http", "grpc")) == 2)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    listeners.append(listener)
+signal.pause()
+"""
+"""It opens its ports as the real one does, which the stories of `make test-edge` run."""
+
+
+def triton_template() -> dict[str, Any]:
+    text = template()
+    (container,) = text["spec"]["containers"]
+    ports = {"http": PORT_HTTP, "grpc": PORT_GRPC, "triton-metrics": PORT_TRITON_METRICS}
+    container |= {
+        "name": CONTAINER_TRITON,
+        "command": ["python3", "-c", TRITON],
+        "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
+        "volumeMounts": [{"name": "engine", "mountPath": DIR_ENGINE}],
+        "readinessProbe": None,
+    }
+    return {**text, "spec": {**text["spec"], "volumes": [{"name": "engine", "emptyDir": {}}]}}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user")
+async def test_no_other_user_gets_the_ports_of_triton_while_it_is_gone(tmp_path: Path) -> None:
+    folder = open_data_folder(tmp_path / "data")
+    pod = Pod("pod", triton_template(), folder, IMAGES, Sources(lambda _: None), lambda: None)
+    ports = [pod.ports[PORT_HTTP], pod.ports[PORT_GRPC]]
+    triton = pod.find_container(CONTAINER_TRITON)
+    with trying_to_listen(LOOPBACK, ports) as outcomes:
+        task = asyncio.create_task(run_pod(pod))
+        try:
+            for restarts in (0, 1):
+                await eventually(lambda: all(map(has_listener, ports)), "it listens", evidence=triton.describe_failure)
+                assert triton.restarts == restarts and triton.pid is not None
+                os.kill(triton.pid, signal.SIGKILL)
+                await eventually(lambda: not any(map(has_listener, ports)), "it is gone")
+            assert [pod.ports[PORT_HTTP], pod.ports[PORT_GRPC]] == ports
+        finally:
+            await pod.end(1.0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    assert outcomes == ["Address already in use"]
+    pod.remove()
+    assert [await try_to_listen(LOOPBACK, port) for port in ports] == ["it listens"] * 2
 
 
 def test_a_monitor_has_no_probe_of_its_containers_first_process(tmp_path: Path) -> None:

@@ -1,21 +1,29 @@
 """Nothing is left running: whoever forked it, and however `serve` ended."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from devcluster import daemons
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.processes import (
     SHARED_MEMORY,
     check_unmarked,
     find_processes,
+    find_start,
+    has_ended,
     mark,
     measure_processor,
     name_region,
+    read_processor_seconds,
+    read_stat,
+    read_thread_seconds,
     remove_remains,
 )
 from support.waiting import wait_until
@@ -106,3 +114,61 @@ def test_the_processor_time_of_the_folders_processes_counts_while_they_run(tmp_p
         used = measure_processor(tmp_path) - before
         process.kill()
     assert used > 0.4  # The kernel counts in ticks.
+
+
+OUTLIVED = """
+import ctypes, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+ENDS: dict[str, Callable[[int], bool]] = {
+    "of serve and its stories": has_ended,
+    "of the embedded cluster": lambda pid: daemons.start_time(pid) is None,
+}
+
+
+@pytest.mark.parametrize("is_over", ENDS.values(), ids=ENDS)
+def test_a_process_has_not_ended_while_one_of_its_threads_runs(is_over: Callable[[int], bool]) -> None:
+    """Of one that is killed the first thread may be a zombie while others still hold its ports."""
+    with subprocess.Popen([sys.executable, "-c", OUTLIVED], stdin=subprocess.PIPE) as process:
+
+        def has_lost_first_thread() -> bool:
+            stat = read_stat(Path(f"/proc/{process.pid}"))
+            return stat is not None and stat.state == "Z"
+
+        wait_until(has_lost_first_thread, "its first thread has ended")
+        assert not is_over(process.pid)
+        process.kill()
+        wait_until(lambda: is_over(process.pid), "all have ended")
+
+
+def test_a_process_whose_name_looks_like_what_the_kernel_says_is_read_all_the_same(tmp_path: Path) -> None:
+    program = tmp_path / "a) Z 1 (b"
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen([program, "600"]) as process:
+        wait_until(lambda: "Z 1" in Path(f"/proc/{process.pid}/comm").read_text(), "it has its name")
+        started = find_start(process.pid)
+        assert started is not None and started.isdigit()
+        assert (find_start(process.pid), has_ended(process.pid)) == (started, False)
+        process.kill()
+    assert (find_start(process.pid), read_processor_seconds([process.pid])) == (None, 0.0)
+
+
+def test_a_thread_counts_for_itself_and_for_its_process_also_when_it_has_ended() -> None:
+    busy = """
+import sys, threading, time
+def work():
+    while time.thread_time() < 0.3: pass
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+threading.Thread(target=sys.stdin.read).start()
+print("worked", flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"worked\n"
+        wait_until(lambda: len(read_thread_seconds(process.pid)) == 2, "the kernel has ended the one that worked")
+        threads, whole = read_thread_seconds(process.pid), read_processor_seconds([process.pid])
+        process.kill()
+    assert whole - sum(threads.values()) > 0.25  # The kernel counts in ticks.

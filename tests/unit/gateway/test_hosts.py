@@ -21,9 +21,9 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         yield one
 
 
-async def send_raw(rig: Rig, *lines: str) -> bytes:
+async def send_raw(rig: Rig, *lines: str, port: int | None = None) -> bytes:
     """Return the status line of the answer to a head that is sent as it is."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", rig.gateway.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port or rig.gateway.port)
     writer.write("\r\n".join(["GET /healthz HTTP/1.1", *lines, "Connection: close", "", ""]).encode())
     status = (await reader.readline()).strip()
     await reader.read()
@@ -76,6 +76,31 @@ async def test_pages_of_other_origins_are_refused_whatever_key_they_have(
         body: Any = await response.json()
         assert response.status == status
         assert status == 200 or body["error"]["code"] == "origin_not_allowed"
+
+
+INTERNAL = {
+    "its address": ({"Host": "127.0.0.1:9400"}, 200),
+    "its name": ({"Host": "localhost"}, 200),
+    "a name that was rebound": ({"Host": "evil.example:9400"}, 421),
+    "a page of another origin": ({"Host": "127.0.0.1:9400", "Origin": "https://evil.example"}, 403),
+    "a page of its gateway": ({"Host": "127.0.0.1:9400", "Origin": "http://127.0.0.1:8400"}, 403),
+}
+
+
+@pytest.mark.parametrize(("headers", "status"), INTERNAL.values(), ids=INTERNAL)
+async def test_an_internal_port_on_loopback_answers_to_no_page_either(
+    tmp_path: Path, headers: dict[str, str], status: int
+) -> None:
+    """Its series name callers."""
+    async with running(tmp_path, answer("Stockholm")) as rig:
+        lines = (f"{name}: {value}" for name, value in headers.items())
+        assert int((await send_raw(rig, *lines, port=rig.gateway.internal_port)).split()[1]) == status
+
+
+async def test_an_internal_port_of_a_network_answers_to_the_name_of_a_pod(tmp_path: Path) -> None:
+    async with running(tmp_path, answer("Stockholm"), settings={"internalHost": "0.0.0.0"}) as rig:
+        status = await send_raw(rig, "Host: 10.244.0.7:9400", port=rig.gateway.internal_port)
+        assert status.endswith(b"200 OK")
 
 
 async def test_without_names_in_the_settings_any_name_is_answered(tmp_path: Path) -> None:
