@@ -222,8 +222,8 @@ bench-backends: $(SYNCED) ## One checkpoint in OpenVINO and in vLLM on CPU: both
 	@$(PYTHON) -m bench.backends $(if $(QUICK),--quick) $(if $(SUITE),--suite $(SUITE)) $(if $(THREADS),--threads $(THREADS))
 
 .PHONY: bench-claims
-bench-claims: $(SYNCED) ## The publisher's claims (speed, memory, best batch) measured on this hardware; JSON last [PART=memory|batch|engines ENGINES=FOLDER=PYTHON RECORD=FILE QUICK=1]
-	@$(PYTHON) -m bench.claims $(if $(PART),--part $(PART)) $(foreach one,$(ENGINES),--engine $(one)) $(if $(RECORD),--record $(RECORD)) $(if $(QUICK),--quick)
+bench-claims: $(SYNCED) ## The publisher's claims (speed, memory, best batch) measured on this hardware; JSON last [PART=memory|batch|engines ENGINES=FOLDER=PYTHON RECORD=FILE QUICK=1 TOKENS ROUNDS]
+	@$(PYTHON) -m bench.claims $(if $(PART),--part $(PART)) $(foreach one,$(ENGINES),--engine $(one)) $(if $(RECORD),--record $(RECORD)) $(if $(QUICK),--quick) $(if $(TOKENS),--tokens $(TOKENS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: bench-presets
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]

@@ -19,7 +19,7 @@ from typing import Final
 
 from bench.claims.engines import Subject, list_on_cpu, read_given
 from bench.claims.report import TWIN_SUFFIX, EngineFigures, Run, format_table, write_record
-from bench.claims.running import Worker, limit_batch, open_workers, query_gpus
+from bench.claims.running import CONTEXT, Worker, limit_batch, open_workers, query_gpus
 from bench.running import exit_at_sigterm
 
 MEMORY, BATCH, ENGINES = PARTS = ("memory", "batch", "engines")
@@ -29,6 +29,8 @@ COMPARED: Final = (1, 8, 32)
 MEMORY_BATCH: Final = 32
 TOKENS, ROUNDS = 64, 3
 QUICK_TOKENS, QUICK_ROUNDS = 8, 1
+MOST_TOKENS: Final = CONTEXT // 2
+"""Of an answer: the question with its chat template takes the other half of the context at most."""
 WARM_UP: Final = (8, 8)
 
 
@@ -38,7 +40,7 @@ def main() -> None:
     exit_at_sigterm()
     load, began = os.getloadavg()[0], datetime.now(UTC)
     threads = len(os.sched_getaffinity(0))
-    rounds, tokens = (QUICK_ROUNDS, QUICK_TOKENS) if arguments.quick else (ROUNDS, TOKENS)
+    rounds, tokens = arguments.rounds, arguments.tokens
     with tempfile.TemporaryDirectory(prefix="r1plus-bench-") as name:
         subjects = _list_subjects(arguments, Path(name))
         figures = {one.name: _describe(one) for one in subjects}
@@ -51,7 +53,7 @@ def main() -> None:
     run = Run(
         measured_at=f"{began:%Y-%m-%dT%H:%M:%SZ}",
         command=shlex.join(["python", "-m", "bench.claims", *sys.argv[1:]]),
-        quick=arguments.quick,
+        rounds=rounds,
         processor=_read_processor(),
         cores=threads,
         threads=threads,
@@ -74,8 +76,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--engine", action="append", default=[], metavar="FOLDER=PYTHON", help="instead of SmolLM2")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write date, hardware and figures to it, too")
     parser.add_argument("--quick", action="store_true", help="show that it runs: few tokens, one round")
+    parser.add_argument("--tokens", type=int, metavar="N", help=f"of each answer, at most; default: {TOKENS}")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"over all batches; default: {ROUNDS}")
     arguments = parser.parse_args()
     arguments.part = arguments.part or list(PARTS)
+    arguments.tokens = arguments.tokens or (QUICK_TOKENS if arguments.quick else TOKENS)
+    arguments.rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    if not (1 <= arguments.tokens <= MOST_TOKENS and arguments.rounds >= 1):
+        parser.error(f"--tokens must be from 1 to {MOST_TOKENS}, and --rounds at least 1")
     return arguments
 
 

@@ -46,7 +46,7 @@ class Run:
     measured_at: str
     """UTC, RFC 3339."""
     command: str
-    quick: bool
+    rounds: int
     processor: str
     cores: int
     threads: int
@@ -151,7 +151,7 @@ def write_record(run: Run, path: Path) -> None:
         f"- Command: `{run.command}`",
         f"- Hardware: {run.hardware}",
         f"- Load (of {run.cores} cores): {run.load_before} before, {run.load_after} after",
-        f"- Answers: {run.tokens} tokens at most; {run.threads} threads for each engine on CPU",
+        f"- Rounds: {run.rounds}, answers of {run.tokens} tokens at most; {run.threads} threads for each engine on CPU",
         *(
             f"- `{one.name}`: {one.runtime}, {one.precision}, on {'GPU' if one.on_gpu else 'CPU'}"
             for one in run.engines

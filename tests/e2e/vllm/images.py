@@ -47,9 +47,9 @@ RUN rm -rf /opt/r1plus && site=$(python3 -c 'import site; print(site.getsitepack
  && printf 'import site; site.addsitedir("/opt/vllm")\\n' > "$site/r1plus.pth"
 COPY libnuma.so.1 /usr/lib/x86_64-linux-gnu/libnuma.so.1
 COPY packages/ /opt/vllm/
-# Some packages have files for other versions of Python: what vLLM imports is tried instead.
-RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/vllm > /dev/null; ls /opt/vllm/torch/__pycache__/ > /dev/null
-RUN python3 -c 'from vllm import LLMEngine; import numpy'
+# What is imported is compiled once, here: a pod's root is read-only, so each start would do it again.
+RUN PYTHONDONTWRITEBYTECODE= python3 -c 'from vllm import LLMEngine; import numpy, xgrammar, vllm.v1.engine.core, \
+vllm.v1.executor.multiproc_executor, vllm.v1.worker.cpu_worker, vllm.model_executor.models.llama, transformers.models.llama'
 USER 1000:1000
 ENTRYPOINT []
 CMD []
