@@ -152,7 +152,7 @@ def import_command(
     Example: `r1plus engine import Qwen3-8B --backend vllm --name bank-full --tier full --out engines`
 
     With **--sparse-threshold** or **--evict** openvino leaves tokens out of a long prompt's attention. It changes
-    answers, so such an engine has a gate of its own; make it under another name than the dense one.
+    answers, so such an engine has a gate of its own; give it another name and another **--family** than the dense one.
 
     With **--gpus 0** vllm serves the checkpoint on CPU, in 32 bits, if the cluster has an image with vLLM for CPU.
 

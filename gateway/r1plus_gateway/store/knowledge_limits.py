@@ -39,12 +39,11 @@ def require_chunks(connection: Connection, owner: Owner, limits: ContentLimits, 
         )
 
 
-def require_bytes(
-    connection: Connection, owner: Owner, limits: ContentLimits, size: int, *, is_replacement: bool
-) -> None:
+def require_bytes(connection: Connection, owner: Owner, limits: ContentLimits, size: int, *, is_progress: bool) -> None:
     """Raise ContentLimitError unless an owner may store so many bytes more.
 
-    A replacement, as of how far a file was read, may exceed the share: what others store ends nothing that was begun.
+    Progress, as of how far a file was read, may exceed the share: what others store ends nothing that was begun. What a
+    caller puts in place of something else may not.
     """
     own, used = read_caller_knowledge(connection, owner).bytes, read_stored_bytes(connection)
     if own + size > limits.knowledge_caller_bytes:
@@ -58,7 +57,7 @@ def require_bytes(
             " store; delete files and vector stores, or ask the platform team"
         )
     others = used - read_caller_bytes(connection, owner)
-    if not is_replacement and own + size > compute_share(limits.knowledge_caller_bytes, limits.tenant_bytes, others):
+    if not is_progress and own + size > compute_share(limits.knowledge_caller_bytes, limits.tenant_bytes, others):
         raise ContentLimitError(
             f"{size} bytes more exceed this key's share of the tenant's {limits.tenant_bytes}, of which its files and"
             f" vector stores have {own}: what is left is for other keys; delete files and vector stores, or ask the"

@@ -93,7 +93,7 @@ class KnowledgeWriter(KnowledgeReader):
         if before is None:
             return None
         row = self._seal("files", "attributes", file_id, _encode_about(name, purpose))
-        self._grow([row["attributes"]], replaced=bytes(before))
+        self._grow([row["attributes"]], replaced=bytes(before), is_progress=True)
         expires_at = None if expires_after is None else self.now + expires_after
         state = {"state": FileState.WHOLE.value, "expires_at": expires_at, "purpose": purpose}
         self.connection.execute(sa.update(t.files).where(*is_open).values(row | state))
@@ -297,7 +297,7 @@ class KnowledgeWriter(KnowledgeReader):
             return False
         ingestion = replace(ingestion, attributes=self._read_ingestion(before).attributes)
         row = self._seal("vector_store_files", "content", file.id, encode_ingestion(ingestion))
-        self._grow([row["content"]], replaced=bytes(before.content))
+        self._grow([row["content"]], replaced=bytes(before.content), is_progress=True)
         changed = sa.update(t.vector_store_files).where(t.vector_store_files.c.id == file.id)
         self.connection.execute(changed.values(row | {"state": state.value}))
         if state is IngestionState.COMPLETED:
@@ -361,7 +361,7 @@ class KnowledgeWriter(KnowledgeReader):
         if before is None or not self._is_own(t.vector_stores, file.vector_store_id):
             return False
         row = self._seal("chunk_batches", "content", before.id, batch.encode())
-        self._grow([row["content"]], replaced=bytes(before.content))
+        self._grow([row["content"]], replaced=bytes(before.content), is_progress=True)
         self.connection.execute(sa.update(t.chunk_batches).where(*is_batch).values(row | {"engine": batch.engine}))
         return True
 
@@ -466,16 +466,24 @@ class KnowledgeWriter(KnowledgeReader):
         return {"id": row_id, "key_id": key.id, column: self.cipher.encrypt(key, table, row_id, content)}
 
     def _grow(
-        self, contents: Sequence[bytes], *, replaced: bytes | None = None, chunks: int = 0, is_limited: bool = True
+        self,
+        contents: Sequence[bytes],
+        *,
+        replaced: bytes | None = None,
+        chunks: int = 0,
+        is_limited: bool = True,
+        is_progress: bool = False,
     ) -> None:
-        """Count new content, or one that replaces another. Raises ContentLimitError where there is no room."""
+        """Count new content, or one that replaces another. Raises ContentLimitError where there is no room.
+
+        `is_progress`: of an upload or an ingestion, not of what a caller says.
+        """
         size = sum(len(content) + ENTRY_BYTES for content in contents)
         if replaced is not None:
             size -= len(replaced) + ENTRY_BYTES
         if size > 0 and is_limited:
             size_with_owner = size + measure_new_owner(self.connection, self.owner)
-            is_replacement = replaced is not None
-            require_bytes(self.connection, self.owner, self._limits, size_with_owner, is_replacement=is_replacement)
+            require_bytes(self.connection, self.owner, self._limits, size_with_owner, is_progress=is_progress)
         add_knowledge(self.connection, self.owner, size, chunks)
 
 

@@ -12,8 +12,10 @@ from r1plus_model_repo.catalog.wire import ApiModel, JsonInteger, Number, Rule, 
 KV_BLOCK_TOKENS: Final = 32
 """Tokens of a block of OpenVINO's KV cache on CPU; whole blocks are evicted."""
 
-UNEVICTED_TOKENS: Final = 1024
-"""Most tokens of the next prompt that the backend reads before it evicts from the one before: two steps of 512."""
+STEP_TOKENS: Final = 512
+"""Most tokens that the backend reads in a step; where more requests run at once, one of each."""
+UNEVICTED_STEPS: Final = 2
+"""Steps in which the backend reads the next prompt before it evicts from the one before."""
 
 
 _THRESHOLD_LIMITS = Rule(
@@ -88,15 +90,16 @@ class Attention(ApiModel):
             raise ValueError(_ANY_METHOD.message)
         return self
 
-    @property
-    def resident_tokens(self) -> int | None:
-        """Most tokens of a request in the KV cache while another's prompt is read; None: all.
+    def count_resident_tokens(self, max_batch: int) -> int | None:
+        """Return the most tokens of a request in the KV cache while another's prompt is read; None: all.
 
-        Prompts are read one after the other, and a block that is not full yet is not evicted.
+        Prompts are read one after the other, and a block that is not full yet is not evicted. A step reads the more
+        the more requests an engine may run at once.
         """
         if self.eviction is None:
             return None
-        return max(self.eviction.max_tokens, UNEVICTED_TOKENS) + KV_BLOCK_TOKENS
+        unevicted = UNEVICTED_STEPS * max(STEP_TOKENS, max_batch)
+        return max(self.eviction.max_tokens, unevicted) + KV_BLOCK_TOKENS
 
     def describe(self) -> str:
         """Return what it leaves out, in words."""

@@ -530,7 +530,7 @@ class EngineSpec(ApiModel):
             devices=requirements.gpu.count if requirements.gpu else 1,
             kv_block_tokens=VLLM_CPU_BLOCK_TOKENS if on_cpu else 1,
             spare_kv_blocks=1 if on_cpu else 0,
-            resident_tokens=self.attention.resident_tokens if self.attention else None,
+            resident_tokens=self.attention.count_resident_tokens(self.batch.max) if self.attention else None,
         )
 
 

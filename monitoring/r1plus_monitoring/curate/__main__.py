@@ -205,6 +205,8 @@ def parse_lengths(text: str) -> tuple[tuple[int, int], ...]:
         raise argparse.ArgumentTypeError(f"{text!r:.60} is not TOKENS:ITEMS,..., such as 2048:60,4096:20") from error
     if short := [tokens for tokens, count in pairs if tokens < LEAST_TOKENS or count < 1]:
         raise argparse.ArgumentTypeError(f"{short[0]} tokens: at least {LEAST_TOKENS}, and at least one item")
+    if len({tokens for tokens, _ in pairs}) < len(pairs):
+        raise argparse.ArgumentTypeError(f"{text!r:.60} has a length twice, whose items would be the same; add them up")
     return pairs
 
 

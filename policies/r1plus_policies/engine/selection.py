@@ -46,6 +46,8 @@ class EngineCandidate:
     reference_source: ReferenceSource
     score: SuiteScore | None = None
     """Where it was measured on exactly this engine."""
+    is_sparse: bool = False
+    """Whether it leaves tokens out of its attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +102,15 @@ def choose_engine(
 
     Where a measured engine is allowed by the request but cannot serve here, no unmeasured one is chosen: a missing
     node
-    must not lead to an engine of unknown quality. `find_obstacle` is called only for what the request allows.
+    must not lead to an engine of unknown quality. Nor does a sparse engine replace its dense twin, whether or not that
+    can serve: a suite of short questions would not show the difference. `find_obstacle` is called only for what is
+    left.
     """
     rejections = [Rejection(o.name, why) for o in candidates if (why := _find_mismatch(o, request))]
-    eligible = sorted((o for o in candidates if not _find_mismatch(o, request)), key=_rank, reverse=True)
+    allowed = [o for o in candidates if not _find_mismatch(o, request)]
+    twins = {o.name: twin for o in allowed if (twin := _find_dense_twin(o, allowed))}
+    rejections += [Rejection(name, _explain_twin(twin)) for name, twin in twins.items()]
+    eligible = sorted((o for o in allowed if o.name not in twins), key=_rank, reverse=True)
     if not eligible:
         return Choice(None, _explain_no_candidate(candidates, request), _sort_rejections(rejections))
     obstacles = {o.name: obstacle for o in eligible if (obstacle := find_obstacle(o) or _check_reference(o, request))}
@@ -167,6 +174,24 @@ def _check_reference(candidate: EngineCandidate, request: EngineRequest) -> Obst
         " true to allow that, or select another engine by spec.engine.version or spec.engine.precision"
     )
     return Obstacle(LOWER, text)
+
+
+def _find_dense_twin(candidate: EngineCandidate, allowed: Sequence[EngineCandidate]) -> EngineCandidate | None:
+    """Return an engine that a request cannot tell from a sparse one, and that attends to all; None: there is none."""
+    if not candidate.is_sparse:
+        return None
+    return next((o for o in allowed if not o.is_sparse and _describe(o) == _describe(candidate)), None)
+
+
+def _describe(candidate: EngineCandidate) -> tuple[str, ...]:
+    return candidate.tier, candidate.family, candidate.version, candidate.precision
+
+
+def _explain_twin(dense: EngineCandidate) -> str:
+    return (
+        f"it leaves tokens out of its attention (spec.attention), and {dense.name} of the same family, version and"
+        " precision does not; give it a family of its own, and select that by spec.engine.family"
+    )
 
 
 _STANDINGS = (ReferenceSource.CLAIMED, ReferenceSource.INHERITED, ReferenceSource.MEASURED)

@@ -232,6 +232,34 @@ async def test_no_keys_take_all_bytes_of_a_tenant_by_their_documents(store: Tena
     await store.read(check_books)
 
 
+async def test_no_key_grows_beyond_its_share_by_changing_what_it_has(store: TenantStore) -> None:
+    limits = ContentLimits(MIB // 8, MIB, knowledge_caller_bytes=MIB // 2)
+    knowledge, owner = make_knowledge(store, limits), make_knowledge(store, limits).identify(OTHER)
+    await upload(knowledge, knowledge.identify(KEY), b"x" * (MIB * 3 // 8))
+    stores = [
+        await knowledge.write(owner, lambda one: one.create_vector_store(f"Store {number}", "", {}, None))  # noqa: B023
+        for number in range(50)
+    ]
+    with pytest.raises(ContentLimitError, match="this key's share"):
+        for one in stores:
+            larger = replace(one, attributes={str(number): "x" * 512 for number in range(16)})
+            await knowledge.write(owner, lambda writer: writer.change_vector_store(larger))  # noqa: B023
+    await store.read(check_books)
+
+
+async def test_no_key_grows_beyond_its_share_by_attributes_of_files(store: TenantStore) -> None:
+    limits = ContentLimits(MIB // 8, MIB, knowledge_caller_bytes=MIB // 2)
+    knowledge = make_knowledge(store, limits)
+    owner = knowledge.identify(KEY)
+    store_id, file = await make_store(knowledge, owner), await upload(knowledge, owner, b"x" * (MIB * 15 // 32))
+    await add_file(knowledge, owner, store_id, file.id)
+    await upload(knowledge, knowledge.identify(OTHER), b"x" * (MIB // 4))
+    with pytest.raises(ContentLimitError, match="this key's share"):
+        await knowledge.write(owner, lambda one: one.change_store_file(store_id, file.id, {"topic": "x" * 512}))
+    assert await knowledge.write(owner, lambda one: one.change_store_file(store_id, file.id, {})) is not None
+    await store.read(check_books)
+
+
 async def test_knowledge_takes_nothing_from_what_conversations_may_have(store: TenantStore) -> None:
     limits = ContentLimits(8000, 2 * MIB, MIB)
     knowledge, content = make_knowledge(store, limits), make_content(store, limits)

@@ -11,6 +11,7 @@ from r1plus_model_repo.catalog import attention
 from r1plus_model_repo.catalog.attention import Attention
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.config_pbtxt import SPARSE_OPENVINO, parse_config, render_config
+from r1plus_policies.engine.memory_fit import compute_fit
 from support.engine.server import ENGINES
 from support.tables import for_each
 
@@ -75,5 +76,17 @@ def test_the_pool_has_room_for_one_whole_prompt_and_for_what_stays_of_the_others
 
 def test_both_sides_agree_on_names_and_sizes() -> None:
     assert SPARSE_OPENVINO == openvino_engine.SPARSE_BACKEND
-    assert attention.UNEVICTED_TOKENS == openvino_engine.EVICTION_STEPS * openvino_engine.STEP_TOKENS
+    assert attention.UNEVICTED_STEPS == openvino_engine.EVICTION_STEPS
+    assert attention.STEP_TOKENS == openvino_engine.STEP_TOKENS
     assert attention.KV_BLOCK_TOKENS == openvino_engine.BLOCK_TOKENS
+
+
+@pytest.mark.parametrize("batch", [8, 512, 1000])
+def test_the_backend_takes_no_more_memory_than_the_fit_gives_it(batch: int) -> None:
+    small = Attention.model_validate({"eviction": {"startTokens": 32, "recentTokens": 32, "maxTokens": 96}})
+    size = DENSE.batch.model_copy(update={"max": batch})
+    spec = DENSE.model_copy(update={"attention": small, "batch": size})
+    planned = compute_fit(spec.shape, batch, 8192).kv_cache_bytes
+    config = parse_config(render_config(spec, batch=batch, context=8192, kv_cache_bytes=planned))
+    read = EngineSettings.from_parameters({name: value.string_value for name, value in config.parameters.items()})
+    assert read.kv_blocks * openvino_engine.BLOCK_TOKENS * read.kv_bytes_per_token <= planned

@@ -1,9 +1,11 @@
 """What an engine streams into the monitor: it is bounded, and whatever it is, the prober goes on."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Event
 
 import grpc
 import pytest
@@ -180,6 +182,41 @@ async def test_the_first_piece_may_come_as_late_as_its_prompt_is_long(characters
     with engine_that_sends(one_late_piece()) as (_, target):
         reply = await ask(target, READING_SECONDS / 6, "x" * characters)
     assert reply.failure == failure
+
+
+class Hanging(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """It answers a long prompt at once, and hangs at a short one."""
+
+    def __init__(self) -> None:
+        self.end = Event()
+
+    def ModelStreamInfer(  # noqa: N802 - the protocol's name
+        self, requests: Iterator[pb.ModelInferRequest], _context: grpc.ServicerContext
+    ) -> Iterator[pb.ModelStreamInferResponse]:
+        if next(requests).ByteSize() > LONG_PROMPT_CHARACTERS:
+            yield response(b"y", "stop")
+        else:
+            self.end.wait()
+
+
+async def test_a_long_prompt_that_was_answered_leaves_its_time_to_no_other() -> None:
+    """Else a hang would show later by the minutes of each that was asked before."""
+    hanging = Hanging()
+    with ThreadPoolExecutor() as pool:
+        server = grpc.server(pool)
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(hanging, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        engine = TritonEngine("127.0.0.1:1", f"127.0.0.1:{port}", timeout=3.0)
+        try:
+            long = await engine.ask("x" * 200_000, SAMPLING)
+            async with asyncio.timeout(45):
+                short = await engine.ask("hello", SAMPLING)
+        finally:
+            hanging.end.set()
+            await engine.close()
+            server.stop(grace=None).wait()
+    assert (long.failure, short.failure) == (None, Failure.TIMEOUT)
 
 
 async def test_a_full_queue_says_nothing_of_the_engines_answers() -> None:

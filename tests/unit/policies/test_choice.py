@@ -20,6 +20,9 @@ Q41 = EngineCandidate("full-q4-1", "smollm2", "full", "1.0.0", "Q4_1", Reference
 NEWER = EngineCandidate("full-f16-b", "smollm2", "full", "1.10.0", "FP16", ReferenceSource.MEASURED)
 OLDER = EngineCandidate("full-f16-a", "smollm2", "full", "1.9.0", "FP16", ReferenceSource.MEASURED)
 LITE = EngineCandidate("lite-q8", "smollm2", "lite", "1.0.0", "Q8_0", ReferenceSource.MEASURED)
+SPARSE = EngineCandidate(
+    "full-f16-sparse", "smollm2", "full", "1.0.0", "FP16", ReferenceSource.MEASURED, is_sparse=True
+)
 OTHER = EngineCandidate("r1-full", "r1plus", "full", "9.0.0", "FP16", ReferenceSource.MEASURED)
 
 
@@ -35,6 +38,17 @@ OTHER = EngineCandidate("r1-full", "r1plus", "full", "9.0.0", "FP16", ReferenceS
     "1.10.0 is newer than 1.9.0": ([OLDER, NEWER], EngineRequest("full", "smollm2"), "full-f16-b"),
     "a version asked for is taken": ([OLDER, NEWER], EngineRequest("full", "smollm2", version="1.9.0"), "full-f16-a"),
     "a precision asked for is taken": ([F16, Q41], EngineRequest("full", "smollm2", precision="Q4_1"), "full-q4-1"),
+    "a sparse engine does not replace its dense twin, though it comes first by name": (
+        [F16, SPARSE],
+        EngineRequest("full", "smollm2"),
+        "full-f16",
+    ),
+    "nor where version and precision are asked for": (
+        [SPARSE, F16],
+        EngineRequest("full", "smollm2", version="1.0.0", precision="FP16"),
+        "full-f16",
+    ),
+    "a sparse engine without a twin is taken": ([SPARSE, Q41], EngineRequest("full", "smollm2"), "full-f16-sparse"),
     "no engine of the tier: none is taken": ([F16, Q41], EngineRequest("edge", "smollm2"), None),
     "an empty catalog offers none": ([], EngineRequest("full", "smollm2"), None),
 })  # fmt: skip
@@ -42,6 +56,17 @@ def test_choice(offers: list[EngineCandidate], wish: EngineRequest, taken: str |
     choice = choose_engine(offers, wish)
     assert choice.engine == taken
     assert {passed.name for passed in choice.others} == {o.name for o in offers} - {taken}
+
+
+def test_a_sparse_engine_does_not_stand_in_for_a_dense_twin_that_does_not_fit() -> None:
+    choice = choose_engine(
+        [F16, SPARSE],
+        EngineRequest("full", "smollm2"),
+        lambda offer: Obstacle("NoNodeFits", "too large") if offer is F16 else None,
+    )
+    assert (choice.engine, choice.why) == (None, "too large")
+    (why,) = (one.why for one in choice.others if one.name == "full-f16-sparse")
+    assert "full-f16 of the same family" in why and "select that by spec.engine.family" in why
 
 
 def test_refusal_names_the_field_what_was_asked_and_what_there_is() -> None:

@@ -149,7 +149,16 @@ def build_engine_candidate(engine: Engine) -> EngineCandidate:
     score = _read_score(spec)
     if score is not None:
         source_kind = ReferenceSource.MEASURED
-    return EngineCandidate(engine.name, spec.family, spec.tier.value, spec.version, spec.precision, source_kind, score)
+    return EngineCandidate(
+        engine.name,
+        spec.family,
+        spec.tier.value,
+        spec.version,
+        spec.precision,
+        source_kind,
+        score,
+        is_sparse=spec.attention is not None,
+    )
 
 
 def _read_score(spec: EngineSpec) -> SuiteScore | None:

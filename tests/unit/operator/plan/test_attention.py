@@ -47,6 +47,24 @@ def test_a_revision_that_turns_it_on_has_a_gate_of_its_own(attention: dict[str, 
     assert world.selected() == candidate
 
 
+def test_a_sparse_copy_in_the_catalog_serves_no_deployment_that_does_not_ask_for_it() -> None:
+    world = serve_world()
+    dense = world.selected()
+    (sparse,) = (one for one in catalog_with(SPARSE) if one.spec.attention)
+    world.engines = (*CATALOG, replace(sparse, name=f"{sparse.name}-sparse"))
+    world.settle()
+    world.expect(serves=dense, runs={dense: 1}, Progressing="False Complete")
+
+
+def test_a_sparse_copy_with_a_family_of_its_own_serves_who_asks_for_it() -> None:
+    world = serve_world()
+    (sparse,) = (one for one in catalog_with(SPARSE) if one.spec.attention)
+    spec = sparse.spec.model_copy(update={"family": "smollm2-sparse"})
+    world.engines = (*CATALOG, Engine(f"{sparse.name}-sparse", spec))
+    world.change(engine={"family": "smollm2-sparse"}).settle()
+    assert world.revision(world.candidate()).engine == "smollm2-full-f16-sparse"
+
+
 def test_a_failed_gate_leaves_the_dense_one_serving() -> None:
     world = serve_world()
     dense = world.selected()
