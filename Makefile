@@ -181,6 +181,10 @@ e2e-delivery: $(SYNCED) ## An engine fetched onto a volume, served and scored, a
 e2e-gpus: $(SYNCED) ## An engine for GPUs built, sealed, gated and served, with stand-ins for what needs a GPU, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/gpus
 
+.PHONY: e2e-vllm
+e2e-vllm: $(SYNCED) ## vLLM on CPU through the operator: gated, served, a bad checkpoint refused, a killed process, on the embedded cluster (12 GB more on disk)
+	$(PYTEST) -m e2e_long -s tests/e2e/vllm
+
 .PHONY: e2e-isolation
 e2e-isolation: $(SYNCED) ## Tenant A attacks tenant B in 37 ways, each beside its control, and enforcement off and on again; JSON last
 	$(PYTEST) -m e2e_long tests/e2e/isolation
@@ -216,6 +220,10 @@ bench-edge: $(SYNCED) ## r1plus serve: first answers cold, warm and after SIGKIL
 .PHONY: bench-backends
 bench-backends: $(SYNCED) ## One checkpoint in OpenVINO and in vLLM on CPU: both gated, agreement, tokens per second at 1, 8 and 32, memory; JSON last [SUITE THREADS: of vLLM, QUICK=1]
 	@$(PYTHON) -m bench.backends $(if $(QUICK),--quick) $(if $(SUITE),--suite $(SUITE)) $(if $(THREADS),--threads $(THREADS))
+
+.PHONY: bench-claims
+bench-claims: $(SYNCED) ## The publisher's claims (speed, memory, best batch) measured on this hardware; JSON last [PART=memory|batch|engines ENGINES=FOLDER=PYTHON RECORD=FILE QUICK=1 TOKENS ROUNDS]
+	@$(PYTHON) -m bench.claims $(if $(PART),--part $(PART)) $(foreach one,$(ENGINES),--engine $(one)) $(if $(RECORD),--record $(RECORD)) $(if $(QUICK),--quick) $(if $(TOKENS),--tokens $(TOKENS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: bench-presets
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]

@@ -27,7 +27,14 @@ from r1plus_monitoring.curate import record
 from r1plus_monitoring.curate.asking import Asker, ProcessAsker, RecordedAsker
 from r1plus_monitoring.curate.candidates import FAMILIES, build_candidates
 from r1plus_monitoring.curate.long_context import LEAST_TOKENS, build_long_items
-from r1plus_monitoring.curate.pipeline import CROSS_CONDITIONS, FRESH_CONDITIONS, SERVED_CONDITIONS, curate, measure
+from r1plus_monitoring.curate.pipeline import (
+    BASELINE_CONDITIONS,
+    CROSS_CONDITIONS,
+    FRESH_CONDITIONS,
+    SERVED_CONDITIONS,
+    curate,
+    measure,
+)
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, sample
 from r1plus_monitoring.curate.served import ServedAsker
 from r1plus_monitoring.scoring.replay import record as select_answers
@@ -61,6 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--sample", type=int, default=0, help="ask at most so many candidates; all when 0")
     one.add_argument("--long-context", default=(), type=parse_lengths, help=LENGTHS)
     one.add_argument("--answers", type=Path, help="folder that keeps answers: an interrupted run goes on from there")
+    one.add_argument(
+        "--no-baseline", action="store_true", help="leave the baseline to `verify --fresh`, which replaces it"
+    )
     two = commands.add_parser("compare", help="measure another engine on a suite")
     five = commands.add_parser("record", help="record answers of the reference, for the monitor to replay")
     for command in (one, two, five):
@@ -93,7 +103,10 @@ def make(arguments: argparse.Namespace) -> None:
     strata = arguments.strata.split(",") if arguments.strata else []
     candidate_items = sample(build_candidates(arguments.family), strata, arguments.sample, arguments.seed)
     candidate_items = (*candidate_items, *build_context_items(arguments.long_context, arguments.seed))
-    suite_items = curate(arguments.engine, candidate_items, asker, shape, arguments.seed, print_progress)
+    baseline_conditions = () if arguments.no_baseline else BASELINE_CONDITIONS
+    suite_items = curate(
+        arguments.engine, candidate_items, asker, shape, arguments.seed, print_progress, baseline_conditions
+    )
     description = f"What {arguments.engine} answers right at every batch size, in every order and arithmetic asked."
     head = record.build_header(
         arguments.name, arguments.tier, description, arguments.engine, SAMPLING, suite_items.items, arguments.family

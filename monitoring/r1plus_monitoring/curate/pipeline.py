@@ -81,29 +81,41 @@ _ORDER: Final = re.compile(r"order (\d+)")
 
 
 def curate(
-    engine: str, candidates: Sequence[Item], asker: Asker, shape: Shape, seed: int, progress: Progress
+    engine: str,
+    candidates: Sequence[Item],
+    asker: Asker,
+    shape: Shape,
+    seed: int,
+    progress: Progress,
+    baseline_conditions: Sequence[AskingCondition] = BASELINE_CONDITIONS,
 ) -> CuratedSuite:
     """Choose and measure. Raises NotEnoughItemsError when too few candidates stayed right."""
     steps = [Step(engine, asker, condition) for condition in SELECTION_CONDITIONS]
     selection = select(candidates, steps, shape, seed, progress)
     return CuratedSuite(
-        selection.items, selection.selection, measure(engine, selection.items, asker, BASELINE_CONDITIONS, progress)
+        selection.items, selection.selection, measure(engine, selection.items, asker, baseline_conditions, progress)
     )
 
 
 def select(candidates: Sequence[Item], steps: Sequence[Step], shape: Shape, seed: int, progress: Progress) -> Selection:
-    """Keep the items that every step has right, in the given shape. Raise NotEnoughItemsError when too few are left."""
+    """Keep the items that every step has right, in the given shape.
+
+    Raises:
+        NotEnoughItemsError: too few are left, after the first step that leaves too few.
+    """
     first, *others = steps
     answers = _ask_items(first, candidates, progress)
     remaining, figures = _score_answers(first, candidates, answers, progress)
     selection = [dataclasses.replace(figures, lost=())]
     remaining = choose(remaining, shape.larger(RESERVE), seed)
+    items = choose(remaining, shape, seed)
+    require_shape(items, shape)
     for step in others:
         answers = _ask_items(step, remaining, progress)
         remaining, figures = _score_answers(step, remaining, answers, progress)
         selection.append(figures)
-    items = choose(remaining, shape, seed)
-    require_shape(items, shape)
+        items = choose(remaining, shape, seed)
+        require_shape(items, shape)
     return Selection(items, tuple(selection), {item.id: answers[item.id] for item in items})
 
 

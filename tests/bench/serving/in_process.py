@@ -12,13 +12,13 @@ from typing import Any
 
 import openvino_genai
 
+from bench.serving.pipeline import generate_all
 from r1plus_model_repo.backends.openvino_engine import (
     EngineSettings,
     OpenVinoEngine,
     build_plugin_properties,
     build_scheduler_config,
 )
-from r1plus_model_repo.backends.requests import GenerationRequest
 
 LONG_PROMPT_TOKENS = 7900
 """Of the 8192 that the demo's models were made for."""
@@ -51,18 +51,9 @@ def main() -> None:
 def throughput(settings: EngineSettings, questions: list[str], tokens: int) -> Json:
     """All questions at once, twice; the second time counts."""
     engine = OpenVinoEngine(settings)
-    seconds, came = 0.0, 0
-    for _ in range(2):
-        jobs = [engine.prepare(GenerationRequest(prompt=question, max_new_tokens=tokens)) for question in questions]
-        started = time.monotonic()
-        came, running = 0, [engine.add(job) for job in jobs]
-        while running:
-            engine.step()
-            read = [(handle, *handle.read()) for handle in running]
-            came += sum(len(ids) for _, ids, _ in read)
-            running = [handle for handle, _, reason in read if reason is None]
-        seconds = time.monotonic() - started
-    return {"tokens_per_second": came / seconds}
+    generate_all(engine, questions, tokens)
+    count, seconds = generate_all(engine, questions, tokens)
+    return {"tokens_per_second": count / seconds}
 
 
 def shared_prefix(settings: EngineSettings, *, caching: bool) -> Json:

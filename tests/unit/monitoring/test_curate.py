@@ -126,9 +126,18 @@ def test_an_item_must_be_right_in_every_engine_that_is_asked() -> None:
     assert set(made.answers) == {item.id for item in made.items}
 
 
-def test_too_few_items_are_refused_with_the_figures() -> None:
+def test_too_few_items_are_refused_with_the_figures_and_nothing_is_asked_afterwards() -> None:
+    engine = FakeEngine()
     with pytest.raises(NotEnoughItemsError, match="12 items in 1 strata stayed right; a suite needs 8 in 2"):
-        curate("fake", items(a=30), FakeEngine(), SHAPE, seed=1, progress=quiet)
+        curate("fake", items(a=30), engine, SHAPE, seed=1, progress=quiet)
+    assert len(engine.asked) == 1
+
+
+def test_a_baseline_that_is_measured_later_is_not_asked_for() -> None:
+    engine = FakeEngine()
+    made = curate("fake", items(a=7, b=7), engine, SHAPE, seed=1, progress=quiet, baseline_conditions=())
+    assert made.baseline == ()
+    assert len(engine.asked) == len(SELECTION_CONDITIONS)
 
 
 @pytest.mark.parametrize(
