@@ -36,14 +36,18 @@ _NET_VERSION, SCOPE_VERSION = 4, 6
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
-_CALLS: Final = {"x86_64": (0xC000003E, 41, 53, 42), "aarch64": (0xC00000B7, 198, 199, 203)}
-"""Machine -> its AUDIT_ARCH, and the numbers of socket, socketpair and connect."""
+_CALLS: Final = {"x86_64": (0xC000003E, 41, 53, 42, 91), "aarch64": (0xC00000B7, 198, 199, 203, 52)}
+"""Machine -> its AUDIT_ARCH, and the numbers of socket, socketpair, connect and fchmod."""
 _IO_URING_SETUP: Final = 425
 """It could open and connect sockets past the filter."""
 _X32: Final = 0x40000000
 _LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 """Of classic BPF."""
 _ALLOW, _DENY = 0x7FFF0000, 0x00050000 | errno.EPERM
+_SKIP: Final = 0x00050000
+"""The call does nothing, and returns 0."""
+_OTHERS: Final = 0o077
+"""Rights of a file that are not its owner's."""
 _STANDARD_ERROR: Final = 2
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -92,6 +96,24 @@ class Confinement:
         _renounce_privileges()
         _call(_RESTRICT_SELF, ruleset, 0)
         os.close(ruleset)
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateFiles:
+    """Let other users have no right to what a process makes, also where it gives them one.
+
+    Triton's Python backend passes prompts and answers to its stub in /dev/shm, by a file that it lets all users read,
+    whatever the umask is.
+    """
+
+    def apply(self) -> None:
+        """Have that for the rest of this process' life. Runs between fork and exec, with the log as standard error."""
+        os.umask(_OTHERS)
+        try:
+            _filter_calls(build_mode_filter(platform.machine()))
+        except OSError as error:
+            text = f"This kernel lets other users read what this process shares in /dev/shm: {error.strerror}\n"
+            os.write(_STANDARD_ERROR, text.encode())
 
 
 def find_refusals(own: Path, probe: str = _PROBE) -> tuple[str, ...]:
@@ -147,7 +169,11 @@ def restrict_sockets() -> None:
     Raises:
         OSError: the kernel has no filters of system calls, or the machine is none that we know.
     """
-    program = build_filter(platform.machine())
+    _filter_calls(build_filter(platform.machine()))
+
+
+def _filter_calls(program: bytes) -> None:
+    """Have the kernel run a filter at each system call of this process and of its children. Raises OSError."""
     _renounce_privileges()
     instructions = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: how many instructions of eight bytes, and where.
@@ -158,9 +184,7 @@ def restrict_sockets() -> None:
 
 def build_filter(machine: str) -> bytes:
     """Return the filter's instructions. Raises OSError: the machine is none that we know."""
-    if machine not in _CALLS:
-        raise OSError(errno.ENOSYS, f"no filter for {machine}")
-    architecture, make, pair, connect = _CALLS[machine]
+    architecture, make, pair, connect, _ = _find_calls(machine)
     steps = (
         (_LOAD, 0, 0, 4),  # architecture
         (_EQUAL, 0, 13, architecture),
@@ -179,6 +203,33 @@ def build_filter(machine: str) -> bytes:
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _DENY),
     )
+    return _pack(steps)
+
+
+def build_mode_filter(machine: str) -> bytes:
+    """Return a filter that skips each fchmod that gives others a right. Raises OSError: no machine that we know."""
+    architecture, _, _, _, change_mode = _find_calls(machine)
+    steps = (
+        (_LOAD, 0, 0, 4),  # architecture
+        (_EQUAL, 0, 6, architecture),
+        (_LOAD, 0, 0, 0),  # number of the call
+        (_EQUAL, 0, 4, change_mode),
+        (_LOAD, 0, 0, 24),  # mode
+        (_AND, 0, 0, _OTHERS),
+        (_EQUAL, 1, 0, 0),
+        (_RETURN, 0, 0, _SKIP),
+        (_RETURN, 0, 0, _ALLOW),
+    )
+    return _pack(steps)
+
+
+def _find_calls(machine: str) -> tuple[int, ...]:
+    if machine not in _CALLS:
+        raise OSError(errno.ENOSYS, f"no filter for {machine}")
+    return _CALLS[machine]
+
+
+def _pack(steps: Iterable[tuple[int, int, int, int]]) -> bytes:
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.child_processes import signal_child
-from r1plus_edge.confinement import Confinement
+from r1plus_edge.confinement import Confinement, PrivateFiles
 from r1plus_edge.places import LOOPBACK, has_listener, is_free
 from r1plus_edge.probes import Probe
 from r1plus_edge.processes import measure_memory
@@ -52,7 +52,7 @@ class Program:
     """Bytes that the kernel cannot take back; None: not watched."""
     memory_request: int = 0
     """Bytes that must be free for it to start, where it is started on demand."""
-    confinement: Confinement | None = None
+    confinement: Confinement | PrivateFiles | None = None
     """What it may reach; None: all that its user may."""
     startup: Probe | None = None
     readiness: Probe | None = None

@@ -28,12 +28,13 @@ LEAST_DISK_BYTES: Final = 1 * GIB
 EARLIEST: Final = 1764201600.0
 """Of clocks that can be right: 27 November 2025, seconds since the epoch."""
 LABELS: Final[Mapping[str, str]] = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
-_MEMORY_FILES: Final = (
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+_MEMORY_FILES: Final = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+"""Of control groups, version 2 and 1: what is allowed, and what is used."""
+_PAGE_FIELDS: Final = (
+    ("inactive_file", "active_file", "file_mapped"),
+    ("total_inactive_file", "total_active_file", "total_mapped_file"),
 )
-"""Of control groups, version 2 and 1: what is allowed, what is used, and which field of `memory.stat` has what the
-kernel takes back of that first."""
+"""Of `memory.stat`, in the same order: pages of files read once, of those read again, and of those that run."""
 _CPU_LIMIT: Final = "cpu.max"
 _CPU_LIMIT_V1: Final = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
 
@@ -155,19 +156,21 @@ def _read_number(path: Path) -> int | None:
 
 def _read_memory_limits(groups: Iterable[Path]) -> list[int]:
     """Return the bytes that control groups allow; none where they have no limit."""
-    files = (group / limit for group in groups for limit, _, _ in _MEMORY_FILES)
+    files = (group / limit for group in groups for limit, _ in _MEMORY_FILES)
     return [limit for file in files if (limit := _read_number(file)) is not None]
 
 
 def _read_memory_left(group: Path) -> int | None:
     """Return the bytes that a control group has left; None: no limit.
 
-    A group that has read an engine is full of its file's pages, and a new process gets them.
+    A group that has read files is full of their pages, and a new process gets them; but those that a process maps, as
+    Triton does an engine, are needed.
     """
-    for limit_file, use_file, field in _MEMORY_FILES:
+    for (limit_file, use_file), fields in zip(_MEMORY_FILES, _PAGE_FIELDS, strict=True):
         limit, used = _read_number(group / limit_file), _read_number(group / use_file)
         if limit is not None and used is not None:
-            return limit - used + _read_field(group / "memory.stat", field)
+            inactive, active, mapped = (_read_field(group / "memory.stat", field) for field in fields)
+            return limit - used + inactive + max(0, active - mapped)
     return None
 
 

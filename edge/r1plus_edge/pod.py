@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from r1plus_contract import names
 from r1plus_contract.gateway import ENV_HELPER_START_SECONDS, ENV_INTERNAL_LISTENER, ENV_LISTENER
-from r1plus_edge.confinement import build_confinement
+from r1plus_edge.confinement import Confinement, PrivateFiles, build_confinement
 from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF, Container, Program
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.images import RESERVED, Images, build_command, build_environment
@@ -250,7 +250,7 @@ class Pod:
             image_digest=str(container["image"]).partition("@")[2],
             memory_limit=bytes_of(limit) if limit else None,
             memory_request=bytes_of(request) if request else 0,
-            confinement=build_confinement(places.folders.values(), tmp) if helper_socket else None,
+            confinement=self._build_confinement(container["name"], places, tmp),
             startup=self._read_startup_probe(container, places),
             readiness=read_probe(container, "readinessProbe", places),
             liveness=read_probe(container, "livenessProbe", places),
@@ -262,6 +262,11 @@ class Pod:
         if helper_socket:
             return OnDemandContainer(program, self._on_change, places.find(helper_socket))
         return Container(program, self._on_change)
+
+    def _build_confinement(self, name: str, places: Places, tmp: Path) -> Confinement | PrivateFiles | None:
+        if name in self._sockets:
+            return build_confinement(places.folders.values(), tmp)
+        return PrivateFiles() if name == names.CONTAINER_TRITON else None
 
     def _name_sockets(self, container: Json, places: Places, tmp: Path) -> dict[str, str]:
         """Return the variables that name sockets, relative to the working directory: a path has 107 bytes at most."""

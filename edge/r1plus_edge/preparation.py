@@ -17,13 +17,16 @@ from r1plus_edge.engines import find_embedding_files, find_made_engine
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.machine import MIB
 from r1plus_edge.processes import mark
+from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.demo_engines import DEMO_EMBEDDING_ENGINE, MAKERS
 from r1plus_model_repo.importing.triton_server import WHEEL
 
 MOST_ERROR: Final = 1500
 MADE_BYTES: Final = 512 * MIB
-"""What the largest thing that is made here takes of a disk meanwhile, and some more."""
+"""What Triton, or a small engine, takes of a disk while it is made, and some more."""
+MADE_OVER_WEIGHTS: Final = 1.2
+"""What an engine takes meanwhile, to its weights in memory: the file that it is made of is as large as what is made."""
 
 
 async def prepare_triton(cache: Path, root: Path, progress: Callable[[str], None]) -> Path:
@@ -55,7 +58,8 @@ async def prepare_engine(
     folder = find_made_engine(engine, cache)
     if not folder.is_dir():
         command = [MAKERS[folder.name], "--out", str(folder.parent), "--engine", folder.name]
-        await _make(f"engine {engine.name}", command, cache, root, progress)
+        needed = int(MADE_OVER_WEIGHTS * bytes_of(engine.spec.requirements.weights_memory))
+        await _make(f"engine {engine.name}", command, cache, root, progress, max(MADE_BYTES, needed))
     return folder
 
 
@@ -72,10 +76,17 @@ async def prepare_embedding(name: str, cache: Path, root: Path, progress: Callab
     await _make(f"engine {name}", command, cache, root, progress)
 
 
-async def _make(what: str, module: Sequence[str], cache: Path, root: Path, progress: Callable[[str], None]) -> None:
+async def _make(
+    what: str,
+    module: Sequence[str],
+    cache: Path,
+    root: Path,
+    progress: Callable[[str], None],
+    needed: int = MADE_BYTES,
+) -> None:
     """Run a module that makes something, and tell its lines. It ends when this is cancelled."""
     _make_cache(cache)
-    _check_room(what, cache)
+    _check_room(what, cache, needed)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-P", "-m"),  # -P: no module of the current folder in place of Python's own
@@ -128,9 +139,9 @@ def _make_cache(cache: Path) -> None:
         raise EdgeError(f"{cache}: {error.strerror}; name another folder with R1PLUS_CACHE") from error
 
 
-def _check_room(what: str, cache: Path) -> None:
-    if (free := shutil.disk_usage(cache).free) < MADE_BYTES:
+def _check_room(what: str, cache: Path, needed: int) -> None:
+    if (free := shutil.disk_usage(cache).free) < needed:
         raise EdgeError(
-            f"{what} cannot be made: {cache}: {free / MIB:.0f} MiB of disk are free, {MADE_BYTES / MIB:.0f} MiB are"
+            f"{what} cannot be made: {cache}: {free / MIB:.0f} MiB of disk are free, {needed / MIB:.0f} MiB are"
             " needed; free some, or name a folder on another disk with R1PLUS_CACHE"
         )

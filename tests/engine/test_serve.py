@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,13 @@ from r1plus_contract.inference import MODEL_NAME
 from r1plus_contract.metrics import ACCURACY_RATIO, GATEWAY_PODS
 from r1plus_edge.gateway import load_tenant
 from r1plus_edge.places import LOOPBACK
-from r1plus_edge.processes import find_processes, read_proportional_memory, read_thread_seconds
+from r1plus_edge.processes import (
+    SHARED_MEMORY,
+    find_processes,
+    name_region,
+    read_proportional_memory,
+    read_thread_seconds,
+)
 from r1plus_edge.report import ServePhase
 from r1plus_gateway.store.opening import StoreConfig
 from r1plus_gateway.store.repository import MetaName, write_meta
@@ -110,6 +117,12 @@ def test_a_part_that_is_killed_comes_back_by_itself(served: Served, program: str
     wait_until(lambda: served.find(program) != before, f"another {program} runs", 600, retry_on=(StopIteration,))
     wait_until(lambda: answers(served), "it answers again", 600, retry_on=(httpx.HTTPError,))
     assert served.status.verdict == "Pass"
+
+
+def test_no_other_user_may_read_the_memory_by_which_triton_hands_prompts_on(served: Served) -> None:
+    assert answers(served)
+    regions = list(SHARED_MEMORY.glob(f"{name_region(served.folder.root)}*"))
+    assert regions and {stat.filemode(one.stat().st_mode) for one in regions} == {"-rw-------"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user")

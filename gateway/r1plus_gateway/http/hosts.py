@@ -13,6 +13,8 @@ from aiohttp.typedefs import Handler, Middleware
 
 from r1plus_gateway.http.errors import RequestError
 
+_LOCALHOST = "localhost"
+
 
 def check_host(request: web.Request, hosts: Set[str]) -> None:
     """Refuse a request under another name than `hosts`, or of a page that another server gave; `hosts` empty: none.
@@ -35,7 +37,7 @@ def check_host(request: web.Request, hosts: Set[str]) -> None:
 
 def build_host_check(address: str) -> Middleware:
     """Return what refuses requests by `check_host` where an application listens at `address`, if that is loopback's."""
-    hosts = {"localhost", address} if _is_loopback(address) else set[str]()
+    hosts = _find_names(address)
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -48,11 +50,15 @@ def build_host_check(address: str) -> Middleware:
     return check
 
 
-def _is_loopback(address: str) -> bool:
+def _find_names(address: str) -> Set[str]:
+    """Return the names of loopback's `address`; none if it is another one's."""
+    if address.lower() == _LOCALHOST:
+        return {_LOCALHOST, "127.0.0.1", "::1"}
     try:
-        return ipaddress.ip_address(address).is_loopback
+        parsed = ipaddress.ip_address(address)
     except ValueError:
-        return False  # It is a name, or empty.
+        return set()  # It is another name, or empty.
+    return {_LOCALHOST, str(parsed)} if parsed.is_loopback else set()
 
 
 def read_name(address: str) -> str:

@@ -111,6 +111,8 @@ def read_given(words: Sequence[str]) -> list[Subject]:
         (engine,) = load_catalog(folder / MANIFEST)
         if engine.spec.build is not None:
             raise SystemExit(f"--engine {word}: is built by its Job: build it here by trtllm-build, and import plan/")
+        if engine.name in {one.name for one in subjects}:
+            raise SystemExit(f"--engine {word}: {engine.name} is there already; import one of them under another name")
         subject = Subject(engine.name, engine.spec, folder / ENGINE, python, engine.spec.precision)
         if engine.spec.backend is Backend.VLLM and subject.on_gpu:
             subject = replace(subject, precision="FP16", dtype="float16")

@@ -1,14 +1,17 @@
 """The claims' figures, their table and record, and the picture that is drawn from it."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bench.claims import engines, picture
 from bench.claims.report import EngineFigures, Run, format_table, list_claims, read_run, write_record
 from bench.claims.worker import override_arguments
+from r1plus_model_repo import catalog
 from r1plus_model_repo.backends.openvino_engine import EngineSettings
 from support.engine.server import ENGINES
 
@@ -154,3 +157,16 @@ def test_vllms_settings_on_a_gpu_take_other_arguments() -> None:
 def test_an_engine_that_cannot_be_opened_is_refused_before_anything_is_measured(word: str) -> None:
     with pytest.raises(SystemExit, match="expected FOLDER=PYTHON"):
         engines.read_given([word])
+
+
+def test_two_engines_of_one_name_are_refused_since_the_figures_of_one_would_be_taken_for_the_others(
+    tmp_path: Path,
+) -> None:
+    documents = yaml.safe_load_all(Path(catalog.__file__).with_name("smollm2.yaml").read_text())
+    manifest = yaml.safe_dump(next(one for one in documents if one["metadata"]["name"] == "smollm2-full-f16"))
+    folders = [tmp_path / place / "bank-full" for place in ("vllm", "trtllm")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "engine.yaml").write_text(manifest)
+    with pytest.raises(SystemExit, match=r"trtllm/bank-full=.*: smollm2-full-f16 is there already; import one of them"):
+        engines.read_given([f"{folder}={sys.executable}" for folder in folders])

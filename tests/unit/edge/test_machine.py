@@ -166,10 +166,16 @@ def test_a_processor_quota_of_the_kernel_counts() -> None:
 
 def test_memory_that_the_kernel_limits_above_its_own_group_counts_and_pages_of_files_are_free(tmp_path: Path) -> None:
     write = f"""import os
-with open({str(tmp_path / "engine")!r}, "wb") as file:
+from pathlib import Path
+engine = Path({str(tmp_path / "engine")!r})
+with engine.open("wb") as file:
     for _ in range(64):
         file.write(bytes({MIB}))
         os.fsync(file)
+for _ in range(2):  # Verified, and then loaded: pages that were read again are others to the kernel.
+    with engine.open("rb") as file:
+        while file.read({MIB}):
+            pass
 """
     with grouped("memory") as group:
         (group.parent / "memory.limit_in_bytes").write_text(str(160 * MIB))
@@ -230,15 +236,21 @@ def test_avx512_alone_is_no_avx2(tmp_path: Path, proc: Path) -> None:
     assert not read_machine(tmp_path, proc, tmp_path).has_avx2
 
 
-def write_use(group: Path, limit: object, used: int, cached: int, *, is_v1: bool = False) -> None:
+def write_use(
+    group: Path, limit: object, used: int, cached: int, *, again: int = 0, mapped: int = 0, is_v1: bool = False
+) -> None:
     """Write what the kernel says of a control group's memory."""
-    names = (
-        ("limit_in_bytes", "usage_in_bytes", "total_inactive_file") if is_v1 else ("max", "current", "inactive_file")
-    )
+    names, fields = ("max", "current"), ("inactive_file", "active_file", "file_mapped")
+    if is_v1:
+        names, fields = (
+            ("limit_in_bytes", "usage_in_bytes"),
+            tuple(f"total_{name}" for name in ("inactive_file", "active_file", "mapped_file")),
+        )
     group.mkdir(parents=True, exist_ok=True)
-    (group / f"memory.{names[0]}").write_text(f"{limit}\n")
-    (group / f"memory.{names[1]}").write_text(f"{used}\n")
-    (group / "memory.stat").write_text(f"inactive_anon 7\n{names[2]} {cached}\n")
+    for name, number in zip(names, (limit, used), strict=True):
+        (group / f"memory.{name}").write_text(f"{number}\n")
+    lines = [f"{field} {number}" for field, number in zip(fields, (cached, again, mapped), strict=True)]
+    (group / "memory.stat").write_text("\n".join(["inactive_anon 7", *lines, ""]))
 
 
 def use_container(root: Path) -> None:
@@ -255,6 +267,14 @@ def use_v1(root: Path) -> None:
     write_use(root / "memory/user.slice/edge.service", 2**63 - 4096, GIB, 0, is_v1=True)
 
 
+def use_engine(root: Path) -> None:
+    write_use(root / "edge.service", 3 * GIB, 2 * GIB, GIB // 4, again=GIB, mapped=GIB // 2)
+
+
+def use_libraries(root: Path) -> None:
+    write_use(root / "memory", 3 * GIB, 2 * GIB, GIB // 4, again=GIB // 4, mapped=GIB // 2, is_v1=True)
+
+
 def use_full(root: Path) -> None:
     write_use(root / "user.slice/edge.service", GIB, GIB + 4096, 0)
 
@@ -264,6 +284,8 @@ USES: dict[str, tuple[Callable[[Path], None], str, int]] = {
     "a container's": (use_container, "0::/\n", GIB // 2),
     "of systemd, above its own unit, full of a file's pages": (use_unit, "0::/user.slice/edge.service\n", 3 * GIB),
     "of version 1": (use_v1, "3:memory:/user.slice/edge.service\n0::/x\n", GIB + GIB // 4),
+    "whose files were read again, of which half are mapped": (use_engine, "0::/edge.service\n", GIB + 3 * (GIB // 4)),
+    "of version 1, where more is mapped than was read again": (use_libraries, "", GIB + GIB // 4),
     "beyond its limit": (use_full, "0::/user.slice/edge.service\n", 0),
 }
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import stat
 from pathlib import Path
 from typing import Any, cast
 
@@ -103,7 +104,9 @@ async def test_no_other_user_gets_the_port_of_a_monitor_that_does_not_run_until_
 
 
 TRITON = """
-import signal, socket, sys
+import os, signal, socket, sys
+region = os.open("region", os.O_CREAT | os.O_RDWR, 0o644)
+os.fchmod(region, 0o644)
 listeners = []
 for port in (int(":8000"[1:]), int(":8001"[1:])):
     listener = socket.socket()
@@ -114,7 +117,7 @@ for port in (int(":8000"[1:]), int(":8001"[1:])):
     listeners.append(listener)
 signal.pause()
 """
-"""It opens its ports as the real one does, which the stories of `make test-edge` run."""
+"""It opens its ports, and the memory for its backend's stub, as the real one does, which the stories of `make test-edge` run."""
 
 
 def triton_template() -> dict[str, Any]:
@@ -153,6 +156,23 @@ async def test_no_other_user_gets_the_ports_of_triton_while_it_is_gone(tmp_path:
     assert outcomes == ["Address already in use"]
     pod.remove()
     assert [await try_to_listen(LOOPBACK, port) for port in ports] == ["it listens"] * 2
+
+
+async def test_no_other_user_may_read_what_triton_shares_with_its_backend(tmp_path: Path) -> None:
+    """Prompts and answers are in it."""
+    folder = open_data_folder(tmp_path / "data")
+    pod = Pod("pod", triton_template(), folder, IMAGES, Sources(lambda _: None), lambda: None)
+    triton = pod.find_container(CONTAINER_TRITON)
+    task = asyncio.create_task(run_pod(pod))
+    try:
+        port = pod.ports[PORT_GRPC]
+        await eventually(lambda: has_listener(port), "it listens", evidence=triton.describe_failure)
+        assert stat.filemode((triton.program.folder / "region").stat().st_mode) == "-rw-------"
+    finally:
+        await pod.end(1.0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        pod.remove()
 
 
 def test_a_monitor_has_no_probe_of_its_containers_first_process(tmp_path: Path) -> None:

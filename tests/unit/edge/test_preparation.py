@@ -1,12 +1,15 @@
 """What is run out of the cache: not what another user may change."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.preparation import check_cache_owner
+from r1plus_edge.preparation import check_cache_owner, prepare_engine
+from r1plus_model_repo import catalog
+from r1plus_model_repo.catalog.loader import load_catalog
 
 KEPT = (Path("tritonserver"), Path("bundles"))
 
@@ -29,3 +32,17 @@ def test_another_users_cache_is_refused(tmp_path: Path) -> None:
 
 def test_a_cache_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
     check_cache_owner(tmp_path / "cache")
+
+
+async def test_an_engine_larger_than_the_disk_of_the_cache_is_refused_before_anything_is_fetched(
+    tmp_path: Path,
+) -> None:
+    engines = load_catalog(Path(catalog.__file__).parent / "qwen")
+    (engine,) = (one for one in engines if one.name == "qwen-full-q4-k-m")
+    large = engine.spec.requirements.model_copy(update={"weights_memory": "1048576Gi"})
+    engine = replace(engine, spec=engine.spec.model_copy(update={"requirements": large}))
+    told: list[str] = []
+    problem = r"engine qwen-full-q4-k-m cannot be made: .* of disk are free, \d+ MiB are needed; free some"
+    with pytest.raises(EdgeError, match=problem):
+        await prepare_engine(engine, None, tmp_path / "cache", tmp_path, told.append)
+    assert (told, list((tmp_path / "cache").iterdir())) == ([], [])

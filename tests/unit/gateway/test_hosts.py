@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
-from r1plus_gateway.http.hosts import read_name
+from r1plus_gateway.http.hosts import build_host_check, read_name
 from support.gateway.fake_triton import answer
 from support.gateway.rig import Rig, running
 from support.waiting import eventually
@@ -95,6 +97,23 @@ async def test_an_internal_port_on_loopback_answers_to_no_page_either(
     async with running(tmp_path, answer("Stockholm")) as rig:
         lines = (f"{name}: {value}" for name, value in headers.items())
         assert int((await send_raw(rig, *lines, port=rig.gateway.internal_port)).split()[1]) == status
+
+
+LISTENING = {
+    "at the name of loopback": ("localhost", "localhost", 200),
+    "at the name, asked by address": ("localhost", "127.0.0.1", 200),
+    "at the name, asked by one that was rebound": ("localhost", "evil.example", 421),
+    "at an address that is written otherwise": ("0:0:0:0:0:0:0:1", "[::1]", 200),
+}
+
+
+@pytest.mark.parametrize(("address", "host", "status"), LISTENING.values(), ids=LISTENING)
+async def test_an_internal_port_knows_loopback_however_it_is_written(address: str, host: str, status: int) -> None:
+    async def answer_all(_: web.Request) -> web.Response:
+        return web.Response()
+
+    request = make_mocked_request("GET", "/metrics", {"Host": f"{host}:9400"})
+    assert (await build_host_check(address)(request, answer_all)).status == status
 
 
 async def test_an_internal_port_of_a_network_answers_to_the_name_of_a_pod(tmp_path: Path) -> None:
