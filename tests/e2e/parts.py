@@ -6,7 +6,7 @@ For a cluster of your own nothing is built: R1PLUS_IMAGES names a JSON file with
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from devcluster.__main__ import build_all as build_programs
@@ -15,6 +15,7 @@ from devcluster.images import builder
 from devcluster.images.recipe import Image
 from devcluster.steps import Steps
 from e2e.waiting import StoryError
+from r1plus_model_repo.importing.embedding import minilm
 from r1plus_model_repo.importing.packaged_engines import EngineBuild
 from r1plus_model_repo.importing.smollm2 import RECIPES, build_engines
 
@@ -32,6 +33,11 @@ class Parts:
     archives: tuple[Image, ...] = ()
     own: tuple[Image, ...] = ()
     """Images of the embedded cluster's own components."""
+
+    def add_images(self, images: Mapping[str, Image]) -> "Parts":
+        """Return the parts with further images, by name."""
+        refs = {**self.refs, **{name: image.pinned for name, image in images.items()}}
+        return replace(self, archives=(*self.archives, *images.values()), refs=refs)
 
     @property
     def engines(self) -> dict[str, str]:
@@ -54,6 +60,13 @@ def build(steps: Steps) -> Parts:
         archives=tuple(made.values()),
         own=tuple(own),
     )
+
+
+def build_embedding_engine(steps: Steps) -> dict[str, Image]:
+    """Build the image of the embedding engine, which only some stories need; one step more."""
+    with steps.step(f"engine {minilm.NAME}") as step:
+        folder = minilm.build_minilm(cache_dir() / "engines", step.progress)
+    return {ENGINE_PREFIX + minilm.NAME: builder.engine_image(minilm.NAME, folder, steps)}
 
 
 def given_path() -> Path | None:

@@ -1,14 +1,12 @@
 """A tenant with a gateway and one small model, for all tests of this folder; away again at the end."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from devcluster import kubeconfig
-from devcluster.cache import cache_dir
-from devcluster.images import builder
 from devcluster.steps import Steps
 from e2e import gateways, objects
 from e2e.gateway import postgresql
@@ -16,14 +14,13 @@ from e2e.gateway.postgresql import NAMESPACE as DATABASE_NAMESPACE
 from e2e.gateway.postgresql import PORT, PostgreSql
 from e2e.gateways import ApiKey, GatewayAsker
 from e2e.kube import Json, Kube
-from e2e.parts import ENGINE_PREFIX, Parts
+from e2e.parts import Parts, build_embedding_engine
 from e2e.story import Name
 from e2e.suites import own_suite
 from e2e.target import Target
 from e2e.tenants import Tenant
 from e2e.waiting import wait_for
 from r1plus_contract.names import TENANT
-from r1plus_model_repo.importing.embedding import minilm
 from r1plus_operator.observe.suite_signature import generate_key
 
 NAMESPACE, MODEL = "story-gateway", "triage"
@@ -50,17 +47,7 @@ def built(built: Parts) -> Parts:
         pytest.skip("the image of PostgreSQL is built for the embedded cluster; unset KUBECONFIG")
     steps = Steps()
     steps.expect(2)
-    with steps.step(f"engine {minilm.NAME}") as step:
-        folder = minilm.build_minilm(cache_dir() / "engines", step.progress)
-    images = {
-        postgresql.NAME: postgresql.build_image(steps),
-        ENGINE_PREFIX + minilm.NAME: builder.engine_image(minilm.NAME, folder, steps),
-    }
-    return replace(
-        built,
-        archives=(*built.archives, *images.values()),
-        refs={**built.refs, **{name: image.pinned for name, image in images.items()}},
-    )
+    return built.add_images({postgresql.NAME: postgresql.build_image(steps), **build_embedding_engine(steps)})
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from devcluster import kubeconfig
+from devcluster.steps import Steps
 from e2e.isolation.matrix import NAMES, Matrix, Trial
 from e2e.isolation.stage import Builder, World
-from e2e.parts import Parts
+from e2e.parts import Parts, build_embedding_engine
 from e2e.target import EmbeddedTarget, Target
 
 _MATRIX = pytest.StashKey[Matrix]()
@@ -24,6 +25,16 @@ VECTOR = "vector"
 def chart_values() -> dict[str, Any]:
     """As a platform has it."""
     return {}
+
+
+@pytest.fixture(scope="session")
+def built(built: Parts) -> Parts:
+    """With the embedding engine on the node, for the gateways' embedders."""
+    if kubeconfig.of_ones_own():
+        pytest.skip("the engine's image is built for the embedded cluster; unset KUBECONFIG")
+    steps = Steps()
+    steps.expect(2)
+    return built.add_images(build_embedding_engine(steps))
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from e2e.suites import OwnSuite, own_suite, sealed
 from e2e.target import EmbeddedTarget
 from e2e.waiting import StoryError, wait_for
 from r1plus_contract.suite_reference import read_reference
+from r1plus_model_repo.importing.embedding import minilm
 from r1plus_operator.observe.suite_signature import generate_key
 
 A, B, OPEN, MONITORING = "wall-a", "wall-b", "wall-open", "monitoring"
@@ -200,7 +201,8 @@ def deployment(side: Side, name: str = MODEL, **spec: Any) -> Json:
 def gateway_of(namespace: str) -> Json:
     """`spec.gateway` of a side's R1PlusTenant: data in a file on its volume."""
     sources = [{"namespace": OPEN}] if namespace == B else []
-    return {"enabled": True, "calculator": True, "knowledge": True, "from": sources, "database": None}
+    helpers = {"calculator": True, "knowledge": True, "embedding": {"engine": minilm.NAME}}
+    return {"enabled": True, **helpers, "from": sources, "database": None}
 
 
 def binding(name: str, namespace: str, role: str, subjects: Sequence[Json]) -> Json:
@@ -223,8 +225,8 @@ def account(name: str, namespace: str) -> Json:
 
 PLACES = {"its server": lambda world: world.a.triton(), "an ordinary pod": lambda world: world.a.ordinary()}
 """Where A attacks from, by what it is called in a test's id."""
-HELPERS = {name: lambda world, name=name: world.a.gateway(name) for name in ("calculator", "documents")}
-"""Beside A's gateway: a hostile expression or document might take one over. By what it is called, too."""
+HELPERS = {name: lambda world, name=name: world.a.gateway(name) for name in ("calculator", "documents", "embedder")}
+"""Beside A's gateway: a hostile expression, document or text might take one over. By what it is called, too."""
 ALL_PLACES = {
     **PLACES,
     "its gateway": lambda world: world.a.gateway(),
