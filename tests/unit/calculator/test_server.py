@@ -290,17 +290,17 @@ def flood(payload: bytes) -> bytes:
 
 
 @for_each(
-    "evaluate, code",
+    ("evaluate", "seconds", "code"),
     {
-        "a crash": (crash, "failed"),
-        "an endless loop": (spin, "time_limit"),
-        "a reply that is too large": (flood, "failed"),
+        "a crash": (crash, 60, "failed"),
+        "an endless loop": (spin, 1, "time_limit"),
+        "a reply that is too large": (flood, 60, "failed"),
     },
 )
 async def test_a_worker_that_fails_is_an_error_and_is_replaced(
-    tmp_path: Path, evaluate: Callable[[bytes], bytes], code: str
+    tmp_path: Path, evaluate: Callable[[bytes], bytes], seconds: int, code: str
 ) -> None:
-    limits = WorkerLimits(cpu_seconds=1, wall_seconds=60.0)
+    limits = WorkerLimits(cpu_seconds=seconds, wall_seconds=60.0)
     async with running_calculator(tmp_path, size=1, limits=limits, evaluate=evaluate) as (server, client):
         assert (await client.calculate("1"))["failure"]["code"] == code
         await eventually(lambda: len(server.pool.idle) == 1, "it is replaced")
