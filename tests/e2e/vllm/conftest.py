@@ -22,7 +22,7 @@ NAMESPACE = "team-vllm"
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> VllmImages:
+def vllm_images(tmp_path_factory: pytest.TempPathFactory) -> VllmImages:
     """The images that only these tests have."""
     if kubeconfig.of_ones_own():
         pytest.skip("the image with vLLM is built for the embedded cluster; unset KUBECONFIG")
@@ -30,15 +30,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> VllmImages:
 
 
 @pytest.fixture(scope="session")
-def built(made: VllmImages, built: Parts) -> Parts:
+def built(vllm_images: VllmImages, built: Parts) -> Parts:
     """With them on the node."""
-    return replace(built, archives=(*built.archives, *made.archives))
+    return replace(built, archives=(*built.archives, *vllm_images.archives))
 
 
 @pytest.fixture(scope="session")
-def chart_values(built: Parts, made: VllmImages, chart_values: dict[str, Any]) -> dict[str, Any]:
+def chart_values(built: Parts, vllm_images: VllmImages, chart_values: dict[str, Any]) -> dict[str, Any]:
     """Name the image with vLLM."""
-    cpu = {"vllm": {"image": made.runtime.pinned, "version": images.read_version()}}
+    cpu = {"vllm": {"image": vllm_images.runtime.pinned, "version": images.read_version()}}
     return {**chart_values, "images": {**chart.values_of(built)["images"], "cpu": cpu}}
 
 
@@ -49,14 +49,14 @@ def suite() -> OwnSuite:
 
 
 @pytest.fixture(scope="session")
-def tenant(kube: Kube, made: VllmImages, suite: OwnSuite) -> Iterator[Tenant]:
+def tenant(kube: Kube, vllm_images: VllmImages, suite: OwnSuite) -> Iterator[Tenant]:
     """A namespace that is gone at the end, with the engines of these tests."""
     found = Tenant(kube, NAMESPACE, print)
     found.make()
     suite.put(kube, NAMESPACE)
-    for engine in made.engines.values():
+    for engine in vllm_images.engines.values():
         kube.apply(dict(engine.manifest))
     yield found
     found.clear()
-    for name in made.engines:
+    for name in vllm_images.engines:
         kube.delete("r1plusengines", None, name)

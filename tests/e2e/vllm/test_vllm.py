@@ -64,7 +64,7 @@ def find_engine_core(kube: Kube, name: Name, pod: str) -> str:
 
 
 def test_a_checkpoint_in_vllm_serves_only_after_its_gate_has_passed(
-    target: Target, credit: Name, made: VllmImages, suite: OwnSuite
+    target: Target, credit: Name, vllm_images: VllmImages, suite: OwnSuite
 ) -> None:
     kube = target.kube
     seen, pod = story.view(kube, credit), serving_pod(kube, credit)
@@ -74,7 +74,7 @@ def test_a_checkpoint_in_vllm_serves_only_after_its_gate_has_passed(
     assert total == len(suite.suite.items)
     assert right >= THRESHOLDS["full"] * total
     assert [gate["verdict"] for gate in gates_of(kube, credit, seen.revision)] == [Verdict.PASS]
-    assert triton_of(pod)["image"] == made.runtime.pinned
+    assert triton_of(pod)["image"] == vllm_images.runtime.pinned
     assert find_engine_core(kube, credit, pod["metadata"]["name"])
     assert "Paris" in ask_through_service(target, credit, "What is the capital of France?").text
 

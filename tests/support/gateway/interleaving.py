@@ -32,7 +32,7 @@ class Leaks:
     remembered: int = 0
     """Prompts with what the same end user has said in another conversation, to be kept."""
     foreign: int = 0
-    """Markers and names of another conversation in a prompt, whoever's it is, but for what was kept for this end user."""
+    """Markers and names of another conversation in a prompt, of anybody, but for what was kept for this end user."""
     deleted: int = 0
     """Markers in a prompt that were deleted before it was made."""
 

@@ -136,7 +136,7 @@ CORES = f"{READ}; print(read_machine(Path('/')).cores)"
 
 
 @contextmanager
-def grouped(controller: str) -> Iterator[Path]:
+def make_control_group(controller: str) -> Iterator[Path]:
     """Have a control group of the kernel's for the block, two below the root."""
     groups = [V1_GROUPS / controller / f"r1plus-test-{os.getpid()}"]
     groups.append(groups[0] / "own")
@@ -159,7 +159,7 @@ def run_in(group: Path, script: str) -> str:
 
 
 def test_a_processor_quota_of_the_kernel_counts() -> None:
-    with grouped("cpu") as group:
+    with make_control_group("cpu") as group:
         (group / "cpu.cfs_quota_us").write_text("50000")
         assert run_in(group, CORES) == "0.5\n"
 
@@ -177,7 +177,7 @@ for _ in range(2):  # Verified, and then loaded: pages that were read again are 
         while file.read({MIB}):
             pass
 """
-    with grouped("memory") as group:
+    with make_control_group("memory") as group:
         (group.parent / "memory.limit_in_bytes").write_text(str(160 * MIB))
         left = int(run_in(group, f"{READ}\n{write}\nprint(read_free_memory())"))
         used = int((group / "memory.usage_in_bytes").read_text())
