@@ -39,8 +39,8 @@ quickstart-down: ## Stop what make quickstart has started; leaves no process
 	@env -u PYTHONPATH python3 edge/quickstart.py $(UV_VERSION) down $(OPTIONS)
 
 .PHONY: demo
-demo: $(SYNCED) ## The whole story on a real cluster: build (once), install, serve, refuse, alert
-	@$(PYTHON) -m e2e.demo
+demo: $(SYNCED) ## The whole story on a real cluster: build (once), install, serve, refuse, alert [FAMILY=qwen]
+	@$(PYTHON) -m e2e.demo $(if $(FAMILY),--family $(FAMILY))
 
 .PHONY: down
 down: $(SYNCED) ## Stop the embedded cluster; leaves no process, mount, namespace or cgroup

@@ -10,6 +10,7 @@ from typing import Final
 
 SHIPPED_SUITES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "qwen-lite-v1": "ebb3d195d52bb95b97abd989b44facb7b3b3e24457995f5b26466a9ae3c64697",
         "smollm2-edge-v1": "b1f401b92ebd738f65ac7dcccee8f879a3ed991ac458b097743cb678ef9153c4",
         "smollm2-full-v1": "9ec45dee355a14c216698bd61210ee8169ac168f648e9283ca25ae5c83ebd042",
         "smollm2-lite-v1": "665716113c508c2a1c4133248b2727488ab02c1b1db8842ea8e45934db3c91e4",

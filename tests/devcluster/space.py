@@ -37,20 +37,23 @@ class Need:
         return f"{gigabytes(self.missing)} in {self.folder} ({self.what}; {self.moved_by}=DIR puts it elsewhere)"
 
 
-def require() -> None:
-    """RuntimeError that names folder, need and remedy where a file system has too little room for a run."""
-    whole = needs()
+def require(more: int = 0) -> None:
+    """RuntimeError that names folder, need and remedy where a file system has too little room for a run.
+
+    `more`: bytes that the cache and the cluster each hold beyond the ordinary.
+    """
+    whole = needs(more)
     if not shortage(whole):
         return  # Counting what lies there takes seconds, and with so much room it does not matter.
     if refusal := shortage([replace(need, holds=used(need.folder)) for need in whole]):
         raise RuntimeError(refusal)
 
 
-def needs() -> list[Need]:
+def needs(more: int = 0) -> list[Need]:
     """What a run writes, folder by folder. Go's folders count only while programs are missing: later nothing is compiled."""
     found = [
-        Need(cache_dir(), 6 * GB, "programs, engines, images", CACHE_VARIABLE),
-        Need(state_dir(), 7 * GB, "the running cluster and its images", STATE_VARIABLE),
+        Need(cache_dir(), 6 * GB + more, "programs, engines, images", CACHE_VARIABLE),
+        Need(state_dir(), 7 * GB + more, "the running cluster and its images", STATE_VARIABLE),
     ]
     if not all(binary(name).exists() for name in ALL):
         modules, compiled = go_folders()

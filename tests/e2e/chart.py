@@ -15,6 +15,7 @@ from e2e.evidence import of_operator
 from e2e.kube import Json, Kube
 from e2e.parts import Parts
 from e2e.waiting import StoryError, wait_for
+from r1plus_model_repo.importing.smollm2 import RECIPES
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "r1plus-operator"
@@ -26,7 +27,8 @@ INSTALL_SECONDS = 600
 
 
 def values_of(parts: Parts) -> dict[str, Any]:
-    """The chart's values for these images. The interval is short because the demo's reader waits."""
+    """The chart's values for these images. The chart refuses an engine that its catalog lacks."""
+    engines = {name: reference for name, reference in parts.engines.items() if name in RECIPES}
     return {
         "images": {
             "operator": parts.refs["operator"],
@@ -34,9 +36,9 @@ def values_of(parts: Parts) -> dict[str, Any]:
             "registry": parts.refs["registry"],
             "gateway": parts.refs["gateway"],
             "triton": parts.refs["triton-cpu"],
-            "engines": parts.engines,
+            "engines": engines,
         },
-        "engineDigests": dict(parts.digests),
+        "engineDigests": {name: digest for name, digest in parts.digests.items() if name in RECIPES},
     }
 
 

@@ -5,8 +5,9 @@ For a cluster of your own nothing is built: R1PLUS_IMAGES names a JSON file with
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 
 from devcluster.__main__ import build_all as build_programs
@@ -15,9 +16,10 @@ from devcluster.images import builder
 from devcluster.images.recipe import Image
 from devcluster.steps import Steps
 from e2e.waiting import StoryError
+from r1plus_model_repo.importing.demo_engines import MAKERS
 from r1plus_model_repo.importing.embedding import minilm
 from r1plus_model_repo.importing.packaged_engines import EngineBuild
-from r1plus_model_repo.importing.smollm2 import RECIPES, build_engines
+from r1plus_model_repo.importing.smollm2 import RECIPES
 
 IMAGES_VARIABLE = "R1PLUS_IMAGES"
 PRODUCTS = ("operator", "monitor", "registry", "gateway", "triton-cpu")
@@ -45,11 +47,12 @@ class Parts:
         return {n.removeprefix(ENGINE_PREFIX): r for n, r in self.refs.items() if n.startswith(ENGINE_PREFIX)}
 
 
-def build(steps: Steps) -> Parts:
-    """Build what is missing: programs of the cluster, the demo's engines, every image."""
-    steps.expect(1 + builder.COMPONENT_STEPS + builder.PRODUCT_STEPS + len(RECIPES))
+def build(steps: Steps, engines: Mapping[str, EngineBuild] | None = None) -> Parts:
+    """Build what is missing: programs of the cluster, engines (smollm2's, unless others are given), every image."""
+    if engines is None:
+        engines = make_engines(steps, RECIPES)
+    steps.expect(builder.COMPONENT_STEPS + builder.PRODUCT_STEPS + len(engines))
     build_programs(steps)
-    engines = _engines(steps)
     own = builder.component_images(steps)
     products = builder.product_images(steps)
     packed = {f"{ENGINE_PREFIX}{n}": builder.engine_image(n, made.folder, steps) for n, made in engines.items()}
@@ -90,11 +93,15 @@ def given(path: Path | None) -> Parts:
     return Parts(refs=refs)
 
 
-def _engines(steps: Steps) -> dict[str, EngineBuild]:
-    with steps.step("engines: smollm2 in three precisions") as step:
-        before = set((cache_dir() / "engines").glob("*"))
-        made = build_engines(cache_dir() / "engines", step.progress)
-        if set((cache_dir() / "engines").glob("*")) == before:
+def make_engines(steps: Steps, names: Collection[str]) -> dict[str, EngineBuild]:
+    """Make those of these engines that are missing in the cache. Raises ImportingError."""
+    folder, made = cache_dir() / "engines", dict[str, EngineBuild]()
+    steps.expect(1)
+    with steps.step(f"{len(names)} engines") as step:
+        before = set(folder.glob("*"))
+        for module in sorted({MAKERS[name] for name in names}):
+            made |= import_module(module).build_engines(folder, step.progress, names)
+        if set(folder.glob("*")) == before:
             step.cached()
         else:
             step.built()

@@ -9,6 +9,7 @@ MAKERS: Final = {
     "smollm2-full-q4-1": "r1plus_model_repo.importing.smollm2",
     "qwen-full-q4-k-m": "r1plus_model_repo.importing.qwen",
     "qwen-lite-q8-0": "r1plus_model_repo.importing.qwen",
+    "qwen-lite-q4-1": "r1plus_model_repo.importing.qwen",
 }
 """Engine -> the module that makes its folder."""
 DEMO_EMBEDDING_ENGINE: Final = "all-minilm-l6-v2"

@@ -167,6 +167,7 @@ RECIPES: Final = {
     "qwen-full-q4-k-m": EngineRecipe(CODER_1_5B, "Q4_K_M", requantised=False),
     # Published as Q4_K_M with some tensors in Q5_0, which the backend does not read.
     "qwen-lite-q8-0": EngineRecipe(CODER_0_5B, "Q8_0"),
+    "qwen-lite-q4-1": EngineRecipe(CODER_0_5B, "Q4_1"),
 }
 
 

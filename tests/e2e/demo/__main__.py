@@ -1,7 +1,9 @@
 """`make demo`, or PYTHONPATH=tests python -m e2e.demo: from nothing to right answers, a wrong engine refused."""
 
+import argparse
 import signal
 import sys
+from functools import partial
 from types import FrameType
 
 from devcluster import kubeconfig, space
@@ -10,6 +12,7 @@ from devcluster.shell import CommandError
 from devcluster.steps import Steps
 from e2e import chart, parts, story
 from e2e.demo.data import use_data
+from e2e.demo.families import FAMILIES, SMOLLM2, Family, build_manifests, make_engines
 from e2e.demo.scenes import ask_each, observe, recall, refuse, serve
 from e2e.demo.telling import Stage, Teller
 from e2e.kube import Kube
@@ -24,11 +27,13 @@ def main() -> int:
     """Run the eight steps; returns the exit status."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
-    teller = Teller()
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--family", choices=FAMILIES, default=SMOLLM2.name, help="model family that is served")
+    teller, family = Teller(), FAMILIES[parser.parse_args().family]
     target: Target | None = None
     try:
-        target = _prepare(teller)
-        _play(target, teller)
+        target, family = _prepare(family, teller)
+        _play(target, family, teller)
     except FAILURES as error:
         teller.failure(error, target.diagnostics() if target is not None else None)
         return 1
@@ -43,18 +48,21 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _prepare(teller: Teller) -> Target:
-    """Steps 1 to 3: everything that the story needs; with a cluster of one's own only the chart."""
+def _prepare(family: Family, teller: Teller) -> tuple[Target, Family]:
+    """Steps 1 to 3: everything that the story needs; with a cluster of one's own only chart and engines."""
     steps = Steps()
     if given := kubeconfig.of_ones_own():
         with teller.stage(Stage.BUILD):
             teller.line(f"KUBECONFIG names a cluster of your own, {given}: using it, building nothing")
             made = parts.given(parts.given_path())
+            manifests = build_manifests(family, made)
         target: Target = GivenTarget(Kube(given))
     else:
         with teller.stage(Stage.BUILD):
-            space.require()
-            made = parts.build(steps)
+            space.require(family.disk_bytes)
+            family, engines = make_engines(family, partial(parts.make_engines, steps), teller.line)
+            made = parts.build(steps, engines)
+            manifests = build_manifests(family, made)
         with teller.stage(Stage.START):
             target = _start(steps, made)
             teller.line("To look in from another shell, from this folder:")
@@ -62,8 +70,10 @@ def _prepare(teller: Teller) -> Target:
     with teller.stage(Stage.INSTALL):
         steps.expect(1)
         with steps.step("helm upgrade --install r1plus"):
-            chart.install(target.kube, made)
-    return target
+            chart.install(target.kube, made, {"defaultFamily": family.name})
+        for manifest in manifests:
+            target.kube.apply(manifest)
+    return target, family
 
 
 def _start(steps: Steps, made: parts.Parts) -> EmbeddedTarget:
@@ -76,17 +86,17 @@ def _start(steps: Steps, made: parts.Parts) -> EmbeddedTarget:
     return EmbeddedTarget(cluster, Kube(cluster.kubeconfig))
 
 
-def _play(target: Target, teller: Teller) -> None:
+def _play(target: Target, family: Family, teller: Teller) -> None:
     """Steps 4 to 8."""
     names = [story.name_in(example) for example in (story.FULL, story.LITE, story.EDGE)]
     with teller.stage(Stage.SERVE):
-        serve(target, names, teller)
+        serve(target, family, names, teller)
     with teller.stage(Stage.ASK):
         key = ask_each(target, names, teller)
     with teller.stage(Stage.KEEP):
         use_data(target, names[0], key, teller)
     with teller.stage(Stage.REFUSE):
-        refuse(target, names[0], key, teller)
+        refuse(target, family, names[0], key, teller)
         observe(target, names[0], key, teller)
         recall(target, names[0], teller)
     with teller.stage(Stage.LEAVE):

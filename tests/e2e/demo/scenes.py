@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from e2e import gateways, story
+from e2e.demo.families import Family
 from e2e.demo.telling import INDENT, Teller
 from e2e.gateways import ApiKey, GatewayAsker
 from e2e.story import Name
@@ -53,9 +54,9 @@ def quiet_again(target: Target, full: Name, teller: Teller) -> Iterator[None]:
     teller.line("Probing at its ordinary rate again; the alert stands as long as this engine serves")
 
 
-def serve(target: Target, names: Sequence[Name], teller: Teller) -> None:
+def serve(target: Target, family: Family, names: Sequence[Name], teller: Teller) -> None:
     """Apply the tenants and the three tiers; show them become Ready."""
-    teller.line("smollm2 stands in for R1+: one set of weights in three precisions plays the three sizes.")
+    teller.line(family.introduction)
     gateways.apply_tenants(target.kube, teller.line)
     story.apply(target.kube, story.FULL, story.LITE, story.EDGE)
     teller.line(f"{'TIME':>6}  {format_cells(COLUMNS)}  STATE")
@@ -129,10 +130,10 @@ def show_answer(printed: str, teller: Teller) -> None:
         raise StoryError(f"curl got no answer: {printed}")
 
 
-def refuse(target: Target, full: Name, key: ApiKey, teller: Teller) -> None:
-    """Ask for smollm2-full-q4-1: the gate says no, and a client that asks the gateway all the time notices nothing."""
+def refuse(target: Target, family: Family, full: Name, key: ApiKey, teller: Teller) -> None:
+    """Ask for the same weights in Q4_1: the gate says no, and a client that asks the gateway all the time notices nothing."""
     before, since = story.serving_revision(target.kube, full), time.time()
-    teller.line(f"{full} serves from {before}; now asking for smollm2-full-q4-1, the same weights in Q4_1")
+    teller.line(f"{full} serves from {before}; now asking for {family.regression}, the same weights in Q4_1")
     with (
         gateways.reach(target, full.namespace) as url,
         GatewayAsker(url, pause_s=1.0, key=key.secret, model=full.name) as asker,

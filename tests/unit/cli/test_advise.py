@@ -176,7 +176,7 @@ def test_an_engine_whose_files_are_elsewhere_is_left_out(tmp_path: Path) -> None
         "all engines of a family": (
             "qwen",
             [],
-            ["qwen-edge-smollm2-f16", "qwen-full-q4-k-m", "qwen-lite-q8-0"],
+            ["qwen-edge-smollm2-f16", "qwen-full-q4-k-m", "qwen-lite-q4-1", "qwen-lite-q8-0"],
         ),
         "one of another family beside one of it": (
             "qwen",
@@ -214,7 +214,7 @@ def refusals(folder: Path) -> dict[str, tuple[list[str], str]]:
     (folder / "own").mkdir()
     write_catalog(folder / "own", folder / "catalog")
     return {
-        "a suite that nobody knows": (["--suite", "nonesuch"], "shipped: smollm2-edge-v1"),
+        "a suite that nobody knows": (["--suite", "nonesuch"], "shipped: qwen-lite-v1, smollm2-edge-v1"),
         "a suite that was altered": (["--suite", str(broken)], "sha256 is"),
         "a folder without a suite": (["--suite", str(folder)], "has no suite.json"),
         "an engine that nobody knows": ([*known, "--engines", "nonesuch"], "no engine 'nonesuch' in the catalog; those with files are smollm2"),

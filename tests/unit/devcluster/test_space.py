@@ -48,6 +48,11 @@ def test_a_first_run_needs_room_for_gos_folders_as_well(layout: Layout, tmp_path
     ]
 
 
+def test_larger_engines_need_room_in_the_cache_and_in_the_cluster(layout: Layout) -> None:
+    more = [after.bytes - before.bytes for before, after in zip(space.needs(), space.needs(more=5), strict=True)]
+    assert more == [5, 5, 0, 0]
+
+
 def test_used_counts_what_is_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 3_000_000)
     assert 3_000_000 <= space.used(tmp_path) < 4_000_000

@@ -12,7 +12,7 @@ from r1plus_monitoring.curate.record import read_baseline, read_suite
 from r1plus_monitoring.scoring.scorers import score
 
 SUITES = Path(__file__).parents[3] / "monitoring" / "suites"
-TIERS = {"smollm2-full-v1": "full", "smollm2-lite-v1": "lite", "smollm2-edge-v1": "edge"}
+TIERS = {"smollm2-full-v1": "full", "smollm2-lite-v1": "lite", "smollm2-edge-v1": "edge", "qwen-lite-v1": "lite"}
 
 
 @pytest.fixture(params=sorted(TIERS))
@@ -26,7 +26,7 @@ def test_every_folder_of_suites_is_known_here() -> None:
 
 def test_a_suite_has_its_folders_name_and_tier(suite: Suite) -> None:
     assert suite.header.tier == TIERS[suite.header.name]
-    assert suite.header.family == "smollm2"
+    assert suite.header.name == f"{suite.header.family}-{suite.header.tier}-v1"
 
 
 def test_a_suite_has_200_items_or_more_in_4_strata_or_more(suite: Suite) -> None:
