@@ -40,6 +40,7 @@ from support.waiting import wait_until
 Json = dict[str, Any]
 ENGINE: Final = "smollm2-edge-q4-1"
 BATCH, CONTEXT, TOKENS = 16, 1024, 64
+QUESTIONS: Final = 4 * BATCH
 PAIRS: Final = 3
 IDLE_SECONDS: Final = 60.0
 MIB: Final = 2**20
@@ -105,7 +106,7 @@ class Report:
     engine_idle_cpu_percent: float
     """Of the engine's processes, which answer those probes."""
     tokens_per_second: float
-    """Streaming through the gateway, a full batch."""
+    """Streaming through the gateway: QUESTIONS questions, a full batch at a time."""
     served_to_in_process: float
     """Tokens per second through the gateway, to the same engine in a process of its own: the median of pairs."""
     update_failed_requests: int | None
@@ -203,17 +204,18 @@ def _measure_idle(served: Served) -> tuple[float, float, float]:
 
 
 def _list_prompts() -> list[str]:
-    return [f"Tell me a long story about a lighthouse. Number {n}." for n in range(BATCH)]
+    return [f"Tell me a long story about a lighthouse. Number {n}." for n in range(QUESTIONS)]
 
 
 async def _ask_all(url: str, key: str) -> float:
-    """Return the tokens per second of a full batch."""
+    """Return the tokens per second of all questions; a question follows when an answer has ended, as in process."""
+    room = asyncio.Semaphore(BATCH)
     async with httpx.AsyncClient(timeout=600, trust_env=False) as http:
         client = AsyncClient(url, key, http=http)
 
         async def ask(prompt: str) -> int:
             messages = [{"role": "user", "content": prompt}]
-            async with await client.stream_chat(model="edge", messages=messages, max_new_tokens=TOKENS) as stream:
+            async with room, await client.stream_chat(model="edge", messages=messages, max_new_tokens=TOKENS) as stream:
                 async for _ in stream:
                     pass
             return stream.result.usage.completion_tokens
