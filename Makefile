@@ -132,6 +132,10 @@ test-page: $(SYNCED) ## The gateway's page in a real Chromium (installed if it i
 test-embedding: $(SYNCED) ## The shipped embedding engine's vectors against transformers' on over 200 texts
 	$(PYTEST) -m embedding -s tests/embedding
 
+.PHONY: test-model
+test-model: $(SYNCED) ## R1+'s architecture and distillation in torch: losses, resumed runs, bad input (1.2 GB, cached)
+	$(PYTEST) -m model tests/model
+
 .PHONY: test-checkpoint
 test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against OpenVINO's, ids against the official vocabulary
 	$(PYTEST) -m checkpoint -s tests/checkpoint
