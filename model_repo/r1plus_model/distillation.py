@@ -167,14 +167,14 @@ def _check_room(request: Request, inputs: _Inputs, material: Material, process: 
     free = process.measure_free(request.work)
     if needed > free:
         raise DistillationError(
-            f"work: {request.work} has {_in_gb(free)} free, and {_in_gb(needed)} are needed: {_in_gb(predictions)} for"
+            f"work: {request.work} has {_format_size(free)} free, and {_format_size(needed)} are needed: {_format_size(predictions)} for"
             f" what the teacher predicts of {len(examples)} examples, the rest for the training's state and the"
             " student. Make room, give --work on another disk, or fewer --steps or a smaller --top"
         )
 
 
-def _in_gb(size: int) -> str:
-    return f"{size / 10**9:.2f} GB"
+def _format_size(size: int) -> str:
+    return f"{size / 10**9:.1f} GB" if size >= 10**9 else f"{size / 10**6:.1f} MB"
 
 
 def _distil(request: Request, inputs: _Inputs, material: Material, process: Process) -> Distillation:

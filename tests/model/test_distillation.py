@@ -363,7 +363,7 @@ def test_a_student_is_refused_with_another_tokenizer_that_has(
 def test_a_disk_without_room_is_refused_before_anything_is_computed(inputs: Path, tmp_path: Path) -> None:
     little = Process(lambda line: None, lambda: 0.0, measure_free=lambda folder: 10**6)
 
-    message = r"work: .* has 0\.00 GB free, and 0\.0[1-9] GB are needed: .* Make room, give --work on another disk"
+    message = r"work: .* has 1\.0 MB free, and [4-9]\.\d MB are needed: [\d.]+ MB for .* Make room, give --work on another disk"
     refuse(place(inputs, tmp_path), message, little)
 
 
