@@ -166,10 +166,11 @@ def _check_room(request: Request, inputs: _Inputs, material: Material, process: 
     needed = max(0, predictions + 2 * training_state.BYTES_PER_PARAMETER * parameters - present) + 4 * parameters
     free = process.measure_free(request.work)
     if needed > free:
+        sizes = [_format_size(size) for size in (free, needed, predictions)]
         raise DistillationError(
-            f"work: {request.work} has {_format_size(free)} free, and {_format_size(needed)} are needed: {_format_size(predictions)} for"
-            f" what the teacher predicts of {len(examples)} examples, the rest for the training's state and the"
-            " student. Make room, give --work on another disk, or fewer --steps or a smaller --top"
+            f"work: {request.work} has {sizes[0]} free, and {sizes[1]} are needed: {sizes[2]} for what the teacher predicts"
+            f" of {len(examples)} examples, the rest for the training's state and the student. Make room, give --work on"
+            " another disk, or fewer --steps or a smaller --top"
         )
 
 
