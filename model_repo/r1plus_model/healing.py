@@ -1,8 +1,8 @@
 """Healing: a model whose architecture was changed learns from the one that it was, by distillation.
 
-Neurons are switched off bit by bit over the first part of the steps. What R1+ adds has learning rates of its own: with the
-rate of the weights a bias that begins at zero hardly moves. A run that is killed continues from its last checkpoint,
-with the same numbers as one that was not.
+Neurons are switched off bit by bit over the first part of the steps. What R1+ adds has learning rates of its own: with
+the rate of the weights a bias that begins at zero hardly moves. A run that is killed continues from its last
+checkpoint, with the same numbers as one that was not.
 """
 
 import dataclasses
@@ -72,9 +72,9 @@ BatchSource = Callable[[int], Batch]
 def heal(
     model: R1PlusModel, teacher: R1PlusModel, batches: BatchSource, recipe: Recipe, folder: Path
 ) -> Iterator[StepReport]:
-    """Train the model to match the teacher's distribution; yield after each step. Continue if the folder has a checkpoint.
+    """Train the model to match the teacher's distribution; yield after each step.
 
-    The model has its own architecture again after the last step.
+    It continues if the folder has a checkpoint. The model has its own architecture again after the last step.
 
     Raises:
         DistillationError: the checkpoint is of another recipe or cannot be written, or the loss is no number.
