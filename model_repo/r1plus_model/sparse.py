@@ -69,7 +69,8 @@ class SparseMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the MLP's output for tokens (batch, tokens, hidden size)."""
-        if self.count == self.neurons:
+        is_learning = self.training and self.predictor is not None
+        if self.count == self.neurons and not is_learning:
             return self._project(functional.silu(self.gate_proj(x)) * self.up_proj(x))
         if x.shape[:-1].numel() == 1 and self.can_select and not torch.is_grad_enabled():
             return self._decode(x.reshape(-1)).view_as(x)

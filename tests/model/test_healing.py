@@ -82,12 +82,12 @@ def test_a_killed_run_continues_with_the_same_numbers(is_bfloat16: bool, tiny: P
 
 def test_what_r1plus_adds_has_rates_of_its_own(tiny: Path) -> None:
     model = load_model(tiny, R1PLUS)
-    recipe = Recipe(steps=1, rate=1.0, bias_rate=2.0, span_rate=3.0, predictor_rate=4.0)
+    recipe = Recipe(steps=1, rate=0.1, bias_rate=0.2, span_rate=0.3, predictor_rate=0.4)
 
     groups = {group["peak"]: len(group["params"]) for group in list_groups(model, recipe)}
 
     window_layers, layers = 2, 3
-    assert groups == {1.0: 2 + 9 * layers, 2.0: window_layers, 3.0: window_layers, 4.0: 3 * layers}
+    assert groups == {0.1: 2 + 9 * layers, 0.2: window_layers, 0.3: window_layers, 0.4: 3 * layers}
 
 
 def test_the_bias_moves_by_its_rate(tiny: Path, tmp_path: Path) -> None:
@@ -136,10 +136,29 @@ def test_rates_rise_for_ten_steps_and_fall_to_a_tenth() -> None:
     assert rates[-1] == pytest.approx(0.1, abs=1e-3)
 
 
+@for_each(
+    "values, message",
+    {
+        "no step": ({"steps": 0}, "steps: 0 is not from 1 to 1e+06"),
+        "a rate of nothing": ({"rate": 0.0}, "rate: 0.0 is not from 1e-09 to 1"),
+        "a rate that is no number": ({"bias_rate": math.nan}, "bias_rate: nan is not"),
+        "no temperature": ({"temperature": 0}, "temperature: 0 is not from 0.1 to 100"),
+        "a percentage": ({"first_active": 60}, "first_active: 60 is not from 1e-06 to 1"),
+        "longer than the run": ({"anneal": 1.5}, "anneal: 1.5 is not from 0 to 1"),
+        "a reward for wide spans": ({"span_penalty": -1}, "span_penalty: -1 is not from 0 to 1000"),
+    },
+)
+def test_a_recipe_out_of_range_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(DistillationError) as raised:
+        Recipe(**({"steps": 1} | values))
+
+    assert message in str(raised.value)
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(tiny: Path, tmp_path: Path) -> None:
     run(load_model(tiny, R1PLUS), load_model(tiny), tmp_path, replace(RECIPE, steps=1))
 
-    with pytest.raises(DistillationError, match=r"another recipe"):
+    with pytest.raises(DistillationError, match=r"this one is"):
         run(load_model(tiny, R1PLUS), load_model(tiny), tmp_path, RECIPE)
 
 
@@ -156,7 +175,7 @@ def test_a_checkpoint_that_is_damaged_is_refused(tiny: Path, tmp_path: Path) -> 
     "spoil",
     {
         "weights that are no numbers": lambda model: model.layers[1].mlp.up_proj.weight.fill_(math.nan),
-        "weights that overflow": lambda model: model.layers[1].mlp.up_proj.weight.fill_(1e38),
+        "weights that overflow": lambda model: model.layers[1].mlp.up_proj.weight.fill_(3e38),
     },
 )
 def test_a_loss_that_is_no_number_stops_the_run(spoil: Callable[[Any], object], tiny: Path, tmp_path: Path) -> None:

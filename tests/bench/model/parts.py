@@ -146,7 +146,7 @@ class Bench:
             folder = self._work / f"{name.replace(', ', '-').replace(' ', '-').replace(chr(39), '')}-{recipe.steps}"
             began, tokens = time.monotonic(), 0
             for report in heal(model, self._teacher, lambda step: draw_batch(dialogues, prose, step), recipe, folder):
-                tokens += report.tokens
+                tokens = report.tokens
                 if report.step % REPORT_EVERY == 0 or report.step == recipe.steps:
                     print(f"{name}: step {report.step} of {recipe.steps}, loss {report.loss:.3f}", flush=True)
             seconds = round(time.monotonic() - began)
