@@ -122,14 +122,16 @@ def test_a_predictor_begins_as_the_gate_of_its_rank() -> None:
 
 
 def test_a_predictor_learns_which_neurons_give_most() -> None:
+    """Tokens lie in a part of the space, which the gate's weights alone do not show."""
     mlp = make_mlp(Architecture(active=0.15, predictor_rank=12)).train()
     assert mlp.predictor is not None
     mlp.predictor.approximate(mlp.gate_proj.weight)
-    tokens, unseen = torch.randn(256, 1, HIDDEN), torch.randn(500, HIDDEN)
+    directions = torch.randn(6, HIDDEN)
+    tokens, unseen = torch.randn(4096, 1, 6) @ directions, torch.randn(500, 6) @ directions
     before = measure_hits(mlp, unseen)
     optimizer = torch.optim.Adam(mlp.predictor.parameters(), 1e-2)
-    for _ in range(200):
-        mlp(tokens)
+    for step in range(60):
+        mlp(tokens[step % 8 :: 8])
         assert mlp.predictor_loss is not None
         mlp.predictor_loss.backward()
         optimizer.step()
