@@ -229,6 +229,10 @@ bench-backends: $(SYNCED) ## One checkpoint in OpenVINO and in vLLM on CPU: both
 bench-claims: $(SYNCED) ## The publisher's claims (speed, memory, best batch) measured on this hardware; JSON last [PART=memory|batch|engines ENGINES=FOLDER=PYTHON RECORD=FILE QUICK=1 TOKENS ROUNDS]
 	@$(PYTHON) -m bench.claims $(if $(PART),--part $(PART)) $(foreach one,$(ENGINES),--engine $(one)) $(if $(RECORD),--record $(RECORD)) $(if $(QUICK),--quick) $(if $(TOKENS),--tokens $(TOKENS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
+.PHONY: bench-model
+bench-model: $(SYNCED) ## R1+'s architecture: perplexity and suite against sparsity and window, healed, bytes at 64K, decoding; JSON last [PART=quality|cache|speed|healing STEPS=1200: two hours, ITEMS PROMPTS WORK]
+	@$(PYTHON) -m bench.model $(if $(PART),--part $(PART)) $(if $(STEPS),--steps $(STEPS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(WORK),--work $(WORK)) $(foreach one,$(HEAL),--heal $(one))
+
 .PHONY: bench-presets
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]
 	@$(PYTHON) -m bench.presets $(if $(ENGINE),--engine $(ENGINE)) $(if $(SUITE),--suite $(SUITE))

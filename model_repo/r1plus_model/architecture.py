@@ -1,7 +1,7 @@
 """The shape of a Llama, and what R1+ changes in it: sliding window, sinks, learned spans, relative bias, sparse MLP.
 
-Names of fields in config.json: huggingface/transformers, models/llama/configuration_llama.py. R1+'s own are in the object
-`r1plus` of the same file, and `model_type` is `r1plus` then: no other program may load such a checkpoint and leave them out.
+Names of fields in config.json: huggingface/transformers, models/llama/configuration_llama.py. R1+'s own are in the
+object `r1plus` of the same file. `model_type` is `r1plus` then, so no other program loads it and leaves them out.
 """
 
 import math
@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 LLAMA, R1PLUS = "llama", "r1plus"
+LLAMA_CLASS: Final = "LlamaForCausalLM"
 R1PLUS_CLASS: Final = "R1PlusForCausalLM"
 MOST_CONTEXT: Final = 2**20
+AGAIN: Final = "get the model's own config.json"
 
 
 class ModelError(ValueError):
@@ -68,7 +70,7 @@ class Architecture:
         if not isinstance(self.relative_bias, bool):
             raise ModelError(f"relative_bias: {self.relative_bias!r:.40} is not true or false; use one of them")
         if isinstance(self.active, bool) or not isinstance(self.active, int | float) or not 0 < self.active <= 1:
-            raise ModelError(f"active: {self.active!r:.40} is not above 0 and at most 1; 0.15 keeps 15 % of the neurons")
+            raise ModelError(f"active: {self.active!r:.40} is not above 0 and at most 1; 0.15 keeps 15 % of neurons")
         if self.window is None and (self.sinks or self.global_every or self.relative_bias or self.span_ramp):
             raise ModelError("window: missing, and sinks, global_every, relative_bias and span_ramp need one; set it")
         if self.predictor_rank is not None and self.active == 1:
@@ -105,12 +107,12 @@ def read_shape(fields: Mapping[str, Any]) -> LlamaShape:
     hidden_size, heads = _get_int(fields, "hidden_size"), _get_int(fields, "num_attention_heads")
     kv_heads = _get_int(fields, "num_key_value_heads", heads)
     if heads % kv_heads:
-        raise ModelError(f"num_key_value_heads: {kv_heads} does not divide {heads} heads; get the model's own config.json")
+        raise ModelError(f"num_key_value_heads: {kv_heads} does not divide {heads} heads; {AGAIN}")
     if fields.get("head_dim") is None and hidden_size % heads:
-        raise ModelError(f"hidden_size: {heads} heads do not divide {hidden_size}; get the model's own config.json")
+        raise ModelError(f"hidden_size: {heads} heads do not divide {hidden_size}; {AGAIN}")
     head_size = _get_int(fields, "head_dim", hidden_size // heads)
     if head_size % 2:
-        raise ModelError(f"head_dim: {head_size} is odd, and rotary positions turn pairs; get the model's own config.json")
+        raise ModelError(f"head_dim: {head_size} is odd, and rotary positions turn pairs; {AGAIN}")
     return LlamaShape(
         vocabulary=_get_int(fields, "vocab_size"),
         hidden_size=hidden_size,
@@ -138,9 +140,9 @@ def read_architecture(fields: Mapping[str, Any]) -> Architecture:
     if options is None and fields.get("model_type") != R1PLUS:
         return Architecture()
     if not isinstance(options, Mapping):
-        raise ModelError(f"{R1PLUS}: {options!r:.40} is not an object with the architecture's options; get the file again")
+        raise ModelError(f"{R1PLUS}: {options!r:.40} is not an object of options; {AGAIN}")
     if unknown := sorted(set(options) - set(Architecture.__dataclass_fields__)):
-        raise ModelError(f"{R1PLUS}.{unknown[0]:.40}: not an option of this version; use the version that made the model")
+        raise ModelError(f"{R1PLUS}.{unknown[0]:.40}: no option of this version; use the one that made the model")
     return Architecture(**options)
 
 
@@ -148,16 +150,16 @@ def write_fields(fields: Mapping[str, Any], architecture: Architecture) -> dict[
     """Return config.json's fields with the options in them."""
     others = {key: value for key, value in fields.items() if key != R1PLUS}
     if architecture.is_llama:
-        return others
+        return others | {"model_type": LLAMA, "architectures": [LLAMA_CLASS]}
     return others | {"model_type": R1PLUS, "architectures": [R1PLUS_CLASS], R1PLUS: asdict(architecture)}
 
 
 def _check_kind(fields: Mapping[str, Any]) -> None:
     kind = fields.get("model_type")
     if kind not in (LLAMA, R1PLUS):
-        raise ModelError(f"model_type: {kind!r:.40} is not {LLAMA} or {R1PLUS}; use a checkpoint of a Llama, as SmolLM2")
+        raise ModelError(f"model_type: {kind!r:.40} is not {LLAMA} or {R1PLUS}; use a Llama's checkpoint, as SmolLM2's")
     if (activation := fields.get("hidden_act", "silu")) != "silu":
-        raise ModelError(f"hidden_act: {activation!r:.40} is not silu; use a checkpoint of a Llama, as SmolLM2")
+        raise ModelError(f"hidden_act: {activation!r:.40} is not silu; use a Llama's checkpoint, as SmolLM2's")
     if fields.get("quantization_config") is not None:
         raise ModelError("quantization_config: the weights are quantised; use the checkpoint in F16, BF16 or F32")
 
@@ -168,7 +170,7 @@ def _read_rope_theta(fields: Mapping[str, Any]) -> float:
         section = fields.get(key)
         kind = section.get("rope_type", section.get("type", "default")) if isinstance(section, Mapping) else "default"
         if kind != "default":
-            raise ModelError(f"{key}: rope_type {kind!r:.40} is not computed here, only default; use another checkpoint")
+            raise ModelError(f"{key}: rope_type {kind!r:.40} is not computed here, only default; use another model")
     parameters = fields.get("rope_parameters")
     if isinstance(parameters, Mapping) and "rope_theta" in parameters:
         return _get_positive(parameters, "rope_theta", 10_000.0)
@@ -180,12 +182,12 @@ def _get_int(fields: Mapping[str, Any], key: str, default: int | None = None) ->
     if value is None and default is not None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**30:
-        raise ModelError(f"{key}: {value!r:.40} is not a whole number from 1; get the model's own config.json")
+        raise ModelError(f"{key}: {value!r:.40} is not a whole number from 1; {AGAIN}")
     return value
 
 
 def _get_positive(fields: Mapping[str, Any], key: str, default: float) -> float:
     value = fields.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ModelError(f"{key}: {value!r:.40} is not a positive number; get the model's own config.json")
+        raise ModelError(f"{key}: {value!r:.40} is not a positive number; {AGAIN}")
     return float(value)

@@ -19,11 +19,11 @@ class Visibility:
     """Which keys each query sees, in layers of one layout."""
 
     allowed: Tensor | None
-    """(batch, 1, queries, keys); None: all that causality allows."""
+    """(batch or 1, 1, queries, keys); None: all that causality allows."""
     distances: Tensor | None
-    """(batch, queries, keys): tokens from the key to the query; None where no layer needs them."""
+    """(batch or 1, queries, keys): tokens from the key to the query; None where no layer needs them."""
     beyond_window: Tensor | None
-    """(batch, queries, keys): keys that are visible because they are sinks."""
+    """(batch or 1, queries, keys): keys that are visible because they are sinks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Attention(nn.Module):
         keys = rotate(keys, context.cosines, context.sines)
         if context.cache is not None and context.write is not None:
             keys, values = self._exchange(context, context.cache, context.write, keys, values)
-        mixed = self._attend(queries, keys, values, context.visibility)
+        mixed = self.mix(queries, keys, values, context.visibility)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
     def _exchange(
@@ -127,7 +127,8 @@ class Attention(nn.Module):
         cache.write(self.layer, write, keys, values)
         return keys, values
 
-    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility) -> Tensor:
+    def mix(self, queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility) -> Tensor:
+        """Return the values that each query sees, by their scores: (batch, heads, queries, head size)."""
         mask = self._build_mask(visibility, queries.dtype)
         if mask is None:
             is_causal = queries.shape[2] > 1

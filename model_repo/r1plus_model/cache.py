@@ -1,7 +1,7 @@
 """Keys and values of the tokens so far, in slots: as many as the context for full attention, a ring for a window.
 
-A token's slot follows from its position, row by row. So rows of a batch may have different lengths, and one may be cleared
-while others go on. Bytes are allocated at the start and never grow.
+A token's slot follows from its position, row by row. So rows of a batch may have different lengths, and one may be
+cleared while others go on. Bytes are allocated at the start and never grow.
 """
 
 from collections.abc import Sequence

@@ -63,7 +63,8 @@ def load_model(
         raise ModelError(f"{folder}: {len(needed)} tensors are missing: {names}; get the whole checkpoint")
     model.load_state_dict(tensors, strict=False)
     _initialise(model, missing)
-    return model.to(dtype)
+    model.to(dtype)
+    return model
 
 
 def save_model(model: R1PlusModel, folder: Path, source: Path) -> None:
@@ -133,4 +134,3 @@ def _initialise(model: R1PlusModel, missing: list[str]) -> None:
     if any(".predictor." in name for name in missing):
         for layer in model.layers:
             layer.mlp.predictor.approximate(layer.mlp.gate_proj.weight)
-

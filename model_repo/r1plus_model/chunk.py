@@ -18,15 +18,17 @@ class Chunk:
     """Positions (batch, tokens) of the tokens of one pass, EMPTY for padding."""
 
     positions: Tensor
+    tokens: int
+    """Tokens of a row, padding included."""
     stored: int
     """Tokens that the longest row has in the cache."""
     is_plain: bool
     """No padding, and rows of the same length."""
 
     @property
-    def tokens(self) -> int:
-        """Tokens of a row, padding included."""
-        return self.positions.shape[1]
+    def rows(self) -> slice:
+        """Rows that say what each token sees: one is enough where all are alike."""
+        return slice(1) if self.is_plain else slice(None)
 
 
 def place_chunk(ids: Tensor, mask: Tensor | None, cache: KvCache | None, context: int) -> Chunk:
@@ -49,7 +51,7 @@ def place_chunk(ids: Tensor, mask: Tensor | None, cache: KvCache | None, context
         positions = torch.where(mask.bool(), lengths[:, None] + mask.long().cumsum(1) - 1, EMPTY)
         is_plain = False
     _check_length(int(positions.max()) + 1, context, cache)
-    return Chunk(positions, int(lengths.max()), is_plain)
+    return Chunk(positions, ids.shape[1], int(lengths.max()), is_plain)
 
 
 def _check_length(length: int, context: int, cache: KvCache | None) -> None:
@@ -60,7 +62,7 @@ def _check_length(length: int, context: int, cache: KvCache | None) -> None:
         )
     if cache is not None and length > cache.context:
         raise ModelError(
-            f"ids: a sequence of {length} tokens, and the cache was allocated for {cache.context}; allocate a larger one"
+            f"ids: a sequence of {length} tokens, and the cache was allocated for {cache.context}; allocate more"
         )
 
 
@@ -75,15 +77,30 @@ def share_contexts(
     for attention in attentions:
         layout = None if cache is None else cache.layouts[attention.layer]
         key = (layout, attention.window, attention.is_adaptive)
-        if key not in shared and (cache is None or layout is None):
-            shared[key] = LayerContext(cosines, sines, _see_chunk(chunk, attention))
-        elif key not in shared:
-            write = writes.setdefault(layout, cache.plan_write(layout, chunk.positions))
-            slots = layout.count_filled(chunk.stored + (write.sources is None))
-            visibility = _see_cache(chunk, attention, cache.positions[layout][:, :slots], write)
-            shared[key] = LayerContext(cosines, sines, visibility, cache, write, slots)
+        if key not in shared:
+            if cache is not None and layout is not None and layout not in writes:
+                writes[layout] = cache.plan_write(layout, chunk.positions)
+            rotations = (cosines, sines)
+            if cache is None or layout is None:
+                shared[key] = LayerContext(*rotations, _see_chunk(chunk, attention))
+            else:
+                shared[key] = _join_cache(chunk, attention, rotations, cache, layout, writes[layout])
         contexts.append(shared[key])
     return contexts, writes
+
+
+def _join_cache(
+    chunk: Chunk,
+    attention: Attention,
+    rotations: tuple[Tensor, Tensor],
+    cache: KvCache,
+    layout: SlotLayout,
+    write: SlotWrite,
+) -> LayerContext:
+    is_stored_first = write.sources is None
+    slots = layout.count_filled(chunk.stored + is_stored_first)
+    visibility = _see_cache(chunk, attention, cache.positions[layout][:, :slots], write)
+    return LayerContext(*rotations, visibility, cache, write, slots)
 
 
 def _see_chunk(chunk: Chunk, attention: Attention) -> Visibility:
@@ -91,7 +108,8 @@ def _see_chunk(chunk: Chunk, attention: Attention) -> Visibility:
     has_all_near = attention.window is None or (chunk.tokens <= attention.window and not attention.is_adaptive)
     if chunk.is_plain and has_all_near:
         return _CAUSAL
-    return find_visible(chunk.positions, chunk.positions, attention.window, attention.sinks)
+    positions = chunk.positions[chunk.rows]
+    return find_visible(positions, positions, attention.window, attention.sinks)
 
 
 def _see_cache(chunk: Chunk, attention: Attention, stored: Tensor, write: SlotWrite) -> Visibility:
@@ -100,9 +118,9 @@ def _see_cache(chunk: Chunk, attention: Attention, stored: Tensor, write: SlotWr
         # One token a row, which is in the cache already. A ring has no token that is out of its window.
         if chunk.is_plain and not attention.is_adaptive:
             return _CAUSAL
-        keys = write.positions[:, : stored.shape[1]]
-        return find_visible(chunk.positions, keys, attention.window, attention.sinks)
+        keys = write.positions[chunk.rows, : stored.shape[1]]
+        return find_visible(chunk.positions[chunk.rows], keys, attention.window, attention.sinks)
     if not stored.shape[1]:
         return _see_chunk(chunk, attention)
-    keys = torch.cat((stored, chunk.positions), 1)
-    return find_visible(chunk.positions, keys, attention.window, attention.sinks)
+    keys = torch.cat((stored, chunk.positions), 1)[chunk.rows]
+    return find_visible(chunk.positions[chunk.rows], keys, attention.window, attention.sinks)

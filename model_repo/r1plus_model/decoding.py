@@ -1,15 +1,19 @@
 """Greedy decoding of a batch with a cache: what suites and benches ask, and what an engine must agree with."""
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from r1plus_model.architecture import ModelError
+from r1plus_model.cache import KvCache
 from r1plus_model.model import R1PlusModel
 
+MOST_READ: Final = 512
+"""Tokens of a prompt that are read at once: what they see of each other grows with the square."""
 
-@torch.inference_mode()
+
 def decode_greedily(
     model: R1PlusModel, prompts: Sequence[Sequence[int]], most: int, is_finished: Callable[[list[int]], bool]
 ) -> list[list[int]]:
@@ -22,22 +26,37 @@ def decode_greedily(
     """
     if not prompts or not all(prompts):
         raise ModelError("prompts: none, or one without a token; give each at least one token")
+    with torch.inference_mode():
+        return _decode(model.eval(), prompts, most, is_finished)
+
+
+def _decode(
+    model: R1PlusModel, prompts: Sequence[Sequence[int]], most: int, is_finished: Callable[[list[int]], bool]
+) -> list[list[int]]:
     longest = max(map(len, prompts))
-    model.eval()
     cache = model.allocate_cache(len(prompts), longest + most)
-    ids, mask = pad_left(prompts)
+    states = read_prompts(model, *pad_left(prompts), cache)
     answers: list[list[int]] = [[] for _ in prompts]
     is_open = [True] * len(prompts)
     for _ in range(most):
-        chosen = model.compute_logits(model.compute_states(ids, mask, cache)[:, -1]).argmax(-1)
+        chosen = model.compute_logits(states[:, -1]).argmax(-1)
         for row, token in enumerate(chosen.tolist()):
             if is_open[row]:
                 answers[row].append(token)
                 is_open[row] = not is_finished(answers[row])
         if not any(is_open):
             break
-        ids, mask = chosen[:, None], None
+        states = model.compute_states(chosen[:, None], cache=cache)
     return answers
+
+
+def read_prompts(model: R1PlusModel, ids: Tensor, mask: Tensor, cache: KvCache) -> Tensor:
+    """Put prompts (batch, tokens) into the cache; return the states of their last tokens."""
+    states = torch.empty(0)
+    for begin in range(0, ids.shape[1], MOST_READ):
+        part = slice(begin, begin + MOST_READ)
+        states = model.compute_states(ids[:, part], mask[:, part], cache)
+    return states
 
 
 def pad_left(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

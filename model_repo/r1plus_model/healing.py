@@ -1,34 +1,39 @@
 """Healing: a model whose architecture was changed learns from the one that it was, by distillation.
 
-Neurons are switched off bit by bit over the first part of the steps. What R1+ adds has learning rates of its own: with the
-rate of the weights a bias that begins at zero hardly moves. A run that is killed continues from its last checkpoint,
-with the same numbers as one that was not.
+Neurons are switched off bit by bit over the first part of the steps. What R1+ adds has learning rates of its own: with
+the rate of the weights a bias that begins at zero hardly moves. A run that is killed continues from its last
+checkpoint, with the same numbers as one that was not.
 """
 
-import dataclasses
+import hashlib
 import math
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from r1plus_contract.jsonable import dumps
 from r1plus_model.errors import DistillationError
 from r1plus_model.losses import distillation_loss
 from r1plus_model.model import R1PlusModel
 from r1plus_model.sparse import collect_predictor_loss
+from r1plus_model.training_state import Position, load_state, save_state
 
-CHECKPOINT: Final = "healing.pt"
 MOST_GRADIENT: Final = 1.0
 """Norm of the gradient beyond which it is scaled down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a model is healed. Rates are peaks: ten steps up, then along a cosine to a tenth."""
+    """How a model is healed. Rates are peaks: ten steps up, then along a cosine to a tenth.
+
+    Raises:
+        DistillationError: a value is out of range.
+    """
 
     steps: int
     rate: float = 2e-4
@@ -44,6 +49,22 @@ class Recipe:
     is_bfloat16: bool = True
     """Compute in bfloat16 where torch's autocast does; the weights are in FP32."""
     checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "steps": (1, 10**6),
+            "checkpoint_every": (1, 10**6),
+            **dict.fromkeys(("rate", "bias_rate", "span_rate", "predictor_rate"), (1e-9, 1.0)),
+            "temperature": (0.1, 100),
+            "first_active": (1e-6, 1),
+            "anneal": (0, 1),
+            "span_penalty": (0, 1000),
+        }
+        for name, (least, most) in bounds.items():
+            if not least <= getattr(self, name) <= most:
+                raise DistillationError(
+                    f"{name}: {getattr(self, name)!r:.40} is not from {least:g} to {most:g}; change it"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +84,7 @@ class StepReport:
     loss: float
     active: float
     tokens: int
+    """Tokens of all steps so far."""
 
 
 BatchSource = Callable[[int], Batch]
@@ -72,27 +94,29 @@ BatchSource = Callable[[int], Batch]
 def heal(
     model: R1PlusModel, teacher: R1PlusModel, batches: BatchSource, recipe: Recipe, folder: Path
 ) -> Iterator[StepReport]:
-    """Train the model to match the teacher's distribution; yield after each step. Continue if the folder has a checkpoint.
+    """Train the model to match the teacher's distribution; yield after each step.
 
-    The model has its own architecture again after the last step.
+    It continues if the folder has a checkpoint. The model has its own architecture again after the last step.
 
     Raises:
         DistillationError: the checkpoint is of another recipe or cannot be written, or the loss is no number.
     """
     optimizer = torch.optim.AdamW(list_groups(model, recipe), betas=(0.9, 0.95), weight_decay=0.0)
-    first = _restore(folder / CHECKPOINT, model, optimizer, recipe)
+    key = _choose_key(model, recipe)
+    position = load_state(folder, key, model, optimizer)
     teacher.eval()
     model.train()
-    for step in range(first, recipe.steps):
+    for step in range(position.step, recipe.steps):
         active = choose_active(recipe, model.architecture.active, step)
         set_active(model, active)
         batch = batches(step)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * scale_rate(step, recipe.steps)
         loss = _train_step(model, teacher, batch, recipe, optimizer, step)
+        position = Position(step + 1, position.tokens + int(batch.mask.sum()))
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-            _save(folder / CHECKPOINT, model, optimizer, recipe, step + 1)
-        yield StepReport(step + 1, loss, active, int(batch.mask.sum()))
+            _save(folder, key, position, model, optimizer)
+        yield StepReport(step + 1, loss, active, position.tokens)
     set_active(model, model.architecture.active)
     model.eval()
 
@@ -165,47 +189,19 @@ def _add_terms(model: R1PlusModel, recipe: Recipe) -> Tensor:
     return total
 
 
-def _describe_run(model: R1PlusModel, recipe: Recipe) -> dict[str, Any]:
-    return dataclasses.asdict(recipe) | {"architecture": dataclasses.asdict(model.architecture)}
+def _choose_key(model: R1PlusModel, recipe: Recipe) -> str:
+    """Return what names a run: another recipe or architecture is another run."""
+    return hashlib.sha256(
+        dumps({"recipe": asdict(recipe), "architecture": asdict(model.architecture)}).encode()
+    ).hexdigest()
 
 
-def _save(path: Path, model: R1PlusModel, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
-    """Write the checkpoint; the one before stays whole until this one is."""
-    state = {
-        "recipe": _describe_run(model, recipe),
-        "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    part = path.with_suffix(".part")
+def _save(folder: Path, key: str, position: Position, model: R1PlusModel, optimizer: torch.optim.AdamW) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_state(folder, key, position, model, optimizer)
+    except (OSError, SafetensorError) as error:
         raise DistillationError(
-            f"{path}: step {step} cannot be written: {error}; make room and start again: the run continues from the"
-            " checkpoint before"
+            f"{folder}: the state after step {position.step} cannot be written: {error}; make room and start again: the"
+            " run goes on from the state before"
         ) from error
-
-
-def _restore(path: Path, model: R1PlusModel, optimizer: torch.optim.Optimizer, recipe: Recipe) -> int:
-    """Load the checkpoint if there is one; return the step that is next."""
-    if not path.exists():
-        return 0
-    try:
-        state = torch.load(path, weights_only=True)
-        theirs = state["recipe"]
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
-        raise DistillationError(f"{path}: cannot be read: {error}; remove it to begin again") from error
-    ours = _describe_run(model, recipe)
-    if theirs != ours:
-        names = ", ".join(sorted(name for name in ours if theirs.get(name) != ours[name]))
-        raise DistillationError(f"{path}: of another recipe ({names}); use that one, or another folder")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])

@@ -1,7 +1,7 @@
 """R1+'s model in plain torch: a Llama, and with its options on, R1+'s architecture.
 
-With the options off it computes the bits that transformers' LlamaForCausalLM computes on the same machine. Padding is on
-either side of a row. Decoding with a cache computes what one pass over the whole text computes.
+With the options off it computes the bits that transformers' LlamaForCausalLM computes on the same machine. Padding is
+on either side of a row. Decoding with a cache computes what one pass over the whole text computes.
 """
 
 import torch

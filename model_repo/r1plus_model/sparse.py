@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from r1plus_model.architecture import Architecture, LlamaShape
+from r1plus_model.architecture import Architecture, LlamaShape, ModelError
 
 
 class NeuronChoice(StrEnum):
@@ -37,15 +37,15 @@ class Predictor(nn.Module):
         scores: Tensor = self.up(self.down(x))
         return scores
 
-    @torch.no_grad()
     def approximate(self, gate: Tensor) -> None:
         """Begin as the best approximation of the gate's weights (neurons, hidden size) of this rank."""
-        left, sizes, right = torch.linalg.svd(gate.float(), full_matrices=False)
-        rank = self.down.weight.shape[0]
-        roots = sizes[:rank].sqrt()
-        self.up.weight.copy_(left[:, :rank] * roots)
-        self.down.weight.copy_(roots[:, None] * right[:rank])
-        self.up.bias.zero_()
+        with torch.no_grad():
+            left, sizes, right = torch.linalg.svd(gate.float(), full_matrices=False)
+            rank = self.down.weight.shape[0]
+            roots = sizes[:rank].sqrt()
+            self.up.weight.copy_(left[:, :rank] * roots)
+            self.down.weight.copy_(roots[:, None] * right[:rank])
+            self.up.bias.zero_()
 
 
 class SparseMlp(nn.Module):
@@ -59,6 +59,9 @@ class SparseMlp(nn.Module):
         self.down_proj = nn.Linear(self.neurons, hidden_size, bias=bias)
         self.count = architecture.count_active(self.neurons)
         rank = architecture.predictor_rank
+        if rank is not None and rank * (hidden_size + self.neurons) >= hidden_size * self.neurons:
+            most = (hidden_size * self.neurons - 1) // (hidden_size + self.neurons)
+            raise ModelError(f"predictor_rank: {rank} reads no less than the gate; use at most {most}")
         self.predictor = None if rank is None else Predictor(hidden_size, self.neurons, rank)
         self.choice = NeuronChoice.GATE if rank is None else NeuronChoice.PREDICTOR
         self.predictor_loss: Tensor | None = None
@@ -66,7 +69,8 @@ class SparseMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the MLP's output for tokens (batch, tokens, hidden size)."""
-        if self.count == self.neurons:
+        is_learning = self.training and self.predictor is not None
+        if self.count == self.neurons and not is_learning:
             return self._project(functional.silu(self.gate_proj(x)) * self.up_proj(x))
         if x.shape[:-1].numel() == 1 and self.can_select and not torch.is_grad_enabled():
             return self._decode(x.reshape(-1)).view_as(x)
@@ -77,7 +81,6 @@ class SparseMlp(nn.Module):
         """Whether one token can be computed without reading what is not active."""
         return self.choice is not NeuronChoice.PRODUCT and self.gate_proj.bias is None
 
-    @torch.no_grad()
     def store_by_neuron(self) -> None:
         """Lay the last matrix out so that a neuron's weights lie together; the numbers stay."""
         weight = self.down_proj.weight
@@ -93,10 +96,10 @@ class SparseMlp(nn.Module):
         products = gate * self.up_proj(x)
         if self.training and self.predictor is not None:
             self.predictor_loss = self._compare(x, products)
-        chosen = choose_largest(self._rank(x, gate, products), self.count)
+        with torch.no_grad():
+            chosen = choose_largest(self._rank(x, gate, products), self.count)
         return self._project(torch.where(chosen, products, 0))
 
-    @torch.no_grad()
     def _rank(self, x: Tensor, gate: Tensor, products: Tensor) -> Tensor:
         if self.choice is NeuronChoice.PREDICTOR and self.predictor is not None:
             scores: Tensor = self.predictor(x)
@@ -104,7 +107,7 @@ class SparseMlp(nn.Module):
         return gate.abs() if self.choice is NeuronChoice.GATE else products.abs()
 
     def _compare(self, x: Tensor, products: Tensor) -> Tensor:
-        """Return the binary cross-entropy of the predictor against the neurons that give most. Only it learns by that."""
+        """Return the predictor's binary cross-entropy against the neurons that give most. Only it learns by that."""
         assert self.predictor is not None
         with torch.no_grad():
             target = choose_largest(products.abs(), self.count)
@@ -126,7 +129,7 @@ class SparseMlp(nn.Module):
 def choose_largest(scores: Tensor, count: int) -> Tensor:
     """Return which scores are the `count` largest of the last dimension: exactly so many, ties too."""
     chosen = torch.zeros_like(scores, dtype=torch.bool)
-    return chosen.scatter_(-1, scores.topk(count, dim=-1, sorted=False).indices, True)  # noqa: FBT003
+    return chosen.scatter_(-1, scores.topk(count, dim=-1, sorted=False).indices, True)
 
 
 def multiply_rows(weights: Tensor, rows: Tensor, x: Tensor) -> Tensor:
