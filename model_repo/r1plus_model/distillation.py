@@ -168,9 +168,9 @@ def _check_room(request: Request, inputs: _Inputs, material: Material, process: 
     if needed > free:
         sizes = [_format_size(size) for size in (free, needed, predictions)]
         raise DistillationError(
-            f"work: {request.work} has {sizes[0]} free, and {sizes[1]} are needed: {sizes[2]} for what the teacher predicts"
-            f" of {len(examples)} examples, the rest for the training's state and the student. Make room, give --work on"
-            " another disk, or fewer --steps or a smaller --top"
+            f"work: {request.work} has {sizes[0]} free, and {sizes[1]} are needed: {sizes[2]} for what the teacher"
+            f" predicts of {len(examples)} examples, the rest for the training's state and the student. Make room, give"
+            " --work on another disk, or fewer --steps or a smaller --top"
         )
 
 
