@@ -91,11 +91,11 @@ def distil_command(
     Example: `r1plus engine distill model-hf --data prompts.jsonl --layers 24 --out student`
     """
     with _translate_errors(), _stop_on_signals() as stopping:
-        from r1plus_model.distillation import Request, distil
-        from r1plus_model.recipe import Recipe
-        from r1plus_model.training import Process
+        from r1plus_model.distillation import DistillationRequest, distil
+        from r1plus_model.recipe import DistillationRecipe
+        from r1plus_model.training import TrainingProcess
 
-        recipe = Recipe(
+        recipe = DistillationRecipe(
             teacher="",
             data="",
             layers=layers,
@@ -110,8 +110,8 @@ def distil_command(
             seed=seed,
         )
         work = work or out.with_name(f"{out.name}.work")
-        request = Request(teacher, data, out, work, recipe, student, _load_suites(suite or []))
-        result = distil(request, Process(report_progress, time.monotonic, stopping.is_set))
+        request = DistillationRequest(teacher, data, out, work, recipe, student, _load_suites(suite or []))
+        result = distil(request, TrainingProcess(report_progress, time.monotonic, stopping.is_set))
     _report(result)
 
 
