@@ -8,13 +8,15 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
+
+from safetensors import SafetensorError
 
 from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.delivery import hash_file
-from r1plus_contract.jsonable import dumps, loads
+from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.suite import Suite
 from r1plus_model import training_state
 from r1plus_model.checkpoints import (
@@ -35,6 +37,7 @@ from r1plus_model.training import Material, TrainingProcess, measure_quality, me
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.package.folders import lock_folder, stage_folder
 
+T = TypeVar("T")
 RECIPE_FILE: Final = "recipe.json"
 START_FILE: Final = "start.json"
 _CALIBRATION: Final = 8
@@ -135,11 +138,9 @@ def _check_work(request: DistillationRequest, recipe: DistillationRecipe) -> Non
     """Refuse a working folder of another recipe, and one that has other files."""
     path = request.work / RECIPE_FILE
     if path.is_file():
-        other = json.loads(path.read_text(encoding="utf-8"))
-        values = json.loads(dumps(recipe))
-        differences = [
-            f"{name} {other.get(name)}, here {value}" for name, value in values.items() if other.get(name) != value
-        ]
+        other = _read_work(path, DistillationRecipe)
+        pairs = [(one.name, getattr(other, one.name), getattr(recipe, one.name)) for one in fields(DistillationRecipe)]
+        differences = [f"{name} {theirs}, here {ours}" for name, theirs, ours in pairs if theirs != ours]
         if differences:
             raise DistillationError(
                 f"work: {request.work} is of another recipe: {'; '.join(differences)[:400]}. Give another --work, or"
@@ -147,6 +148,16 @@ def _check_work(request: DistillationRequest, recipe: DistillationRecipe) -> Non
             )
     elif any(request.work.iterdir()):
         raise DistillationError(f"work: {request.work} has files and no {RECIPE_FILE}; give an empty folder, or none")
+
+
+def _read_work(path: Path, kind: type[T]) -> T:
+    """Return the content of a file of the working folder."""
+    try:
+        return loads(kind, path.read_bytes(), tolerant=True)
+    except ContractError as error:
+        raise DistillationError(
+            f"work: {path}: damaged: {error}; remove its folder, and the run begins again"
+        ) from error
 
 
 def _prepare_material(request: DistillationRequest, inputs: _Inputs) -> Material:
@@ -209,10 +220,14 @@ def _distil(
         start.before,
         measure_quality(model, material, inputs.recipe),
     )
-    with stage_folder(request.out) as folder:
-        sha256 = write_checkpoint(folder, model, inputs.student or inputs.teacher)
-        (folder / RECORD_FILE).write_text(json.dumps(json.loads(dumps(record)), indent=2) + "\n", encoding="utf-8")
-        open_checkpoint(folder, "student")
+    try:
+        with stage_folder(request.out) as folder:
+            sha256 = write_checkpoint(folder, model, inputs.student or inputs.teacher)
+            (folder / RECORD_FILE).write_text(json.dumps(json.loads(dumps(record)), indent=2) + "\n", encoding="utf-8")
+            open_checkpoint(folder, "student")
+    except (OSError, SafetensorError) as error:
+        remedy = "make room and start again: the run goes on after its last step"
+        raise DistillationError(f"out: {request.out} cannot be written: {error}; {remedy}") from error
     return Distillation(request.out, sha256, record)
 
 
@@ -225,7 +240,7 @@ def _start(
 ) -> tuple[Start, R1PlusModel]:
     """Return the student before its training; measured once."""
     path = request.work / START_FILE
-    start = loads(Start, path.read_bytes()) if path.is_file() else None
+    start = _read_work(path, Start) if path.is_file() else None
     if inputs.student is not None:
         kept: tuple[int, ...] = ()
         model = load(inputs.student, "student")

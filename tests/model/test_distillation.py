@@ -239,7 +239,7 @@ def stopped(inputs: Path, tmp_path: Path) -> DistillationRequest:
 def test_a_working_folder_of_another_recipe_is_refused_with_what_differs(stopped: DistillationRequest) -> None:
     other = replace(stopped, recipe=replace(stopped.recipe, temperature=2.0, steps=7))
 
-    with pytest.raises(DistillationError, match=r"of another recipe: steps 6, here 7; temperature 3.0, here 2.0"):
+    with pytest.raises(DistillationError, match=r"of another recipe: temperature 3.0, here 2.0; steps 6, here 7"):
         run(other)
     assert (stopped.work / "state.safetensors").is_file()
 
@@ -260,6 +260,8 @@ DAMAGES: dict[str, tuple[str, bytes | None]] = {
     "other bytes": ("state.safetensors", b"\xff" * 4096),
     "a pickle": ("state.safetensors", b"\x80\x04\x95" + b"x" * 100),
     "a cut prediction of the teacher": ("teacher/0000001.safetensors", None),
+    "a recipe that is cut off": ("recipe.json", None),
+    "a start of nothing": ("start.json", b""),
 }
 
 
@@ -268,7 +270,7 @@ def test_a_damaged_file_is_named_which_is(stopped: DistillationRequest, name: st
     path = stopped.work / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content is None else content)
 
-    with pytest.raises(DistillationError, match=rf"{path}: damaged: .*; remove the file"):
+    with pytest.raises(DistillationError, match=rf"{path}: damaged: .*; remove"):
         run(stopped)
 
 
