@@ -3,7 +3,7 @@
 import argparse
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -112,18 +112,13 @@ class Bench:
             for layer in models[name].layers:
                 layer.mlp.store_by_neuron()
         rounds = self._arguments.tokens
-        rows: dict[str, Any] = {
-            "MLPs, batch 1": time_in_turn({name: compute_mlps(model.eval()) for name, model in models.items()}, rounds)
-        }
+        rows = {"MLPs, batch 1": _time({name: compute_mlps(model) for name, model in models.items()}, rounds)}
         for batch in BATCHES:
             decoders = {name: Decoder(model, batch, READ, rounds) for name, model in models.items()}
-            rows[f"token, batch {batch}"] = time_in_turn({name: one.step for name, one in decoders.items()}, rounds)
-        for what, paces in rows.items():
-            for name, pace in paces.items():
-                print(f"{what}: {name}: {pace}", flush=True)
-        shares = {f"neurons read at batch {batch}": round(share_read(0.15, batch), 3) for batch in (*BATCHES, 32)}
-        print(f"Expected shares, if tokens choose independently: {shares}", flush=True)
-        return {what: {name: asdict(pace) for name, pace in paces.items()} for what, paces in rows.items()} | shares
+            rows[f"token, batch {batch}"] = _time({name: one.step for name, one in decoders.items()}, rounds)
+        shares = {f"{batch}": round(share_read(0.15, batch), 3) for batch in (*BATCHES, 32)}
+        print(f"Expected share of neurons that a batch reads, if tokens choose independently: {shares}", flush=True)
+        return rows | {"expected_share_read": shares}
 
     def measure_healing(self) -> dict[str, Any]:
         """Distil each of the chosen models from the dense one, and measure it before and after."""
@@ -165,6 +160,13 @@ class Bench:
             figures |= {"right": sum(right for right, _ in strata.values()), "items": len(self._suite.items)}
             figures["strata"] = {name: f"{right} of {count}" for name, (right, count) in strata.items()}
         return figures
+
+
+def _time(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Any]:
+    paces = time_in_turn(steps, rounds)
+    for name, pace in paces.items():
+        print(f"{name}: {pace}", flush=True)
+    return {name: asdict(pace) for name, pace in paces.items()}
 
 
 def _describe_learned(model: R1PlusModel) -> dict[str, float]:
