@@ -233,6 +233,10 @@ bench-claims: $(SYNCED) ## The publisher's claims (speed, memory, best batch) me
 bench-model: $(SYNCED) ## R1+'s architecture: perplexity and suite against sparsity and window, healed, bytes at 64K, decoding; JSON last [PART=quality|cache|speed|healing STEPS=1200: two hours, ITEMS PROMPTS WORK]
 	@$(PYTHON) -m bench.model $(if $(PART),--part $(PART)) $(if $(STEPS),--steps $(STEPS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(WORK),--work $(WORK)) $(foreach one,$(HEAL),--heal $(one))
 
+.PHONY: bench-distillation
+bench-distillation: $(SYNCED) ## A student of SmolLM2 by its teacher's logits (KD) and by text alone (CE): suite, perplexity, KL, seconds; JSON last [STEPS="30 60 120" PROMPTS PROSE ITEMS SEED WORK]
+	@$(PYTHON) -m bench.distillation $(foreach one,$(STEPS),--steps $(one)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(PROSE),--prose $(PROSE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(if $(WORK),--work $(WORK))
+
 .PHONY: bench-presets
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]
 	@$(PYTHON) -m bench.presets $(if $(ENGINE),--engine $(ENGINE)) $(if $(SUITE),--suite $(SUITE))

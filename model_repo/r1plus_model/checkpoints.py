@@ -37,6 +37,7 @@ class Checkpoint:
     fields: Mapping[str, Any]
     """config.json."""
     shape: LlamaShape
+    parameters: int
     digest: str
     """Of all its files, 64 hex digits."""
 
@@ -59,7 +60,7 @@ def open_checkpoint(folder: Path, role: str) -> Checkpoint:
     except (WeightsError, ModelError) as error:
         raise DistillationError("\n".join(f"{role}: {line}" for line in str(error).splitlines())) from error
     listing = "".join(f"{hash_file(folder / name)}  {name}\n" for name in sorted(model.files))
-    return Checkpoint(folder, model.files, fields, shape, digest_listing(listing))
+    return Checkpoint(folder, model.files, fields, shape, model.parameters, digest_listing(listing))
 
 
 def load(checkpoint: Checkpoint, role: str) -> R1PlusModel:

@@ -21,7 +21,7 @@ RECORD_FILE: Final = "distilled.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class DistillationRecipe:
     """Everything that decides the student's weights."""
 
     teacher: str
@@ -68,7 +68,7 @@ class DistillationRecord:
     """What was distilled: the contents of `distilled.json`."""
 
     key: str
-    recipe: Recipe
+    recipe: DistillationRecipe
     kept_layers: tuple[int, ...]
     """Of the teacher, counted from 0; none of a student of its own."""
     examples: int
@@ -80,13 +80,13 @@ class DistillationRecord:
     after: Quality
 
 
-def check_recipe(recipe: Recipe, teacher_layers: int, vocabulary: int) -> None:
+def check_recipe(recipe: DistillationRecipe, teacher_layers: int, vocabulary: int) -> None:
     """Raise DistillationError with every value that is out of range."""
     if problems := list(_find_problems(recipe, teacher_layers, vocabulary)):
         raise DistillationError("\n".join(problems))
 
 
-def _find_problems(recipe: Recipe, teacher_layers: int, vocabulary: int) -> Iterator[str]:
+def _find_problems(recipe: DistillationRecipe, teacher_layers: int, vocabulary: int) -> Iterator[str]:
     if (recipe.layers is None) == (recipe.student is None):
         yield "layers: give layers or student: how many of the teacher's layers to keep, or what to train instead"
     whole = {

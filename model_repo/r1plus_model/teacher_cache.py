@@ -4,7 +4,7 @@ One file per example, written under another name and renamed: after a kill the m
 step then costs what training without a teacher costs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,38 +45,32 @@ class TeacherCache:
     top: int
     temperature: float
 
-    def estimate_bytes(self, examples: Sequence[Example]) -> int:
+    def estimate_bytes(self, examples: Iterable[Example]) -> int:
         """Return the size of all files."""
         return sum(one.targets * (8 * self.top + 4) + _HEADER_BYTES for one in examples)
-
-    def count_missing(self, examples: Sequence[Example]) -> int:
-        """Return how many examples have no file yet."""
-        return sum(not self._locate(number).is_file() for number in range(len(examples)))
 
     def fill(
         self,
         load_teacher: Callable[[], R1PlusModel],
-        examples: Sequence[Example],
+        examples: Mapping[int, Example],
         progress: Callable[[str], None],
         check_stop: Callable[[], None],
     ) -> None:
-        """Compute what is missing. The teacher is loaded only if something is.
+        """Compute what is missing of examples by number. The teacher is loaded only if something is.
 
         Raises:
-            DistillationError: what the teacher predicts is no number.
+            DistillationError: what the teacher predicts is no number, or cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        missing = [number for number in range(len(examples)) if not self._locate(number).is_file()]
+        missing = {number: one for number, one in examples.items() if not self._locate(number).is_file()}
         if not missing:
             return
         teacher = load_teacher()
-        for done, number in enumerate(missing):
+        for done, (number, example) in enumerate(missing.items()):
             check_stop()
             if done % _REPORT_EVERY == 0:
-                progress(f"teacher: example {number + 1} of {len(examples)}")
-            part = self.folder / f".part-{number}"
-            save_file(self._predict(teacher, examples[number]), part)
-            part.replace(self._locate(number))
+                progress(f"teacher: example {len(examples) - len(missing) + done + 1} of {len(examples)}")
+            self._write(number, self._predict(teacher, example))
 
     def read(self, number: int) -> Prediction:
         """Return the predictions for an example.
@@ -90,6 +84,17 @@ class TeacherCache:
             return Prediction(stored[_TOKENS].long(), stored[_LOG_PROBABILITIES], stored[_TEXT_LOSSES])
         except (OSError, SafetensorError, KeyError) as error:
             raise DistillationError(f"{path}: damaged: {error}; remove the file, and it is made again") from error
+
+    def _write(self, number: int, prediction: dict[str, Tensor]) -> None:
+        part = self.folder / f".part-{number}"
+        try:
+            save_file(prediction, part)
+            part.replace(self._locate(number))
+        except (OSError, SafetensorError) as error:
+            raise DistillationError(
+                f"{self.folder}: what the teacher predicts cannot be written: {error}; make room and start again: the"
+                " run goes on there"
+            ) from error
 
     def _locate(self, number: int) -> Path:
         return self.folder / f"{number:07}.safetensors"

@@ -20,7 +20,7 @@ from r1plus_model.errors import DistillationError
 from r1plus_model.examples import Example
 from r1plus_model.losses import combine_losses, hard_label_loss, top_distillation_loss
 from r1plus_model.model import R1PlusModel
-from r1plus_model.recipe import Quality, Recipe
+from r1plus_model.recipe import DistillationRecipe, Quality
 from r1plus_model.teacher_cache import TeacherCache
 from r1plus_model.training_state import Position, load_state, save_state
 
@@ -33,7 +33,7 @@ _REPORT_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class TrainingProcess:
     """What a training has of the process that it runs in."""
 
     report: Callable[[str], None]
@@ -55,7 +55,9 @@ class Material:
     teacher: TeacherCache
 
 
-def train(model: R1PlusModel, material: Material, recipe: Recipe, folder: Path, process: Process) -> Position:
+def train(
+    model: R1PlusModel, material: Material, recipe: DistillationRecipe, folder: Path, process: TrainingProcess
+) -> Position:
     """Train the model in place, from the state in `folder` on; return how far it is.
 
     Raises:
@@ -78,7 +80,7 @@ def train(model: R1PlusModel, material: Material, recipe: Recipe, folder: Path, 
     return position
 
 
-def measure_quality(model: R1PlusModel, material: Material, recipe: Recipe) -> Quality:
+def measure_quality(model: R1PlusModel, material: Material, recipe: DistillationRecipe) -> Quality:
     """Return how well the model predicts what was held out.
 
     Raises:
@@ -107,7 +109,7 @@ def measure_teacher(material: Material) -> float:
     return round(math.exp(min(losses.mean().item(), 50.0)), 3)
 
 
-def choose_batch(count: int, recipe: Recipe, step: int) -> list[int]:
+def choose_batch(count: int, recipe: DistillationRecipe, step: int) -> list[int]:
     """Return the examples of a step, counted from 0: a new order each time that all were seen."""
     batch = []
     for place in range(step * recipe.batch, (step + 1) * recipe.batch):
@@ -117,7 +119,7 @@ def choose_batch(count: int, recipe: Recipe, step: int) -> list[int]:
     return batch
 
 
-def compute_rate(recipe: Recipe, step: int) -> float:
+def compute_rate(recipe: DistillationRecipe, step: int) -> float:
     """Return the learning rate of a step: a twentieth of them rises to the recipe's, then it falls along a cosine."""
     rise = max(1, recipe.steps // 20)
     if step < rise:
@@ -126,7 +128,12 @@ def compute_rate(recipe: Recipe, step: int) -> float:
 
 
 def _take_step(
-    model: R1PlusModel, optimizer: AdamW, material: Material, recipe: Recipe, position: Position, meter: "_Meter"
+    model: R1PlusModel,
+    optimizer: AdamW,
+    material: Material,
+    recipe: DistillationRecipe,
+    position: Position,
+    meter: "_Meter",
 ) -> Position:
     rate = compute_rate(recipe, position.step)
     for group in optimizer.param_groups:
@@ -148,7 +155,7 @@ def _take_step(
     return meter.note(Position(position.step + 1, position.tokens + total), loss)
 
 
-def _compute_loss(model: R1PlusModel, material: Material, recipe: Recipe, numbers: Sequence[int]) -> Tensor:
+def _compute_loss(model: R1PlusModel, material: Material, recipe: DistillationRecipe, numbers: Sequence[int]) -> Tensor:
     """Return the mean loss over the tokens of these examples that count."""
     with _autocast(recipe):
         logits, labels = _predict(model, [material.training[number] for number in numbers])
@@ -182,7 +189,7 @@ def _predict(model: R1PlusModel, examples: Sequence[Example]) -> tuple[Tensor, T
     return model.compute_logits(states[before]), ids[counts]
 
 
-def _autocast(recipe: Recipe) -> AbstractContextManager[object]:
+def _autocast(recipe: DistillationRecipe) -> AbstractContextManager[object]:
     return torch.autocast("cpu", torch.bfloat16) if recipe.precision == "bfloat16" else nullcontext()
 
 
@@ -198,7 +205,7 @@ def _deterministic() -> Iterator[None]:
 
 
 def _describe_divergence(
-    recipe: Recipe, step: int, loss: float, norm: float, rate: float, last_loss: float | None
+    recipe: DistillationRecipe, step: int, loss: float, norm: float, rate: float, last_loss: float | None
 ) -> str:
     before = "the first step" if last_loss is None else f"the step before had a loss of {last_loss:.4f}"
     return (
@@ -211,7 +218,7 @@ def _describe_divergence(
 class _Meter:
     """Reports loss and speed, now and then."""
 
-    def __init__(self, recipe: Recipe, process: Process, start: Position) -> None:
+    def __init__(self, recipe: DistillationRecipe, process: TrainingProcess, start: Position) -> None:
         self.last_loss: float | None = None
         self._recipe, self._process = recipe, process
         self._began, self._start = process.clock(), start

@@ -33,7 +33,11 @@ class Position:
 
 
 def save_state(folder: Path, key: str, position: Position, model: nn.Module, optimizer: AdamW) -> None:
-    """Replace the state in `folder`; `key` is the recipe's."""
+    """Replace the state in `folder`; `key` is the recipe's.
+
+    Raises:
+        DistillationError: it cannot be written; the one before is still there.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         tensors[f"weight.{name}"] = parameter.detach()
@@ -41,11 +45,21 @@ def save_state(folder: Path, key: str, position: Position, model: nn.Module, opt
             tensors[f"{stored}.{name}"] = optimizer.state[parameter][kind]
     metadata = {"recipe": key, "step": str(position.step), "tokens": str(position.tokens)}
     part = folder / f".part-{FILE}"
-    save_file(tensors, part, metadata)
-    with part.open("rb") as stream:
-        os.fsync(stream.fileno())
-    part.replace(folder / FILE)
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        save_file(tensors, part, metadata)
+        _sync(part)
+        part.replace(folder / FILE)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        raise DistillationError(
+            f"{folder}: the state after step {position.step} cannot be written: {error}; make room and start again: the"
+            " run goes on from the state before"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -3,10 +3,13 @@
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from r1plus_contract.delivery import hash_file
 from r1plus_model.checkpoint import load_model
 from r1plus_model.checkpoints import open_checkpoint
-from r1plus_model.distillation import Request, distil
+from r1plus_model.distillation import DistillationRequest, distil
 from r1plus_model.errors import DistillationError
 from r1plus_model.pruning import choose_layers, measure_influence
-from r1plus_model.training import Process
+from r1plus_model.training import TrainingProcess
 from r1plus_model_repo.importing.package.folders import lock_folder
 from support.model import environment
 from support.model.distil_process import SMALL, make_request, run
@@ -49,7 +52,7 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(request)[0].folder
 
 
-def place(inputs: Path, folder: Path, **values: Any) -> Request:
+def place(inputs: Path, folder: Path, **values: Any) -> DistillationRequest:
     """Return a request whose results lie in `folder`."""
     request = make_request(inputs, **values)
     return replace(request, out=folder / "student", work=folder / "work")
@@ -190,7 +193,9 @@ def test_a_run_that_is_asked_to_stop_keeps_its_steps_and_goes_on(inputs: Path, f
     request = place(inputs, tmp_path)
     lines: list[str] = []
     ticks = iter(range(10**6))
-    process = Process(lines.append, lambda: 20.0 * next(ticks), lambda: any("step 3" in line for line in lines), 1e9)
+    process = TrainingProcess(
+        lines.append, lambda: 20.0 * next(ticks), lambda: any("step 3" in line for line in lines), 1e9
+    )
     with pytest.raises(DistillationError, match="stopped after step 3 of 6; the same command goes on"):
         distil(request, process)
 
@@ -211,10 +216,11 @@ def test_the_teacher_predicts_once(inputs: Path, tmp_path: Path) -> None:
     assert not [line for line in lines if line.startswith("teacher:")]
 
 
-def stop_after_first_step(request: Request, lines: list[str]) -> None:
+def stop_after_first_step(request: DistillationRequest, lines: list[str]) -> None:
     ticks = iter(range(10**6))
     distil(
-        request, Process(lines.append, lambda: 20.0 * next(ticks), lambda: any("step 1" in line for line in lines), 1e9)
+        request,
+        TrainingProcess(lines.append, lambda: 20.0 * next(ticks), lambda: any("step 1" in line for line in lines), 1e9),
     )
 
 
@@ -222,7 +228,7 @@ def stop_after_first_step(request: Request, lines: list[str]) -> None:
 
 
 @pytest.fixture
-def stopped(inputs: Path, tmp_path: Path) -> Request:
+def stopped(inputs: Path, tmp_path: Path) -> DistillationRequest:
     """A request whose working folder has one step."""
     request = place(inputs, tmp_path)
     with pytest.raises(DistillationError, match="stopped"):
@@ -230,15 +236,15 @@ def stopped(inputs: Path, tmp_path: Path) -> Request:
     return request
 
 
-def test_a_working_folder_of_another_recipe_is_refused_with_what_differs(stopped: Request) -> None:
+def test_a_working_folder_of_another_recipe_is_refused_with_what_differs(stopped: DistillationRequest) -> None:
     other = replace(stopped, recipe=replace(stopped.recipe, temperature=2.0, steps=7))
 
-    with pytest.raises(DistillationError, match=r"of another recipe: steps 6, here 7; temperature 3.0, here 2.0"):
+    with pytest.raises(DistillationError, match=r"of another recipe: temperature 3.0, here 2.0; steps 6, here 7"):
         run(other)
     assert (stopped.work / "state.safetensors").is_file()
 
 
-def test_a_state_of_another_recipe_is_refused(stopped: Request, inputs: Path, tmp_path: Path) -> None:
+def test_a_state_of_another_recipe_is_refused(stopped: DistillationRequest, inputs: Path, tmp_path: Path) -> None:
     other = place(inputs, tmp_path / "other", seed=5)
     with pytest.raises(DistillationError, match="stopped"):
         stop_after_first_step(other, [])
@@ -254,15 +260,17 @@ DAMAGES: dict[str, tuple[str, bytes | None]] = {
     "other bytes": ("state.safetensors", b"\xff" * 4096),
     "a pickle": ("state.safetensors", b"\x80\x04\x95" + b"x" * 100),
     "a cut prediction of the teacher": ("teacher/0000001.safetensors", None),
+    "a recipe that is cut off": ("recipe.json", None),
+    "a start of nothing": ("start.json", b""),
 }
 
 
 @for_each("name, content", DAMAGES)
-def test_a_damaged_file_is_named_which_is(stopped: Request, name: str, content: bytes | None) -> None:
+def test_a_damaged_file_is_named_which_is(stopped: DistillationRequest, name: str, content: bytes | None) -> None:
     path = stopped.work / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content is None else content)
 
-    with pytest.raises(DistillationError, match=rf"{path}: damaged: .*; remove the file"):
+    with pytest.raises(DistillationError, match=rf"{path}: damaged: .*; remove"):
         run(stopped)
 
 
@@ -278,8 +286,48 @@ def test_a_folder_with_other_files_is_no_working_folder(inputs: Path, tmp_path: 
 
 def test_two_runs_do_not_share_a_working_folder(inputs: Path, tmp_path: Path) -> None:
     request = place(inputs, tmp_path)
-    with lock_folder(request.work), pytest.raises(DistillationError, match="another import is running there"):
+    with (
+        lock_folder(request.work),
+        pytest.raises(DistillationError, match=r"work: .*: another run has it; wait for that, or give another --work"),
+    ):
         run(request)
+
+
+@contextmanager
+def limit_files(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes: a write beyond it fails, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+FULL: dict[str, tuple[int, str]] = {
+    "the teacher predicts": (1000, "what the teacher predicts cannot be written: .*; make room"),
+    "a state is saved": (10**6, "the state after step 1 cannot be written: .*; make room"),
+}
+
+
+@for_each("size, message", FULL)
+def test_a_disk_that_is_full_stops_the_run_and_costs_nothing_that_is_done_when(
+    inputs: Path, finished: Path, tmp_path: Path, size: int, message: str
+) -> None:
+    request = place(inputs, tmp_path)
+    with limit_files(size), pytest.raises(DistillationError, match=message):
+        run(request)
+
+    assert not request.out.exists()
+    assert run(request)[0].sha256 == hash_weights(finished)
+
+
+def test_text_alone_asks_the_teacher_for_what_is_held_out_only(inputs: Path, tmp_path: Path) -> None:
+    _, soft = run(place(inputs, tmp_path / "soft", steps=1))
+    _, hard = run(place(inputs, tmp_path / "hard", steps=1, hard_weight=1.0))
+
+    assert "teacher: example 1 of 6" in soft
+    assert "teacher: example 1 of 2" in hard
 
 
 def test_a_training_that_diverges_stops_with_figures_and_writes_no_student(inputs: Path, tmp_path: Path) -> None:
@@ -323,11 +371,11 @@ def change_weight(folder: Path, name: str, factor: float) -> None:
 # Requests that are refused before anything is computed.
 
 
-def refuse(request: Request, message: str, process: Process | None = None) -> None:
+def refuse(request: DistillationRequest, message: str, process: TrainingProcess | None = None) -> None:
     """Expect the message, no line about computing, and nothing left behind but an empty working folder."""
     lines: list[str] = []
     with pytest.raises(DistillationError, match=message):
-        distil(request, process or Process(lines.append, lambda: 0.0))
+        distil(request, process or TrainingProcess(lines.append, lambda: 0.0))
     assert not [line for line in lines if line.startswith(("teacher:", "step"))]
     assert not request.work.exists() or not list(request.work.iterdir())
 
@@ -361,15 +409,15 @@ def test_a_student_is_refused_with_another_tokenizer_that_has(
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_computed(inputs: Path, tmp_path: Path) -> None:
-    little = Process(lambda line: None, lambda: 0.0, measure_free=lambda folder: 10**6)
+    little = TrainingProcess(lambda line: None, lambda: 0.0, measure_free=lambda folder: 10**6)
 
-    message = r"work: .* has 0\.00 GB free, and 0\.0[1-9] GB are needed: .* Make room, give --work on another disk"
+    message = r"work: .* has 1\.0 MB free, and [4-9]\.\d MB are needed: [\d.]+ MB for .* Make room, give --work on another disk"
     refuse(place(inputs, tmp_path), message, little)
 
 
 def test_a_disk_that_has_room_is_enough(inputs: Path, tmp_path: Path) -> None:
     request = place(inputs, tmp_path, steps=2)
-    distil(request, Process(lambda line: None, lambda: 0.0, measure_free=lambda folder: 10**7))
+    distil(request, TrainingProcess(lambda line: None, lambda: 0.0, measure_free=lambda folder: 10**7))
     assert request.out.is_dir()
 
 

@@ -14,23 +14,23 @@ from typing import Any
 
 import torch
 
-from r1plus_model.distillation import Distillation, Request, distil
-from r1plus_model.recipe import Recipe
-from r1plus_model.training import Process
+from r1plus_model.distillation import Distillation, DistillationRequest, distil
+from r1plus_model.recipe import DistillationRecipe
+from r1plus_model.training import TrainingProcess
 
 SMALL: dict[str, Any] = {"steps": 6, "batch": 4, "length": 48, "learning_rate": 3e-4, "top": 16, "layers": 3}
 
 
-def make_request(folder: Path, **values: Any) -> Request:
+def make_request(folder: Path, **values: Any) -> DistillationRequest:
     """Return a request for the tiny teacher in `folder`, whose results lie there, too."""
-    recipe = Recipe("", "", **(SMALL | values))
-    return Request(folder / "teacher", folder / "data.jsonl", folder / "student", folder / "work", recipe)
+    recipe = DistillationRecipe("", "", **(SMALL | values))
+    return DistillationRequest(folder / "teacher", folder / "data.jsonl", folder / "student", folder / "work", recipe)
 
 
-def run(request: Request, *, save_seconds: float = 0.0) -> tuple[Distillation, list[str]]:
+def run(request: DistillationRequest, *, save_seconds: float = 0.0) -> tuple[Distillation, list[str]]:
     """Distil here; return the result and the lines that were reported."""
     lines: list[str] = []
-    return distil(request, Process(lines.append, tick(), save_seconds=save_seconds)), lines
+    return distil(request, TrainingProcess(lines.append, tick(), save_seconds=save_seconds)), lines
 
 
 def tick() -> Any:
@@ -56,7 +56,7 @@ def main(text: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return False
 
-    process = Process(report, tick(), should_stop, save_seconds=order.get("save_seconds", 0.0))
+    process = TrainingProcess(report, tick(), should_stop, save_seconds=order.get("save_seconds", 0.0))
     distil(make_request(Path(order["folder"]), **order.get("values", {})), process)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from r1plus_model.errors import DistillationError
-from r1plus_model.recipe import Recipe, check_recipe
+from r1plus_model.recipe import DistillationRecipe, check_recipe
 from support.tables import for_each
 
-GOOD = Recipe("t" * 64, "d" * 64, 3)
+GOOD = DistillationRecipe("t" * 64, "d" * 64, 3)
 OTHERS: dict[str, Any] = {"precision": "bfloat16", "layers": None, "student": "s" * 64, "teacher": "x", "data": "x"}
 
 
@@ -18,7 +18,7 @@ def test_the_defaults_are_accepted() -> None:
     check_recipe(GOOD, teacher_layers=4, vocabulary=100)
 
 
-@for_each("name", {field.name: field.name for field in dataclasses.fields(Recipe)})
+@for_each("name", {field.name: field.name for field in dataclasses.fields(DistillationRecipe)})
 def test_the_key_covers(name: str) -> None:
     value = OTHERS.get(name) if name in OTHERS else getattr(GOOD, name) + 1
 
