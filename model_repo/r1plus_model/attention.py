@@ -20,10 +20,8 @@ class Visibility:
 
     allowed: Tensor | None
     """(batch or 1, 1, queries, keys); None: all that causality allows."""
-    distances: Tensor | None
-    """(batch or 1, queries, keys): tokens from the key to the query; None where no layer needs them."""
-    beyond_window: Tensor | None
-    """(batch or 1, queries, keys): keys that are visible because they are sinks."""
+    entries: Tensor | None = None
+    """(batch or 1, queries, keys): which column of `Attention.score_distances` is added; None for full attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +58,13 @@ def find_visible(queries: Tensor, keys: Tensor, window: int | None, sinks: int) 
     distances = queries[:, :, None] - keys[:, None, :]
     is_causal = (distances >= 0) & (keys != EMPTY)[:, None, :]
     if window is None:
-        return Visibility(is_causal[:, None], None, None)
-    is_near = distances < window
-    is_sink = (keys < sinks)[:, None, :] & ~is_near
+        return Visibility(is_causal[:, None])
+    is_near, is_sink = distances < window, (keys < sinks)[:, None, :]
     allowed = is_causal & (is_near | is_sink)
     if bool((queries == EMPTY).any()):
         allowed = allowed | ((queries == EMPTY)[:, :, None] & (keys == EMPTY)[:, None, :])
-    return Visibility(allowed[:, None], distances, is_sink)
+    entries = distances.clamp(0, window - 1) + is_sink * window
+    return Visibility(allowed[:, None], torch.where(is_near, entries, 2 * window))
 
 
 class Attention(nn.Module):
@@ -143,20 +141,20 @@ class Attention(nn.Module):
         """Return what is added to the scores, or which keys are visible, or None for plain causality."""
         if not self.is_adaptive or visibility.allowed is None:
             return visibility.allowed
-        numbers = self.score_distances()
-        distances, beyond = visibility.distances, visibility.beyond_window
-        assert distances is not None and beyond is not None and self.window is not None
-        entries = torch.where(beyond, self.window, distances.clamp(0, self.window - 1))
+        numbers, entries = self.score_distances(), visibility.entries
+        assert entries is not None
         added = numbers.index_select(1, entries.flatten()).view(self.heads, *entries.shape).transpose(0, 1)
         return added.masked_fill(~visibility.allowed, float("-inf")).to(dtype)
 
     def score_distances(self) -> Tensor:
-        """Return what is added to scores: (heads, window + 1), the last for sinks beyond the window."""
+        """Return what is added to scores: (heads, 2 * window + 1).
+
+        By distance for tokens, then by distance for sinks, which no span hides, and last for sinks beyond the window.
+        """
         assert self.window is not None
-        numbers = torch.zeros(self.heads, self.window + 1) if self.relative_bias is None else self.relative_bias
-        if self.spans is None:
-            return numbers
-        return numbers + functional.pad(self._log_visibility(), (0, 1))
+        bias = torch.zeros(self.heads, self.window + 1) if self.relative_bias is None else self.relative_bias
+        near = bias[:, : self.window]
+        return torch.cat((near if self.spans is None else near + self._log_visibility(), bias), dim=1)
 
     def count_visible(self) -> int:
         """Return the largest distance that a head of this layer sees, plus one: slots that a ring needs."""
@@ -192,5 +190,5 @@ def choose_layout(attention: Attention, context: int) -> SlotLayout:
     """Return the slots of a layer for sequences of at most `context` tokens: a ring where it has a window."""
     if attention.window is None:
         return SlotLayout(0, context)
-    ring = min(attention.count_visible(), max(context - attention.sinks, 1))
-    return SlotLayout(min(attention.sinks, context), ring)
+    sinks = min(attention.sinks, context - 1)
+    return SlotLayout(sinks, min(attention.count_visible(), context - sinks))

@@ -10,7 +10,7 @@ from r1plus_model.architecture import ModelError
 from r1plus_model.attention import Attention, LayerContext, Visibility, compute_rotations, find_visible
 from r1plus_model.cache import EMPTY, KvCache, SlotLayout, SlotWrite
 
-_CAUSAL = Visibility(None, None, None)
+_CAUSAL = Visibility(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,14 +167,23 @@ def _train_step(
         total = loss + _add_terms(model, recipe)
     if not torch.isfinite(total):
         raise DistillationError(
-            f"step {step + 1}: the loss is {float(total)}, no finite number: the rates are too high for this model, or"
-            " its weights are broken; lower rate, bias_rate and span_rate, and begin in an empty folder"
+            f"step {step + 1}: the loss is {float(total.detach())}, no finite number: the rates are too high for this"
+            " model, or its weights are broken; lower rate, bias_rate and span_rate, and begin in an empty folder"
         )
     total.backward()
     nn.utils.clip_grad_norm_(model.parameters(), MOST_GRADIENT)
     optimizer.step()
     optimizer.zero_grad()
+    _limit_spans(model)
     return float(loss.detach())
+
+
+def _limit_spans(model: R1PlusModel) -> None:
+    """Keep spans from 0 to 1: beyond that they have no gradient, and would stay there."""
+    with torch.no_grad():
+        for layer in model.layers:
+            if layer.self_attn.spans is not None:
+                layer.self_attn.spans.clamp_(0, 1)
 
 
 def _add_terms(model: R1PlusModel, recipe: Recipe) -> Tensor:

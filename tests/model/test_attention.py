@@ -116,9 +116,10 @@ def test_what_is_added_to_the_scores_is_what_flex_attention_computes() -> None:
     def change(score: torch.Tensor, _: object, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> Any:
         distance = query - key
         share = ((spans[head] * (window - 1) - distance) / ramp + 1).clamp(0, 1)
-        near = score + bias[head, distance.clamp(0, window - 1)] + share.log()
-        sink = torch.where(key < sinks, score + bias[head, window], -torch.inf)
-        return torch.where(distance < 0, -torch.inf, torch.where(distance < window, near, sink))
+        entry = torch.where(distance < window, distance.clamp(0, window - 1), window)
+        visible = torch.where(distance < window, share.log(), -torch.inf)
+        visible = torch.where(key < sinks, 0.0, visible)
+        return torch.where(distance < 0, -torch.inf, score + bias[head, entry] + visible)
 
     expected = flex_attention(queries, keys, values, score_mod=change, enable_gqa=True)
     with torch.no_grad():
@@ -176,13 +177,13 @@ def test_spans_and_bias_learn() -> None:
     ):
         direction = torch.sign(gradient)
         losses = []
-        for step in (1e-5, -1e-5):
+        for step in (1e-3, -1e-3):
             with torch.no_grad():
                 parameter += step * direction
                 losses.append(model(draw_ids(2, 40)).log_softmax(-1)[..., 5].sum())
                 parameter -= step * direction
-        difference = float(losses[0] - losses[1]) / 2e-5
-        assert difference == pytest.approx(float((gradient * direction).sum()), rel=1e-3)
+        difference = float(losses[0] - losses[1]) / 2e-3
+        assert difference == pytest.approx(float((gradient * direction).sum()), rel=0.02)
         assert difference > 0
 
 

@@ -104,7 +104,7 @@ def test_shards_are_read_as_their_index_names_them(tmp_path: Path) -> None:
         ),
         "a shape that config.json does not say": (
             lambda folder: edit_config(folder, intermediate_size=81),
-            "shape [80, 48], and config.json says [81, 48]",
+            "shape [48, 80], and config.json says [48, 81]",
         ),
         "weights that are quantised": (
             lambda folder: edit_tensors(

@@ -3,7 +3,7 @@
 import argparse
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,11 +11,11 @@ from typing import Any, Final
 import torch
 
 from bench.model.material import SUITES, answer_prompts, draw_batch, list_prompts, read_prose, sample_items
-from bench.model.quality import count_right, measure_prose
+from bench.model.quality import Prose, count_right
 from bench.model.speed import Decoder, compute_mlps, time_in_turn
 from r1plus_model.architecture import Architecture
 from r1plus_model.checkpoint import load_model
-from r1plus_model.healing import Recipe, heal
+from r1plus_model.healing import Recipe, heal, set_active
 from r1plus_model.model import R1PlusModel
 from r1plus_model.sparse import NeuronChoice, share_read
 from r1plus_model_repo.backends.hf_tokens import HfTokens
@@ -28,15 +28,9 @@ RANK: Final = 96
 """Of predictors: a sixth of the hidden size, so they read a quarter of what the gate reads."""
 WINDOWED: Final = Architecture(window=128, sinks=4, global_every=6)
 R1PLUS: Final = replace(WINDOWED, relative_bias=True, span_ramp=32, active=0.15)
-SPARSE: Final[Mapping[str, tuple[Architecture, NeuronChoice]]] = {
-    f"{name} {share:.0%}": (architecture, choice)
-    for share in (0.7, 0.5, 0.3, 0.15)
-    for name, architecture, choice in (
-        ("gate", Architecture(active=share), NeuronChoice.GATE),
-        ("predictor, untrained,", Architecture(active=share, predictor_rank=RANK), NeuronChoice.PREDICTOR),
-        ("product (a bound)", Architecture(active=share), NeuronChoice.PRODUCT),
-    )
-}
+SHARES: Final = (0.7, 0.5, 0.3, 0.15)
+ASKED_SHARES: Final = (0.5, 0.15)
+"""Shares at which the suite is asked, too."""
 WINDOWS: Final[Mapping[str, Architecture]] = {
     "window 128": Architecture(window=128),
     "window 128, 4 sinks": Architecture(window=128, sinks=4),
@@ -76,21 +70,24 @@ class Bench:
         self._suite = sample_items(read_suite(SUITES / SUITE), arguments.items)
         count = max(arguments.windows * SHORT, arguments.long_windows * LONG)
         prose = read_prose(self._folder, count, is_held_out=True)
-        self._short = prose[: arguments.windows * SHORT].view(-1, SHORT)
+        self._short = Prose(self._teacher, prose[: arguments.windows * SHORT].view(-1, SHORT))
         self._long = prose[: arguments.long_windows * LONG].view(-1, LONG)
 
     def measure_quality(self) -> dict[str, Any]:
         """Perplexity and suite against sparsity and window, before any training."""
         rows: dict[str, Any] = {"dense": self._judge(self._teacher)}
-        for name, (architecture, choice) in SPARSE.items():
-            model = load_model(self._folder, architecture)
+        for choice in NeuronChoice:
+            rank = RANK if choice is NeuronChoice.PREDICTOR else None
+            model = load_model(self._folder, Architecture(active=SHARES[0], predictor_rank=rank))
             for layer in model.layers:
                 layer.mlp.choice = choice
-            rows[name] = self._judge(model, with_suite=architecture.active in (0.5, 0.15))
-            print(f"{name}: {rows[name]}", flush=True)
-        rows[f"dense, {LONG} tokens"] = asdict(measure_prose(self._teacher, self._teacher, self._long))
-        for name, architecture in WINDOWS.items():
-            rows[name] = asdict(measure_prose(load_model(self._folder, architecture), self._teacher, self._long))
+            for share in SHARES:
+                set_active(model, share)
+                rows[f"{share:.0%} by {choice}"] = self._judge(model, with_suite=share in ASKED_SHARES)
+                print(f"{share:.0%} by {choice}: {rows[f'{share:.0%} by {choice}']}", flush=True)
+        prose = Prose(self._teacher, self._long)
+        for name, architecture in {f"dense, {LONG} tokens": Architecture(), **WINDOWS}.items():
+            rows[name] = asdict(prose.measure(load_model(self._folder, architecture)))
             print(f"{name}: {rows[name]}", flush=True)
         return rows
 
@@ -115,18 +112,13 @@ class Bench:
             for layer in models[name].layers:
                 layer.mlp.store_by_neuron()
         rounds = self._arguments.tokens
-        rows: dict[str, Any] = {
-            "MLPs, batch 1": time_in_turn({name: compute_mlps(model.eval()) for name, model in models.items()}, rounds)
-        }
+        rows = {"MLPs, batch 1": _time({name: compute_mlps(model) for name, model in models.items()}, rounds)}
         for batch in BATCHES:
             decoders = {name: Decoder(model, batch, READ, rounds) for name, model in models.items()}
-            rows[f"token, batch {batch}"] = time_in_turn({name: one.step for name, one in decoders.items()}, rounds)
-        for what, paces in rows.items():
-            for name, pace in paces.items():
-                print(f"{what}: {name}: {pace}", flush=True)
-        shares = {f"neurons read at batch {batch}": round(share_read(0.15, batch), 3) for batch in (*BATCHES, 32)}
-        print(f"Expected shares, if tokens choose independently: {shares}", flush=True)
-        return {what: {name: asdict(pace) for name, pace in paces.items()} for what, paces in rows.items()} | shares
+            rows[f"token, batch {batch}"] = _time({name: one.step for name, one in decoders.items()}, rounds)
+        shares = {f"{batch}": round(share_read(0.15, batch), 3) for batch in (*BATCHES, 32)}
+        print(f"Expected share of neurons that a batch reads, if tokens choose independently: {shares}", flush=True)
+        return rows | {"expected_share_read": shares}
 
     def measure_healing(self) -> dict[str, Any]:
         """Distil each of the chosen models from the dense one, and measure it before and after."""
@@ -162,12 +154,19 @@ class Bench:
         return rows
 
     def _judge(self, model: R1PlusModel, *, with_suite: bool = True) -> dict[str, Any]:
-        figures = asdict(measure_prose(model, self._teacher, self._short))
+        figures: dict[str, Any] = asdict(self._short.measure(model))
         if with_suite:
             strata = count_right(model, self._tokens, self._suite)
             figures |= {"right": sum(right for right, _ in strata.values()), "items": len(self._suite.items)}
             figures["strata"] = {name: f"{right} of {count}" for name, (right, count) in strata.items()}
         return figures
+
+
+def _time(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Any]:
+    paces = time_in_turn(steps, rounds)
+    for name, pace in paces.items():
+        print(f"{name}: {pace}", flush=True)
+    return {name: asdict(pace) for name, pace in paces.items()}
 
 
 def _describe_learned(model: R1PlusModel) -> dict[str, float]:

@@ -27,18 +27,27 @@ class ProseFigures:
     divergence: float
 
 
-def measure_prose(model: R1PlusModel, teacher: R1PlusModel, windows: Tensor) -> ProseFigures:
-    """Measure on windows (windows, tokens), in bfloat16 where torch's autocast computes in it."""
-    loss = divergence = tokens = 0.0
-    model.eval()
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for ids in windows:
-            log_probabilities = model(ids[None])[0, :-1].float().log_softmax(-1)
-            target = teacher(ids[None])[0, :-1].float().log_softmax(-1)
-            loss += float(functional.nll_loss(log_probabilities, ids[1:], reduction="sum"))
-            divergence += float((target.exp() * (target - log_probabilities)).sum())
-            tokens += len(ids) - 1
-    return ProseFigures(round(math.exp(loss / tokens), 2), round(divergence / tokens, 3))
+class Prose:
+    """Windows of prose (windows, tokens), and what a teacher makes of them. In bfloat16 where autocast computes in it."""
+
+    def __init__(self, teacher: R1PlusModel, windows: Tensor) -> None:
+        self._teacher, self._windows = teacher, windows
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            # States are small; logits of all tokens would take more memory than the model.
+            self._states = [teacher.compute_states(ids[None]) for ids in windows]
+
+    def measure(self, model: R1PlusModel) -> ProseFigures:
+        """Measure a model."""
+        loss = divergence = tokens = 0.0
+        model.eval()
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            for ids, states in zip(self._windows, self._states, strict=True):
+                log_probabilities = model(ids[None])[0, :-1].float().log_softmax(-1)
+                target = self._teacher.compute_logits(states)[0, :-1].float().log_softmax(-1)
+                loss += float(functional.nll_loss(log_probabilities, ids[1:], reduction="sum"))
+                divergence += float((target.exp() * (target - log_probabilities)).sum())
+                tokens += len(ids) - 1
+        return ProseFigures(round(math.exp(loss / tokens), 2), round(divergence / tokens, 3))
 
 
 def count_right(model: R1PlusModel, tokens: HfTokens, suite: Suite) -> dict[str, tuple[int, int]]:

@@ -64,6 +64,7 @@ class Decoder:
 
 def compute_mlps(model: R1PlusModel) -> Callable[[], None]:
     """Return a step that computes the MLPs of all layers for one token, and nothing else."""
+    model.eval()
     x = torch.randn(1, 1, model.shape.hidden_size, generator=torch.Generator().manual_seed(1))
 
     def step() -> None:
