@@ -132,6 +132,10 @@ test-page: $(SYNCED) ## The gateway's page in a real Chromium (installed if it i
 test-embedding: $(SYNCED) ## The shipped embedding engine's vectors against transformers' on over 200 texts
 	$(PYTEST) -m embedding -s tests/embedding
 
+.PHONY: test-model
+test-model: $(SYNCED) ## R1+'s architecture and distillation in torch: losses, resumed runs, bad input (1.2 GB, cached)
+	$(PYTEST) -m model tests/model
+
 .PHONY: test-checkpoint
 test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against OpenVINO's, ids against the official vocabulary
 	$(PYTEST) -m checkpoint -s tests/checkpoint
@@ -224,6 +228,14 @@ bench-backends: $(SYNCED) ## One checkpoint in OpenVINO and in vLLM on CPU: both
 .PHONY: bench-claims
 bench-claims: $(SYNCED) ## The publisher's claims (speed, memory, best batch) measured on this hardware; JSON last [PART=memory|batch|engines ENGINES=FOLDER=PYTHON RECORD=FILE QUICK=1 TOKENS ROUNDS]
 	@$(PYTHON) -m bench.claims $(if $(PART),--part $(PART)) $(foreach one,$(ENGINES),--engine $(one)) $(if $(RECORD),--record $(RECORD)) $(if $(QUICK),--quick) $(if $(TOKENS),--tokens $(TOKENS)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+.PHONY: bench-model
+bench-model: $(SYNCED) ## R1+'s architecture: perplexity and suite against sparsity and window, healed, bytes at 64K, decoding; JSON last [PART=quality|cache|speed|healing STEPS=1200: two hours, ITEMS PROMPTS WORK]
+	@$(PYTHON) -m bench.model $(if $(PART),--part $(PART)) $(if $(STEPS),--steps $(STEPS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(WORK),--work $(WORK)) $(foreach one,$(HEAL),--heal $(one))
+
+.PHONY: bench-distillation
+bench-distillation: $(SYNCED) ## A student of SmolLM2 by its teacher's logits (KD) and by text alone (CE): suite, perplexity, KL, seconds; JSON last [STEPS="30 60 120" PROMPTS PROSE ITEMS SEED WORK]
+	@$(PYTHON) -m bench.distillation $(foreach one,$(STEPS),--steps $(one)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(PROSE),--prose $(PROSE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(if $(WORK),--work $(WORK))
 
 .PHONY: bench-presets
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]

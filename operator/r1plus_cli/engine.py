@@ -212,7 +212,7 @@ def import_command(
             eviction=_parse_eviction(evict),
         )
         try:
-            result = import_engine(source, out, options, Claims(context, parameters, precision), _progress)
+            result = import_engine(source, out, options, Claims(context, parameters, precision), report_progress)
         except ImportOptionsError as error:
             raise UsageError("\n".join(_name_options(error.problems))) from error
     _report_import(result)
@@ -258,16 +258,16 @@ def _import_embedding(
         runtime_memory,
     )
     try:
-        _report_import(import_embedding_engine(source, out, options, _progress))
+        _report_import(import_embedding_engine(source, out, options, report_progress))
     except ImportOptionsError as error:
         raise UsageError("\n".join(_name_options(error.problems))) from error
 
 
 def _report_import(result: "ImportResult") -> None:
     for note in result.notes:
-        _say(f"Note: {note}", style="yellow")
-    _say(f"{result.folder}: sha256 {result.sha256}", style="green")
-    _say("Next:")
+        say(f"Note: {note}", style="yellow")
+    say(f"{result.folder}: sha256 {result.sha256}", style="green")
+    say("Next:")
     for line in (
         f"podman build -t {result.image} {result.folder}",
         f"podman push {result.image}",
@@ -299,36 +299,47 @@ def quantize_command(
             raise UsageError(f"--out: {out} already exists; remove it, or give another name")
         if not out.parent.is_dir():
             raise UsageError(f"--out: {out.parent} is not a folder; create it first")
-        requantise(source, out, Precision[to], _progress)
-        _say(f"{out}: {out.stat().st_size / 2**20:.0f} MiB, sha256 {hash_file(out)}", style="green")
+        requantise(source, out, Precision[to], report_progress)
+        say(f"{out}: {out.stat().st_size / 2**20:.0f} MiB, sha256 {hash_file(out)}", style="green")
 
 
 @app.command("convert")
 def convert_command(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A .gguf file of a Llama or Qwen2 model.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE|DIR", help="A .gguf file of a Llama or Qwen2 model, or a checkpoint of one.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; of a checkpoint the .gguf file.")],
     precision: Annotated[
-        str, typer.Option("--precision", help="F16, as vLLM serves it here, or F32: the file's exact numbers.")
+        str, typer.Option("--precision", help="F16, as vLLM serves it here, or F32: the exact numbers.")
     ] = "F16",
 ) -> None:
-    """Write a GGUF file as a Hugging Face checkpoint: safetensors, config, tokenizer, chat template.
+    """Write a GGUF file as a Hugging Face checkpoint, or such a checkpoint as a GGUF file.
 
-    The numbers are those of the file, expanded; a quantised file has lost accuracy already. The tokenizer gives the
-    same ids. Memory stays at a few hundred MiB. The folder appears when it is complete.
+    A checkpoint has safetensors, config, tokenizer and chat template. The numbers are those of the file, expanded; a
+    quantised file has lost accuracy already. The tokenizer gives the same ids. Memory stays at a few hundred MiB. The
+    folder or file appears when it is complete. What the other format has no word for is refused.
 
     Example: `r1plus engine convert model-Q8_0.gguf --out model-hf`, then `r1plus engine import model-hf --backend vllm`
+
+    Example: `r1plus engine convert student --out student.gguf`, then `r1plus engine import student.gguf`
     """
     with _translate_errors():
         from r1plus_model_repo.importing.huggingface.from_gguf import DTYPES, convert_gguf_to_checkpoint
+        from r1plus_model_repo.importing.huggingface.to_gguf import convert_checkpoint_to_gguf
 
         if precision not in DTYPES:
             raise UsageError(f"--precision: {precision!r:.40} is not one of {', '.join(DTYPES)}")
         if not out.absolute().parent.is_dir():
             raise UsageError(f"--out: {out.absolute().parent} is not a folder; create it first")
-        result = convert_gguf_to_checkpoint(source, out, precision, _progress)
-    for note in result.notes:
-        _say(f"Note: {note}", style="yellow")
-    _say(f"{result.folder}: sha256 of the weights {result.sha256}", style="green")
+        if source.is_dir():
+            notes = convert_checkpoint_to_gguf(source, out, precision, report_progress)
+            summary = f"{out}: {out.stat().st_size / 2**20:.0f} MiB"
+        else:
+            result = convert_gguf_to_checkpoint(source, out, precision, report_progress)
+            notes, summary = result.notes, f"{result.folder}: sha256 of the weights {result.sha256}"
+    for note in notes:
+        say(f"Note: {note}", style="yellow")
+    say(summary, style="green")
 
 
 @app.command("make")
@@ -350,7 +361,7 @@ def make_command(
         from r1plus_edge.engines import find_cache
         from r1plus_model_repo.importing.shipped import make_shipped_engine
 
-        result = make_shipped_engine(name, out, find_cache() / "engines", image, _progress)
+        result = make_shipped_engine(name, out, find_cache() / "engines", image, report_progress)
     _report_import(result)
 
 
@@ -369,7 +380,7 @@ def sign_command(
     with _translate_errors():
         from r1plus_model_repo.importing.package.signature import sign
 
-        _say(f"{sign(folder, key)}: signed", style="green")
+        say(f"{sign(folder, key)}: signed", style="green")
 
 
 @app.command("pack")
@@ -388,9 +399,9 @@ def pack_command(
 
         result = pack(folder, url)
     if not result.signed:
-        _say(f"Note: {folder / 'model.sig'} is missing; r1plus engine sign makes it", style="yellow")
-    _say(f"{result.tar}: sha256 {result.sha256}", style="green")
-    _say("Next:")
+        say(f"Note: {folder / 'model.sig'} is missing; r1plus engine sign makes it", style="yellow")
+    say(f"{result.tar}: sha256 {result.sha256}", style="green")
+    say("Next:")
     for line in (f"put {result.tar} at {url}", f"kubectl apply -f {result.manifest}"):
         sys.stdout.write(runnable_hint(line) + "\n")
 
@@ -453,10 +464,10 @@ def _name_options(problems: tuple[str, ...]) -> list[str]:
     return lines
 
 
-def _progress(line: str) -> None:
-    _say(line, style="dim")
+def report_progress(line: str) -> None:
+    say(line, style="dim")
 
 
-def _say(line: str, style: str = "") -> None:
+def say(line: str, style: str = "") -> None:
     """Print to standard error, so that standard output only has commands to run."""
     Console(stderr=True, soft_wrap=True).print(Text(line, style=style))

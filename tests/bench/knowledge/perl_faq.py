@@ -34,7 +34,7 @@ class UnavailableSetError(Exception):
 
 def load_perl_faq(cache: Path) -> QuestionSet:
     """Return the set; the package is fetched into `cache` once. Raises UnavailableSetError."""
-    texts = _read_texts(_fetch(cache))
+    texts = _read_texts(fetch_package(cache))
     if (digest := hashlib.sha256("".join(texts).encode()).hexdigest()) != SHA256:
         raise UnavailableSetError(f"{PACKAGE}: its texts have sha256 {digest}, not {SHA256}; look what has changed")
     entries = [entry for text in texts for entry in _read_entries(text)]
@@ -43,7 +43,8 @@ def load_perl_faq(cache: Path) -> QuestionSet:
     return QuestionSet("perl_faq", chunks, {"": questions})
 
 
-def _fetch(cache: Path) -> Path:
+def fetch_package(cache: Path) -> Path:
+    """Return the folder with the package's files; it is fetched once. Raises UnavailableSetError."""
     folder = cache / "knowledge" / PACKAGE
     if not list(folder.glob("usr/share/perl/*/pod/perlfaq9.pod")):
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,11 +67,11 @@ def _read_entries(text: str) -> list[tuple[str, str]]:
     for part in _QUESTION.split(text)[1:]:
         question, _, answer = part.partition("\n\n")
         answer = _COMMAND.sub("", _SECTION.split(answer)[0])
-        entries.append((" ".join(_strip(question).split()), _strip(answer).strip()))
+        entries.append((" ".join(strip_marks(question).split()), strip_marks(answer).strip()))
     return entries
 
 
-def _strip(text: str) -> str:
+def strip_marks(text: str) -> str:
     """Return a text without marks of its format, and without the words of an index, which authors put into it."""
     text = _INDEX.sub("", text)
     for _ in range(_MOST_NESTED):

@@ -16,6 +16,7 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.engine_fetch.unpack import unpack
 from r1plus_model_repo.engine_fetch.volume import fill_volume
+from r1plus_model_repo.importing.gguf.model import read_model
 from support.model_repo import gguf_files, tiny_gguf
 from support.model_repo.exports import write_export
 from support.tables import for_each
@@ -224,6 +225,19 @@ def test_a_file_becomes_a_checkpoint_that_is_imported_for_gpus(tmp_path: Path, m
     words = ("--backend", "vllm", "--name", "bank-full", "--tier", "full", "--out", tmp_path / "engines")
     status, told, _ = run("import", tmp_path / "hf", *words)
     assert status == 0 and "2 layers, 2 KV heads of 64" in told
+
+
+def test_a_checkpoint_becomes_a_file_again_that_is_read_for_cpus(tmp_path: Path, model: Path) -> None:
+    run("convert", model, "--out", tmp_path / "hf")
+    status, told, _ = run("convert", tmp_path / "hf", "--out", tmp_path / "again.gguf")
+    assert status == 0 and f"{tmp_path / 'again.gguf'}: " in told and " MiB" in told
+    assert read_model(tmp_path / "again.gguf").precision == "FP16"
+
+
+def test_distilling_without_torch_says_what_to_install(tmp_path: Path) -> None:
+    _, _, error = run("distill", tmp_path, "--data", tmp_path / "data", "--layers", "3", "--out", tmp_path / "student")
+    assert isinstance(error, CliError)
+    assert str(error) == "torch is not installed, and distilling needs it; in a clone: pip install '.[cli,distil]'"
 
 
 NOT_CONVERTED = {

@@ -57,7 +57,7 @@ _CONVERTER: Final = ModelConsumer(
     "get the checkpoint from the model's publisher",
     "write the file in one of them with llama.cpp's llama-quantize, or get the checkpoint from the publisher",
 )
-_LAYER_NAMES: Final = {
+LAYER_NAMES: Final = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
@@ -68,14 +68,14 @@ _LAYER_NAMES: Final = {
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
 }
-_TOP_NAMES: Final = {
+TOP_NAMES: Final = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
 _EPSILON: Final = "attention.layer_norm_rms_epsilon"
 _FREQUENCY: Final = "rope.freq_base"
-_PERMUTED: Final = ("attn_q", "attn_k")
+PERMUTED: Final = ("attn_q", "attn_k")
 MOST_TOLD: Final = 10
 PICKLE_PROTOCOLS: Final = b"\x02\x03\x04\x05"
 
@@ -239,13 +239,13 @@ def _order_tensors(reader: gguf.GGUFReader, facts: ModelFacts) -> list[_Tensor]:
 
 
 def _place_tensor(source: gguf.ReaderTensor, facts: ModelFacts) -> _Tensor:
-    if source.name in _TOP_NAMES:
-        return _Tensor(_TOP_NAMES[source.name], source, None)
+    if source.name in TOP_NAMES:
+        return _Tensor(TOP_NAMES[source.name], source, None)
     _, layer, part, kind = source.name.split(".")
     heads = facts.heads if part == "attn_q" else facts.kv_heads
-    is_permuted = facts.architecture == _LLAMA and part in _PERMUTED
+    is_permuted = facts.architecture == _LLAMA and part in PERMUTED
     rows = order_rows(heads, facts.head_size) if is_permuted else None
-    return _Tensor(f"model.layers.{layer}.{_LAYER_NAMES[part]}.{kind}", source, rows)
+    return _Tensor(f"model.layers.{layer}.{LAYER_NAMES[part]}.{kind}", source, rows)
 
 
 def order_rows(heads: int, head_size: int) -> Any:

@@ -58,6 +58,11 @@ class Vocabulary:
     adds_bos: bool
 
 
+def find_splitter(normalizer: Any, pre_tokenizer: Any) -> str | None:
+    """Return the word for how text is split; None: these parts of tokenizer.json are not known here."""
+    return next((word for word, parts in _SPLITTERS.items() if parts == (normalizer, pre_tokenizer)), None)
+
+
 def find_vocabulary_problems(vocabulary: Vocabulary) -> list[str]:
     """Return what makes the vocabulary unusable, as `FIELD: what is wrong; what to do`."""
     problems: list[str] = []

@@ -1,0 +1,8 @@
+"""Errors of the trainer. Needs no torch.
+
+DistillationError      what was asked for cannot be trained, or training had to stop: field, what is wrong, what to do
+"""
+
+
+class DistillationError(RuntimeError):
+    """A request that cannot be trained, or a run that had to stop; one line per problem."""

@@ -1,0 +1,236 @@
+"""Training data: lines of JSON, as tokens of which some count. Needs no torch.
+
+A line has `text`, of which every token counts, or `prompt` and `answer`, of which the answer's count: they are put into
+the teacher's chat template, as a server does.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Template
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from r1plus_contract.suite import Suite
+from r1plus_model.errors import DistillationError
+from r1plus_model.suite_overlap import Overlap, SuiteIndex, describe_overlaps
+
+MOST_BYTES: Final = 256 * 2**20
+"""Of the file: hundreds of times what a training on CPUs reads in a day."""
+MOST_LINE_BYTES: Final = 2**20
+_FORMS: Final = 'a line is {"text": ...} or {"prompt": ..., "answer": ...}'
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line."""
+
+    line: int
+    text: str
+    """A text, or the answer to a prompt."""
+    prompt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Tokens, at most `length`; those from `first` on count, which is at least 1: the first token has no context."""
+
+    tokens: tuple[int, ...]
+    first: int
+
+    @property
+    def targets(self) -> int:
+        """Tokens that count."""
+        return len(self.tokens) - self.first
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """The teacher's tokenizer and chat template."""
+
+    tokenizer: Tokenizer
+    template: str
+    special: Mapping[str, str]
+    """Role, such as eos_token -> the token's text."""
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the tokens of a text, with those that the tokenizer puts around it."""
+        return list(self.tokenizer.encode(text).ids)
+
+    def encode_dialogue(self, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+        """Return the tokens of the prompt in its template, and of the answer with the token that ends it.
+
+        Raises:
+            DistillationError: the template cannot be rendered.
+        """
+        messages = [{"role": "user", "content": prompt}]
+        try:
+            text = _compile(self.template).render(
+                messages=messages, add_generation_prompt=True, tools=None, **self.special
+            )
+        except Exception as error:  # A program from the model's publisher: it may raise anything.
+            raise DistillationError(
+                f"teacher: its chat template cannot be rendered: {error}; give lines with text instead"
+            ) from error
+        end = self.special["eos_token"]
+        return (
+            list(self.tokenizer.encode(text, add_special_tokens=False).ids),
+            list(self.tokenizer.encode(answer + end, add_special_tokens=False).ids),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleSet:
+    """What is trained on, and what is measured with."""
+
+    training: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    skipped: int
+    """Lines whose prompt leaves no room for an answer."""
+
+
+def read_records(path: Path, suites: Iterable[Suite]) -> list[Record]:
+    """Read the lines.
+
+    Raises:
+        DistillationError: the file is missing, too large or empty, a line has no such form, or questions of a suite
+            are among them.
+    """
+    if not path.is_file():
+        raise DistillationError(f"data: {path} is not a file; give a file of which {_FORMS}")
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise DistillationError(
+            f"data: {path} has {size / 2**20:.0f} MiB, at most {MOST_BYTES >> 20} are read; take a sample of its lines"
+        )
+    index, records, overlaps = SuiteIndex(suites), [], list[Overlap]()
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                record = _read_record(number, line)
+                records.append(record)
+                if overlap := index.find(number, f"{record.prompt or ''} {record.text}"):
+                    overlaps.append(overlap)
+    if overlaps:
+        raise DistillationError(
+            f"data: {len(overlaps)} of {len(records)} lines have questions of a golden suite"
+            f" ({describe_overlaps(overlaps)}): a gate that was trained on measures nothing; remove these lines"
+        )
+    if not records:
+        raise DistillationError(f"data: {path} has no line; {_FORMS}")
+    return records
+
+
+def _read_record(number: int, line: bytes) -> Record:
+    where = f"data: line {number}"
+    if len(line) > MOST_LINE_BYTES:
+        raise DistillationError(f"{where}: {len(line)} bytes, at most {MOST_LINE_BYTES} are read; split the text")
+    try:
+        fields = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise DistillationError(f"{where}: not JSON: {error}; {_FORMS}") from error
+    names = set(fields) if isinstance(fields, dict) else set()
+    if names not in ({"text"}, {"prompt", "answer"}):
+        raise DistillationError(f"{where}: has {', '.join(sorted(names))[:80] or 'no fields'}; {_FORMS}")
+    for name, value in fields.items():
+        if not isinstance(value, str) or not value.strip():
+            raise DistillationError(f"{where}: {name}: {value!r:.40} is no text; {_FORMS}")
+        if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise DistillationError(f"{where}: {name}: has half a character (a lone surrogate); remove it")
+    return Record(number, fields.get("text") or fields["answer"], fields.get("prompt"))
+
+
+def build_examples(
+    records: list[Record], encoder: Encoder, length: int, wanted: int, seed: int, progress: Callable[[str], None]
+) -> ExampleSet:
+    """Return `wanted` examples for training, or all there are, in an order that the seed decides; and some held out.
+
+    As many as a twentieth of the lines, at most 64, are held out: of lines apart, so no window of a text is in both.
+
+    Raises:
+        DistillationError: nothing is left to train on.
+    """
+    order = sorted(records, key=lambda record: record.line)
+    random.Random(seed).shuffle(order)  # noqa: S311 - a sample, no secret
+    lines = iter(order)
+    held_out, skipped_first = _take(lines, encoder, length, min(64, max(1, len(order) // 20)))
+    training, skipped = _take(lines, encoder, length, wanted)
+    skipped += skipped_first
+    if not training or not held_out:
+        raise DistillationError(
+            f"data: {len(records)} lines give {len(training)} examples for training and"
+            f" {len(held_out)} to measure with, and {skipped} have a prompt that leaves no room for an answer"
+            f" in {length} tokens; give more lines, or more --length"
+        )
+    progress(f"{len(training)} examples, {len(held_out)} more to measure with, {skipped} lines skipped")
+    return ExampleSet(training, held_out, skipped)
+
+
+def _take(lines: Iterator[Record], encoder: Encoder, length: int, wanted: int) -> tuple[tuple[Example, ...], int]:
+    """Return the examples of the next lines, until they are as many as wanted; and how many lines gave none."""
+    examples: list[Example] = []
+    skipped = 0
+    while len(examples) < wanted and (record := next(lines, None)) is not None:
+        windows = list(_encode(record, encoder, length))
+        skipped += not windows
+        examples += windows
+    return tuple(examples[:wanted]), skipped
+
+
+def _encode(record: Record, encoder: Encoder, length: int) -> Iterator[Example]:
+    """Yield a line's examples: of a text its windows, of a dialogue one, whose answer is cut at the length."""
+    if record.prompt is None:
+        tokens = encoder.encode_text(record.text)
+        for start in range(0, len(tokens), length):
+            if len(window := tokens[start : start + length]) > 1:
+                yield Example(tuple(window), 1)
+        return
+    prompt, answer = encoder.encode_dialogue(record.prompt, record.text)
+    if len(prompt) < length and prompt and answer:
+        yield Example(tuple((prompt + answer)[:length]), len(prompt))
+
+
+@cache
+def _compile(template: str) -> Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    return environment.from_string(template)
+
+
+def read_encoder(folder: Path) -> Encoder:
+    """Return the tokenizer and chat template of a checkpoint, which has been checked.
+
+    Raises:
+        DistillationError: it has no tokenizer.json, no template, or no token that ends an answer.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise DistillationError(f"teacher: {path} is missing: only such tokenizers are read; get the model with it")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # The library has no type of its own for a bad file.
+        raise DistillationError(f"teacher: {path} cannot be read: {error}; get the file again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    special = {
+        name: token for name in ("bos_token", "eos_token", "pad_token") if (token := _read_token(config.get(name)))
+    }
+    template_file = folder / "chat_template.jinja"
+    template = template_file.read_text(encoding="utf-8") if template_file.is_file() else config.get("chat_template")
+    if not isinstance(template, str):
+        raise DistillationError("teacher: tokenizer_config.json: chat_template: not one text; give the model's own")
+    if "eos_token" not in special:
+        raise DistillationError("teacher: tokenizer_config.json: eos_token: missing, so answers would not end; add it")
+    return Encoder(tokenizer, template, special)
+
+
+def _read_token(value: object) -> str | None:
+    """Return the text of a special token, which may be an object."""
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else None

@@ -1,0 +1,97 @@
+"""The state of a training: the student's weights, the optimiser's moments, and the step. One file, whole or absent.
+
+It is written under another name, synced and renamed, so a kill at any moment leaves the state before or the new one.
+safetensors, no pickle: nothing that a file says is executed.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from r1plus_model.errors import DistillationError
+
+FILE: Final = "state.safetensors"
+_KINDS: Final = {"exp_avg": "mean", "exp_avg_sq": "square"}
+BYTES_PER_PARAMETER: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a training is."""
+
+    step: int
+    """Steps that are done."""
+    tokens: int
+    """Tokens that were predicted."""
+
+
+def save_state(folder: Path, key: str, position: Position, model: nn.Module, optimizer: AdamW) -> None:
+    """Replace the state in `folder`; `key` is the recipe's.
+
+    Raises:
+        DistillationError: it cannot be written; the one before is still there.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        tensors[f"weight.{name}"] = parameter.detach()
+        for kind, stored in _KINDS.items():
+            tensors[f"{stored}.{name}"] = optimizer.state[parameter][kind]
+    metadata = {"recipe": key, "step": str(position.step), "tokens": str(position.tokens)}
+    part = folder / f".part-{FILE}"
+    try:
+        save_file(tensors, part, metadata)
+        _sync(part)
+        part.replace(folder / FILE)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        raise DistillationError(
+            f"{folder}: the state after step {position.step} cannot be written: {error}; make room and start again: the"
+            " run goes on from the state before"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load_state(folder: Path, key: str, model: nn.Module, optimizer: AdamW) -> Position:
+    """Read the state into model and optimiser; return its position, which is the start if there is none.
+
+    Raises:
+        DistillationError: the state is damaged or of another recipe.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return Position(0, 0)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("recipe") != key:
+                raise DistillationError(
+                    f"{path}: a state of the recipe {metadata.get('recipe', 'of no name'):.12}, this one is {key:.12};"
+                    " give another --work, or remove the folder"
+                )
+            position = Position(int(metadata["step"]), int(metadata["tokens"]))
+            for name, parameter in model.named_parameters():
+                parameter.data.copy_(file.get_tensor(f"weight.{name}"))
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(float(position.step)),
+                    **{kind: file.get_tensor(f"{stored}.{name}").clone() for kind, stored in _KINDS.items()},
+                }
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        if isinstance(error, DistillationError):
+            raise
+        raise DistillationError(f"{path}: damaged: {error}; remove the file, and the training begins again") from error
+    return position

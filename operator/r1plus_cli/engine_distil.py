@@ -1,0 +1,184 @@
+"""`r1plus engine distill`: a smaller model that learns from a larger one.
+
+It parses options and calls `r1plus_model`, which needs torch: it is imported when the verb runs.
+"""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from r1plus_cli.engine import report_progress, say
+from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.hints import runnable_hint
+from r1plus_cli.local import SHIPPED_SUITES
+from r1plus_contract.suite import Suite, SuiteError, load_suite
+
+if TYPE_CHECKING:
+    from r1plus_model.distillation import Distillation
+
+_OPTIONS: Final = (
+    "data",
+    "out",
+    "work",
+    "layers",
+    "student",
+    "temperature",
+    "hard_weight",
+    "steps",
+    "batch",
+    "length",
+    "learning_rate",
+    "top",
+    "precision",
+    "seed",
+)
+"""Fields that an error names, and that have an option of the same name."""
+
+
+def distil_command(
+    teacher: Annotated[
+        Path, typer.Argument(metavar="TEACHER", help="Folder with a Hugging Face checkpoint of a Llama.")
+    ],
+    data: Annotated[
+        Path, typer.Option("--data", help='Lines of JSON: {"text": ...}, or {"prompt": ..., "answer": ...}.')
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder that receives the student's checkpoint.")],
+    layers: Annotated[
+        int | None, typer.Option("--layers", help="Layers of the teacher that the student keeps: the most influential.")
+    ] = None,
+    student: Annotated[
+        Path | None, typer.Option("--student", help="A checkpoint to train instead, with the teacher's tokenizer.")
+    ] = None,
+    temperature: Annotated[float, typer.Option("--temperature", help="Softens both distributions.")] = 3.0,
+    hard_weight: Annotated[
+        float, typer.Option("--hard-weight", help="Share of the text's own tokens in the loss, from 0 to 1.")
+    ] = 0.0,
+    steps: Annotated[int, typer.Option("--steps", help="Training steps.")] = 2000,
+    batch: Annotated[int, typer.Option("--batch", help="Examples of one step.")] = 8,
+    length: Annotated[int, typer.Option("--length", help="Most tokens of one example.")] = 256,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="The highest one.")] = 2e-4,
+    top: Annotated[int, typer.Option("--top", help="Tokens of the teacher that are kept for each position.")] = 64,
+    precision: Annotated[
+        str, typer.Option("--precision", help="float32, or bfloat16: faster where the CPU computes in it.")
+    ] = "float32",
+    seed: Annotated[int, typer.Option("--seed", help="Decides which lines are used, and in which order.")] = 0,
+    suite: Annotated[
+        list[Path] | None,
+        typer.Option("--suite", help="Folder of a golden suite whose questions must not be in the data; repeatable."),
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Folder for what is done; a run goes on there. Default: OUT.work.")
+    ] = None,
+) -> None:
+    """Train a student to answer as its teacher does, and write its checkpoint with the record distilled.json.
+
+    The student is cut out of the teacher, or a checkpoint of its own. What the teacher predicts is computed once. A run
+    that was stopped or killed goes on when the same command is repeated, and gives the same student. Data with
+    questions of a golden suite is refused: a gate that was trained on measures nothing. The shipped suites are always
+    compared; add your own by **--suite**.
+
+    The result is an engine like any other: convert it, import it, and it has to pass its gate. Needs torch (the extra
+    `distil`). See docs/distillation.md.
+
+    Example: `r1plus engine distill model-hf --data prompts.jsonl --layers 24 --out student`
+    """
+    with _translate_errors(), _stop_on_signals() as stopping:
+        from r1plus_model.distillation import DistillationRequest, distil
+        from r1plus_model.recipe import DistillationRecipe
+        from r1plus_model.training import TrainingProcess
+
+        recipe = DistillationRecipe(
+            teacher="",
+            data="",
+            layers=layers,
+            temperature=temperature,
+            hard_weight=hard_weight,
+            steps=steps,
+            batch=batch,
+            length=length,
+            learning_rate=learning_rate,
+            top=top,
+            precision=precision,
+            seed=seed,
+        )
+        work = work or out.with_name(f"{out.name}.work")
+        request = DistillationRequest(teacher, data, out, work, recipe, student, _load_suites(suite or []))
+        result = distil(request, TrainingProcess(report_progress, time.monotonic, stopping.is_set))
+    _report(result)
+
+
+def _load_suites(folders: list[Path]) -> tuple[Suite, ...]:
+    shipped = [file.parent for file in sorted(SHIPPED_SUITES.glob("*/suite.json"))]
+    suites = []
+    for folder in (*shipped, *folders):
+        try:
+            header, items = ((folder / name).read_text(encoding="utf-8") for name in ("suite.json", "items.jsonl"))
+            suites.append(load_suite(header, items))
+        except (OSError, SuiteError, UnicodeDecodeError) as error:
+            raise UsageError(f"--suite: {folder}: {error}; give a folder with suite.json and items.jsonl") from error
+    return tuple(suites)
+
+
+def _report(result: "Distillation") -> None:
+    record = result.record
+    for name, quality in (("before", record.before), ("after", record.after)):
+        say(f"{name}: perplexity {quality.perplexity:.2f}, KL from the teacher {quality.divergence:.4f}")
+    say(f"teacher: perplexity {record.teacher_perplexity:.2f}, on {record.held_out_tokens} tokens that were held out")
+    say(f"{result.folder}: sha256 of the weights {result.sha256}", style="green")
+    say("Next:")
+    for line in (
+        f"r1plus engine convert {result.folder} --out {result.folder}.gguf",
+        f"r1plus engine import {result.folder}.gguf --name NAME --tier TIER --out engines",
+    ):
+        sys.stdout.write(runnable_hint(line) + "\n")
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """Let SIGTERM and the first Ctrl-C stop the run after its step; a second Ctrl-C stops at once."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _translate_errors() -> Iterator[None]:
+    """Translate errors of the trainer to CliError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise CliError(
+            f"{error.name} is not installed, and distilling needs it; in a clone: pip install '.[cli,distil]'"
+        ) from error
+    except OSError as error:
+        what = f"{error.filename or 'A file'}: {error.strerror or error}"
+        raise CliError(f"{what}; what is done is kept, and the same command goes on") from error
+    except RuntimeError as error:
+        from r1plus_model.errors import DistillationError
+
+        if not isinstance(error, DistillationError):
+            raise
+        raise CliError("\n".join(map(_name_option, str(error).splitlines()))) from error
+
+
+def _name_option(line: str) -> str:
+    """Let an error name the option instead of the field."""
+    field, colon, what = line.partition(": ")
+    return f"--{field.replace('_', '-')}{colon}{what}" if field in _OPTIONS else line

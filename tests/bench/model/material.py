@@ -1,0 +1,111 @@
+"""Texts and questions of the bench: English prose of Debian's perl-doc, and candidates that are in no golden suite."""
+
+import json
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from bench.knowledge.perl_faq import fetch_package, strip_marks
+from devcluster.cache import cache_dir
+from r1plus_contract.suite import Suite
+from r1plus_model.decoding import decode_greedily
+from r1plus_model.healing import Batch
+from r1plus_model.model import R1PlusModel
+from r1plus_model_repo.backends.hf_tokens import HfTokens
+from r1plus_model_repo.backends.requests import GenerationRequest
+from r1plus_monitoring.curate.candidates import build_candidates
+from r1plus_monitoring.curate.record import read_suite
+
+ROOT: Final = Path(__file__).parents[3]
+SUITES: Final = ROOT / "monitoring" / "suites"
+MOST_ANSWER: Final = 24
+LEAST_PARAGRAPH: Final = 60
+MOST_CHARACTERS: Final = 6
+"""Of a token in prose, on average; it is some four."""
+ANSWERS_TOGETHER: Final = 32
+TEXT_EVERY: Final = 4
+"""Every so many steps train on prose instead of answers."""
+TEXT_ROWS, TEXT_TOKENS, ANSWER_ROWS = 3, 256, 12
+
+
+def read_prose(checkpoint: Path, limit: int, *, is_held_out: bool) -> Tensor:
+    """Return so many ids of paragraphs of the manual's pages. A tenth of the pages is held out."""
+    paragraphs: list[str] = []
+    for page in sorted(fetch_package(cache_dir()).glob("usr/share/perl/*/pod/*.pod")):
+        if (zlib.crc32(page.name.encode()) % 10 == 0) is is_held_out and not page.name.startswith("perl5"):
+            paragraphs += _list_paragraphs(page.read_text(encoding="utf-8", errors="ignore"))
+    text = "\n\n".join(paragraphs)[: limit * MOST_CHARACTERS]
+    ids = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).encode(text, add_special_tokens=False).ids
+    return torch.tensor(ids[:limit])
+
+
+def _list_paragraphs(text: str) -> Iterator[str]:
+    """Yield the prose of a page: no code, which is indented, and no command."""
+    for block in text.split("\n\n"):
+        if block[:1].isalpha() and len(block) >= LEAST_PARAGRAPH and block.isascii():
+            yield " ".join(strip_marks(block).split())
+
+
+def list_prompts(count: int) -> list[str]:
+    """Return candidates whose question no golden suite has, in an order of their own."""
+    in_suites = {item.prompt for folder in SUITES.iterdir() if folder.is_dir() for item in read_suite(folder).items}
+    prompts = sorted({item.prompt for item in build_candidates()} - in_suites)
+    random.Random(1).shuffle(prompts)
+    return prompts[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """Tokens of a question in its chat template, and of the teacher's answer with its end."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+def answer_prompts(teacher: R1PlusModel, tokens: HfTokens, prompts: Sequence[str], file: Path) -> list[Dialogue]:
+    """Let the teacher answer; answers are kept in the file."""
+    if file.exists():
+        return [Dialogue(**json.loads(line)) for line in file.read_text("utf-8").splitlines()]
+    ends = set(tokens.get_end_ids())
+    encoded = sorted((tokens.encode_prompt(GenerationRequest(prompt=one)) for one in prompts), key=len)
+    dialogues = []
+    for begin in range(0, len(encoded), ANSWERS_TOGETHER):
+        part = encoded[begin : begin + ANSWERS_TOGETHER]
+        answers = decode_greedily(teacher, part, MOST_ANSWER, lambda answer: answer[-1] in ends)
+        dialogues += [Dialogue(prompt, answer) for prompt, answer in zip(part, answers, strict=True)]
+        print(f"answers of the teacher: {len(dialogues)} of {len(encoded)}", flush=True)
+    random.Random(1).shuffle(dialogues)
+    part_file = file.with_suffix(".part")
+    part_file.write_text(
+        "".join(f"{json.dumps({'prompt': d.prompt, 'answer': d.answer})}\n" for d in dialogues), "utf-8"
+    )
+    part_file.replace(file)
+    return dialogues
+
+
+def draw_batch(dialogues: Sequence[Dialogue], prose: Tensor, step: int) -> Batch:
+    """Return the batch of a step: answers, and every fourth step prose."""
+    if step % TEXT_EVERY == TEXT_EVERY - 1:
+        begin = random.Random(step).randrange(len(prose) - TEXT_ROWS * TEXT_TOKENS)
+        ids = prose[begin : begin + TEXT_ROWS * TEXT_TOKENS].view(TEXT_ROWS, TEXT_TOKENS)
+        return Batch(ids, torch.ones_like(ids, dtype=torch.bool))
+    chosen = [dialogues[(step * ANSWER_ROWS + row) % len(dialogues)] for row in range(ANSWER_ROWS)]
+    rows = [one.prompt + one.answer for one in chosen]
+    longest = max(map(len, rows))
+    mask = torch.tensor([[column < len(row) for column in range(longest)] for row in rows])
+    return Batch(torch.tensor([row + [0] * (longest - len(row)) for row in rows]), mask)
+
+
+def sample_items(suite: Suite, count: int) -> Suite:
+    """Return the suite with so many of its items, evenly; all if `count` is 0."""
+    if not count or count >= len(suite.items):
+        return suite
+    chosen = tuple(suite.items[number * len(suite.items) // count] for number in range(count))
+    return Suite(suite.header, chosen)

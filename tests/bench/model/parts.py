@@ -1,0 +1,184 @@
+"""The parts of `make bench-model`. Each prints a table of its figures and returns them."""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from bench.model.material import SUITES, answer_prompts, draw_batch, list_prompts, read_prose, sample_items
+from bench.model.quality import Prose, count_right
+from bench.model.speed import Decoder, compute_mlps, time_in_turn
+from r1plus_model.architecture import Architecture
+from r1plus_model.checkpoint import load_model
+from r1plus_model.healing import Recipe, heal, set_active
+from r1plus_model.model import R1PlusModel
+from r1plus_model.sparse import NeuronChoice, share_read
+from r1plus_model_repo.backends.hf_tokens import HfTokens
+from r1plus_monitoring.curate.record import read_suite
+from support.vllm.engine import convert_smollm2
+
+SUITE: Final = "smollm2-full-v1"
+SHORT, LONG = 512, 2048
+RANK: Final = 96
+"""Of predictors: a sixth of the hidden size, so they read a quarter of what the gate reads."""
+WINDOWED: Final = Architecture(window=128, sinks=4, global_every=6)
+R1PLUS: Final = replace(WINDOWED, relative_bias=True, span_ramp=32, active=0.15)
+SHARES: Final = (0.7, 0.5, 0.3, 0.15)
+ASKED_SHARES: Final = (0.5, 0.15)
+"""Shares at which the suite is asked, too."""
+WINDOWS: Final[Mapping[str, Architecture]] = {
+    "window 128": Architecture(window=128),
+    "window 128, 4 sinks": Architecture(window=128, sinks=4),
+    "window 128, 1 of 6 global": Architecture(window=128, global_every=6),
+    "window 128, 4 sinks, 1 of 6 global": WINDOWED,
+    "window 128, 4 sinks, 1 of 3 global": replace(WINDOWED, global_every=3),
+}
+HEALED: Final[Mapping[str, tuple[Architecture, float | None]]] = {
+    "r1plus": (R1PLUS, None),
+    "r1plus, predictor": (replace(R1PLUS, predictor_rank=RANK), None),
+    "r1plus, no bias": (replace(R1PLUS, relative_bias=False), None),
+    "r1plus, bias at the weights' rate": (R1PLUS, Recipe(1).rate),
+}
+"""Name -> architecture, and the bias's rate if it is not the recipe's own."""
+TOKENS_64K: Final = 65_536
+READ: Final = 256
+"""Tokens that decoders have read before they are timed."""
+BATCHES: Final = (1, 16)
+REPORT_EVERY: Final = 20
+SPAN_PENALTY: Final = 0.05
+TRAINING_TOKENS: Final = 400_000
+
+
+class Bench:
+    """One run: the teacher, its tokenizer, and how much to measure."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        torch.set_num_threads(arguments.threads)
+        torch.manual_seed(0)
+        self._arguments = arguments
+        self._scratch = tempfile.TemporaryDirectory(prefix="r1plus-bench-")
+        self._work = arguments.work or Path(self._scratch.name)
+        self._work.mkdir(parents=True, exist_ok=True)
+        self._folder = convert_smollm2(Path(self._scratch.name) / "smollm2")
+        self._teacher = load_model(self._folder).eval().requires_grad_(requires_grad=False)
+        self._tokens = HfTokens(self._folder, self._teacher.shape.context)
+        self._suite = sample_items(read_suite(SUITES / SUITE), arguments.items)
+        count = max(arguments.windows * SHORT, arguments.long_windows * LONG)
+        prose = read_prose(self._folder, count, is_held_out=True)
+        self._short = Prose(self._teacher, prose[: arguments.windows * SHORT].view(-1, SHORT))
+        self._long = prose[: arguments.long_windows * LONG].view(-1, LONG)
+
+    def measure_quality(self) -> dict[str, Any]:
+        """Perplexity and suite against sparsity and window, before any training."""
+        rows: dict[str, Any] = {"dense": self._judge(self._teacher)}
+        for choice in NeuronChoice:
+            rank = RANK if choice is NeuronChoice.PREDICTOR else None
+            model = load_model(self._folder, Architecture(active=SHARES[0], predictor_rank=rank))
+            for layer in model.layers:
+                layer.mlp.choice = choice
+            for share in SHARES:
+                set_active(model, share)
+                rows[f"{share:.0%} by {choice}"] = self._judge(model, with_suite=share in ASKED_SHARES)
+                print(f"{share:.0%} by {choice}: {rows[f'{share:.0%} by {choice}']}", flush=True)
+        prose = Prose(self._teacher, self._long)
+        for name, architecture in {f"dense, {LONG} tokens": Architecture(), **WINDOWS}.items():
+            rows[name] = asdict(prose.measure(load_model(self._folder, architecture)))
+            print(f"{name}: {rows[name]}", flush=True)
+        return rows
+
+    def measure_cache(self) -> dict[str, Any]:
+        """Bytes of keys and values that one sequence of 64K allocates, in the two bytes of bfloat16."""
+        rows = {}
+        for name, architecture in {"full attention": Architecture(), **WINDOWS}.items():
+            model = load_model(self._folder, architecture, torch.bfloat16)
+            rows[name] = model.allocate_cache(1, TOKENS_64K).bytes
+            print(f"{name}: {rows[name] / 2**20:.1f} MiB of keys and values at 64K", flush=True)
+        return rows
+
+    def measure_speed(self) -> dict[str, Any]:
+        """Milliseconds of the MLPs and of a whole token, in turn with the dense model."""
+        models = {
+            "dense": self._teacher,
+            "gate 15%": load_model(self._folder, Architecture(active=0.15)),
+            "predictor 15%": load_model(self._folder, Architecture(active=0.15, predictor_rank=RANK)),
+            "r1plus": load_model(self._folder, R1PLUS),
+        }
+        for name in ("gate 15%", "predictor 15%", "r1plus"):
+            for layer in models[name].layers:
+                layer.mlp.store_by_neuron()
+        rounds = self._arguments.tokens
+        rows = {"MLPs, batch 1": _time({name: compute_mlps(model) for name, model in models.items()}, rounds)}
+        for batch in BATCHES:
+            decoders = {name: Decoder(model, batch, READ, rounds) for name, model in models.items()}
+            rows[f"token, batch {batch}"] = _time({name: one.step for name, one in decoders.items()}, rounds)
+        shares = {f"{batch}": round(share_read(0.15, batch), 3) for batch in (*BATCHES, 32)}
+        print(f"Expected share of neurons that a batch reads, if tokens choose independently: {shares}", flush=True)
+        return rows | {"expected_share_read": shares}
+
+    def measure_healing(self) -> dict[str, Any]:
+        """Distil each of the chosen models from the dense one, and measure it before and after."""
+        chosen = self._arguments.heal or list(HEALED)
+        if unknown := sorted(set(chosen) - set(HEALED)):
+            raise SystemExit(f"--heal {unknown[0]!r}: there are {', '.join(map(repr, HEALED))}")
+        file = self._work / f"answers-{self._arguments.prompts}.jsonl"
+        dialogues = answer_prompts(self._teacher, self._tokens, list_prompts(self._arguments.prompts), file)
+        prose = read_prose(self._folder, TRAINING_TOKENS, is_held_out=False)
+        rows = {}
+        for name in chosen:
+            architecture, bias_rate = HEALED[name]
+            model = load_model(self._folder, architecture)
+            before = self._judge(model)
+            recipe = Recipe(self._arguments.steps, span_penalty=SPAN_PENALTY)
+            recipe = recipe if bias_rate is None else replace(recipe, bias_rate=bias_rate)
+            folder = self._work / f"{name.replace(', ', '-').replace(' ', '-').replace(chr(39), '')}-{recipe.steps}"
+            began, tokens = time.monotonic(), 0
+            for report in heal(model, self._teacher, lambda step: draw_batch(dialogues, prose, step), recipe, folder):
+                tokens = report.tokens
+                if report.step % REPORT_EVERY == 0 or report.step == recipe.steps:
+                    print(f"{name}: step {report.step} of {recipe.steps}, loss {report.loss:.3f}", flush=True)
+            seconds = round(time.monotonic() - began)
+            rows[name] = {
+                "before": before,
+                "after": self._judge(model),
+                "steps": recipe.steps,
+                "tokens": tokens,
+                "seconds": seconds,
+                **_describe_learned(model),
+            }
+            print(f"{name}: {rows[name]}", flush=True)
+        return rows
+
+    def _judge(self, model: R1PlusModel, *, with_suite: bool = True) -> dict[str, Any]:
+        figures: dict[str, Any] = asdict(self._short.measure(model))
+        if with_suite:
+            strata = count_right(model, self._tokens, self._suite)
+            figures |= {"right": sum(right for right, _ in strata.values()), "items": len(self._suite.items)}
+            figures["strata"] = {name: f"{right} of {count}" for name, (right, count) in strata.items()}
+        return figures
+
+
+def _time(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Any]:
+    paces = time_in_turn(steps, rounds)
+    for name, pace in paces.items():
+        print(f"{name}: {pace}", flush=True)
+    return {name: asdict(pace) for name, pace in paces.items()}
+
+
+def _describe_learned(model: R1PlusModel) -> dict[str, float]:
+    """Return how far bias and spans are from where they began."""
+    attentions = [layer.self_attn for layer in model.layers]
+    biases = [one.relative_bias.detach() for one in attentions if one.relative_bias is not None]
+    spans = [one.spans.detach() for one in attentions if one.spans is not None]
+    learned = {}
+    if biases:
+        learned["bias_root_mean_square"] = round(float(torch.stack(biases).pow(2).mean().sqrt()), 4)
+        learned["bias_largest"] = round(float(torch.stack(biases).abs().max()), 4)
+    if spans:
+        learned["least_span"] = round(float(torch.stack(spans).min()), 4)
+        learned["mean_span"] = round(float(torch.stack(spans).mean()), 4)
+    return learned

@@ -1,0 +1,80 @@
+"""The packages of `make test-model`: torch, and transformers as its reference, every one at one version and hash.
+
+A folder in the cache, 1.2 GB, made once per lock; it is whole or absent. It adds to `.venv`, whose Python runs the
+tests: `add_to_path` here, and for another process `PYTHONPATH`. `python -m support.model.environment` prints it.
+"""
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+from devcluster import packages
+from devcluster.cache import CACHE_VARIABLE, cache_dir, locked, log_dir, staged
+from devcluster.shell import lines, run
+from devcluster.steps import Step, Steps
+from devcluster.toolchain import uv
+from support.vllm.cuda_libraries import PROGRAMS, write_cuda_libraries
+
+LOCK: Final = Path(__file__).with_name("requirements.lock")
+NEEDED_BYTES: Final = 3 * 10**9
+"""Of the disk: the folder, and as much again in uv's cache where that is on another one."""
+
+
+def prepare() -> Path:
+    """Return the folder of packages; it is made on first use, and again when the lock changes.
+
+    Raises:
+        SystemExit: the disk has too little room, or Debian packages are missing.
+        CommandError: uv or the compiler fails.
+    """
+    folder = cache_dir() / "model" / hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
+    with locked("model"):
+        if not folder.is_dir():
+            _make(folder)
+    return folder
+
+
+def add_to_path() -> Path:
+    """Let this process import the packages, after its own; return their folder."""
+    folder = prepare()
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    return folder
+
+
+def _make(folder: Path) -> None:
+    _check_room(folder)
+    log = log_dir() / "model.log"
+    steps = Steps(2)
+    packages.install(steps, PROGRAMS)
+    with steps.step("torch", log=log) as step, staged(folder) as made:
+        _install(made, log, step)
+        step.progress("substitutes for CUDA's libraries")
+        write_cuda_libraries(made)
+        step.progress("a first import")
+        program = f"import sys; sys.path.append({str(made)!r}); import torch; assert not torch.cuda.is_available()"
+        run([sys.executable, "-c", program], log=log)
+        step.built()
+
+
+def _check_room(folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if free < NEEDED_BYTES:
+        raise SystemExit(
+            f"{folder.parent} has {free / 10**9:.1f} GB free, and torch needs {NEEDED_BYTES / 10**9:.1f} GB:"
+            f" make room, or put the cache elsewhere by {CACHE_VARIABLE}=DIR"
+        )
+
+
+def _install(made: Path, log: Path, step: Step) -> None:
+    # Without dependencies: the lock has what .venv lacks, and leaves out CUDA's libraries.
+    command = [uv(), "pip", "install", "--no-config", "--no-deps", "--require-hashes", "--python", sys.executable]
+    for line in lines([*command, "--target", made, "--requirements", LOCK], log=log):
+        step.progress(line)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{prepare()}\n")

@@ -1,0 +1,279 @@
+"""Training data: what a line may be, which tokens count, and that no question of a golden suite is among them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+from r1plus_contract.suite import Item, Suite, load_suite
+from r1plus_model.errors import DistillationError
+from r1plus_model.examples import Encoder, Example, ExampleSet, build_examples, read_encoder, read_records
+from r1plus_model.suite_overlap import SuiteIndex
+from r1plus_model_repo.importing.huggingface.gguf_tokenizer import Vocabulary, build_tokenizer
+from support.golden_suites import files_of
+from support.model_repo import tiny_gguf
+from support.paths import TESTS
+from support.tables import for_each
+
+SPECIAL = {"bos": 0, "eos": 2}
+END = 2
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    vocabulary = Vocabulary("smollm", tiny_gguf.TOKENS, tiny_gguf.TYPES, tiny_gguf.MERGES, SPECIAL, adds_bos=False)
+    tokenizer = Tokenizer.from_str(json.dumps(build_tokenizer(vocabulary)))
+    return Encoder(tokenizer, tiny_gguf.TEMPLATE, {"eos_token": "<|im_end|>"})
+
+
+def write(path: Path, *lines: Any) -> Path:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def suite_of(*prompts: str) -> Suite:
+    items = tuple(Item(f"item-{n}", "loans", prompt, "contains", ("yes",)) for n, prompt in enumerate(prompts))
+    files = files_of(items)
+    return load_suite(files.header, files.items)
+
+
+def build(path: Path, encoder: Encoder, length: int = 64, wanted: int = 1000, seed: int = 0) -> ExampleSet:
+    return build_examples(read_records(path, ()), encoder, length, wanted, seed, lambda line: None)
+
+
+# Which tokens count.
+
+
+def test_of_a_dialogue_the_answer_counts_and_the_token_that_ends_it(tmp_path: Path, encoder: Encoder) -> None:
+    path = write(tmp_path / "data", *[{"prompt": "hello", "answer": "12"}] * 2)
+    example = build(path, encoder).training[0]
+    decode = encoder.tokenizer.decode
+
+    assert decode(example.tokens[: example.first], skip_special_tokens=False) == "<|im_start|>hello<|im_end|>"
+    assert decode(example.tokens[example.first :], skip_special_tokens=False) == "12<|im_end|>"
+    assert example.tokens[-1] == END
+    assert example.targets == 3
+
+
+def test_of_a_text_all_tokens_count_but_the_first_of_each_window(tmp_path: Path, encoder: Encoder) -> None:
+    path = write(tmp_path / "data", *[{"text": "abcdefghij"}] * 2)
+    examples = build(path, encoder, length=8).training
+
+    assert [len(one.tokens) for one in examples] == [8, 2]
+    assert [one.targets for one in examples] == [7, 1]
+
+
+def test_an_answer_is_cut_at_the_length_and_a_prompt_that_fills_it_is_skipped(tmp_path: Path, encoder: Encoder) -> None:
+    long = {"prompt": "h" * 30, "answer": "12"}
+    path = write(tmp_path / "data", *[{"prompt": "h", "answer": "w" * 40}] * 8, *[long] * 8)
+    examples = build(path, encoder, length=12)
+
+    assert {len(one.tokens) for one in examples.training} == {12}
+    assert examples.skipped > 6
+
+
+def test_lines_held_out_are_not_trained_on(tmp_path: Path, encoder: Encoder) -> None:
+    path = write(tmp_path / "data", *({"text": f"number {n} of many"} for n in range(100)))
+    examples = build(path, encoder)
+
+    assert (len(examples.training), len(examples.held_out)) == (95, 5)
+    assert not set(examples.training) & set(examples.held_out)
+
+
+def test_no_more_examples_are_read_than_the_steps_need(tmp_path: Path, encoder: Encoder) -> None:
+    path = write(tmp_path / "data", *({"text": f"number {n} of many"} for n in range(100)))
+
+    assert len(build(path, encoder, wanted=7).training) == 7
+
+
+def test_the_seed_decides_which_lines_are_taken(tmp_path: Path, encoder: Encoder) -> None:
+    path = write(tmp_path / "data", *({"text": f"number {n} of many"} for n in range(100)))
+    first, again, other = (build(path, encoder, wanted=7, seed=seed) for seed in (1, 1, 2))
+
+    assert first == again
+    assert first != other
+
+
+# What a line may be.
+
+LINE: dict[str, tuple[Any, str]] = {
+    "no JSON": ("{text", "data: line 2: not JSON: "),
+    "no UTF-8": ("\udcff", "data: line 2: not JSON: "),
+    "a list": ([1], "data: line 2: has no fields; a line is"),
+    "no known field": ({"question": "x"}, "data: line 2: has question; a line is"),
+    "a field too many": ({"text": "x", "answer": "y"}, "data: line 2: has answer, text; a line is"),
+    "a prompt without an answer": ({"prompt": "x"}, "data: line 2: has prompt; a line is"),
+    "a number as text": ({"text": 3}, "data: line 2: text: 3 is no text; a line is"),
+    "white space as text": ({"text": " \t"}, r"data: line 2: text: ' \\t' is no text; a line is"),
+    "an empty answer": ({"prompt": "x", "answer": ""}, "data: line 2: answer: '' is no text; a line is"),
+    "half a character": ('{"text": "a\\ud800"}', r"data: line 2: text: has half a character .*; remove it"),
+    "deep nesting": ("[" * 100_000, "data: line 2: not JSON: "),
+    "more than a MiB": ({"text": "x" * 2**20}, "data: line 2: 1048589 bytes, at most 1048576 are read; split the text"),
+}
+
+
+@for_each("line, message", LINE)
+def test_a_line_is_refused_that_has(tmp_path: Path, line: Any, message: str) -> None:
+    path = tmp_path / "data"
+    text = line if isinstance(line, str) else json.dumps(line)
+    path.write_bytes(b'{"text": "good"}\n' + text.encode(errors="surrogateescape") + b"\n")
+
+    with pytest.raises(DistillationError, match=message):
+        read_records(path, ())
+
+
+def test_blank_lines_do_not_count_and_lines_keep_their_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path / "data", "", {"text": "one"}, "  ", {"text": "two"})
+
+    assert [record.line for record in read_records(path, ())] == [2, 4]
+
+
+FILES: dict[str, tuple[bytes | None, str]] = {
+    "missing": (None, "data: .*/data is not a file; give a file of which a line is"),
+    "empty": (b"", "data: .*/data has no line; a line is"),
+    "only blank lines": (b"\n \n", "data: .*/data has no line; a line is"),
+}
+
+
+@for_each("content, message", FILES)
+def test_a_file_is_refused_that_is(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "data").write_bytes(content)
+
+    with pytest.raises(DistillationError, match=message):
+        read_records(tmp_path / "data", ())
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "data").open("wb") as stream:
+        stream.truncate(10 * 2**30)
+
+    with pytest.raises(DistillationError, match="has 10240 MiB, at most 256 are read; take a sample of its lines"):
+        read_records(tmp_path / "data", ())
+
+
+TOO_LITTLE: dict[str, list[dict[str, str]]] = {
+    "one line": [{"text": "hello"}],
+    "prompts alone fill the length": [{"prompt": "h" * 80, "answer": "x"}] * 10,
+    "one token a line": [{"text": "hello"}] * 10,
+}
+
+
+@for_each("lines", TOO_LITTLE)
+def test_too_little_is_refused_when(tmp_path: Path, encoder: Encoder, lines: list[dict[str, str]]) -> None:
+    path = write(tmp_path / "data", *lines)
+
+    with pytest.raises(
+        DistillationError, match=r"give 0 examples for training and .* give more lines, or more --length"
+    ):
+        build(path, encoder)
+
+
+TEMPLATES: dict[str, tuple[str, str]] = {
+    "calls what is not there": ("{{ missing() }}", "'missing' is undefined"),
+    "reaches into Python": ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__'"),
+    "counts without end": ("{% for n in range(10**9) %}{% endfor %}", "Range too big"),
+}
+
+
+@for_each("template, reason", TEMPLATES)
+def test_a_chat_template_is_refused_that(encoder: Encoder, template: str, reason: str) -> None:
+    broken = Encoder(encoder.tokenizer, template, encoder.special)
+
+    with pytest.raises(
+        DistillationError, match=f"its chat template cannot be rendered: .*{reason}.*; give lines with text"
+    ):
+        broken.encode_dialogue("x", "y")
+
+
+# Questions of a golden suite.
+
+QUESTION = "What is the capital of Sweden?"
+HIDDEN: dict[str, dict[str, str]] = {
+    "as a prompt": {"prompt": QUESTION, "answer": "Stockholm"},
+    "within a text": {"text": f"Many ask: {QUESTION} It is Stockholm."},
+    "in other case, spacing and punctuation": {"text": "what  is the CAPITAL\nof sweden"},
+    "after examples in a prompt": {"prompt": f"Q: 1 + 1?\nA: 2\nQ: {QUESTION}\nA:", "answer": "Stockholm"},
+    "in an answer": {"prompt": "Ask me something", "answer": QUESTION},
+}
+
+
+@for_each("line", HIDDEN)
+def test_a_question_of_a_suite_is_found(tmp_path: Path, line: dict[str, str]) -> None:
+    path = write(tmp_path / "data", {"text": "good"}, line)
+
+    with pytest.raises(
+        DistillationError,
+        match=r"1 of 2 lines have questions of a golden suite \(line 2 has bank-v1/item-1\): .* remove",
+    ):
+        read_records(path, (suite_of("How many legs has a cat?", QUESTION),))
+
+
+OTHERS: dict[str, str] = {
+    "another country": "What is the capital of Norway?",
+    "a part of the question": "What is the capital",
+    "words between": "What is, they asked, the capital of Sweden?",
+    "another sign": "What is 17-9?",
+}
+
+
+@for_each("text", OTHERS)
+def test_a_text_is_no_question_of_a_suite_with(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "data", {"text": text})
+
+    assert read_records(path, (suite_of(QUESTION, "What is 17+9?"),))
+
+
+def test_a_question_of_one_word_is_refused_as_a_whole_text_only() -> None:
+    index = SuiteIndex((suite_of("Hello!"),))
+
+    assert index.find(1, "hello") is not None
+    assert index.find(1, "hello world") is None
+
+
+def test_many_lines_are_counted_and_the_first_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "data", *[{"text": QUESTION}] * 9)
+
+    with pytest.raises(DistillationError, match=r"9 of 9 lines .* line 5 has bank-v1/item-0 and 4 more\)"):
+        read_records(path, (suite_of(QUESTION),))
+
+
+def test_each_question_of_the_shipped_suites_is_found() -> None:
+    for folder in sorted((TESTS.parent / "monitoring" / "suites").glob("*-v1")):
+        suite = load_suite((folder / "suite.json").read_text(), (folder / "items.jsonl").read_text())
+        index = SuiteIndex((suite,))
+        missed = [item.id for item in suite.items if index.find(1, f"{item.prompt} {item.answers[0]}") is None]
+        assert missed == []
+
+
+# The teacher's tokenizer.
+
+TOKENIZERS: dict[str, tuple[str, str | None, str]] = {
+    "no tokenizer.json": ("tokenizer.json", None, "tokenizer.json is missing: only such tokenizers are read"),
+    "a broken one": ("tokenizer.json", "{}", "tokenizer.json cannot be read: .*; get the file again"),
+    "no template": ("tokenizer_config.json", '{"eos_token": "<|im_end|>"}', "chat_template: not one text"),
+    "no end": ("tokenizer_config.json", '{"chat_template": "x"}', "eos_token: missing, so answers would not end"),
+}
+
+
+@for_each("name, content, message", TOKENIZERS)
+def test_a_teacher_is_refused_that_has(
+    tmp_path: Path, encoder: Encoder, name: str, content: str | None, message: str
+) -> None:
+    encoder.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    config = {"chat_template": "x", "eos_token": {"content": "<|im_end|>"}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert read_encoder(tmp_path).special == {"eos_token": "<|im_end|>"}
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(content)
+
+    with pytest.raises(DistillationError, match=message):
+        read_encoder(tmp_path)
+
+
+def test_an_example_has_as_many_targets_as_tokens_that_count() -> None:
+    assert Example((5, 6, 7, 8), 3).targets == 1
