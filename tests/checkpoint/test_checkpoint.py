@@ -20,9 +20,11 @@ from tokenizers import Tokenizer
 from checkpoint.forward import compute_logits
 from checkpoint.texts import list_tokenizer_texts
 from devcluster.cache import cache_dir
+from r1plus_contract.delivery import digest_folder
 from r1plus_model_repo.importing import qwen, smollm2
 from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
 from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint
+from r1plus_model_repo.importing.huggingface.to_gguf import convert_checkpoint_to_gguf
 from r1plus_model_repo.importing.source import PackagedWeights, fetch_weights
 
 pytestmark = [pytest.mark.checkpoint, pytest.mark.timeout(3600)]
@@ -107,3 +109,14 @@ def test_the_ids_are_those_that_the_backend_gives(smollm2_checkpoint: Path) -> N
     for text in list_tokenizer_texts():
         ids = theirs.encode(text, add_special_tokens=False).input_ids.data.reshape(-1).tolist()
         assert ours.encode(text).ids == ids, text
+
+
+@pytest.mark.parametrize("name", ["smollm2_checkpoint", "qwen_checkpoint"])
+def test_a_checkpoint_comes_back_from_a_file_with_the_same_bytes(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str
+) -> None:
+    checkpoint: Path = request.getfixturevalue(name)
+    convert_checkpoint_to_gguf(checkpoint, tmp_path / "again.gguf", "F16", print)
+    convert_gguf_to_checkpoint(tmp_path / "again.gguf", tmp_path / "back", "F16", print)
+
+    assert digest_folder(tmp_path / "back") == digest_folder(checkpoint)
