@@ -116,7 +116,7 @@ def triton_template() -> dict[str, Any]:
 
 
 async def test_triton_listens_at_sockets_of_its_user_alone_after_a_kill_too(tmp_path: Path) -> None:
-    folder = open_data_folder(tmp_path / "data")
+    folder = open_data_folder(tmp_path / ("deep" * 30))  # The kernel takes 107 bytes for a socket's path.
     pod = Pod("pod", triton_template(), folder, IMAGES, Sources(lambda _: None), lambda: None)
     triton, sockets = pod.find_container(CONTAINER_TRITON), pod.sockets
     assert (set(sockets), pod.ports) == ({PORT_HTTP, PORT_GRPC, PORT_TRITON_METRICS}, {})
