@@ -9,15 +9,20 @@ from playwright.async_api import Page, async_playwright
 
 from page.acting import HANDBOOK, PATIENCE_MS, add_document, ask, use_key
 from page.conftest import CHROMIUM, list_arguments
+from support.edge.owner import owning
 from support.edge.served import Served, serving
 
 WIDTH = 960
+DEPLOYMENT = "{apiVersion: r1plus.ai/v1alpha1, kind: R1PlusDeployment, metadata: {name: edge}, spec: {tier: edge}}"
+"""As `make quickstart` serves it."""
 SUITE = Path("smollm2-edge-v1")
 """The name of a shipped suite, all of it."""
 
 
 async def act(page: Page, served: Served) -> None:
-    """Ask three questions."""
+    """Ask three questions, when the calculator runs: the first request starts it."""
+    with owning(served) as owner:
+        owner.calculate("1 + 1")
     await page.goto(f"{served.status.url}/")
     await use_key(page, served.folder.key.read_text().strip())
     await page.get_by_label("a calculator").check()
@@ -37,10 +42,12 @@ async def take(served: Served, file: Path) -> None:
         page = await browser.new_page(viewport={"width": WIDTH, "height": 900})
         page.set_default_timeout(PATIENCE_MS)
         await act(page, served)
+        # Answers scroll; the picture has all of them.
+        await page.evaluate("document.getElementById('talk').style.maxHeight = 'none'")
         await page.screenshot(path=file, full_page=True)
         await browser.close()
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="r1plus-page-") as name, serving(Path(name), SUITE) as running:
+    with tempfile.TemporaryDirectory(prefix="r1plus-page-") as name, serving(Path(name), SUITE, DEPLOYMENT) as running:
         asyncio.run(take(running, Path(sys.argv[1])))
