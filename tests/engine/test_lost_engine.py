@@ -21,9 +21,9 @@ from support.waiting import wait_until
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
 
-FIRST_PROCESS = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-"""Starts a command as the first process of a PID namespace, as a container runtime does."""
-PLACES = {"as a container's first process": FIRST_PROCESS, "as another process": ()}
+FIRST_PROCESS = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c")
+OWN_SHARED_MEMORY = 'mount --bind "$0" /dev/shm && exec "$@"'
+PLACES = {"as a container's first process": True, "as another process": False}
 STUB = "triton_python_b"
 """The first 15 characters of the stub's name, which the kernel keeps."""
 LOADS_FOR_EVER = "import time\n\nprint('Loading', flush=True)\ntime.sleep(3600)\n"
@@ -40,16 +40,26 @@ def models(tmp_path: Path) -> Path:
     return write_gpu_model(tmp_path)
 
 
+@pytest.fixture
+def shared_memory(tmp_path: Path) -> Path:
+    """The volume that is /dev/shm of a container."""
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture(params=PLACES.values(), ids=PLACES.keys())
 def start(
-    request: pytest.FixtureRequest, tmp_path: Path, installed: Path, models: Path, python: str
+    request: pytest.FixtureRequest, tmp_path: Path, installed: Path, models: Path, python: str, shared_memory: Path
 ) -> Iterator[StartServer]:
     """Start a server in each place."""
     with ExitStack() as stack:
 
         def begin() -> Server:
+            # As a container runtime does: a PID namespace, and a volume that outlives the container.
+            enter = (*FIRST_PROCESS, OWN_SHARED_MEMORY, str(shared_memory)) if request.param else ()
             program = (str(installed / "bin" / "tritonserver"), f"--model-repository={models}", *GUARD_OPTIONS)
-            command = (*request.param, *AS_IN_A_POD, *program)
+            command = (*enter, *AS_IN_A_POD, *program)
             return stack.enter_context(ending(Server(tmp_path, installed, models, python=python, command=command)))
 
         yield begin
@@ -106,3 +116,18 @@ def test_sigterm_ends_a_server_that_loads(start: StartServer, models: Path) -> N
     wait_until(lambda: "Loading" in server.log.read_text(), "the model loads", evidence=server.last_words)
     send_sigterm(server)
     server.until_ended()
+
+
+@pytest.mark.parametrize("start", [True], ids=["as a container's first process"], indirect=True)
+def test_a_restarted_container_removes_the_shared_memory_that_a_killed_server_left(
+    start: StartServer, shared_memory: Path
+) -> None:
+    server = start()
+    server.until_ready()
+    left = set(shared_memory.iterdir())
+    assert left
+    os.kill(find_stub(server), signal.SIGKILL)
+    server.until_ended()
+    assert left <= set(shared_memory.iterdir()), "else there is nothing to remove"
+    start().until_ready()
+    assert not left & set(shared_memory.iterdir())

@@ -29,6 +29,7 @@ key=$(head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n')
 restricted={",".join(RESTRICTED_APIS)}:{KEY}=$key
 set -- "$0" "$@" "--http-restricted-api=$restricted" "--grpc-restricted-protocol=$restricted"
 [ $$ = 1 ] || exec "$@"
+rm -rf /dev/shm/*
 "$@" &
 server=$!
 trap 'kill -TERM $server || :' TERM
@@ -39,7 +40,8 @@ exit $status
 cluster and in no log. It unsets AIP_MODE, which an image may set, so that Vertex AI's port stays closed.
 
 As a container's first process it stays, and passes SIGTERM on: the kernel keeps SIGKILL and signals without a handler
-from a first process. So a server that loads would not end, nor one whose exit hangs (`backends.guard`)."""
+from a first process. So a server that loads would not end, nor one whose exit hangs (`backends.guard`). What a killed
+server has left in the volume /dev/shm, up to 40 MiB each time, is removed."""
 
 
 def build_command(*, through_entry_point: bool) -> Json:
