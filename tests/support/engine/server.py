@@ -25,10 +25,11 @@ from r1plus_model_repo.config_pbtxt import render_config
 from r1plus_model_repo.delivery import assemble
 from r1plus_operator.plan.podspec.triton_args import GUARD_OPTIONS, START
 from r1plus_policies.engine.memory_fit import compute_fit
+from support.kubelet import expand
 from support.ports import free_port
 from support.waiting import wait_until
 
-AS_IN_A_POD: Final = ("/bin/bash", "-ec", START)
+AS_IN_A_POD: Final = ("/bin/bash", "-ec", expand(START, {}))
 OPEN: Final = ("--disable-auto-complete-config", "--exit-timeout-secs=30")
 """Options of a server all of whose APIs are open, but for loading models."""
 HELD = ("01", "08")

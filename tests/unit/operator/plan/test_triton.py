@@ -1,6 +1,6 @@
 """How a serving pod starts its Triton: by the script itself, with a stand-in that says what it was started with.
 
-On the real server: tests/engine/test_guarded.py.
+On the real server: tests/engine/test_guarded.py, test_lost_engine.py.
 """
 
 import os
@@ -10,6 +10,18 @@ from pathlib import Path
 import pytest
 
 from r1plus_operator.plan.podspec.triton_args import GUARD_OPTIONS, KEY, RESTRICTED_APIS, START, build_command
+from support.kubelet import expand
+
+IN_A_CONTAINER = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-ec")
+"""Starts a script as the first process of a PID namespace, as a container runtime does."""
+SHARED_MEMORY = """\
+mount -t tmpfs tmpfs /dev/shm
+touch /dev/shm/region
+mkdir /dev/shm/busy
+mount -t tmpfs tmpfs /dev/shm/busy
+exec "$@"
+"""
+"""Of a container that was killed; one entry cannot be removed."""
 
 
 @pytest.fixture
@@ -49,6 +61,20 @@ def test_triton_takes_the_shells_place(program: Path) -> None:
     )
     _, said = process.communicate(timeout=60)
     assert int(said) == process.pid
+
+
+def test_the_kubelet_passes_the_script_as_it_is() -> None:
+    assert expand(START, {}) == START
+
+
+def test_the_shell_of_a_container_stays_and_what_cannot_be_removed_stops_no_start(program: Path) -> None:
+    program.write_text("#!/bin/bash\necho $$ $PPID /dev/shm/*\nexit 7\n")
+    command = [*IN_A_CONTAINER, SHARED_MEMORY, "bash", "/bin/bash", "-ec", expand(START, {}), str(program)]
+    if os.geteuid() != 0:
+        command[1:1] = ["--user", "--map-root-user"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    pid, parent, *entries = ran.stdout.split()
+    assert (pid != "1", parent, entries, ran.returncode) == (True, "1", ["/dev/shm/busy"], 7), ran.stderr
 
 
 def test_without_randomness_nothing_starts(program: Path, tmp_path: Path) -> None:
