@@ -9,6 +9,8 @@ dead stub stay open until their clients give up. SIGKILL reaches the server wher
 namespace (`triton_args.START`); elsewhere SIGTERM closes HTTP, and the liveness probe fails.
 """
 
+import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -35,6 +37,7 @@ class ServerGuard:
     """A small shell process that ends the server if the stub dies or its engine stops."""
 
     def __init__(self, server: int) -> None:
+        self._server = server
         self._shell = subprocess.Popen(
             ["/bin/sh", "-c", _WATCH, str(server), str(ANSWER_SECONDS)], stdin=subprocess.PIPE
         )
@@ -48,12 +51,16 @@ class ServerGuard:
         print("The engine stopped, ending the server:", file=sys.stderr)
         traceback.print_exception(error, file=sys.stderr)
         sys.stderr.flush()
-        self._tell("stopped")
+        if not self._tell("stopped"):
+            os.kill(self._server, signal.SIGTERM)
 
-    def _tell(self, word: str) -> None:
+    def _tell(self, word: str) -> bool:
+        """Say it to the guard; return whether it is there."""
         assert self._shell.stdin is not None
         try:
             self._shell.stdin.write(f"{word}\n".encode())
             self._shell.stdin.flush()
         except OSError as error:
             print(f"The guard ended early: {error}", file=sys.stderr, flush=True)
+            return False
+        return True
