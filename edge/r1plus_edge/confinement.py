@@ -9,7 +9,6 @@ ordinary user may ask for all of them. A kernel that refuses one is named in the
 import ctypes
 import errno
 import os
-import platform
 import socket
 import struct
 import subprocess
@@ -18,6 +17,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from r1plus_sandbox.filters import (
+    ALLOW,
+    AND,
+    ARCHITECTURE_OFFSET,
+    ARGUMENTS_OFFSET,
+    AT_LEAST,
+    EQUAL,
+    IO_URING,
+    LOAD,
+    NUMBER_OFFSET,
+    REFUSE,
+    RETURN,
+    SKIP,
+    X32_BIT,
+    Machine,
+    Program,
+    find_machine,
+    install,
+    renounce_privileges,
+)
 
 _SYSTEM: Final = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/dev/urandom", "/dev/random", "/dev/zero")
 """Not all of /dev: it has this user's terminals, and the memory that Triton shares with its backend."""
@@ -34,18 +54,6 @@ _ALL_TCP, _ALL_SCOPES = 0b11, 0b11
 _NET_VERSION, SCOPE_VERSION = 4, 6
 """Since which TCP, and signals to others, can be refused."""
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
-_CALLS: Final = {"x86_64": (0xC000003E, 41, 53, 42, 91), "aarch64": (0xC00000B7, 198, 199, 203, 52)}
-"""Machine -> its AUDIT_ARCH, and the numbers of socket, socketpair, connect and fchmod."""
-_IO_URING_SETUP: Final = 425
-"""It could open and connect sockets past the filter."""
-_X32: Final = 0x40000000
-_LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
-"""Of classic BPF."""
-_ALLOW, _DENY = 0x7FFF0000, 0x00050000 | errno.EPERM
-_SKIP: Final = 0x00050000
-"""The call does nothing, and returns 0."""
 _OTHERS: Final = 0o077
 """Rights of a file that are not its owner's."""
 _STANDARD_ERROR: Final = 2
@@ -93,7 +101,7 @@ class Confinement:
             _allow(ruleset, path, handled & _READ)
         for path in self.writable:
             _allow(ruleset, path, handled)
-        _renounce_privileges()
+        renounce_privileges()
         _call(_RESTRICT_SELF, ruleset, 0)
         os.close(ruleset)
 
@@ -110,7 +118,7 @@ class PrivateFiles:
         """Have that for the rest of this process' life. Runs between fork and exec, with the log as standard error."""
         os.umask(_OTHERS)
         try:
-            _filter_calls(build_mode_filter(platform.machine()))
+            install(_build_mode_filter(find_machine()))
         except OSError as error:
             text = f"This kernel lets other users read what this process shares in /dev/shm: {error.strerror}\n"
             os.write(_STANDARD_ERROR, text.encode())
@@ -169,74 +177,44 @@ def restrict_sockets() -> None:
     Raises:
         OSError: the kernel has no filters of system calls, or the machine is none that we know.
     """
-    _filter_calls(build_filter(platform.machine()))
+    install(_build_socket_filter(find_machine()))
 
 
-def _filter_calls(program: bytes) -> None:
-    """Have the kernel run a filter at each system call of this process and of its children. Raises OSError."""
-    _renounce_privileges()
-    instructions = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog: how many instructions of eight bytes, and where.
-    about = ctypes.create_string_buffer(struct.pack("HP", len(program) // 8, ctypes.addressof(instructions)))
-    if _LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_void_p(ctypes.addressof(about)), 0, 0) != 0:
-        raise _last_error()
-
-
-def build_filter(machine: str) -> bytes:
-    """Return the filter's instructions. Raises OSError: the machine is none that we know."""
-    architecture, make, pair, connect, _ = _find_calls(machine)
-    steps = (
-        (_LOAD, 0, 0, 4),  # architecture
-        (_EQUAL, 0, 13, architecture),
-        (_LOAD, 0, 0, 0),  # number of the call
-        (_AT_LEAST, 11, 0, _X32),
-        (_EQUAL, 10, 0, connect),
-        (_EQUAL, 9, 0, _IO_URING_SETUP),
-        (_EQUAL, 2, 0, make),
-        (_EQUAL, 1, 0, pair),
-        (_RETURN, 0, 0, _ALLOW),
-        (_LOAD, 0, 0, 16),  # family
-        (_EQUAL, 0, 4, socket.AF_UNIX),
-        (_LOAD, 0, 0, 24),  # kind, with flags
-        (_AND, 0, 0, 0xF),
-        (_EQUAL, 0, 1, socket.SOCK_STREAM),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _DENY),
+def _build_socket_filter(machine: Machine) -> Program:
+    """Return a filter that leaves a process Unix streams, and lets it connect none."""
+    return (
+        (LOAD, 0, 0, ARCHITECTURE_OFFSET),
+        (EQUAL, 0, 13, machine.architecture),
+        (LOAD, 0, 0, NUMBER_OFFSET),
+        (AT_LEAST, 11, 0, X32_BIT),
+        (EQUAL, 10, 0, machine.connect),
+        (EQUAL, 9, 0, IO_URING[0]),
+        (EQUAL, 2, 0, machine.socket),
+        (EQUAL, 1, 0, machine.socketpair),
+        (RETURN, 0, 0, ALLOW),
+        (LOAD, 0, 0, ARGUMENTS_OFFSET),  # family
+        (EQUAL, 0, 4, socket.AF_UNIX),
+        (LOAD, 0, 0, ARGUMENTS_OFFSET + 8),  # kind, with flags
+        (AND, 0, 0, 0xF),
+        (EQUAL, 0, 1, socket.SOCK_STREAM),
+        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, REFUSE),
     )
-    return _pack(steps)
 
 
-def build_mode_filter(machine: str) -> bytes:
-    """Return a filter that skips each fchmod that gives others a right. Raises OSError: no machine that we know."""
-    architecture, _, _, _, change_mode = _find_calls(machine)
-    steps = (
-        (_LOAD, 0, 0, 4),  # architecture
-        (_EQUAL, 0, 6, architecture),
-        (_LOAD, 0, 0, 0),  # number of the call
-        (_EQUAL, 0, 4, change_mode),
-        (_LOAD, 0, 0, 24),  # mode
-        (_AND, 0, 0, _OTHERS),
-        (_EQUAL, 1, 0, 0),
-        (_RETURN, 0, 0, _SKIP),
-        (_RETURN, 0, 0, _ALLOW),
+def _build_mode_filter(machine: Machine) -> Program:
+    """Return a filter that skips each fchmod that gives others a right."""
+    return (
+        (LOAD, 0, 0, ARCHITECTURE_OFFSET),
+        (EQUAL, 0, 6, machine.architecture),
+        (LOAD, 0, 0, NUMBER_OFFSET),
+        (EQUAL, 0, 4, machine.fchmod),
+        (LOAD, 0, 0, ARGUMENTS_OFFSET + 8),  # mode
+        (AND, 0, 0, _OTHERS),
+        (EQUAL, 1, 0, 0),
+        (RETURN, 0, 0, SKIP),
+        (RETURN, 0, 0, ALLOW),
     )
-    return _pack(steps)
-
-
-def _find_calls(machine: str) -> tuple[int, ...]:
-    if machine not in _CALLS:
-        raise OSError(errno.ENOSYS, f"no filter for {machine}")
-    return _CALLS[machine]
-
-
-def _pack(steps: Iterable[tuple[int, int, int, int]]) -> bytes:
-    return b"".join(struct.pack("=HBBI", *step) for step in steps)
-
-
-def _renounce_privileges() -> None:
-    """Let no program that this process runs get more rights; without it the kernel takes no restrictions."""
-    if _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise _last_error()
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

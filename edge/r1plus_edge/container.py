@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import ctypes
-import errno
 import logging
 import os
 import shutil
@@ -16,9 +15,9 @@ from typing import Final
 
 from r1plus_contract.child_processes import signal_child
 from r1plus_edge.confinement import Confinement, PrivateFiles
-from r1plus_edge.places import LOOPBACK, has_listener, is_free
 from r1plus_edge.probes import Probe
 from r1plus_edge.processes import measure_memory
+from r1plus_edge.triton_sockets import Drain
 from r1plus_operator.plan.observation import ContainerFacts
 from r1plus_policies.backoff import double_delay
 
@@ -30,8 +29,6 @@ WATCH_SECONDS: Final = 5.0
 """Between two looks at its memory and its log."""
 MOST_LOG_BYTES: Final = 16 * 2**20
 MESSAGE_BYTES: Final = 2000
-GONE_SECONDS: Final = 2.0
-"""For a killed process to give its ports back."""
 SHOWN_LINES: Final = 8
 """Of a log, for people."""
 _PR_SET_PDEATHSIG: Final = 1
@@ -57,17 +54,12 @@ class Program:
     startup: Probe | None = None
     readiness: Probe | None = None
     liveness: Probe | None = None
-    prestop: tuple[str, ...] = ()
-    ports: tuple[int, ...] = ()
-    """Of loopback, where it will listen: those that another program could take."""
-    reserved_ports: tuple[int, ...] = ()
-    """Those that `serve` keeps for it."""
+    drain: Drain | None = None
+    """What has to be waited for before SIGTERM, where it is ended gently."""
+    sockets: tuple[Path, ...] = ()
+    """Where it will listen: a process that was killed leaves them."""
     descriptors: tuple[int, ...] = ()
     """Open files of this process that it gets."""
-
-
-class PortTakenError(OSError):
-    """Another process has taken a port of a container that does not run."""
 
 
 class Container:
@@ -155,22 +147,9 @@ class Container:
             await self._reap()
 
     async def stop_gently(self) -> None:
-        """Run what has to run before SIGTERM, such as a wait for requests."""
-        if not self.program.prestop or self.pid is None:
-            return
-        process = await asyncio.create_subprocess_exec(
-            *self.program.prestop,
-            env=self.program.environment,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            await process.wait()
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        """Wait for what has to be waited for before SIGTERM."""
+        if self.program.drain is not None and self.pid is not None:
+            await self.program.drain.wait()
 
     async def end(self, grace: float) -> None:
         """Send SIGTERM, and SIGKILL after `grace` seconds."""
@@ -194,7 +173,8 @@ class Container:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _start(self) -> None:
-        await self._check_ports()
+        for socket in self.program.sockets:
+            socket.unlink(missing_ok=True)
         self.has_started = self.program.startup is None
         self._set_readiness("starting")
         self.program.log.parent.mkdir(parents=True, exist_ok=True)
@@ -214,18 +194,6 @@ class Container:
         if self.program.readiness is None and self.has_started:
             self._set_readiness("")
         self._on_change()
-
-    async def _check_ports(self) -> None:
-        """Raise PortTakenError where another process listens; one that was killed just now gets a moment to go."""
-        deadline = time.monotonic() + GONE_SECONDS
-        while taken := self._find_taken_ports():
-            if time.monotonic() > deadline:
-                raise PortTakenError(errno.EADDRINUSE, f"port {taken[0]} of {self.program.name} is taken")
-            await asyncio.sleep(GONE_SECONDS / 10)
-
-    def _find_taken_ports(self) -> list[int]:
-        taken = [port for port in self.program.ports if not is_free(LOOPBACK, port)]
-        return [*taken, *(port for port in self.program.reserved_ports if has_listener(port))]
 
     def _prepare(self) -> None:
         """Runs between fork and exec."""

@@ -15,7 +15,7 @@ from typing import Final
 from r1plus_contract import names
 from r1plus_contract.gateway import ModelSettings
 from r1plus_contract.verdict import MonitorReport
-from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF, PortTakenError
+from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.deployment import Request
 from r1plus_edge.images import Images
@@ -100,7 +100,10 @@ class Controller:
         return next(ready, None)
 
     def build_model(self) -> ModelSettings | None:
-        """Return what the gateway needs to know of the deployment; None before its first promotion."""
+        """Return what the gateway needs to know of the deployment; None before its first promotion.
+
+        Its socket has an absolute path.
+        """
         cr = self.objects.deployment
         service = self.objects.children.get(("Service", cr["metadata"]["name"]), {})
         model = build_model(cr, service, self.revisions.values())
@@ -112,7 +115,7 @@ class Controller:
         return replace(
             model,
             addresses=(LOOPBACK,),
-            grpc_port=pod.ports[names.PORT_GRPC],
+            grpc_socket=str(pod.sockets[names.PORT_GRPC]),
             monitor_port=pod.ports[names.PORT_MONITOR],
         )
 
@@ -187,17 +190,11 @@ class Controller:
 
 
 async def run_pod(pod: Pod) -> None:
-    """Run a pod until cancelled; where the machine refuses (no room, no process), try again.
-
-    Where another process took one of its ports meanwhile, it gets others.
-    """
+    """Run a pod until cancelled; where the machine refuses (no room, no process), try again."""
     failures = 0
     while True:
         try:
             await pod.run()
-        except* PortTakenError as group:
-            log.warning("Pod %s gets other ports: %s", pod.name, group.exceptions[0])
-            pod.choose_ports()
         except* OSError as group:
             failures += 1
             log.error("Pod %s cannot run: %s", pod.name, group.exceptions[0])

@@ -9,6 +9,7 @@ A cluster's API server signs the tokens of administrators; here `serve` does, wi
 import asyncio
 import base64
 import json
+import os
 import secrets
 import socket
 import ssl
@@ -369,7 +370,8 @@ class EdgeGateway:
         return context
 
     def _build_settings(self) -> GatewaySettings:
-        models = (self._model,) if self._model is not None else ()
+        given = (self._model,) if self._model is not None else ()
+        models = tuple(replace(one, grpc_socket=self._shorten(one.grpc_socket)) for one in given)
         listening = self._listening
         engine = self._embedding if self._has_engine else None
         settings = gateway_objects.build_settings(self._namespace, self._spec, models, self._signer.issuer, engine)
@@ -381,6 +383,11 @@ class EdgeGateway:
             internal_host=LOOPBACK,
             drain_seconds=self._drain_seconds,
         )
+
+    def _shorten(self, path: str) -> str:
+        """Return a socket's path from the gateway's working directory: the kernel takes 107 bytes."""
+        folder = self.pod.find_container(gateway_objects.CONTAINER).program.folder
+        return os.path.relpath(path, folder) if path else ""
 
     def _find_tls(self) -> TlsPaths | None:
         certificate, key = self._listening.certificate, self._listening.key

@@ -5,6 +5,7 @@ another image, and nothing that was measured on the one counts for the other.
 """
 
 import hashlib
+import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,18 +19,16 @@ import r1plus_model_repo.backends
 import r1plus_monitoring
 import r1plus_policies
 from r1plus_contract import embedder, names
+from r1plus_edge import triton_sockets
 from r1plus_edge.places import LOOPBACK, Places
 from r1plus_edge.processes import mark, name_region
 from r1plus_model_repo.importing import triton_server
-from r1plus_operator.plan.podspec.triton_args import KEY
 from r1plus_operator.plan.tenancy import gateway_objects
 
 _REGISTRY: Final = "localhost"
 _TRITON_PACKAGES: Final = ("openvino", "openvino-genai", "openvino-tokenizers", "numpy")
 _MONITOR_PACKAGES: Final = ("tritonclient", "grpcio", "jsonschema")
 _SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
-RESERVED: Final = ("http", "grpc")
-"""Names of Triton's ports that `serve` reserves for it; it has no such option for its metrics."""
 MONITOR_FOLDERS: Final = {
     "ACCURACY_DIR": names.DIR_ACCURACY,
     "REVISION_DIR": names.DIR_REVISION,
@@ -93,12 +92,9 @@ def build_command(container: Mapping[str, object], places: Places, images: Image
         return words
     return [
         *words,
-        *(f"--{kind}-address={LOOPBACK}" for kind in ("http", "grpc", "metrics")),
-        *(f"--reuse-{name}-port=true" for name in RESERVED),
-        # A browser lets any page ask by HTTP; gateway and monitor ask by gRPC, which it does not speak.
-        f"--http-restricted-api=inference:{KEY}={secrets.token_hex(32)}",
+        *triton_sockets.OPTIONS,
         f"--backend-directory={images.server / 'backends'}",
-        f"--backend-config=python,shm-region-prefix-name={name_region(root)}{places.ports[names.PORT_HTTP]}-",
+        f"--backend-config=python,shm-region-prefix-name={name_region(root)}{secrets.token_hex(4)}-",
     ]
 
 
@@ -124,15 +120,16 @@ def build_environment(
     if container["name"] in (names.CONTAINER_TRITON, names.INIT_VERIFY):
         environment |= {names.ENV_ENGINE_DIR: str(places.find(names.DIR_ENGINE))}
     if container["name"] == names.CONTAINER_MONITOR:
-        environment |= _build_monitor_settings(places)
+        environment |= _build_monitor_settings(places, tmp)
     if embedder.DEFAULT_ENGINE_DIR in places.folders:
         environment |= {embedder.ENV_ENGINE_DIR: str(places.find(embedder.DEFAULT_ENGINE_DIR))}
     return environment | {"PATH": path}
 
 
-def _build_monitor_settings(places: Places) -> dict[str, str]:
+def _build_monitor_settings(places: Places, tmp: Path) -> dict[str, str]:
     def at(port: int) -> str:
-        return f"{LOOPBACK}:{places.ports[port]}"
+        # Seen from its working directory: the kernel takes 107 bytes for a path.
+        return f"unix:{os.path.relpath(places.sockets[port], tmp)}"
 
     settings = {name: str(places.find(path)) for name, path in MONITOR_FOLDERS.items()}
     settings |= {"TRITON_HTTP": at(names.PORT_HTTP), "TRITON_GRPC": at(names.PORT_GRPC)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_edge.errors import EdgeError, RequestError
-from r1plus_edge.places import LOOPBACK, choose_ports, is_free
+from r1plus_edge.places import LOOPBACK, find_free_port, is_free
 
 DEFAULT_PORT: Final = 8400
 LOOPBACK_NAMES: Final = ("127.0.0.1", "::1", "localhost")
@@ -72,8 +72,7 @@ def read_listening(text: str, certificate: Path | None, key: Path | None) -> Lis
         return listening
     if text and port:
         raise EdgeError(f"--listen {text}: port {port} is taken; end what listens there, or name another port (0: any)")
-    free = choose_ports((DEFAULT_PORT,))[DEFAULT_PORT]
-    return Listening(host, free, certificate, key)
+    return Listening(host, find_free_port(), certificate, key)
 
 
 def adopt_listening(text: str, certificate: Path | None, key: Path | None, listener: socket.socket) -> Listening:

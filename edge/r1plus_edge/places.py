@@ -1,7 +1,7 @@
 """Where the paths and ports of a pod are on this machine.
 
 A container's command, environment and settings name paths and ports inside the pod. There are no mounts and no network
-of its own here, so they are translated: a mount to a folder, a container's port to a free one of loopback.
+of its own here, so they are translated: a mount to a folder, a container's port to one of loopback or to a socket.
 """
 
 import contextlib
@@ -10,15 +10,14 @@ import os
 import re
 import shlex
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 LOOPBACK: Final = "127.0.0.1"
 _SCRIPT_FLAGS: Final = frozenset({"-c", "-ec"})
 """After one of these, a shell reads a script."""
-_CONNECT_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,8 @@ class Places:
     folders: Mapping[str, Path]
     """Path of a mount -> folder."""
     ports: Mapping[int, int]
+    sockets: Mapping[int, Path] = field(default_factory=dict)
+    """Port of the pod -> the Unix socket that is here instead."""
 
     def find(self, path: str) -> Path:
         """Return where a path of the pod is. KeyError: no mount has it."""
@@ -68,41 +69,10 @@ class Places:
         return shlex.quote(folder) if is_script else folder
 
 
-def choose_ports(wanted: Collection[int]) -> dict[int, int]:
-    """Return a free port of loopback for each: free at this moment, and no two are the same."""
-    sockets = {port: socket.create_server((LOOPBACK, 0)) for port in wanted}
-    try:
-        return {port: listener.getsockname()[1] for port, listener in sockets.items()}
-    finally:
-        for listener in sockets.values():
-            listener.close()
-
-
-def reserve_port() -> socket.socket:
-    """Return a socket with a free port of loopback, where it does not listen.
-
-    While it is open, the kernel gives that port to none but programs of this user that set SO_REUSEPORT. It must not
-    set SO_REUSEADDR: any user's program that does could share the port then.
-    """
-    holder = socket.socket()
-    try:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        holder.bind((LOOPBACK, 0))
-    except OSError:
-        holder.close()
-        raise
-    return holder
-
-
-def has_listener(port: int) -> bool:
-    """Whether a program listens at a port of loopback."""
-    try:
-        socket.create_connection((LOOPBACK, port), _CONNECT_SECONDS).close()
-    except TimeoutError:
-        return True  # It takes no connections now.
-    except OSError:
-        return False
-    return True
+def find_free_port() -> int:
+    """Return a port of loopback that is free at this moment."""
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def is_free(host: str, port: int) -> bool:

@@ -9,17 +9,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from r1plus_contract import names
 from r1plus_contract.gateway import ENV_HELPER_START_SECONDS, ENV_INTERNAL_LISTENER, ENV_LISTENER
 from r1plus_edge.confinement import Confinement, PrivateFiles, build_confinement
 from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF, Container, Program
 from r1plus_edge.data_folder import DataFolder
-from r1plus_edge.images import RESERVED, Images, build_command, build_environment
+from r1plus_edge.images import Images, build_command, build_environment
 from r1plus_edge.on_demand import SOCKET, START_SECONDS, OnDemandContainer
-from r1plus_edge.places import LOOPBACK, Places, choose_ports, reserve_port
-from r1plus_edge.probes import Probe, read_probe
+from r1plus_edge.places import LOOPBACK, Places
+from r1plus_edge.probes import Probe, build_readiness, read_probe
+from r1plus_edge.triton_sockets import build_drain, find_sockets
 from r1plus_edge.volumes import write_config
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_monitoring.config import ENV_LISTEN_FD
@@ -31,7 +32,7 @@ SHARED_MEMORY: Final = "/dev/shm"
 """A mount that stays where it is: Triton's backend uses this path, whatever a template says."""
 LISTENERS: Final = {"api": ENV_LISTENER, "internal": ENV_INTERNAL_LISTENER, "monitor": ENV_LISTEN_FD}
 """Name of a container's port -> variable that names the socket there. This process opens it and keeps it open: no other
-user's program can take the port while the container's process is gone, and be believed."""
+user's program can take the port while the container's process is gone, and be believed. Triton takes no such socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Pod:
         """Prepare its containers.
 
         `sockets`: container that is started on demand -> path in the pod of the socket by which it is asked;
-        `listeners`: container's port -> a socket that listens there already. For others of `LISTENERS` it opens one.
+        `listeners`: container's port -> a socket that listens there already. For the others it opens one.
         """
         self.name = name
         self.uid = secrets.token_hex(8)
@@ -77,26 +78,17 @@ class Pod:
         self._sources = sources
         self._on_change = on_change
         self._sockets = sockets or {}
-        own = {port for port, name in self._list_ports().items() if name in LISTENERS} - (listeners or {}).keys()
+        triton = [self._find_tmp(one) for one in self._spec["containers"] if one["name"] == names.CONTAINER_TRITON]
+        self.sockets: Mapping[int, Path] = {port: path for tmp in triton for port, path in find_sockets(tmp).items()}
+        """Triton's, instead of ports."""
+        own = self._list_ports() - (listeners or {}).keys() - self.sockets.keys()
         self._own_listeners = {port: socket.create_server((LOOPBACK, 0)) for port in own}
         self._listeners = {**self._own_listeners, **(listeners or {})}
-        self._reservations: dict[int, socket.socket] = {}
+        self.ports = {port: int(one.getsockname()[1]) for port, one in self._listeners.items()}
         self.is_terminating = False
         self.has_been_ready = False
         """Whether it has been observed Ready, so that callers may wait for its answers."""
         self._ready_since: float | None = None
-        self._earlier_restarts = 0
-        self._containers: list[Container] = []
-        self.choose_ports()
-
-    def choose_ports(self) -> None:
-        """Give its containers, none of which runs, ports that are free now, but where a socket listens already."""
-        self._earlier_restarts = self.restarts
-        self._release_ports()
-        self._reservations = {port: reserve_port() for port in self._list_reserved()}
-        sockets = {**self._listeners, **self._reservations}
-        fixed = {port: int(one.getsockname()[1]) for port, one in sockets.items()}
-        self.ports: Mapping[int, int] = {**choose_ports(self._list_ports().keys() - fixed.keys()), **fixed}
         self._init = [self._build_container(one) for one in self._spec.get("initContainers", ()) if self._fills(one)]
         self._containers = [self._build_container(one) for one in self._spec["containers"]]
 
@@ -113,7 +105,7 @@ class Pod:
     @property
     def restarts(self) -> int:
         """How often its containers were started again."""
-        return self._earlier_restarts + sum(one.restarts for one in self._containers)
+        return sum(one.restarts for one in self._containers)
 
     @property
     def facts(self) -> PodFacts:
@@ -184,33 +176,25 @@ class Pod:
         """Give its own ports back, and remove its volumes; those of claims stay."""
         for listener in self._own_listeners.values():
             listener.close()
-        self._release_ports()
         shutil.rmtree(self._root, ignore_errors=True)
 
     def places_of(self, container: Json) -> Places:
         """Return the places of a container."""
+        return Places(self._find_folders(container), self.ports, self.sockets)
+
+    def _find_folders(self, container: Json) -> dict[str, Path]:
         folders: dict[str, Path] = {}
         for mount in container.get("volumeMounts", ()):
             if mount["mountPath"] != SHARED_MEMORY:
                 folders[mount["mountPath"]] = self._find_volume(mount["name"]) / mount.get("subPath", "")
-        return Places(folders, self.ports)
+        return folders
 
     def _fills(self, container: Json) -> bool:
         """Whether an init container has something to do: a volume that is filled already needs none."""
         return not {mount["name"] for mount in container["volumeMounts"]} <= self._sources.folders.keys()
 
-    def _list_ports(self) -> dict[int, str]:
-        return {port: name for one in self._spec["containers"] for port, name in _list_ports(one).items()}
-
-    def _list_reserved(self) -> list[int]:
-        """Return Triton's ports that prompts go to."""
-        triton = (one for one in self._spec["containers"] if one["name"] == names.CONTAINER_TRITON)
-        return [port for one in triton for port, name in _list_ports(one).items() if name in RESERVED]
-
-    def _release_ports(self) -> None:
-        for holder in self._reservations.values():
-            holder.close()
-        self._reservations = {}
+    def _list_ports(self) -> set[int]:
+        return {port for one in self._spec["containers"] for port in _list_ports(one)}
 
     def _find_volume(self, name: str) -> Path:
         if name in self._sources.folders:
@@ -240,7 +224,8 @@ class Pod:
         ports = _list_ports(container)
         listeners = {port: self._listeners[port].fileno() for port in ports if port in self._listeners}
         environment |= {LISTENERS[ports[port]]: str(descriptor) for port, descriptor in listeners.items()}
-        hook: Any = container.get("lifecycle", {}).get("preStop", {}).get("exec", {})
+        is_triton = container["name"] == names.CONTAINER_TRITON
+        readiness = read_probe(container, "readinessProbe", places)
         program = Program(
             name=container["name"],
             command=tuple(build_command(container, places, self._images, self._data.root)),
@@ -252,11 +237,10 @@ class Pod:
             memory_request=bytes_of(request) if request else 0,
             confinement=self._build_confinement(container["name"], places, tmp),
             startup=self._read_startup_probe(container, places),
-            readiness=read_probe(container, "readinessProbe", places),
+            readiness=build_readiness(readiness, places) if is_triton and readiness else readiness,
             liveness=read_probe(container, "livenessProbe", places),
-            prestop=tuple(places.translate_command(hook.get("command", ()))),
-            ports=tuple(self.ports[port] for port in ports if port not in listeners and port not in self._reservations),
-            reserved_ports=tuple(self.ports[port] for port in ports if port in self._reservations),
+            drain=build_drain(self._spec, self.sockets) if is_triton else None,
+            sockets=tuple(self.sockets.values()) if is_triton else (),
             descriptors=tuple(listeners.values()),
         )
         if helper_socket:
@@ -279,8 +263,7 @@ class Pod:
         return variables
 
     def _find_tmp(self, container: Json) -> Path:
-        places = self.places_of(container)
-        return places.folders.get("/tmp") or self._root / "tmp" / container["name"]
+        return self._find_folders(container).get("/tmp") or self._root / "tmp" / container["name"]
 
     def _make_volumes(self) -> None:
         """Make empty folders, mount what is nested in them, and write the ConfigMaps."""

@@ -1,19 +1,28 @@
-"""The checks of a container's probes, as the plan renders them: an HTTP request, or a command."""
+"""The checks of a container's probes, as the plan renders them: an HTTP request, or a command.
+
+Triton listens at Unix sockets here, which bash, in which the plan writes the check of its readiness, does not know. So
+this process makes that check: by the admission token, and by the model's own readiness.
+"""
 
 import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from r1plus_edge.places import LOOPBACK, Places
+from r1plus_contract import names
+from r1plus_contract.admission import TOKEN_FILE
+from r1plus_contract.inference import MODEL_NAME
+from r1plus_edge.places import LOOPBACK, Places, short_path
 
 PERIOD_SECONDS, TIMEOUT_SECONDS, FAILURES = 10.0, 1.0, 3
 """Kubernetes' defaults."""
 MOST_TEXT: Final = 500
+NOT_ADMITTED: Final = "no admission token for this identity: the gate has not passed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +35,35 @@ class Probe:
     """In a row, after which it has failed."""
     path: str = ""
     port: int = 0
+    socket: Path | None = None
+    """Instead of the port."""
+    token: Path | None = None
+    """File whose first line has to be the identity in the environment, before the server is asked."""
     command: tuple[str, ...] = ()
-    """Instead of path and port."""
+    """Instead of all these."""
 
     async def check(self, environment: Mapping[str, str], folder: Path = Path("/")) -> str:
         """Ask once, a command in the container's working directory; return why it fails, empty if it does not."""
+        if self.token is not None and not _is_admitted(self.token, environment):
+            return NOT_ADMITTED
         try:
             async with asyncio.timeout(self.timeout):
-                return await (_run(self.command, environment, folder) if self.command else _get(self.port, self.path))
+                return await (_run(self.command, environment, folder) if self.command else self._ask())
         except TimeoutError:
             return f"no answer in {self.timeout:g} s"
         except OSError as error:  # This machine has no room for a process.
             return f"it cannot be asked: {error.strerror or error}"
+
+    async def _ask(self) -> str:
+        try:
+            async with asking(self.socket or self.port, self.path) as reader:
+                status = (await reader.readline()).split(maxsplit=2)
+        except (OSError, ValueError) as error:  # ValueError: a line without an end.
+            return f"{self.socket.name if self.socket else f'port {self.port}'}: {error}"
+        if status[1:2] == [b"200"]:
+            return ""
+        what = "the model is not ready: " if self.token else ""
+        return f"{what}HTTP {b' '.join(status[1:2]).decode(errors='replace') or 'none'}"
 
 
 def read_probe(container: Mapping[str, Any], name: str, places: Places) -> Probe | None:
@@ -55,7 +81,23 @@ def read_probe(container: Mapping[str, Any], name: str, places: Places) -> Probe
         return Probe(period, timeout, failures, command=command)
     request = probe["httpGet"]
     port = next(one["containerPort"] for one in container["ports"] if one["name"] == request["port"])
+    if port in places.sockets:
+        return Probe(period, timeout, failures, request["path"], socket=places.sockets[port])
     return Probe(period, timeout, failures, request["path"], places.ports[port])
+
+
+def build_readiness(probe: Probe, places: Places) -> Probe:
+    """Return the probe of Triton's readiness that asks at its socket what the plan's script asks at its port."""
+    path, token = f"/v2/models/{MODEL_NAME}/ready", places.find(names.DIR_ADMISSION) / TOKEN_FILE
+    return replace(probe, path=path, socket=places.sockets[names.PORT_HTTP], token=token, command=())
+
+
+def _is_admitted(token: Path, environment: Mapping[str, str]) -> bool:
+    try:
+        with token.open(encoding="utf-8") as file:
+            return file.readline().rstrip("\n") == environment[names.ENV_IDENTITY]
+    except (OSError, ValueError):
+        return False
 
 
 async def _run(command: tuple[str, ...], environment: Mapping[str, str], folder: Path) -> str:
@@ -79,17 +121,22 @@ async def _run(command: tuple[str, ...], environment: Mapping[str, str], folder:
     return "" if process.returncode == 0 else text or f"status {process.returncode}"
 
 
-async def _get(port: int, path: str) -> str:
-    """Ask a server of our own on loopback, by HTTP/1.0: a client library would be most of this process' memory."""
-    try:
-        reader, writer = await asyncio.open_connection(LOOPBACK, port)
-    except OSError as error:
-        return f"port {port}: {error.strerror or error}"
+@asynccontextmanager
+async def asking(server: Path | int, path: str) -> AsyncIterator[asyncio.StreamReader]:
+    """Have the answer of a server of our own to a GET by HTTP/1.0, head and all, for the block.
+
+    `server`: a socket, or a port of loopback. A client library would be most of this process' memory.
+
+    Raises:
+        OSError: it does not listen, or breaks off.
+    """
+    if isinstance(server, Path):
+        with short_path(server) as short:
+            reader, writer = await asyncio.open_unix_connection(short)
+    else:
+        reader, writer = await asyncio.open_connection(LOOPBACK, server)
     try:
         writer.write(f"GET {path} HTTP/1.0\r\nHost: {LOOPBACK}\r\n\r\n".encode())
-        status = (await reader.readline()).split()
-        return "" if len(status) > 1 and status[1] == b"200" else f"HTTP {b' '.join(status[1:2]).decode() or 'none'}"
-    except (OSError, ValueError) as error:
-        return f"port {port}: {error}"
+        yield reader
     finally:
         writer.close()

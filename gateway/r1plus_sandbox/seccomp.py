@@ -1,38 +1,41 @@
-"""Filters of system calls, installed by `prctl`: for workers one that refuses what is not listed, for the processes
-around them one that refuses networks.
+"""Filters of system calls: for workers one that refuses what is not listed, for the processes around them one that
+refuses networks.
 
-They are written here, since no library for it is kept: `pyseccomp` had its last release in January 2021 and needs
-libseccomp in the image. The workers' filter is an allowlist of two dozen calls without pointers to look behind, so
-nothing of a library's translation is missed. It covers the one machine that images are built for; another one is an
-error.
+The workers' filter is an allowlist of two dozen calls. It covers the one machine that images are built for; another one
+is an error.
 """
 
-import ctypes
 import errno
-import os
 import platform
-import struct
+import socket
 from typing import Final
 
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_PR_SET_SECCOMP: Final = 22
-_MODE_FILTER: Final = 2
-_AUDIT_ARCH_X86_64: Final = 0xC000003E
-_X32_BIT: Final = 0x40000000
-"""In the numbers of a second set of calls that x86-64 has."""
+from r1plus_sandbox.filters import (
+    ALLOW,
+    AND,
+    ARCHITECTURE_OFFSET,
+    ARGUMENTS_OFFSET,
+    AT_LEAST,
+    EQUAL,
+    IO_URING,
+    KILL,
+    LOAD,
+    MACHINES,
+    NUMBER_OFFSET,
+    REFUSE,
+    RETURN,
+    SKIP,
+    X32_BIT,
+    Machine,
+    Program,
+    control,
+    find_machine,
+    install,
+)
 
-_LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
-_NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _ARGUMENTS_OFFSET = 0, 4, 16
-_ALLOW: Final = 0x7FFF0000
-_REFUSE: Final = 0x00050000 | errno.EPERM
-_KILL: Final = 0x80000000
+_WORKERS_MACHINE: Final = "x86_64"
 _PROT_EXEC: Final = 4
-_NO_FAMILY: Final = 0x00050000 | errno.EAFNOSUPPORT
-_MACHINES: Final = {"x86_64": (_AUDIT_ARCH_X86_64, 41), "aarch64": (0xC00000B7, 198)}
-"""Machine -> its architecture, and its number of the call `socket`."""
-_AF_UNIX: Final = 1
-_IO_URING: Final = (425, 426, 427)
-"""Calls that make sockets without the call `socket`."""
+_NO_FAMILY: Final = SKIP | errno.EAFNOSUPPORT
 
 CALLS: Final = {
     "read": 0,
@@ -70,54 +73,46 @@ class SandboxError(RuntimeError):
     """The kernel does not take a limit, so nothing may be computed."""
 
 
-_Program = list[tuple[int, int, int, int]]
-"""A filter: (code, jump if true, jump if false, operand) each."""
-
-
-def _begin_program(architecture: int) -> _Program:
+def _begin_program(architecture: int) -> Program:
     """Return the instructions that kill calls of another machine, and load the number of the call."""
     return [
-        (_LOAD, 0, 0, _ARCHITECTURE_OFFSET),
-        (_EQUAL, 1, 0, architecture),
-        (_RETURN, 0, 0, _KILL),
-        (_LOAD, 0, 0, _NUMBER_OFFSET),
-        (_AT_LEAST, 0, 1, _X32_BIT),
-        (_RETURN, 0, 0, _KILL),
+        (LOAD, 0, 0, ARCHITECTURE_OFFSET),
+        (EQUAL, 1, 0, architecture),
+        (RETURN, 0, 0, KILL),
+        (LOAD, 0, 0, NUMBER_OFFSET),
+        (AT_LEAST, 0, 1, X32_BIT),
+        (RETURN, 0, 0, KILL),
     ]
 
 
-def _build_worker_program() -> _Program:
-    program = _begin_program(_AUDIT_ARCH_X86_64)
+def _build_worker_program() -> Program:
+    program = [*_begin_program(MACHINES[_WORKERS_MACHINE].architecture)]
     for number in CALLS.values():
-        program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
+        program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ALLOW)]
     for number in CALLS_WITHOUT_EXECUTION.values():
         program += [
-            (_EQUAL, 0, 5, number),
-            (_LOAD, 0, 0, _ARGUMENTS_OFFSET + 2 * 8),
-            (_AND, 0, 0, _PROT_EXEC),
-            (_EQUAL, 0, 1, 0),
-            (_RETURN, 0, 0, _ALLOW),
-            (_RETURN, 0, 0, _REFUSE),
+            (EQUAL, 0, 5, number),
+            (LOAD, 0, 0, ARGUMENTS_OFFSET + 2 * 8),
+            (AND, 0, 0, _PROT_EXEC),
+            (EQUAL, 0, 1, 0),
+            (RETURN, 0, 0, ALLOW),
+            (RETURN, 0, 0, REFUSE),
         ]
-    return [*program, (_RETURN, 0, 0, _REFUSE)]
+    return [*program, (RETURN, 0, 0, REFUSE)]
 
 
-def _build_local_program(architecture: int, call: int) -> _Program:
-    program = _begin_program(architecture)
-    for number in _IO_URING:
-        program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
+def _build_local_program(machine: Machine) -> Program:
+    program = [*_begin_program(machine.architecture)]
+    for number in IO_URING:
+        program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE)]
     return [
         *program,
-        (_EQUAL, 0, 3, call),
-        (_LOAD, 0, 0, _ARGUMENTS_OFFSET),
-        (_EQUAL, 1, 0, _AF_UNIX),
-        (_RETURN, 0, 0, _NO_FAMILY),
-        (_RETURN, 0, 0, _ALLOW),
+        (EQUAL, 0, 3, machine.socket),
+        (LOAD, 0, 0, ARGUMENTS_OFFSET),
+        (EQUAL, 1, 0, socket.AF_UNIX),
+        (RETURN, 0, 0, _NO_FAMILY),
+        (RETURN, 0, 0, ALLOW),
     ]
-
-
-class _Header(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
 def install_filter() -> None:
@@ -126,7 +121,7 @@ def install_filter() -> None:
     Raises:
         SandboxError: the kernel or the machine does not take the filter.
     """
-    if platform.machine() != "x86_64":
+    if platform.machine() != _WORKERS_MACHINE:
         raise SandboxError(f"no filter of system calls is written for {platform.machine()}; run on x86-64")
     _install(_build_worker_program())
 
@@ -140,37 +135,35 @@ def refuse_networks() -> None:
     Raises:
         SandboxError: the kernel or the machine does not take the filter.
     """
-    machine = platform.machine()
-    if machine not in _MACHINES:
-        raise SandboxError(f"no filter of system calls is written for {machine}; run on {' or '.join(_MACHINES)}")
-    _install(_build_local_program(*_MACHINES[machine]))
+    try:
+        machine = find_machine()
+    except OSError as error:
+        raise SandboxError(str(error.strerror)) from error
+    _install(_build_local_program(machine))
 
 
-def _install(program: _Program) -> None:
-    packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-    code = ctypes.create_string_buffer(packed, len(packed))
-    header = _Header(len(program), ctypes.addressof(code))
-    _control(_PR_SET_NO_NEW_PRIVS, 1)
-    _control(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(header))
-
-
-def _control(option: int, value: int, pointer: int = 0) -> None:
-    """Call prctl.
-
-    Raises:
-        SandboxError: it fails.
-    """
-    library = ctypes.CDLL(None, use_errno=True)
-    arguments = [ctypes.c_ulong(part) for part in (value, pointer, 0, 0)]
-    if library.prctl(ctypes.c_int(option), *arguments) != 0:
-        number = ctypes.get_errno()
-        raise SandboxError(f"prctl({option}) failed: {os.strerror(number)}; run on Linux 5.4 or later")
+def _install(program: Program) -> None:
+    try:
+        install(program)
+    except OSError as error:
+        raise SandboxError(
+            f"a filter of system calls is refused: {error.strerror}; run on Linux 5.4 or later"
+        ) from error
 
 
 def set_process_options() -> None:
-    """Let this process die with its parent, and keep others of its user from reading its memory."""
-    _control(_PR_SET_PDEATHSIG, _SIGKILL)
-    _control(_PR_SET_DUMPABLE, 0)
+    """Let this process die with its parent, and keep others of its user from reading its memory.
+
+    Raises:
+        SandboxError: the kernel refuses it.
+    """
+    try:
+        control(_PR_SET_PDEATHSIG, _SIGKILL)
+        control(_PR_SET_DUMPABLE, 0)
+    except OSError as error:
+        raise SandboxError(
+            f"an option of the process is refused: {error.strerror}; run on Linux 5.4 or later"
+        ) from error
 
 
 _PR_SET_PDEATHSIG: Final = 1

@@ -22,7 +22,7 @@ class Config:
     admission_dir: Path
     state_dir: Path
     triton_http: str
-    """Host and port of Triton's HTTP endpoint, in the same pod."""
+    """Host and port of Triton's HTTP endpoint, in the same pod; or `unix:PATH`, as for the next two."""
     triton_grpc: str
     triton_metrics: str
     """Host and port of the endpoint that reports how many requests wait."""

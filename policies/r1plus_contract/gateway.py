@@ -163,6 +163,8 @@ class ModelSettings:
     """Seconds since the epoch."""
     addresses: tuple[str, ...] | None = None
     """IP addresses of its ready pods, where no name service has them; None: `host` is resolved."""
+    grpc_socket: str = ""
+    """Unix socket of its one pod's gRPC, where it has no port, seen from the gateway's working directory."""
 
     def can(self, capability: Capability) -> bool:
         """Return whether the engine has this capability."""
@@ -301,6 +303,7 @@ class GatewaySettings:
             if document[name] == unset:
                 del document[name]
         for model in document["models"]:
-            if model["addresses"] is None:
-                del model["addresses"]
+            for name, unset in (("addresses", None), ("grpcSocket", "")):
+                if model[name] == unset:
+                    del model[name]
         return document

@@ -18,10 +18,8 @@ from openai import InternalServerError
 
 from devcluster.cache import cache_dir
 from r1plus_contract.admission import TOKEN_FILE
-from r1plus_contract.inference import MODEL_NAME
 from r1plus_contract.metrics import ACCURACY_RATIO, GATEWAY_PODS
 from r1plus_edge.gateway import load_tenant
-from r1plus_edge.places import LOOPBACK
 from r1plus_edge.processes import (
     SHARED_MEMORY,
     find_processes,
@@ -33,9 +31,8 @@ from r1plus_edge.report import ServePhase
 from r1plus_gateway.store.opening import StoreConfig
 from r1plus_gateway.store.repository import MetaName, write_meta
 from r1plus_gateway.store.tenant import TenantStore
-from support.edge.foreign_listener import trying_to_listen
 from support.edge.owner import owning
-from support.edge.served import COMMAND, ENGINE_PROGRAMS, Served, read_command, read_objects, serving, split_processes
+from support.edge.served import COMMAND, ENGINE_PROGRAMS, Served, read_objects, serving, split_processes
 from support.edge.suites import write_part
 from support.waiting import wait_until
 
@@ -81,21 +78,14 @@ def test_a_browser_is_no_way_in_even_with_the_key(served: Served, header: dict[s
     assert served.ask(**header).status_code == status
 
 
-def find_ports(served: Served) -> dict[str, int]:
-    """Return Triton's ports to which prompts go: `http` and `grpc`."""
-    options = re.findall(r"--(http|grpc)-port=(\d+)", read_command(served.find("--http-port=")))
-    return {name: int(port) for name, port in options}
-
-
-def test_no_other_port_lets_a_browser_ask_or_read_who_has_asked(served: Served) -> None:
-    url = f"http://{LOOPBACK}:{find_ports(served)['http']}/v2/models/{MODEL_NAME}"
-    assert httpx.get(f"{url}/ready", trust_env=False).status_code == 200
-    for verb in ("infer", "generate", "generate_stream"):
-        # A page may send this without asking first: it is no more than a form's.
-        refused = httpx.post(f"{url}/{verb}", content="{}", headers={"Content-Type": "text/plain"}, trust_env=False)
-        assert (refused.status_code, "is restricted" in refused.text) == (403, True), refused.text
-    rebound = httpx.get(served.status.metrics_url, headers={"Host": "evil.example"}, trust_env=False)
-    assert (rebound.status_code, GATEWAY_PODS in rebound.text) == (421, False)
+def test_no_other_port_lets_a_browser_read_who_has_asked_or_what_was_measured(served: Served) -> None:
+    for url in (
+        served.status.metrics_url,
+        f"{served.status.monitor_url}/metrics",
+        f"{served.status.monitor_url}/verdict",
+    ):
+        rebound = httpx.get(url, headers={"Host": "evil.example"}, trust_env=False)
+        assert (rebound.status_code, rebound.text.partition(":")[0]) == (421, "Host"), url
 
 
 def test_without_the_admission_token_the_gateway_sends_nothing_to_the_pod(served: Served) -> None:
@@ -125,15 +115,13 @@ def test_no_other_user_may_read_the_memory_by_which_triton_hands_prompts_on(serv
     assert regions and {stat.filemode(one.stat().st_mode) for one in regions} == {"-rw-------"}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user")
-def test_no_other_user_takes_the_ports_of_triton_between_its_end_and_its_next_start(served: Served) -> None:
-    before, ports = served.find("--http-port="), find_ports(served)
-    with trying_to_listen(LOOPBACK, ports.values()) as outcomes:
-        os.kill(before, signal.SIGKILL)
-        wait_until(lambda: served.find("--http-port=") != before, "another one runs", 600, retry_on=(StopIteration,))
-        wait_until(lambda: answers(served), "it answers again", 600, retry_on=(httpx.HTTPError,))
-    assert outcomes == ["Address already in use"]
-    assert find_ports(served) == ports
+def test_triton_listens_at_no_port_and_at_sockets_that_no_other_user_reaches(served: Served) -> None:
+    assert answers(served)
+    assert list_addresses(served.find(program) for program in ENGINE_PROGRAMS) == set()
+    sockets = sorted(served.folder.pods.glob("*/volumes/tmp/*.sock*"))
+    assert [path.name for path in sockets] == ["grpc.sock:8001", "http.sock", "metrics.sock"]
+    modes = {stat.filemode(path.stat().st_mode) for path in (served.folder.root, *sockets)}
+    assert modes == {"drwx------", "srwx------"}
 
 
 def read_processors(process: int) -> str:

@@ -94,6 +94,8 @@ class Endpoint:
     address: str
     grpc_port: int
     monitor_port: int
+    grpc_socket: str = ""
+    """Instead of its gRPC port."""
 
 
 @dataclass(slots=True, eq=False)
@@ -211,7 +213,9 @@ class PodPool:
         model = self.model
         listed = model.addresses
         addresses = listed if listed is not None else await self._resolve(model.host, model.grpc_port)
-        return frozenset(Endpoint(address, model.grpc_port, model.monitor_port) for address in addresses)
+        return frozenset(
+            Endpoint(address, model.grpc_port, model.monitor_port, model.grpc_socket) for address in addresses
+        )
 
     async def close(self) -> None:
         """Take no new requests; each channel closes after its last one. Waits for all of them."""
@@ -222,7 +226,8 @@ class PodPool:
 
     def _connect(self, endpoint: Endpoint) -> Pod:
         host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
-        channel = grpc.aio.insecure_channel(f"{host}:{endpoint.grpc_port}", options=_CHANNEL_OPTIONS)
+        target = f"unix:{endpoint.grpc_socket}" if endpoint.grpc_socket else f"{host}:{endpoint.grpc_port}"
+        channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
         evidence = EvidenceCache(f"{host}:{endpoint.monitor_port}", self._read_report, self._clock)
         return Pod(endpoint.address, channel, evidence)
 

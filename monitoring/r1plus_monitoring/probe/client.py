@@ -73,6 +73,9 @@ class EngineClient(Protocol):
         """Close the connections."""
 
 
+UNIX: Final = "unix:"
+"""An address begins with it that is a socket's path."""
+_READY_PATH: Final = f"/v2/models/{inference.MODEL_NAME}/ready"
 _READY_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
 _METRICS_TIMEOUT: Final = aiohttp.ClientTimeout(total=1)
 MOST_METRICS_BYTES: Final = 1024 * 1024
@@ -92,6 +95,23 @@ class _Response(BoundedResponse, ResponseHandler):
     """Triton's answers."""
 
 
+def _open_session(address: str) -> aiohttp.ClientSession:
+    """Return a client of one endpoint of Triton.
+
+    Triton's container may be compromised: its answers are bounded, nothing is unpacked, no redirect is followed.
+    """
+    is_socket = address.startswith(UNIX)
+    connector = aiohttp.UnixConnector(address.removeprefix(UNIX)) if is_socket else aiohttp.TCPConnector()
+    return aiohttp.ClientSession(
+        f"http://{'localhost' if is_socket else address}",
+        connector=limit_responses(connector, _Response),
+        timeout=_READY_TIMEOUT,
+        headers=PLAIN,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
 class TritonEngine:
     """Triton in the same pod: readiness over HTTP, answers over gRPC streams (the model is decoupled)."""
 
@@ -100,19 +120,12 @@ class TritonEngine:
 
         So an engine that hangs is noticed as soon, and one that is slow on a busy node is still judged by its answers.
 
-        `metrics`: host and port of Triton's metrics; without them the number of waiting requests is unknown.
+        `metrics`: address of Triton's metrics; without them the number of waiting requests is unknown. An address is
+        host and port, or `unix:PATH`.
         """
-        self._ready_url = f"http://{http}/v2/models/{inference.MODEL_NAME}/ready"
-        self._metrics_url = f"http://{metrics}/metrics" if metrics else ""
+        self._http = _open_session(http)
+        self._metrics = _open_session(metrics) if metrics else None
         self._timeout = timeout
-        # Triton's container may be compromised: its answers are bounded, nothing is unpacked, no redirect is followed.
-        self._http = aiohttp.ClientSession(
-            connector=limit_responses(aiohttp.TCPConnector(), _Response),
-            timeout=_READY_TIMEOUT,
-            headers=PLAIN,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
         limits = [("grpc.max_receive_message_length", MOST_MESSAGE_BYTES)]
         self._grpc = InferenceServerClient(grpc_target, channel_args=limits)
         self._streaming: set[object] = set()
@@ -123,7 +136,7 @@ class TritonEngine:
     async def is_model_ready(self) -> bool:
         """Return whether the model is ready. Server readiness is no substitute: it fails during any load."""
         try:
-            async with self._http.get(self._ready_url, allow_redirects=False) as response:
+            async with self._http.get(_READY_PATH, allow_redirects=False) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
@@ -145,10 +158,10 @@ class TritonEngine:
 
     async def _read_metrics(self) -> str:
         """Return Triton's exposition text; empty where it cannot be read."""
-        if not self._metrics_url:
+        if self._metrics is None:
             return ""
         try:
-            async with self._http.get(self._metrics_url, timeout=_METRICS_TIMEOUT, allow_redirects=False) as response:
+            async with self._metrics.get("/metrics", timeout=_METRICS_TIMEOUT, allow_redirects=False) as response:
                 response.raise_for_status()
                 body = await read_at_most(response.content.iter_chunked(64 * 1024), MOST_METRICS_BYTES)
                 return body.decode()
@@ -190,8 +203,10 @@ class TritonEngine:
             self._reading.pop(mark, None)
 
     async def close(self) -> None:
-        """Close both connections."""
+        """Close all connections."""
         await self._http.close()
+        if self._metrics is not None:
+            await self._metrics.close()
         await self._grpc.close()
 
     async def _stream(self, prompt: str, sampling: SuiteSampling, note_piece: Callable[[], None]) -> ProbeReply:

@@ -2,8 +2,7 @@
 `/healthz` for people.
 
 Read only, without authentication. Network policies let only the namespaces of the operator and of Prometheus reach
-it,
-and nothing here contains a prompt or an answer.
+it, and nothing here contains a prompt or an answer. On loopback no page in a browser reaches it, by whatever name.
 """
 
 import socket
@@ -12,9 +11,11 @@ from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from r1plus_contract.connections import BoundedConnection, ConnectionLimits
+from r1plus_contract.hosts import find_host_problem, find_loopback_names
 from r1plus_contract.jsonable import dumps
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
@@ -36,6 +37,20 @@ class MonitorRunner(ConnectionLimits, web.AppRunner):
 async def count_nothing() -> int | None:
     """Return that the number of requests is not known."""
     return None
+
+
+def _build_host_check(address: str) -> Middleware:
+    hosts = find_loopback_names(address)
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        problem = find_host_problem(request.host, request.headers.get("Origin"), hosts)
+        if problem is not None:
+            status, message = problem
+            return web.Response(status=status, text=f"{message}\n")
+        return await handler(request)
+
+    return check
 
 
 async def serve(
@@ -62,7 +77,7 @@ async def serve(
     async def get_health(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
-    app = web.Application()
+    app = web.Application(middlewares=[_build_host_check(str(listener.getsockname()[0]))])
     routes = {"/verdict": get_verdict, "/outcomes": get_outcomes, "/metrics": get_metrics, "/healthz": get_health}
     app.add_routes([web.get(path, handler) for path, handler in routes.items()])
     runner = MonitorRunner(app)

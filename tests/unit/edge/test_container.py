@@ -1,7 +1,6 @@
 """A container as a real process: started again, probed, limited, ended with all that it forked."""
 
 import asyncio
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_edge.container import Container, PortTakenError, Program
-from r1plus_edge.places import LOOPBACK, reserve_port
+from r1plus_edge.container import Container, Program
 from r1plus_edge.probes import Probe
 from r1plus_edge.processes import find_processes, mark, measure_memory
 from support.waiting import eventually
@@ -60,33 +58,14 @@ async def test_a_process_that_ends_again_and_again_is_told_with_the_end_of_its_l
     assert text.splitlines()[-1] == "  the key is lost"
 
 
-async def test_a_port_that_another_process_has_is_none_to_start_on(tmp_path: Path) -> None:
-    with socket.create_server((LOOPBACK, 0)) as other:
-        port = other.getsockname()[1]
-        container = make(tmp_path, "print('started')", ports=(port,))
-        with pytest.raises(PortTakenError, match=f"port {port} of test is taken"):
-            await container.run()
-    assert not container.program.log.exists()
-
-
-async def test_a_port_that_is_kept_for_it_is_none_to_start_on_while_a_process_listens_there(tmp_path: Path) -> None:
-    with reserve_port() as holder:
-        address = holder.getsockname()
-        container = make(tmp_path, "print('started')", reserved_ports=(address[1],))
-        with (
-            socket.create_server(address, reuse_port=True),
-            pytest.raises(PortTakenError, match=f"port {address[1]} of test is taken"),
-        ):
-            await container.run()
-        async with running(container):
-            await eventually(lambda: container.restarts > 0, "it has run")
-
-
-async def test_a_port_is_awaited_that_its_last_process_gives_back_a_moment_later(tmp_path: Path) -> None:
-    other = socket.create_server((LOOPBACK, 0))
-    async with running(make(tmp_path, "print('started')", ports=(other.getsockname()[1],))) as container:
-        asyncio.get_running_loop().call_later(0.3, other.close)
-        await eventually(lambda: container.restarts > 0, "it has run")
+async def test_a_socket_that_a_killed_process_has_left_is_gone_at_its_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "front.sock"
+    path.touch()
+    script = "import socket, time; one = socket.socket(socket.AF_UNIX); one.bind('front.sock'); time.sleep(600)"
+    container = make(tmp_path, script, sockets=(path,))
+    async with running(container):
+        await eventually(path.is_socket, "it listens", evidence=container.describe_failure)
+        assert container.restarts == 0
 
 
 async def test_an_init_container_that_fails_reports_its_status_and_message(tmp_path: Path) -> None:

@@ -14,15 +14,19 @@ import pytest
 import pytest_asyncio
 
 from r1plus_cli import local
-from r1plus_contract.gateway import PORT_INTERNAL, DataReason, DataState
+from r1plus_contract.gateway import PORT_INTERNAL, SETTINGS_FILE, DataReason, DataState, ModelSettings
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.metrics import GATEWAY_PODS
+from r1plus_contract.names import PORT_GRPC
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.gateway import EdgeGateway, make_half
 from r1plus_edge.images import find_images
 from r1plus_edge.listening import open_listener, read_listening
 from r1plus_edge.tenant import DEFAULT_SPEC, TenantRequest
+from r1plus_edge.triton_sockets import find_sockets
+from r1plus_gateway.settings import parse_settings
+from r1plus_operator.api.types import MAX_NAME
 from r1plus_operator.plan.tenancy.gateway_objects import CONTAINER
 from support.edge.certificates import write_certificate
 from support.edge.foreign_listener import try_to_listen
@@ -92,6 +96,23 @@ async def test_with_a_certificate_its_owner_gets_a_key_over_tls_and_trusts_no_ot
             gateway._listening = replace(gateway._listening, certificate=other)
             with pytest.raises(EdgeError, match=r"The gateway does not answer: .*certificate verify failed"):
                 await gateway.confirm_time()
+
+
+def test_the_socket_of_the_longest_name_in_a_deep_folder_is_one_that_the_kernel_takes(tmp_path: Path) -> None:
+    """It takes 107 bytes."""
+    root = tmp_path / ("deep" * 30)
+    root.mkdir()
+    with make_gateway(root) as gateway:
+        name = f"{'e' * MAX_NAME}-0123456789-012345"
+        triton = find_sockets(gateway.pod._data.pods / name / "volumes" / "tmp")[PORT_GRPC]
+        model = ModelSettings("edge", "edge-pods", 512, 4, addresses=("127.0.0.1",), grpc_socket=str(triton))
+        gateway.set_model(model)
+        gateway.pod._make_volumes()
+        (settings,) = gateway.pod._root.glob(f"volumes/*/{SETTINGS_FILE}")
+        (actual,) = parse_settings(settings.read_bytes()).models
+        folder = gateway.pod.find_container(CONTAINER).program.folder
+        assert Path(os.path.normpath(folder / actual.grpc_socket)) == triton
+        assert len(actual.grpc_socket) <= 107
 
 
 READY = DataState(DataReason.READY, "They can be used.")

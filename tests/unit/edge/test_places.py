@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract import names
-from r1plus_edge.places import Places, choose_ports
+from r1plus_edge.places import Places
 from r1plus_operator.plan.podspec.pod import build_readiness_script
 
 POD = Path("/home/maria/pods/edge-1")
@@ -67,7 +67,3 @@ def test_the_readiness_script_of_the_plan_asks_this_machines_token_and_port(tmp_
     admitted = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert admitted.returncode == 1  # Nobody listens on port 1.
     assert "no admission token" not in admitted.stdout
-
-
-def test_ports_that_are_chosen_at_once_differ() -> None:
-    assert len(set(choose_ports(range(50)).values())) == 50

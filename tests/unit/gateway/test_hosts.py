@@ -9,9 +9,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from r1plus_gateway.http.hosts import build_host_check, read_name
-from support.gateway.fake_triton import answer
-from support.gateway.rig import Rig, running
+from r1plus_contract.hosts import read_host
+from r1plus_gateway.http.hosts import build_host_check
+from support.gateway.fake_triton import FakeTriton, answer, serving
+from support.gateway.rig import Rig, running, running_before
 from support.waiting import eventually
 
 LOOPBACK = ["127.0.0.1", "::1", "localhost"]
@@ -132,7 +133,22 @@ async def test_without_names_in_the_settings_any_name_is_answered(tmp_path: Path
     [("//LocalHost:1", "localhost"), ("http://[::1]:3", "::1"), ("null", ""), ("//", ""), ("//[x", ""), ("//a@b", "b")],
 )
 def test_the_host_of_an_address_is_read_without_port_user_and_brackets(address: str, name: str) -> None:
-    assert read_name(address) == name
+    assert read_host(address) == name
+
+
+async def test_a_pod_without_a_grpc_port_is_asked_at_its_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket's path is seen from the gateway's working directory."""
+    (tmp_path / "gateway").mkdir()
+    (tmp_path / "pod").mkdir()
+    monkeypatch.chdir(tmp_path / "gateway")
+    pod = FakeTriton(answer("Stockholm"))
+    model = {"addresses": ["127.0.0.1"], "grpcPort": 1, "grpcSocket": "../pod/grpc.sock:8001"}
+    async with serving(pod, f"unix:{tmp_path}/pod/grpc.sock", 8001), running_before(tmp_path, pod, **model) as rig:
+        async with rig.chat() as response:
+            assert (await response.json())["choices"][0]["message"]["content"] == "Stockholm"
+        assert response.headers["x-r1plus-verdict"] == "Pass"
 
 
 async def test_addresses_of_the_settings_are_the_pods_and_no_name_is_resolved(tmp_path: Path) -> None:

@@ -184,6 +184,31 @@ async def test_verdict_metrics_and_health_over_http(tmp_path: Path, exposition: 
         await runner.cleanup()
 
 
+HEADERS: dict[str, tuple[str, dict[str, str], int]] = {
+    "its address": ("127.0.0.1", {"Host": "127.0.0.1:8080"}, 200),
+    "its name": ("127.0.0.1", {"Host": "localhost:8080"}, 200),
+    "a name that was rebound to loopback": ("127.0.0.1", {"Host": "evil.example"}, 421),
+    "a page of another origin": ("127.0.0.1", {"Origin": "https://evil.example"}, 403),
+    "the name of a pod, where it listens at a network": ("0.0.0.0", {"Host": "10.244.0.7:8080"}, 200),
+}
+
+
+@pytest.mark.parametrize(("address", "headers", "status"), HEADERS.values(), ids=HEADERS)
+@pytest.mark.parametrize("path", ["/verdict", "/metrics"])
+async def test_on_loopback_no_page_in_a_browser_reads_it(
+    tmp_path: Path, exposition: Exposition, address: str, headers: dict[str, str], status: int, path: str
+) -> None:
+    runner = await serve(publisher(tmp_path, exposition), exposition, socket.create_server((address, 0)))
+    try:
+        async with (
+            aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as session,
+            session.get(path, headers=headers) as response,
+        ):
+            assert response.status == status
+    finally:
+        await runner.cleanup()
+
+
 def test_state_comes_back_as_it_was_stored(tmp_path: Path) -> None:
     state = MonitorState(sequence=7, sweep=PartialSweep(VerdictSubject("a", "b", "c", "d"), 2**62, {"i": "1"}))
     StateStore(tmp_path).save(state)
