@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from r1plus_contract import inference, names
+from r1plus_contract.openvino import SPARSE_BACKEND
 from r1plus_model_repo import config_gpu
 from r1plus_model_repo.catalog.attention import Attention
 from r1plus_model_repo.catalog.quantity import cores_of
@@ -125,12 +126,8 @@ def _build_openvino_parameters(engine: EngineSpec, kv_cache_bytes: int) -> dict[
     }
 
 
-SPARSE_OPENVINO = "openvino-sparse"
-"""Value of `backend` where tokens are left out: an image that does not know it refuses, and never computes densely."""
-
-
 def _build_attention_parameters(attention: Attention) -> dict[str, str]:
-    parameters = {"backend": SPARSE_OPENVINO}
+    parameters = {"backend": SPARSE_BACKEND}
     if attention.sparse is not None:
         parameters["sparse_threshold"] = repr(attention.sparse.threshold)
     if (eviction := attention.eviction) is not None:

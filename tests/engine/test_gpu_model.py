@@ -13,7 +13,7 @@ import pytest
 from r1plus_contract import inference
 from support.engine.client import Client
 from support.engine.models import GPU_BATCH, GPU_CONTEXT, bare_python, write_gpu_model
-from support.engine.server import HURRIED, Server, ending, serving
+from support.engine.server import Server, ending, serving
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
@@ -177,17 +177,3 @@ def test_an_image_that_lacks_an_input_of_its_configuration_ends_the_server(
     with ending(Server(tmp_path, installed, models, python=python)) as server:
         server.until_ended()
         assert "EngineIncompatible: input: newer: the image is older than the configuration" in server.log.read_text()
-
-
-def test_an_engine_that_is_lost_ends_open_requests_and_the_server(tmp_path: Path, installed: Path, python: str) -> None:
-    with serving(Server(tmp_path, installed, write_gpu_model(tmp_path), HURRIED, python=python)) as server:
-        with Client(server.grpc) as ask:
-            assert "the engine stopped: out of memory in a kernel" in ask("break", raw_prompt=True).error
-        server.until_ended()
-
-
-def test_a_server_that_is_told_to_end_shuts_the_engine_down(tmp_path: Path, installed: Path, python: str) -> None:
-    with serving(Server(tmp_path, installed, write_gpu_model(tmp_path), python=python)) as server:
-        server.process.terminate()
-        server.until_ended()
-        assert server.log.read_text().count("Shut down") == 1

@@ -10,7 +10,6 @@ import pytest
 from r1plus_edge.processes import has_ended
 from r1plus_policies.engine.memory_fit import compute_fit
 from support.engine.client import Client
-from support.engine.server import HURRIED
 from support.vllm.engine import describe_on_cpu
 from support.waiting import wait_until
 from vllm_cpu.conftest import BATCH, CONTEXT, StartServer
@@ -46,7 +45,7 @@ def test_the_memory_of_all_processes_is_measured_and_none_is_left_at_the_end(
 
 @pytest.mark.parametrize("process", ["EngineCore", "Worker"])
 def test_a_killed_process_of_the_engine_ends_open_requests_and_the_server(start: StartServer, process: str) -> None:
-    server = start(HURRIED)
+    server = start()
     below = server.descendants()
     with Client(server.grpc) as ask:
         answer = ask.begin(prompt=STORY, max_new_tokens=400)

@@ -14,20 +14,13 @@ import openvino
 import openvino_genai
 
 from r1plus_contract.inference import FinishReason
+from r1plus_contract.openvino import BLOCK_TOKENS, EVICTION_STEPS, SPARSE_BACKEND, STEP_TOKENS
 from r1plus_model_repo.backends.control_tokens import ControlTokens
 from r1plus_model_repo.backends.engine_loop import Handle, Job
 from r1plus_model_repo.backends.openvino_constraints import ConstraintCompiler, build_structured_output
 from r1plus_model_repo.backends.openvino_control import read_split_strings
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, check_request_size, limit_new_tokens
 
-BLOCK_TOKENS: Final = 32
-"""Tokens per block of the paged KV cache on CPU."""
-STEP_TOKENS: Final = 512
-"""Most tokens per step: a long prompt is read in chunks, so that it delays running answers little."""
-
-
-SPARSE_BACKEND: Final = "openvino-sparse"
-"""Value of `backend` with which tokens are left out."""
 XATTENTION_BLOCK_TOKENS: Final = 64
 XATTENTION_STRIDE: Final = 8
 XATTENTION_DENSE_TOKENS: Final = 100
@@ -35,9 +28,6 @@ XATTENTION_DENSE_TOKENS: Final = 100
 SCORE_TOKENS: Final = 1
 """Last tokens of a prompt whose attention says what is evicted first. With more, a prompt that has fewer tokens beyond
 `Eviction.start` than these ends the engine (2026.4.1, cache_eviction.cpp: `new_scores_size >= num_snapkv_scores`)."""
-EVICTION_STEPS: Final = 2
-"""A prompt is whole in the cache while its last tokens are read and while its first token is generated. In both steps
-the next prompt is read."""
 
 
 @dataclass(frozen=True, slots=True)

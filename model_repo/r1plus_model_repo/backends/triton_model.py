@@ -22,8 +22,9 @@ import triton_python_backend_utils as pb_utils
 
 from r1plus_contract import inference, names
 from r1plus_contract.inference import FinishReason
+from r1plus_contract.openvino import SPARSE_BACKEND
 from r1plus_model_repo.backends.engine_loop import EngineLoop, Job, Pipeline
-from r1plus_model_repo.backends.guard import ServerGuard, end_server
+from r1plus_model_repo.backends.guard import ServerGuard
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, parse_request
 from r1plus_model_repo.backends.triton_metrics import TritonMeters
 from r1plus_model_repo.backends.usage_records import UsageRecords
@@ -81,7 +82,7 @@ class Library:
 _OPENVINO: Final = Library("openvino_engine", "OpenVinoEngine", "OpenVINO GenAI", "openvino-genai", "convert it again")
 LIBRARIES: Final = {
     "openvino": _OPENVINO,
-    "openvino-sparse": _OPENVINO,  # An older image does not know the name, and refuses: it would compute densely.
+    SPARSE_BACKEND: _OPENVINO,
     "vllm": Library("vllm_engine", "VllmEngine", "vLLM", "vllm", "export its checkpoint again"),
     "tensorrtllm": Library("trtllm_engine", "TrtllmEngine", "TensorRT-LLM", "tensorrt_llm", "build it again"),
 }
@@ -103,20 +104,20 @@ class TritonPythonModel:
         self._context = int(parameters["context"])
         self._meters = TritonMeters()
         self._engine = open_engine(parameters)
+        self._guard = ServerGuard(os.getppid())
         self._loop = EngineLoop(
             self._engine,
             self._meters,
             max_batch=int(parameters["max_batch"]),
             context=self._context,
             clock=time.monotonic,
-            on_death=end_server,
+            on_death=self._guard.end_server,
         )
         self._loop.start()
         # One thread: a constraint may take seconds, in which other requests are accepted.
         self._compiler = ThreadPoolExecutor(1, "constraints")
         self._compiling = BoundedSemaphore(MOST_COMPILING)
         self._usage = UsageRecords()
-        self._guard = ServerGuard(os.getppid())
 
     def execute(self, requests: list[Any]) -> None:
         """Check and queue the requests. Refusals are sent from here, while the engine steps."""

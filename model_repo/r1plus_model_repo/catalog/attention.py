@@ -3,20 +3,12 @@
 It changes answers, so it is part of the identity of a revision: one that turns it on has a gate of its own.
 """
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from r1plus_contract.openvino import BLOCK_TOKENS, EVICTION_STEPS, STEP_TOKENS
 from r1plus_model_repo.catalog.wire import ApiModel, JsonInteger, Number, Rule, build_rules_config
-
-KV_BLOCK_TOKENS: Final = 32
-"""Tokens of a block of OpenVINO's KV cache on CPU; whole blocks are evicted."""
-
-STEP_TOKENS: Final = 512
-"""Most tokens that the backend reads in a step; where more requests run at once, one of each."""
-UNEVICTED_STEPS: Final = 2
-"""Steps in which the backend reads the next prompt before it evicts from the one before."""
-
 
 _THRESHOLD_LIMITS = Rule(
     "self.threshold >= 0.1 && self.threshold <= 0.99",
@@ -36,14 +28,14 @@ class SparseAttention(ApiModel):
 
 
 _WHOLE_BLOCKS = Rule(
-    " && ".join(f"self.{name} % {KV_BLOCK_TOKENS} == 0" for name in ("startTokens", "recentTokens", "maxTokens")),
-    f"startTokens, recentTokens and maxTokens must be multiples of {KV_BLOCK_TOKENS}, the tokens of a block",
+    " && ".join(f"self.{name} % {BLOCK_TOKENS} == 0" for name in ("startTokens", "recentTokens", "maxTokens")),
+    f"startTokens, recentTokens and maxTokens must be multiples of {BLOCK_TOKENS}, the tokens of a block",
 )
 _ROOM_BETWEEN = Rule(
     "self.startTokens + self.recentTokens < self.maxTokens",
     "maxTokens must exceed startTokens + recentTokens, which are always kept",
 )
-_Tokens = Annotated[JsonInteger, Field(ge=KV_BLOCK_TOKENS, le=1_048_576)]
+_Tokens = Annotated[JsonInteger, Field(ge=BLOCK_TOKENS, le=1_048_576)]
 
 
 class CacheEviction(ApiModel):
@@ -59,7 +51,7 @@ class CacheEviction(ApiModel):
     def _check_tokens(self) -> "CacheEviction":
         tokens = (self.start_tokens, self.recent_tokens, self.max_tokens)
         listing = "they are {}, {} and {}".format(*tokens)
-        if any(count % KV_BLOCK_TOKENS for count in tokens):
+        if any(count % BLOCK_TOKENS for count in tokens):
             raise ValueError(f"{_WHOLE_BLOCKS.message}: {listing}")
         if self.start_tokens + self.recent_tokens >= self.max_tokens:
             raise ValueError(f"{_ROOM_BETWEEN.message}: {listing}")
@@ -98,8 +90,8 @@ class Attention(ApiModel):
         """
         if self.eviction is None:
             return None
-        unevicted = UNEVICTED_STEPS * max(STEP_TOKENS, max_batch)
-        return max(self.eviction.max_tokens, unevicted) + KV_BLOCK_TOKENS
+        unevicted = EVICTION_STEPS * max(STEP_TOKENS, max_batch)
+        return max(self.eviction.max_tokens, unevicted) + BLOCK_TOKENS
 
     def describe(self) -> str:
         """Return what it leaves out, in words."""

@@ -70,36 +70,6 @@ class TritonPythonModel:
             pb_utils.Tensor("completion_tokens", np.array([2], dtype=np.int32)),
         ]))
 """
-LOST_ENGINE: Final = """
-import time
-
-from r1plus_model_repo.backends.engine_loop import EngineLoop, Job
-from r1plus_model_repo.backends.guard import end_server
-from r1plus_model_repo.backends.openvino_genai import TritonReply
-from r1plus_model_repo.backends.triton_metrics import TritonMeters
-
-
-class Broken:
-    def add(self, job):
-        return self
-
-    def decode(self, ids):
-        return ""
-
-    def step(self):
-        raise RuntimeError("out of memory in a kernel")
-
-
-class TritonPythonModel:
-    def initialize(self, args):
-        self._loop = EngineLoop(Broken(), TritonMeters(), max_batch=4, context=512, clock=time.monotonic, on_death=end_server)
-        self._loop.start()
-
-    def execute(self, requests):
-        for request in requests:
-            self._loop.submit(Job(None, 1, None), TritonReply(request.get_response_sender()))
-"""
-"""The model of an engine whose first step fails."""
 GENERIC = """
 import sys
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from devcluster.cache import cache_dir
 from devcluster.images import triton
-from r1plus_edge.processes import list_children, read_processor_seconds
+from r1plus_edge.processes import has_ended, list_children, read_processor_seconds
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec
@@ -31,8 +31,6 @@ from support.waiting import wait_until
 AS_IN_A_POD: Final = ("/bin/bash", "-ec", START)
 OPEN: Final = ("--disable-auto-complete-config", "--exit-timeout-secs=30")
 """Options of a server all of whose APIs are open, but for loading models."""
-HURRIED: Final = "--exit-timeout-secs=2"
-"""For a server whose engine is lost: Triton waits for the lost requests until its exit timeout, 30 s in a pod."""
 HELD = ("01", "08")
 """States of /proc/net/tcp: established, and closed by the other side alone."""
 BATCH, CONTEXT = 32, 1024
@@ -172,11 +170,15 @@ class Server:
         return total * 1024
 
     def end(self) -> None:
-        """Kill it, and leave nothing behind."""
-        regions = self._list_mapped_regions() if not self.has_ended() else set()
+        """Kill it with all processes below it, and leave nothing behind."""
+        below, regions = ([], set()) if self.has_ended() else (self.descendants(), self._list_mapped_regions())
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        for pid in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
+        wait_until(lambda: all(map(has_ended, below)), "no process of the server is left")
         for region in regions.union(SHARED_MEMORY.glob(f"{self._region}*")):
             region.unlink(missing_ok=True)
 

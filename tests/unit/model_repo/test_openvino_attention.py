@@ -5,12 +5,11 @@ from typing import Any
 import openvino_genai
 import pytest
 
-from r1plus_model_repo.backends import openvino_engine
+from r1plus_contract.openvino import BLOCK_TOKENS, SPARSE_BACKEND
 from r1plus_model_repo.backends.openvino_engine import EngineSettings, Eviction, build_scheduler_config
-from r1plus_model_repo.catalog import attention
 from r1plus_model_repo.catalog.attention import Attention
 from r1plus_model_repo.catalog.types import EngineSpec
-from r1plus_model_repo.config_pbtxt import SPARSE_OPENVINO, parse_config, render_config
+from r1plus_model_repo.config_pbtxt import parse_config, render_config
 from r1plus_policies.engine.memory_fit import compute_fit
 from support.engine.server import ENGINES
 from support.tables import for_each
@@ -59,7 +58,7 @@ def test_the_scheduler_does_what_is_asked_and_nothing_else() -> None:
     "a threshold under the name of the dense engine": (
         {"sparse_threshold": "0.9"}, "backend: openvino-sparse goes with sparse_threshold or eviction_max_tokens"
     ),
-    "the name of the sparse engine, and nothing to leave out": ({"backend": SPARSE_OPENVINO}, "backend: openvino-sparse"),
+    "the name of the sparse engine, and nothing to leave out": ({"backend": SPARSE_BACKEND}, "backend: openvino-sparse"),
 })  # fmt: skip
 def test_it_is_refused_and_never_computed_densely(changes: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -74,13 +73,6 @@ def test_the_pool_has_room_for_one_whole_prompt_and_for_what_stays_of_the_others
     assert settings(small).kv_blocks == 64 + 3 * (32 + 1), "two steps may read 1024 tokens before anything is evicted"
 
 
-def test_both_sides_agree_on_names_and_sizes() -> None:
-    assert SPARSE_OPENVINO == openvino_engine.SPARSE_BACKEND
-    assert attention.UNEVICTED_STEPS == openvino_engine.EVICTION_STEPS
-    assert attention.STEP_TOKENS == openvino_engine.STEP_TOKENS
-    assert attention.KV_BLOCK_TOKENS == openvino_engine.BLOCK_TOKENS
-
-
 @pytest.mark.parametrize("batch", [8, 512, 1000])
 def test_the_backend_takes_no_more_memory_than_the_fit_gives_it(batch: int) -> None:
     small = Attention.model_validate({"eviction": {"startTokens": 32, "recentTokens": 32, "maxTokens": 96}})
@@ -89,4 +81,4 @@ def test_the_backend_takes_no_more_memory_than_the_fit_gives_it(batch: int) -> N
     planned = compute_fit(spec.shape, batch, 8192).kv_cache_bytes
     config = parse_config(render_config(spec, batch=batch, context=8192, kv_cache_bytes=planned))
     read = EngineSettings.from_parameters({name: value.string_value for name, value in config.parameters.items()})
-    assert read.kv_blocks * openvino_engine.BLOCK_TOKENS * read.kv_bytes_per_token <= planned
+    assert read.kv_blocks * BLOCK_TOKENS * read.kv_bytes_per_token <= planned

@@ -388,9 +388,9 @@ _SIGTERM_BIT = "4000"
 def build_prestop_command(drain_seconds: int) -> list[str]:
     """Return the command that runs before SIGTERM: it lets endpoints leave, then waits while the engine runs requests.
 
-    The monitor has ended by then, so its probes are no such requests. A server that hangs is not waited for. One that
-    still loads is: until then it has no handler of SIGTERM, which the kernel therefore keeps from the container's first
-    process, and it would run on until the grace period is over. NVIDIA's image has no code of ours: bash only.
+    The monitor has ended by then, so its probes are no such requests. A server that hangs is not waited for. While the
+    entry point of NVIDIA's image runs, the container's first process has no handler of SIGTERM, and the kernel would
+    keep it from it: then it waits. That image has no code of ours: bash only.
     """
     if not drain_seconds:
         return ["/bin/sleep", str(PRESTOP_SECONDS)]

@@ -27,10 +27,21 @@ unset AIP_MODE
 key=$(head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n')
 [ ${{#key}} = 64 ] || {{ echo "there is no randomness for the key of Triton's restricted APIs"; exit 1; }}
 restricted={",".join(RESTRICTED_APIS)}:{KEY}=$key
-exec "$0" "$@" "--http-restricted-api=$restricted" "--grpc-restricted-protocol=$restricted"
+set -- "$0" "$@" "--http-restricted-api=$restricted" "--grpc-restricted-protocol=$restricted"
+[ $$ = 1 ] || exec "$@"
+rm -rf /dev/shm/*
+"$@" &
+server=$!
+trap 'kill -TERM $server || :' TERM
+while status=0; wait $server || status=$?; kill -0 $server 2>/dev/null; do :; done
+exit $status
 """
 """Bash script: $0 is tritonserver, $@ its options. It creates a new key at each start, which is in no object of the
-cluster and in no log. It unsets AIP_MODE, which an image may set, so that Vertex AI's port stays closed."""
+cluster and in no log. It unsets AIP_MODE, which an image may set, so that Vertex AI's port stays closed.
+
+As a container's first process it stays, and passes SIGTERM on: the kernel keeps SIGKILL and signals without a handler
+from a first process. So a server that loads would not end, nor one whose exit hangs (`backends.guard`). What a killed
+server has left in the volume /dev/shm, up to 40 MiB each time, is removed."""
 
 
 def build_command(*, through_entry_point: bool) -> Json:
