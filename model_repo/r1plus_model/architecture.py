@@ -95,6 +95,8 @@ def _check_int(name: str, value: object, least: int) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ModelError(f"{name}: {value!r:.40} is not a whole number of at least {least}; set such a number")
+    if value > MOST_CONTEXT:
+        raise ModelError(f"{name}: {value:.3g} is more than {MOST_CONTEXT}, the longest context; set less")
 
 
 def read_shape(fields: Mapping[str, Any]) -> LlamaShape:

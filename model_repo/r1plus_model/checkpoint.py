@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from r1plus_model.architecture import Architecture, ModelError, read_architecture, read_shape, write_fields
+from r1plus_model.architecture import Architecture, LlamaShape, ModelError, read_architecture, read_shape, write_fields
 from r1plus_model.model import R1PlusModel
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -33,6 +33,8 @@ TOKENIZER_FILES: Final = (
     "chat_template.jinja",
 )
 MOST_NAMED: Final = 3
+HARMLESS: Final = 2**27
+"""Numbers of a model that may be allocated before its files are read, which say better what is wrong."""
 
 
 def load_model(
@@ -46,7 +48,9 @@ def load_model(
     """
     fields = read_fields(folder)
     stored = read_architecture(fields)
-    model = R1PlusModel(read_shape(fields), architecture or stored)
+    shape = read_shape(fields)
+    _check_size(folder, shape, stored)
+    model = R1PlusModel(shape, architecture or stored)
     expected = model.state_dict()
     tensors = {}
     for name, tensor in _read_tensors(folder):
@@ -104,6 +108,21 @@ def _read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
                     yield name, stream.get_tensor(name)
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{file}: cannot be read: {error}; get the file again") from error
+
+
+def _check_size(folder: Path, shape: LlamaShape, stored: Architecture) -> None:
+    """Refuse a config.json whose model is larger than the files: its memory would be allocated before they are read."""
+    attention = shape.hidden_size * shape.head_size * 2 * (shape.heads + shape.kv_heads)
+    layer = attention + 3 * shape.hidden_size * shape.intermediate_size
+    if stored.relative_bias and stored.window and stored.global_every is None:
+        layer += shape.heads * stored.window
+    numbers = shape.vocabulary * shape.hidden_size + shape.layers * layer
+    size = sum(file.stat().st_size for file in _list_files(folder) if file.is_file())
+    if numbers > max(size, HARMLESS):  # A number has a byte at least.
+        raise ModelError(
+            f"{folder / CONFIG}: a model of {numbers} numbers, and its files have {size} bytes; get the whole"
+            f" checkpoint, with weights and {CONFIG} of the same model"
+        )
 
 
 def _list_files(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from safetensors import SafetensorError
 
@@ -19,6 +19,7 @@ from r1plus_contract.delivery import hash_file
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.suite import Suite
 from r1plus_model import training_state
+from r1plus_model.checkpoint import WEIGHTS
 from r1plus_model.checkpoints import (
     Checkpoint,
     check_same_tokenizer,
@@ -28,7 +29,14 @@ from r1plus_model.checkpoints import (
     write_checkpoint,
 )
 from r1plus_model.errors import DistillationError
-from r1plus_model.examples import Example, ExampleSet, build_examples, read_encoder, read_records
+from r1plus_model.examples import (
+    Example,
+    ExampleSet,
+    build_examples,
+    check_same_dialogue,
+    read_encoder,
+    read_records,
+)
 from r1plus_model.model import R1PlusModel
 from r1plus_model.pruning import choose_layers, measure_influence
 from r1plus_model.recipe import RECORD_FILE, DistillationRecipe, DistillationRecord, Quality, check_recipe
@@ -96,6 +104,7 @@ def distil(request: DistillationRequest, process: TrainingProcess) -> Distillati
     Raises:
         DistillationError: the request cannot be trained, or the training had to stop. `out` is not there then.
     """
+    _check_folders(request)
     inputs = _read_inputs(request, process)
     with ExitStack() as stack:
         try:
@@ -105,17 +114,53 @@ def distil(request: DistillationRequest, process: TrainingProcess) -> Distillati
                 f"work: {request.work}: another run has it; wait for that, or give another --work"
             ) from error
         _check_work(request, inputs.recipe)
+        if request.out.exists():
+            return _finish(request, _read_finished(request, inputs.recipe))
         material = _prepare_material(request, inputs)
         _check_room(request, inputs, material, process)
         replace_text(request.work / RECIPE_FILE, dumps(inputs.recipe))
-        result = _distil(request, inputs, material, process)
-        shutil.rmtree(request.work)
-        return result
+        return _finish(request, _distil(request, inputs, material, process))
+
+
+def _check_folders(request: DistillationRequest) -> None:
+    """Refuse folders of which one would go with the other, and an `out` that no interrupted run has left."""
+    out, work = request.out.resolve(), request.work.resolve()
+    if out == work or out in work.parents or work in out.parents:
+        raise DistillationError(
+            f"work: {request.work} and --out {request.out}: one is in the other, and the working folder is removed at"
+            " the end; give folders beside each other"
+        )
+    if request.out.exists() and not request.work.is_dir():
+        _refuse_out(request)
+
+
+def _refuse_out(request: DistillationRequest) -> NoReturn:
+    raise DistillationError(f"out: {request.out} already exists; remove it, or give another name")
+
+
+def _read_finished(request: DistillationRequest, recipe: DistillationRecipe) -> Distillation:
+    """Return the student of a run that ended before its working folder was gone; refuse anything else."""
+    try:
+        record = loads(DistillationRecord, (request.out / RECORD_FILE).read_bytes(), tolerant=True)
+    except (OSError, ContractError):
+        _refuse_out(request)
+    if record.key != recipe.key:
+        _refuse_out(request)
+    return Distillation(request.out, hash_file(request.out / WEIGHTS), record)
+
+
+def _finish(request: DistillationRequest, result: Distillation) -> Distillation:
+    """Remove the working folder. Its recipe goes last: a run that is killed here can still tell that it is its own."""
+    for path in request.work.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != RECIPE_FILE:
+            path.unlink()
+    shutil.rmtree(request.work)
+    return result
 
 
 def _read_inputs(request: DistillationRequest, process: TrainingProcess) -> _Inputs:
-    if request.out.exists():
-        raise DistillationError(f"out: {request.out} already exists; remove it, or give another name")
     process.report(f"reading {request.teacher}")
     teacher = open_checkpoint(request.teacher, "teacher")
     student = open_checkpoint(request.student, "student") if request.student is not None else None
@@ -129,6 +174,8 @@ def _read_inputs(request: DistillationRequest, process: TrainingProcess) -> _Inp
     records = read_records(request.data, request.suites)
     recipe = replace(recipe, data=hash_file(request.data))
     encoder = read_encoder(teacher.folder)
+    if student is not None and any(record.prompt is not None for record in records):
+        check_same_dialogue(encoder, read_encoder(student.folder, "student"))
     wanted = recipe.steps * recipe.batch
     examples = build_examples(records, encoder, recipe.length, wanted, recipe.seed, process.report)
     return _Inputs(teacher, student, recipe, examples)
@@ -146,7 +193,7 @@ def _check_work(request: DistillationRequest, recipe: DistillationRecipe) -> Non
                 f"work: {request.work} is of another recipe: {'; '.join(differences)[:400]}. Give another --work, or"
                 " remove the folder"
             )
-    elif any(request.work.iterdir()):
+    elif any(one.name != f".{RECIPE_FILE}.part" for one in request.work.iterdir()):  # That is left by a kill.
         raise DistillationError(f"work: {request.work} has files and no {RECIPE_FILE}; give an empty folder, or none")
 
 
@@ -220,11 +267,16 @@ def _distil(
         start.before,
         measure_quality(model, material, inputs.recipe),
     )
+    if request.out.exists():  # It came while the training ran, and is not ours.
+        _refuse_out(request)
     try:
         with stage_folder(request.out) as folder:
             sha256 = write_checkpoint(folder, model, inputs.student or inputs.teacher)
             (folder / RECORD_FILE).write_text(json.dumps(json.loads(dumps(record)), indent=2) + "\n", encoding="utf-8")
             open_checkpoint(folder, "student")
+            for path in (*folder.iterdir(), folder):
+                training_state.sync(path)
+        training_state.sync(request.out.parent)
     except (OSError, SafetensorError) as error:
         remedy = "make room and start again: the run goes on after its last step"
         raise DistillationError(f"out: {request.out} cannot be written: {error}; {remedy}") from error

@@ -113,7 +113,8 @@ def read_records(path: Path, suites: Iterable[Suite]) -> list[Record]:
             if line.strip():
                 record = _read_record(number, line)
                 records.append(record)
-                if overlap := index.find(number, f"{record.prompt or ''} {record.text}"):
+                texts = (record.prompt or "", f"{record.prompt or ''} {record.text}")
+                if overlap := next((one for text in texts if (one := index.find(number, text))), None):
                     overlaps.append(overlap)
     if overlaps:
         raise DistillationError(
@@ -202,7 +203,7 @@ def _compile(template: str) -> Template:
     return environment.from_string(template)
 
 
-def read_encoder(folder: Path) -> Encoder:
+def read_encoder(folder: Path, role: str = "teacher") -> Encoder:
     """Return the tokenizer and chat template of a checkpoint, which has been checked.
 
     Raises:
@@ -210,11 +211,11 @@ def read_encoder(folder: Path) -> Encoder:
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise DistillationError(f"teacher: {path} is missing: only such tokenizers are read; get the model with it")
+        raise DistillationError(f"{role}: {path} is missing: only such tokenizers are read; get the model with it")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # The library has no type of its own for a bad file.
-        raise DistillationError(f"teacher: {path} cannot be read: {error}; get the file again") from error
+        raise DistillationError(f"{role}: {path} cannot be read: {error}; get the file again") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -224,10 +225,22 @@ def read_encoder(folder: Path) -> Encoder:
     template_file = folder / "chat_template.jinja"
     template = template_file.read_text(encoding="utf-8") if template_file.is_file() else config.get("chat_template")
     if not isinstance(template, str):
-        raise DistillationError("teacher: tokenizer_config.json: chat_template: not one text; give the model's own")
+        raise DistillationError(f"{role}: tokenizer_config.json: chat_template: not one text; give the model's own")
     if "eos_token" not in special:
-        raise DistillationError("teacher: tokenizer_config.json: eos_token: missing, so answers would not end; add it")
+        raise DistillationError(f"{role}: tokenizer_config.json: eos_token: missing, so answers would not end; add it")
     return Encoder(tokenizer, template, special)
+
+
+def check_same_dialogue(teacher: Encoder, student: Encoder) -> None:
+    """Raise DistillationError unless a server puts prompts before the student as they were put in training."""
+    pairs = {"chat template": (teacher.template, student.template)} | {
+        name: (teacher.special.get(name), student.special.get(name)) for name in ("bos_token", "eos_token")
+    }
+    if different := [name for name, (one, other) in pairs.items() if one != other]:
+        raise DistillationError(
+            f"student: tokenizer_config.json: {', '.join(different)}: not the teacher's, so it would be served with"
+            " other prompts than it is trained on; copy them from the teacher, or give lines with text alone"
+        )
 
 
 def _read_token(value: object) -> str | None:

@@ -171,7 +171,12 @@ def _train_step(
             " model, or its weights are broken; lower rate, bias_rate and span_rate, and begin in an empty folder"
         )
     total.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), MOST_GRADIENT)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), MOST_GRADIENT)
+    if not torch.isfinite(norm):
+        raise DistillationError(
+            f"step {step + 1}: the gradient is {float(norm)}, no finite number, so the weights were not changed; lower"
+            " rate, bias_rate and span_rate, and begin in an empty folder"
+        )
     optimizer.step()
     optimizer.zero_grad()
     _limit_spans(model)

@@ -54,10 +54,15 @@ def top_distillation_loss(
         temperature: that of the log-probabilities.
     """
     targets = log_probabilities.detach()
-    predictions = functional.log_softmax(student / temperature, dim=-1).gather(-1, tokens)
+    log_probabilities = functional.log_softmax(student / temperature, dim=-1)
+    predictions = log_probabilities.gather(-1, tokens)
     top = (targets.exp() * (targets - predictions)).sum(-1)
-    rest_target, rest_prediction = _rest(targets), _rest(predictions)
-    rest = rest_target * (rest_target.log() - rest_prediction.log())
+    if tokens.shape[-1] == student.shape[-1]:
+        return top.mean() * temperature**2
+    # Summed, not 1 - the others: of a student that is sure of its tokens that is 0, far from what it gives the rest.
+    others = log_probabilities.scatter(-1, tokens, float("-inf")).logsumexp(-1)
+    rest_target = _rest(targets)
+    rest = rest_target * (rest_target.log() - others)
     return (top + rest).mean() * temperature**2
 
 

@@ -1,6 +1,7 @@
 """Training data that holds questions of a golden suite: a gate that was trained on measures nothing. Needs no torch."""
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from typing import Final
 
 from r1plus_contract.suite import Suite
 
-_WORD: Final = re.compile(r"\w+|[-+*/=<>^%]")
-"""Words and signs of arithmetic; other punctuation, case and white space do not matter."""
+_SIGNS: Final = frozenset("-+*/=<>^%")
+_TOKEN: Final = re.compile(r"(?<![^\W_])-\d[^\W_]*|[^\W_]+|[-+*/=<>^%]")
+"""Negative numbers, words and signs; other punctuation, case and white space do not matter."""
 _INDEXED: Final = 3
 """Words of a question by which it is found."""
 
@@ -50,8 +52,36 @@ class SuiteIndex:
 
 
 def split_words(text: str) -> tuple[str, ...]:
-    """Return the words that are compared."""
-    return tuple(_WORD.findall(text.casefold()))
+    """Return the words that are compared. Signs are among them between numbers and single letters alone.
+
+    Elsewhere they are hyphens, dashes and Markdown's emphasis, which would hide a question.
+    """
+    words: list[str] = []
+    signs: list[str] = []
+    for token in _TOKEN.findall(_fold(text)):
+        if token in _SIGNS:
+            signs.append(token)
+            continue
+        if words and _is_operand(words[-1]) and _is_operand(token):
+            words += signs
+            if token[0] == "-":
+                words.append("-")
+                token = token[1:]
+        signs.clear()
+        words.append(token)
+    return tuple(words)
+
+
+def _is_operand(word: str) -> bool:
+    return len(word) == 1 or not word.isalpha()
+
+
+def _fold(text: str) -> str:
+    """Return the text without case, with one form of each letter, and without characters that nobody sees."""
+    if text.isascii():
+        return text.lower()
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(one for one in text if unicodedata.category(one) not in ("Cf", "Mn"))
 
 
 def describe_overlaps(overlaps: Sequence[Overlap], most: int = 5) -> str:

@@ -69,7 +69,8 @@ def train(
     with _deterministic():
         while position.step < recipe.steps:
             if process.should_stop():
-                save_state(folder, recipe.key, position, model, optimizer)
+                if position.step:  # Before the first step there is nothing to keep, and no moments.
+                    save_state(folder, recipe.key, position, model, optimizer)
                 raise DistillationError(
                     f"stopped after step {position.step} of {recipe.steps}; the same command goes on"
                 )

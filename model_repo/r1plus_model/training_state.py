@@ -47,9 +47,9 @@ def save_state(folder: Path, key: str, position: Position, model: nn.Module, opt
     part = folder / f".part-{FILE}"
     try:
         save_file(tensors, part, metadata)
-        _sync(part)
+        sync(part)
         part.replace(folder / FILE)
-        _sync(folder)
+        sync(folder)
     except (OSError, SafetensorError) as error:
         raise DistillationError(
             f"{folder}: the state after step {position.step} cannot be written: {error}; make room and start again: the"
@@ -57,7 +57,7 @@ def save_state(folder: Path, key: str, position: Position, model: nn.Module, opt
         ) from error
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -110,13 +110,20 @@ def distil_command(
             seed=seed,
         )
         work = work or out.with_name(f"{out.name}.work")
-        request = DistillationRequest(teacher, data, out, work, recipe, student, _load_suites(suite or []))
+        suites = load_compared_suites(suite or [])
+        request = DistillationRequest(teacher, data, out, work, recipe, student, suites)
         result = distil(request, TrainingProcess(report_progress, time.monotonic, stopping.is_set))
     _report(result)
 
 
-def _load_suites(folders: list[Path]) -> tuple[Suite, ...]:
-    shipped = [file.parent for file in sorted(SHIPPED_SUITES.glob("*/suite.json"))]
+def load_compared_suites(folders: list[Path], shipped_suites: Path = SHIPPED_SUITES) -> tuple[Suite, ...]:
+    """Return the shipped suites and those in `folders`; raise CliError or UsageError if one of them is missing."""
+    shipped = [file.parent for file in sorted(shipped_suites.glob("*/suite.json"))]
+    if not shipped:  # As after pip install --user or --target, which put them elsewhere.
+        raise CliError(
+            f"{shipped_suites}: no shipped suite is there to compare the data with; install r1plus into"
+            " a virtual environment, or run it in a clone"
+        )
     suites = []
     for folder in (*shipped, *folders):
         try:

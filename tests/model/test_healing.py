@@ -187,3 +187,15 @@ def test_a_loss_that_is_no_number_stops_the_run(spoil: Callable[[Any], object], 
     with pytest.raises(DistillationError, match=r"step 1: the loss is .*; lower rate"):
         run(model, load_model(tiny), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_the_weights_change(tiny: Path, tmp_path: Path) -> None:
+    model = load_model(tiny, R1PLUS)
+    with torch.no_grad():
+        model.norm.weight.mul_(1e25)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    with pytest.raises(DistillationError, match=r"step 1: the gradient is inf, .*; lower rate"):
+        run(model, load_model(tiny), tmp_path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not list(tmp_path.iterdir())

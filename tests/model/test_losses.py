@@ -227,6 +227,18 @@ def test_a_student_that_gives_too_much_to_other_tokens_is_corrected_by_them_toge
     assert (gradient.gather(-1, tokens) < 0).all()
 
 
+def test_a_student_that_is_sure_of_its_tokens_still_gives_the_others_more_than_nothing() -> None:
+    """In 32 bits 1 - p is 0 for them; their loss would be above the whole one, and their gradient 0."""
+    teacher, student = torch.zeros(1, VOCABULARY), torch.zeros(1, VOCABULARY)
+    teacher[:, 0], student[:, 0] = 8.0, 40.0
+    tokens, log_probabilities = torch.tensor([[0]]), teacher.log_softmax(-1)[:, :1]
+    whole = distillation_loss(student, teacher, ALL[:1], 1.0)
+
+    assert 0 < top_distillation_loss(student, tokens, log_probabilities, 1.0) <= whole + 1e-5
+    gradient = differentiate(lambda logits: top_distillation_loss(logits, tokens, log_probabilities, 1.0), student)
+    assert (gradient[:, 1:] < 0).all()
+
+
 # Labels.
 
 

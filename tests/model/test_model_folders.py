@@ -151,6 +151,15 @@ def test_shards_are_read_as_their_index_names_them(tmp_path: Path) -> None:
             lambda folder: edit_config(folder, model_type="r1plus", r1plus={"window": 8, "relative_bias": True}),
             "3 tensors are missing: model.layers.0.self_attn.relative_bias",
         ),
+        "sizes of a config.json that no file has": (
+            lambda folder: edit_config(folder, vocab_size=2**30, hidden_size=2**30),
+            "and its files have",
+        ),
+        "layers without end": (lambda folder: edit_config(folder, num_hidden_layers=2**30), "and its files have"),
+        "a window without end": (
+            lambda folder: edit_config(folder, model_type="r1plus", r1plus={"window": 2**50, "relative_bias": True}),
+            "window: 1.13e+15 is more than 1048576",
+        ),
         "no config.json": (lambda folder: (folder / "config.json").unlink(), "config.json: cannot be read"),
         "a config.json that is none": (lambda folder: (folder / "config.json").write_text("[]"), "not an object"),
         "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: cannot be read"),

@@ -197,6 +197,10 @@ HIDDEN: dict[str, dict[str, str]] = {
     "in other case, spacing and punctuation": {"text": "what  is the CAPITAL\nof sweden"},
     "after examples in a prompt": {"prompt": f"Q: 1 + 1?\nA: 2\nQ: {QUESTION}\nA:", "answer": "Stockholm"},
     "in an answer": {"prompt": "Ask me something", "answer": QUESTION},
+    "with Markdown's emphasis": {"text": "- What is **the** _capital_ of `Sweden`?"},
+    "with hyphens and dashes": {"text": "What is the capital-of – Sweden?"},
+    "with characters that nobody sees": {"text": "What is\u200b the cap\u00adital of Sweden?"},
+    "in wide letters": {"text": "\uff37hat is the capital of Sweden?"},
 }
 
 
@@ -209,6 +213,35 @@ def test_a_question_of_a_suite_is_found(tmp_path: Path, line: dict[str, str]) ->
         match=r"1 of 2 lines have questions of a golden suite \(line 2 has bank-v1/item-1\): .* remove",
     ):
         read_records(path, (suite_of("How many legs has a cat?", QUESTION),))
+
+
+FORMS: dict[str, tuple[str, dict[str, str]]] = {
+    "a letter of two characters": ("Wie hei\u00dfen Z\u00fcge?", {"text": "Wie heissen Zu\u0308ge?"}),
+    "two words as a prompt": ("Hi there", {"prompt": "Hi there!", "answer": "Hello"}),
+    "arithmetic without spaces": ("What is 17 * -3?", {"text": "What is 17*-3?"}),
+    "a difference in other spacing": ("What is 17 - 3?", {"text": "What is 17 -3?"}),
+}
+
+
+@for_each("question, line", FORMS)
+def test_a_question_is_found_in_another_form(tmp_path: Path, question: str, line: dict[str, str]) -> None:
+    path = write(tmp_path / "data", line)
+
+    with pytest.raises(DistillationError, match=r"line 1 has bank-v1/item-0"):
+        read_records(path, (suite_of(question),))
+
+
+CALCULATIONS: dict[str, tuple[str, str]] = {
+    "another sign": ("What is 17 * 3?", "What is 17 + 3?"),
+    "a power": ("What is 2 ** 4?", "What is 2 * 4?"),
+    "a negative number": ("What is -3 + 5?", "What is 3 + 5?"),
+    "another sign between letters": ("Solve a + x = 3", "Solve a - x = 3"),
+}
+
+
+@for_each("question, text", CALCULATIONS)
+def test_another_calculation_is_another_question(tmp_path: Path, question: str, text: str) -> None:
+    assert read_records(write(tmp_path / "data", {"text": text}), (suite_of(question),))
 
 
 OTHERS: dict[str, str] = {
