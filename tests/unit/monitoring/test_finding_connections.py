@@ -27,7 +27,7 @@ UNFINISHED = b"GET /healthz HTTP/1.1\r\n" + b"".join(
     b"X-%d: %s\r\n" % (number, b"a" * 4000) for number in range(REQUEST_LIMITS["max_headers"] - 8)
 )
 """As large as a request can be whose end has not come."""
-WHOLE = UNFINISHED.replace(b"/healthz", b"/metrics") + b"Host: a\r\n\r\n"
+WHOLE = UNFINISHED.replace(b"/healthz", b"/metrics") + b"Host: 127.0.0.1\r\n\r\n"
 ANSWER = b"a" * 200_000
 MOST_MEMORY = 64 * 2**20
 """Of a container's 256 MiB, what unfinished requests may take: bytes."""
@@ -225,7 +225,7 @@ async def test_answers_that_nobody_reads_keep_no_connection_open(sockets: ExitSt
     async with started(start) as address:
         before, batches = count_descriptors(), 3
         for _ in range(batches):
-            clients = list(await send_at_once(sockets, address, b"GET /metrics HTTP/1.0\r\n\r\n"))
+            clients = list(await send_at_once(sockets, address, b"GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"))
             await eventually(lambda clients=clients: all(map(has_answer, clients)), "a part of each answer has come")
         await eventually(
             lambda: count_descriptors() - before <= (batches + 1) * MOST_CONNECTIONS + 1,
@@ -238,7 +238,7 @@ async def test_answers_that_nobody_reads_keep_no_connection_open(sockets: ExitSt
 async def test_an_answer_that_nobody_reads_holds_up_no_end(sockets: ExitStack, start: Start) -> None:
     async with asyncio.timeout(30):
         async with started(start) as address:
-            await send_at_once(sockets, address, b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 1)
+            await send_at_once(sockets, address, b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 1)
             assert await is_healthy(address)
 
 
@@ -246,7 +246,7 @@ async def test_an_answer_that_nobody_reads_holds_up_no_end(sockets: ExitStack, s
 @pytest.mark.usefixtures("traced")
 async def test_requests_that_wait_behind_unread_answers_are_few(sockets: ExitStack, start: Start) -> None:
     async with started(start) as address:
-        sent = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" + 40 * WHOLE
+        sent = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + 40 * WHOLE
         clients = await send_at_once(sockets, address, sent)
         assert max(clients.values()) < len(sent) // 4
         assert await is_healthy(address)
