@@ -4,10 +4,11 @@ Imports nothing but the standard library and `r1plus_model_repo.backends`: it al
 """
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from r1plus_model_repo.backends.engine_loop import Job, Pipeline
+from r1plus_model_repo.backends.engine_loop import Handle, Job, Pipeline
 from r1plus_model_repo.backends.requests import GenerationRequest
 
 
@@ -21,12 +22,20 @@ class OpenEngine(Pipeline, Protocol):
         """Free the engine; no call follows."""
 
 
-def generate_all(engine: OpenEngine, questions: Sequence[str], tokens: int) -> tuple[int, float]:
-    """Answer all questions at once, with so many tokens each at most; return tokens in all, and seconds."""
+def generate_all(
+    engine: OpenEngine, questions: Sequence[str], tokens: int, *, at_once: int | None = None
+) -> tuple[int, float]:
+    """Answer all questions, with so many tokens each at most; return tokens in all, and seconds.
+
+    `at_once`: how many run at most, as the served loop limits them; all if it is None. The engine's own limit is none:
+    OpenVINO GenAI runs all that it is given.
+    """
     jobs = [engine.prepare(GenerationRequest(prompt=question, max_new_tokens=tokens)) for question in questions]
     began, count = time.monotonic(), 0
-    running = [engine.add(job) for job in jobs]
-    while running:
+    waiting, running = deque(jobs), list[Handle]()
+    while waiting or running:
+        while waiting and len(running) < (at_once or len(jobs)):
+            running.append(engine.add(waiting.popleft()))
         engine.step()
         pieces = [(handle, *handle.read()) for handle in running]
         count += sum(len(ids) for _, ids, _ in pieces)
