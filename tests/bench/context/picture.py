@@ -1,11 +1,12 @@
-"""`python -m bench.context.picture FILE [-o docs/context.png]`: draws the JSON line of `make bench-context`.
+"""`python -m bench.context.picture FILE... [-o docs/context.png]`: draws the JSON lines of `make bench-context`.
 
 Three panels over the length of the prompt: time to the first token, KV cache while an answer is generated, and the
-share of right answers. Nothing is drawn that the line does not say.
+share of right answers. Nothing is drawn that the lines do not say. The lengths may be measured in several runs.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,13 +26,33 @@ MARKS: Final = "o", "s", "^"
 def main() -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("report", type=Path, help="file whose last line is the JSON of make bench-context")
+    parser.add_argument(
+        "reports", nargs="+", type=Path, help="files whose last lines are the JSON of make bench-context"
+    )
     parser.add_argument("-o", "--output", type=Path, default=TARGET)
     arguments = parser.parse_args()
-    report = json.loads(arguments.report.read_text(encoding="utf-8").strip().splitlines()[-1])
+    reports = [json.loads(path.read_text(encoding="utf-8").strip().splitlines()[-1]) for path in arguments.reports]
     # No date in the file: the same data make the same picture.
-    draw(report).savefig(arguments.output, metadata={"Software": None})
+    draw(join(reports)).savefig(arguments.output, metadata={"Software": None})
     print(arguments.output)
+
+
+def join(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the reports of several runs of one engine as one; the loads are those before the first and after the last.
+
+    Raises:
+        ValueError: the runs are of several engines.
+    """
+    if len(names := sorted({report["engine"] for report in reports})) > 1:
+        raise ValueError(
+            f"the files are of several engines, {', '.join(names)}: a picture shows one; name files of one"
+        )
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for report in reports:
+        for method, found in report["rows"].items():
+            rows[method] = sorted([*rows.get(method, []), *found], key=lambda row: int(row["tokens"]))
+    machine = {"before": reports[0]["machine"]["before"], "after": reports[-1]["machine"]["after"]}
+    return {**reports[0], "rows": rows, "machine": machine}
 
 
 def draw(report: dict[str, Any]) -> Figure:

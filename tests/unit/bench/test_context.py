@@ -1,13 +1,13 @@
 """`make bench-context` without an engine: which lengths it refuses, and what its picture is drawn from."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from bench.context.__main__ import METHODS, build_parser, explain_refusal, format_row, list_orders
 from bench.context.one import Row, cut, is_right
-from bench.context.picture import draw
+from bench.context.picture import draw, join
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_model_repo.importing.shipped import list_shipped
 from r1plus_monitoring.curate.long_context import build_long_items
@@ -49,3 +49,18 @@ def test_the_picture_has_a_line_of_each_attention_and_no_accuracy_beyond_the_tra
     assert list(time.lines[0].get_xdata()) == list(memory.lines[0].get_xdata()) == [1900, 60000]
     assert list(share.lines[0].get_ydata()) == pytest.approx([5 / 6])
     assert list(share.lines[1].get_ydata()) == pytest.approx([0.5])
+
+
+RUNS: Final = (
+    (32768, {"before": {"load": 1}, "after": {"load": 2}}),
+    (2048, {"before": {"load": 3}, "after": {"load": 4}}),
+)
+
+
+def test_lengths_of_several_runs_make_one_picture_in_the_order_of_length() -> None:
+    long, short = ({"engine": "e", "machine": m, "rows": {"dense": [ROW | {"tokens": n}]}} for n, m in RUNS)
+    joined = join([long, short])
+    assert [row["tokens"] for row in joined["rows"]["dense"]] == [2048, 32768]
+    assert joined["machine"] == {"before": {"load": 1}, "after": {"load": 4}}
+    with pytest.raises(ValueError, match="the files are of several engines, e, f"):
+        join([long, short | {"engine": "f"}])
