@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from r1plus_contract.atomic_files import sync
 from r1plus_contract.suite import SuiteError
 from r1plus_contract.suite_files import PUBLIC_KEY_BYTES, decode_base64, key_id, read_signature
 from r1plus_edge.bundle_manifest import (
@@ -84,7 +85,7 @@ class Bundle:
             try:
                 self._write(part, files, staging)
                 staging.rename(target)
-                _sync_folder(target.parent)
+                sync(target.parent)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
 
@@ -106,7 +107,7 @@ class Bundle:
                     os.fsync(output.fileno())
         for folder in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
             folder.chmod(0o755)
-            _sync_folder(folder)
+            sync(folder)
 
 
 def open_bundle(path: Path, trust: Collection[str], host: Host | None = None) -> Bundle:
@@ -284,11 +285,3 @@ def check_room(folder: Path, size: int) -> None:
             f"{folder}: {free / _MIB:.0f} MiB of disk are free, {(size + SPARE_BYTES) / _MIB:.0f} MiB are needed;"
             " free some, or name a folder on another disk"
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from r1plus_contract import names
+from r1plus_contract.atomic_files import sync
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_edge.errors import EdgeError
 from r1plus_operator.plan.deployment import Plan
@@ -154,8 +155,4 @@ def write_synced(path: Path, text: str, mode: int = 0o600) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)

@@ -14,7 +14,7 @@ from typing import Final, NoReturn, TypeVar
 
 from safetensors import SafetensorError
 
-from r1plus_contract.atomic_files import replace_text
+from r1plus_contract.atomic_files import replace_text, sync, sync_all
 from r1plus_contract.delivery import hash_file
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.suite import Suite
@@ -274,9 +274,8 @@ def _distil(
             sha256 = write_checkpoint(folder, model, inputs.student or inputs.teacher)
             (folder / RECORD_FILE).write_text(json.dumps(json.loads(dumps(record)), indent=2) + "\n", encoding="utf-8")
             open_checkpoint(folder, "student")
-            for path in (*folder.iterdir(), folder):
-                training_state.sync(path)
-        training_state.sync(request.out.parent)
+            sync_all(folder)
+        sync(request.out.parent)
     except (OSError, SafetensorError) as error:
         remedy = "make room and start again: the run goes on after its last step"
         raise DistillationError(f"out: {request.out} cannot be written: {error}; {remedy}") from error

@@ -4,7 +4,6 @@ It is written under another name, synced and renamed, so a kill at any moment le
 safetensors, no pickle: nothing that a file says is executed.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from r1plus_contract.atomic_files import sync
 from r1plus_model.errors import DistillationError
 
 FILE: Final = "state.safetensors"
@@ -33,7 +33,7 @@ class Position:
 
 
 def save_state(folder: Path, key: str, position: Position, model: nn.Module, optimizer: AdamW) -> None:
-    """Replace the state in `folder`; `key` is the recipe's.
+    """Replace the state in `folder`, which is made if it is not there; `key` is the recipe's.
 
     Raises:
         DistillationError: it cannot be written; the one before is still there.
@@ -46,6 +46,7 @@ def save_state(folder: Path, key: str, position: Position, model: nn.Module, opt
     metadata = {"recipe": key, "step": str(position.step), "tokens": str(position.tokens)}
     part = folder / f".part-{FILE}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, part, metadata)
         sync(part)
         part.replace(folder / FILE)
@@ -55,15 +56,6 @@ def save_state(folder: Path, key: str, position: Position, model: nn.Module, opt
             f"{folder}: the state after step {position.step} cannot be written: {error}; make room and start again: the"
             " run goes on from the state before"
         ) from error
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def load_state(folder: Path, key: str, model: nn.Module, optimizer: AdamW) -> Position:

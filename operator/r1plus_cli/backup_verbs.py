@@ -17,6 +17,7 @@ from r1plus_cli.gateway import GatewayTarget, Json, open_download, upload
 from r1plus_cli.gateway_verbs import GatewayOption, find_target
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
+from r1plus_contract.atomic_files import sync
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_gateway.store.sealed_stream import Read, SealedStreamError, StreamHeader, StreamKind, StreamReader
 
@@ -159,11 +160,7 @@ def _put(part: Path, path: Path) -> None:
     """Give a whole file its name, at once."""
     try:
         part.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
     except OSError as error:
         raise CliError(f"{path}: {error.strerror}; name another folder") from error
 

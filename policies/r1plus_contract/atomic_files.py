@@ -1,7 +1,8 @@
-"""Files and links that are replaced in one step."""
+"""Files and links that are replaced in one step, and names that a power cut does not undo."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -23,3 +24,18 @@ def replace_link(link: Path, target: Path | str) -> None:
     part.unlink(missing_ok=True)
     part.symlink_to(target, target_is_directory=True)
     part.replace(link)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to disk, so that after a power cut no name refers to missing data. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_all(folder: Path) -> None:
+    """Flush a folder and everything below it to disk. Raises OSError."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from r1plus_contract.atomic_files import sync
 from r1plus_contract.gateway import GATEWAY_KEY
 from r1plus_gateway.store.errors import ConfigError, CorruptError, ForeignTenantError, KeyLostError, WrongKeyError
 
@@ -217,11 +218,7 @@ def write_ring(path: Path, ring: KeyRing) -> None:
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
 
 
 def _read_half(path: Path) -> bytes:

@@ -8,6 +8,7 @@ a kill at any point the Job starts again with `prepare_checkpoint`.
 import shutil
 from pathlib import Path
 
+from r1plus_contract.atomic_files import sync, sync_all
 from r1plus_contract.delivery import build_listing, digest_listing, parse_listing
 from r1plus_contract.engine_fetch import (
     BUILT_PREFIX,
@@ -31,8 +32,6 @@ from r1plus_model_repo.engine_fetch.storage import (
     ReportProgress,
     clear,
     make_room,
-    sync,
-    sync_all,
     use_volume,
 )
 from r1plus_model_repo.engine_fetch.volume import Fetch, fetch_verified, list_verified, publish, verify_listing

@@ -70,21 +70,6 @@ def _count_needed_bytes(order: FillOrder, *, has_files: bool) -> int:
     return copies * order.size + SPARE_BYTES if copies else 0
 
 
-def sync(path: Path) -> None:
-    """Flush a file or folder to disk, so that after a power cut no name refers to missing data."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_all(folder: Path) -> None:
-    """Flush a folder and everything below it to disk."""
-    for path in [*folder.rglob("*"), folder]:
-        sync(path)
-
-
 def clear(folder: Path) -> None:
     """Remove a folder. Of a link, remove the link and not its target."""
     if folder.is_symlink():

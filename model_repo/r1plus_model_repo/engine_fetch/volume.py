@@ -7,6 +7,7 @@ nothing. A lock makes two Jobs for one volume do the work once. The next Job rem
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from r1plus_contract.atomic_files import sync, sync_all
 from r1plus_contract.delivery import build_listing, digest_listing, parse_listing
 from r1plus_contract.engine_fetch import (
     ENGINE_FOLDER,
@@ -19,7 +20,7 @@ from r1plus_contract.engine_fetch import (
 )
 from r1plus_model_repo.engine_fetch.errors import FillError
 from r1plus_model_repo.engine_fetch.signature import MAX_BYTES, verify
-from r1plus_model_repo.engine_fetch.storage import PART_FOLDER, ReportProgress, make_room, sync, sync_all, use_volume
+from r1plus_model_repo.engine_fetch.storage import PART_FOLDER, ReportProgress, make_room, use_volume
 
 _OLD_ENGINE = ".replaced"
 Fetch = Callable[[Path], None]
