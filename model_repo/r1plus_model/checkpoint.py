@@ -75,14 +75,17 @@ def save_model(model: R1PlusModel, folder: Path, source: Path) -> None:
     """Write the model to the folder, with the tokenizer of the checkpoint `source` and the rest of its config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     fields = write_fields(read_fields(source), model.architecture)
-    tensors = {
-        (name if name == HEAD else PREFIX + name): tensor.contiguous() for name, tensor in model.state_dict().items()
-    }
+    tensors = {name: tensor.contiguous() for name, tensor in name_tensors(model).items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+
+
+def name_tensors(model: R1PlusModel) -> dict[str, Tensor]:
+    """Return the model's tensors by the names that a checkpoint has for them."""
+    return {name if name == HEAD else PREFIX + name: tensor for name, tensor in model.state_dict().items()}
 
 
 def read_fields(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from r1plus_contract.delivery import digest_listing, hash_file
 from r1plus_model.architecture import LlamaShape, ModelError, read_architecture, read_shape, write_fields
-from r1plus_model.checkpoint import HEAD, PREFIX, WEIGHTS, load_model
+from r1plus_model.checkpoint import WEIGHTS, load_model, name_tensors
 from r1plus_model.errors import DistillationError
 from r1plus_model.model import R1PlusModel
 from r1plus_model_repo.importing.errors import WeightsError
@@ -94,7 +94,7 @@ def write_checkpoint(folder: Path, model: R1PlusModel, source: Checkpoint) -> st
 
     In F32 if a number does not fit F16. The same model gives the same bytes.
     """
-    tensors = {name if name == HEAD else PREFIX + name: tensor.detach() for name, tensor in model.state_dict().items()}
+    tensors = name_tensors(model)
     is_half = all(tensor.abs().max() <= _LARGEST_F16 for tensor in tensors.values())
     dtype = torch.float16 if is_half else torch.float32
     save_file({name: one.to(dtype).contiguous() for name, one in tensors.items()}, folder / WEIGHTS, {"format": "pt"})

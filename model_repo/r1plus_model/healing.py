@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from r1plus_contract.jsonable import dumps
@@ -115,7 +114,7 @@ def heal(
         loss = _train_step(model, teacher, batch, recipe, optimizer, step)
         position = Position(step + 1, position.tokens + int(batch.mask.sum()))
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-            _save(folder, key, position, model, optimizer)
+            save_state(folder, key, position, model, optimizer)
         yield StepReport(step + 1, loss, active, position.tokens)
     set_active(model, model.architecture.active)
     model.eval()
@@ -208,14 +207,3 @@ def _choose_key(model: R1PlusModel, recipe: Recipe) -> str:
     return hashlib.sha256(
         dumps({"recipe": asdict(recipe), "architecture": asdict(model.architecture)}).encode()
     ).hexdigest()
-
-
-def _save(folder: Path, key: str, position: Position, model: R1PlusModel, optimizer: torch.optim.AdamW) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_state(folder, key, position, model, optimizer)
-    except (OSError, SafetensorError) as error:
-        raise DistillationError(
-            f"{folder}: the state after step {position.step} cannot be written: {error}; make room and start again: the"
-            " run goes on from the state before"
-        ) from error

@@ -112,12 +112,14 @@ def measure_teacher(material: Material) -> float:
 
 def choose_batch(count: int, recipe: DistillationRecipe, step: int) -> list[int]:
     """Return the examples of a step, counted from 0: a new order each time that all were seen."""
-    batch = []
-    for place in range(step * recipe.batch, (step + 1) * recipe.batch):
-        epoch, offset = divmod(place, count)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch))
-        batch.append(int(order[offset]))
-    return batch
+    places = [divmod(place, count) for place in range(step * recipe.batch, (step + 1) * recipe.batch)]
+    orders = {epoch: _shuffle(count, recipe.seed * 1_000_003 + epoch) for epoch in {epoch for epoch, _ in places}}
+    return [orders[epoch][offset] for epoch, offset in places]
+
+
+def _shuffle(count: int, seed: int) -> list[int]:
+    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order
 
 
 def compute_rate(recipe: DistillationRecipe, step: int) -> float:
