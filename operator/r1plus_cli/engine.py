@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.errors import UsageError
 from r1plus_cli.hints import runnable_hint
+from r1plus_cli.library_errors import translate_errors
 
 if TYPE_CHECKING:
     from r1plus_model_repo.importing.engine import ImportResult
@@ -409,20 +410,14 @@ def pack_command(
 @contextmanager
 def _translate_errors() -> Iterator[None]:
     """Translate errors of the import to CliError."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise CliError(
-            f"{error.name} is not installed, and making engines needs it; in a clone: pip install '.[cli,engine]'"
-        ) from error
-    except OSError as error:
-        raise CliError(f"{error.filename or 'A file'}: {error.strerror or error}; no files were left behind") from error
-    except RuntimeError as error:
+
+    def explain(error: RuntimeError) -> str | None:
         from r1plus_model_repo.importing.errors import ImportingError
 
-        if not isinstance(error, ImportingError):
-            raise
-        raise CliError(str(error)) from error
+        return str(error) if isinstance(error, ImportingError) else None
+
+    with translate_errors("making engines", "engine", "no files were left behind", explain):
+        yield
 
 
 _OPTIONS = {

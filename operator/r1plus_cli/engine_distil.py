@@ -18,6 +18,7 @@ import typer
 from r1plus_cli.engine import report_progress, say
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.hints import runnable_hint
+from r1plus_cli.library_errors import translate_errors
 from r1plus_cli.local import SHIPPED_SUITES
 from r1plus_contract.suite import Suite, SuiteError, load_suite
 
@@ -168,21 +169,16 @@ def _stop_on_signals() -> Iterator[threading.Event]:
 @contextmanager
 def _translate_errors() -> Iterator[None]:
     """Translate errors of the trainer to CliError."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise CliError(
-            f"{error.name} is not installed, and distilling needs it; in a clone: pip install '.[cli,distil]'"
-        ) from error
-    except OSError as error:
-        what = f"{error.filename or 'A file'}: {error.strerror or error}"
-        raise CliError(f"{what}; what is done is kept, and the same command goes on") from error
-    except RuntimeError as error:
+
+    def explain(error: RuntimeError) -> str | None:
         from r1plus_model.errors import DistillationError
 
         if not isinstance(error, DistillationError):
-            raise
-        raise CliError("\n".join(map(_name_option, str(error).splitlines()))) from error
+            return None
+        return "\n".join(map(_name_option, str(error).splitlines()))
+
+    with translate_errors("distilling", "distil", "what is done is kept, and the same command goes on", explain):
+        yield
 
 
 def _name_option(line: str) -> str:

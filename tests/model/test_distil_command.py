@@ -16,20 +16,12 @@ from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
 from r1plus_contract.delivery import hash_file
 from support.model import environment
-from support.model.tiny_models import write_data, write_tiny
+from support.model.tiny_models import write_data
 from support.paths import TESTS
 from support.tables import for_each
 
 pytestmark = pytest.mark.model
 SMALL = ("--steps", "4", "--batch", "2", "--length", "48", "--top", "16")
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    write_tiny(folder / "teacher", folder)
-    write_data(folder / "data.jsonl")
-    return folder
 
 
 def run(*words: Any) -> tuple[int, str, BaseException | None]:

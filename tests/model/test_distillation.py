@@ -28,7 +28,7 @@ from r1plus_model.training import TrainingProcess
 from r1plus_model_repo.importing.package.folders import lock_folder
 from support.model import environment
 from support.model.distil_process import SMALL, make_request, run
-from support.model.tiny_models import LAYERS, write_data, write_gguf, write_tiny
+from support.model.tiny_models import LAYERS, write_gguf, write_tiny
 from support.paths import TESTS
 from support.tables import for_each
 
@@ -37,16 +37,7 @@ SAVED_EACH_STEP, SAVED_AT_THE_END = 0.0, 1e9
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a teacher and data."""
-    folder = tmp_path_factory.mktemp("inputs")
-    write_tiny(folder / "teacher", folder)
-    write_data(folder / "data.jsonl")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole_student(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The student's checkpoint of a run that nothing interrupted."""
     request = place(inputs, tmp_path_factory.mktemp("finished"))
     return run(request)[0].folder
@@ -66,18 +57,18 @@ def hash_weights(folder: Path) -> str:
 
 
 def test_the_student_is_a_checkpoint_of_fewer_layers_with_the_tokenizer_of_its_teacher(
-    inputs: Path, finished: Path
+    inputs: Path, whole_student: Path
 ) -> None:
-    student = open_checkpoint(finished, "student")
+    student = open_checkpoint(whole_student, "student")
 
     assert student.shape == replace(open_checkpoint(inputs / "teacher", "teacher").shape, layers=SMALL["layers"])
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-        assert (finished / name).read_bytes() == (inputs / "teacher" / name).read_bytes()
-    assert load_model(finished).compute_states(torch.tensor([[1, 2]])).isfinite().all()
+        assert (whole_student / name).read_bytes() == (inputs / "teacher" / name).read_bytes()
+    assert load_model(whole_student).compute_states(torch.tensor([[1, 2]])).isfinite().all()
 
 
-def test_the_record_says_what_was_distilled_and_how_near_it_came(inputs: Path, finished: Path) -> None:
-    record = json.loads((finished / "distilled.json").read_text())
+def test_the_record_says_what_was_distilled_and_how_near_it_came(inputs: Path, whole_student: Path) -> None:
+    record = json.loads((whole_student / "distilled.json").read_text())
 
     assert record["recipe"]["teacher"] == open_checkpoint(inputs / "teacher", "teacher").digest
     assert record["recipe"]["data"] == hash_file(inputs / "data.jsonl")
@@ -132,10 +123,10 @@ def test_a_student_of_its_own_is_trained_from_its_own_weights(inputs: Path, tmp_
 # The same each time.
 
 
-def test_the_same_recipe_gives_the_same_weights(inputs: Path, finished: Path, tmp_path: Path) -> None:
+def test_the_same_recipe_gives_the_same_weights(inputs: Path, whole_student: Path, tmp_path: Path) -> None:
     result, _ = run(place(inputs, tmp_path), save_seconds=SAVED_AT_THE_END)
 
-    assert result.sha256 == hash_weights(finished)
+    assert result.sha256 == hash_weights(whole_student)
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -148,11 +139,13 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @for_each("values", CHANGES)
-def test_another_student_comes_of_another(inputs: Path, finished: Path, tmp_path: Path, values: dict[str, Any]) -> None:
+def test_another_student_comes_of_another(
+    inputs: Path, whole_student: Path, tmp_path: Path, values: dict[str, Any]
+) -> None:
     result, _ = run(place(inputs, tmp_path, **values))
 
-    assert result.sha256 != hash_weights(finished)
-    assert result.record.key != json.loads((finished / "distilled.json").read_text())["key"]
+    assert result.sha256 != hash_weights(whole_student)
+    assert result.record.key != json.loads((whole_student / "distilled.json").read_text())["key"]
 
 
 KILLS: dict[str, dict[str, Any]] = {
@@ -168,7 +161,9 @@ KILLS: dict[str, dict[str, Any]] = {
 
 
 @for_each("kill", KILLS)
-def test_the_same_weights_come_after_a_kill(inputs: Path, finished: Path, tmp_path: Path, kill: dict[str, Any]) -> None:
+def test_the_same_weights_come_after_a_kill(
+    inputs: Path, whole_student: Path, tmp_path: Path, kill: dict[str, Any]
+) -> None:
     for name in ("teacher", "data.jsonl"):
         (tmp_path / name).symlink_to(inputs / name)
     order = json.dumps({"folder": str(tmp_path), **kill})
@@ -185,11 +180,13 @@ def test_the_same_weights_come_after_a_kill(inputs: Path, finished: Path, tmp_pa
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert not (tmp_path / "student").exists()
     result, _ = run(make_request(tmp_path))
-    assert result.sha256 == hash_weights(finished)
+    assert result.sha256 == hash_weights(whole_student)
     assert not (tmp_path / "work").exists()
 
 
-def test_a_run_that_is_asked_to_stop_keeps_its_steps_and_goes_on(inputs: Path, finished: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_asked_to_stop_keeps_its_steps_and_goes_on(
+    inputs: Path, whole_student: Path, tmp_path: Path
+) -> None:
     request = place(inputs, tmp_path)
     lines: list[str] = []
     ticks = iter(range(10**6))
@@ -202,7 +199,7 @@ def test_a_run_that_is_asked_to_stop_keeps_its_steps_and_goes_on(inputs: Path, f
     result, lines = run(request)
     assert not [line for line in lines if line.startswith("step 3")]
     assert [line for line in lines if line.startswith("step 4")]
-    assert result.sha256 == hash_weights(finished)
+    assert result.sha256 == hash_weights(whole_student)
 
 
 def test_the_teacher_predicts_once(inputs: Path, tmp_path: Path) -> None:
@@ -228,7 +225,7 @@ def stop_after_first_step(request: DistillationRequest, lines: list[str]) -> Non
 
 
 @pytest.fixture
-def stopped(inputs: Path, tmp_path: Path) -> DistillationRequest:
+def one_step(inputs: Path, tmp_path: Path) -> DistillationRequest:
     """A request whose working folder has one step."""
     request = place(inputs, tmp_path)
     with pytest.raises(DistillationError, match="stopped"):
@@ -236,22 +233,22 @@ def stopped(inputs: Path, tmp_path: Path) -> DistillationRequest:
     return request
 
 
-def test_a_working_folder_of_another_recipe_is_refused_with_what_differs(stopped: DistillationRequest) -> None:
-    other = replace(stopped, recipe=replace(stopped.recipe, temperature=2.0, steps=7))
+def test_a_working_folder_of_another_recipe_is_refused_with_what_differs(one_step: DistillationRequest) -> None:
+    other = replace(one_step, recipe=replace(one_step.recipe, temperature=2.0, steps=7))
 
     with pytest.raises(DistillationError, match=r"of another recipe: temperature 3.0, here 2.0; steps 6, here 7"):
         run(other)
-    assert (stopped.work / "state.safetensors").is_file()
+    assert (one_step.work / "state.safetensors").is_file()
 
 
-def test_a_state_of_another_recipe_is_refused(stopped: DistillationRequest, inputs: Path, tmp_path: Path) -> None:
+def test_a_state_of_another_recipe_is_refused(one_step: DistillationRequest, inputs: Path, tmp_path: Path) -> None:
     other = place(inputs, tmp_path / "other", seed=5)
     with pytest.raises(DistillationError, match="stopped"):
         stop_after_first_step(other, [])
-    shutil.copyfile(other.work / "state.safetensors", stopped.work / "state.safetensors")
+    shutil.copyfile(other.work / "state.safetensors", one_step.work / "state.safetensors")
 
     with pytest.raises(DistillationError, match=r"state.safetensors: a state of the recipe [0-9a-f]{12}, this one is"):
-        run(stopped)
+        run(one_step)
 
 
 DAMAGES: dict[str, tuple[str, bytes | None]] = {
@@ -266,12 +263,12 @@ DAMAGES: dict[str, tuple[str, bytes | None]] = {
 
 
 @for_each("name, content", DAMAGES)
-def test_a_damaged_file_is_named_which_is(stopped: DistillationRequest, name: str, content: bytes | None) -> None:
-    path = stopped.work / name
+def test_a_damaged_file_is_named_which_is(one_step: DistillationRequest, name: str, content: bytes | None) -> None:
+    path = one_step.work / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content is None else content)
 
     with pytest.raises(DistillationError, match=rf"{path}: damaged: .*; remove"):
-        run(stopped)
+        run(one_step)
 
 
 def test_a_folder_with_other_files_is_no_working_folder(inputs: Path, tmp_path: Path) -> None:
@@ -312,14 +309,14 @@ FULL: dict[str, tuple[int, str]] = {
 
 @for_each("size, message", FULL)
 def test_a_disk_that_is_full_stops_the_run_and_costs_nothing_that_is_done_when(
-    inputs: Path, finished: Path, tmp_path: Path, size: int, message: str
+    inputs: Path, whole_student: Path, tmp_path: Path, size: int, message: str
 ) -> None:
     request = place(inputs, tmp_path)
     with limit_files(size), pytest.raises(DistillationError, match=message):
         run(request)
 
     assert not request.out.exists()
-    assert run(request)[0].sha256 == hash_weights(finished)
+    assert run(request)[0].sha256 == hash_weights(whole_student)
 
 
 def test_text_alone_asks_the_teacher_for_what_is_held_out_only(inputs: Path, tmp_path: Path) -> None:
@@ -380,11 +377,13 @@ def refuse(request: DistillationRequest, message: str, process: TrainingProcess 
     assert not request.work.exists() or not list(request.work.iterdir())
 
 
-def test_a_student_that_exists_is_not_overwritten(inputs: Path, finished: Path, tmp_path: Path) -> None:
-    before = hash_weights(finished)
-    refuse(replace(place(inputs, tmp_path), out=finished), "out: .* already exists; remove it, or give another name")
+def test_a_student_that_exists_is_not_overwritten(inputs: Path, whole_student: Path, tmp_path: Path) -> None:
+    before = hash_weights(whole_student)
+    refuse(
+        replace(place(inputs, tmp_path), out=whole_student), "out: .* already exists; remove it, or give another name"
+    )
 
-    assert hash_weights(finished) == before
+    assert hash_weights(whole_student) == before
 
 
 TOKENIZERS: dict[str, tuple[str, Any]] = {

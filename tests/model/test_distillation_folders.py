@@ -18,15 +18,6 @@ from support.tables import for_each
 pytestmark = pytest.mark.model
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a teacher and data."""
-    folder = tmp_path_factory.mktemp("inputs")
-    write_tiny(folder / "teacher", folder)
-    write_data(folder / "data.jsonl")
-    return folder
-
-
 def place(inputs: Path, folder: Path) -> DistillationRequest:
     return replace(make_request(inputs, steps=2), out=folder / "student", work=folder / "work")
 

@@ -5,16 +5,15 @@ tests: `add_to_path` here, and for another process `PYTHONPATH`. `python -m supp
 """
 
 import hashlib
-import shutil
 import sys
 from pathlib import Path
 from typing import Final
 
 from devcluster import packages
-from devcluster.cache import CACHE_VARIABLE, cache_dir, locked, log_dir, staged
-from devcluster.shell import lines, run
-from devcluster.steps import Step, Steps
-from devcluster.toolchain import uv
+from devcluster.cache import cache_dir, locked, log_dir, staged
+from devcluster.shell import run
+from devcluster.steps import Steps
+from support import locked_packages
 from support.vllm.cuda_libraries import PROGRAMS, write_cuda_libraries
 
 LOCK: Final = Path(__file__).with_name("requirements.lock")
@@ -45,35 +44,19 @@ def add_to_path() -> Path:
 
 
 def _make(folder: Path) -> None:
-    _check_room(folder)
+    locked_packages.check_room(folder, NEEDED_BYTES, "torch")
     log = log_dir() / "model.log"
     steps = Steps(2)
     packages.install(steps, PROGRAMS)
     with steps.step("torch", log=log) as step, staged(folder) as made:
-        _install(made, log, step)
+        # The lock has what .venv lacks, and leaves out CUDA's libraries.
+        locked_packages.install(sys.executable, LOCK, "--target", made, log=log, step=step)
         step.progress("substitutes for CUDA's libraries")
         write_cuda_libraries(made)
         step.progress("a first import")
         program = f"import sys; sys.path.append({str(made)!r}); import torch; assert not torch.cuda.is_available()"
         run([sys.executable, "-c", program], log=log)
         step.built()
-
-
-def _check_room(folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if free < NEEDED_BYTES:
-        raise SystemExit(
-            f"{folder.parent} has {free / 10**9:.1f} GB free, and torch needs {NEEDED_BYTES / 10**9:.1f} GB:"
-            f" make room, or put the cache elsewhere by {CACHE_VARIABLE}=DIR"
-        )
-
-
-def _install(made: Path, log: Path, step: Step) -> None:
-    # Without dependencies: the lock has what .venv lacks, and leaves out CUDA's libraries.
-    command = [uv(), "pip", "install", "--no-config", "--no-deps", "--require-hashes", "--python", sys.executable]
-    for line in lines([*command, "--target", made, "--requirements", LOCK], log=log):
-        step.progress(line)
 
 
 if __name__ == "__main__":

