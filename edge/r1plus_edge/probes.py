@@ -56,7 +56,7 @@ class Probe:
 
     async def _ask(self) -> str:
         try:
-            async with asking(self.socket or self.port, self.path) as reader:
+            async with open_answer(self.socket or self.port, self.path) as reader:
                 status = (await reader.readline()).split(maxsplit=2)
         except (OSError, ValueError) as error:  # ValueError: a line without an end.
             return f"{self.socket.name if self.socket else f'port {self.port}'}: {error}"
@@ -122,7 +122,7 @@ async def _run(command: tuple[str, ...], environment: Mapping[str, str], folder:
 
 
 @asynccontextmanager
-async def asking(server: Path | int, path: str) -> AsyncIterator[asyncio.StreamReader]:
+async def open_answer(server: Path | int, path: str) -> AsyncIterator[asyncio.StreamReader]:
     """Have the answer of a server of our own to a GET by HTTP/1.0, head and all, for the block.
 
     `server`: a socket, or a port of loopback. A client library would be most of this process' memory.

@@ -13,7 +13,7 @@ from typing import Final
 
 from r1plus_contract import names
 from r1plus_contract.metrics import ENGINE_RUNNING_REQUESTS, ENGINE_WAITING_REQUESTS
-from r1plus_edge.probes import asking
+from r1plus_edge.probes import open_answer
 from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, PRESTOP_SECONDS
 
 _HTTP, _GRPC, _METRICS = "http.sock", "grpc.sock", "metrics.sock"
@@ -69,7 +69,7 @@ class Drain:
     async def _has_requests(self) -> bool:
         """Return whether a gauge of the engine is above 0. Raises OSError, ValueError: it breaks off, or is no text."""
         has_requests = False
-        async with asking(self.metrics, "/metrics") as reader:
+        async with open_answer(self.metrics, "/metrics") as reader:
             async for line in reader:
                 name, _, value = line.decode().strip().rpartition(" ")
                 if name.startswith(_GAUGES):

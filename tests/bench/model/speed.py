@@ -28,7 +28,7 @@ def time_in_turn(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
     for number in range(rounds + WARM_UP):
-        # Who follows whom changes, so nobody is always the one that finds the processor's cache cold.
+        # The order changes, so no arm is always the one that finds the processor's cache cold.
         for name in names[number % len(names) :] + names[: number % len(names)]:
             began = time.perf_counter()
             steps[name]()

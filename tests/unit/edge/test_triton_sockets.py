@@ -22,7 +22,7 @@ Answer = Callable[[], str | None]
 
 
 @asynccontextmanager
-async def answering(path: Path, answer: Answer) -> AsyncIterator[int]:
+async def serve_answer(path: Path, answer: Answer) -> AsyncIterator[int]:
     """Answer at a socket for the block, and at a port of loopback, which it gives."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,7 +64,7 @@ async def test_it_is_ready_at_its_socket_when_the_plans_script_has_it_ready_at_i
         (tmp_path / TOKEN_FILE).write_text(token)
     environment = {"PATH": "/usr/bin:/bin", names.ENV_IDENTITY: IDENTITY}
     sockets = find_sockets(tmp_path)
-    async with answering(sockets[names.PORT_HTTP], lambda: answer) as port:
+    async with serve_answer(sockets[names.PORT_HTTP], lambda: answer) as port:
         places = Places({names.DIR_ADMISSION: tmp_path}, {names.PORT_HTTP: port}, sockets)
         script = places.translate_command(("/bin/bash", "-c", build_readiness_script()))
         asked = Probe(1.0, 60.0, 1, command=tuple(script))
@@ -98,7 +98,7 @@ BUSY: dict[str, tuple[str, ...]] = {
 async def test_its_end_waits_while_requests_run_or_wait(tmp_path: Path, texts: tuple[str, ...]) -> None:
     answer, rest = one_by_one(*texts, "not asked for")
     metrics = tmp_path / "metrics.sock"
-    async with answering(metrics, answer):
+    async with serve_answer(metrics, answer):
         await Drain(metrics, 600.0).wait_for_requests()
     assert list(rest) == ["not asked for"]
 
@@ -106,12 +106,12 @@ async def test_its_end_waits_while_requests_run_or_wait(tmp_path: Path, texts: t
 async def test_its_end_waits_for_none_that_is_gone_or_hangs_and_not_beyond_its_time(tmp_path: Path) -> None:
     metrics, looks = tmp_path / "metrics.sock", list[None]()
     await Drain(metrics, 600.0).wait_for_requests()
-    async with answering(metrics, lambda: looks.append(None)):
+    async with serve_answer(metrics, lambda: looks.append(None)):
         await Drain(metrics, 600.0, answer_seconds=0.05).wait_for_requests()
     assert len(looks) == HUNG_LOOKS
     begin = time.monotonic()
     metrics.unlink()
-    async with answering(metrics, lambda: show(1, 0)):
+    async with serve_answer(metrics, lambda: show(1, 0)):
         await Drain(metrics, 2.0).wait_for_requests()
     assert time.monotonic() - begin >= 2.0
 
@@ -124,7 +124,7 @@ def test_it_waits_as_long_as_the_pods_grace_period_has_for_requests(tmp_path: Pa
 
 async def test_the_monitor_asks_readiness_and_metrics_at_sockets(tmp_path: Path) -> None:
     http, metrics = tmp_path / "http.sock", tmp_path / "metrics.sock"
-    async with answering(http, lambda: READY), answering(metrics, lambda: show(2, 3)):
+    async with serve_answer(http, lambda: READY), serve_answer(metrics, lambda: show(2, 3)):
         engine = TritonEngine(f"unix:{http}", f"unix:{tmp_path}/grpc.sock:8001", 1.0, f"unix:{metrics}")
         assert (await engine.is_model_ready(), await engine.count_waiting_requests()) == (True, 3)
         await engine.close()

@@ -55,7 +55,7 @@ def test_each_start_makes_a_key_of_its_own(program: Path) -> None:
 
 
 def test_triton_takes_the_shells_place(program: Path) -> None:
-    """Where it is not the first process of a container: whoever has started it can end it by its id."""
+    """Where it is not the first process of a container: the process that started it can end it by its id."""
     process = subprocess.Popen(
         ["/bin/bash", "-ec", START, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
