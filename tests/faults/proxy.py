@@ -7,7 +7,8 @@ itself. Everything the operator does goes through here: what it wrote is counted
 import asyncio
 import logging
 import ssl
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
@@ -170,12 +171,22 @@ class Proxy:
             drinking.cancel()
             await asyncio.gather(drinking, return_exceptions=True)
 
-    def _upstream(self, request: web.Request, raw: bytes) -> "aiohttp.client._RequestContextManager":
+    @asynccontextmanager
+    async def _upstream(self, request: web.Request, raw: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask the server the same. An answer that is not read to its end is cut off.
+
+        Closing TLS in order would wait for the server, and a loop that ends before that leaves the connection open.
+        """
         assert self._session is not None
         passed_on = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
         headers = {"Accept-Encoding": "identity"} | passed_on  # aiohttp would ask for gzip on its own
         url = f"{self._server.url}{request.raw_path}"
-        return self._session.request(request.method, url, data=raw or None, headers=headers)
+        async with self._session.request(request.method, url, data=raw or None, headers=headers) as answer:
+            try:
+                yield answer
+            finally:
+                if answer.connection is not None and answer.connection.transport is not None:
+                    answer.connection.transport.abort()
 
 
 async def _drink(answer: aiohttp.ClientResponse, stream: Stream) -> None:
