@@ -160,15 +160,15 @@ def _check_built_engine(identity: ServingIdentity, key: str, folder: Path) -> Re
     if built is None:
         text = f"engine {identity.engine}: {BUILT_FILE} is missing, so the engine is not built; its Job builds it"
         return Refusal("EngineMissing", text)
-    if built.gpu_product != identity.gpu_product:
+    # A student runs anywhere. The key of other builds has their GPU.
+    if built.gpu_product not in ("", identity.gpu_product):
         difference = (
             f"{built.gpu_product}, this revision needs {identity.gpu_product}: an engine runs only on the"
             " GPU it was built for"
         )
     elif built.key != key:
-        difference = (
-            f"{built.gpu_product} by recipe {built.key}, this revision needs {key}: batch, lengths or runtime differ"
-        )
+        recipe = f"{built.gpu_product or 'CPU'} by recipe {built.key}"
+        difference = f"{recipe}, this revision needs {key}: batch, lengths or runtime differ"
     else:
         return _check_build_inputs(identity, built, files)
     text = f"engine {identity.engine} was built for {difference}; its Job builds it again"

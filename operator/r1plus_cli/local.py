@@ -50,6 +50,7 @@ def build_config(family: str, values: Path | None = None, *, is_installed: bool 
     return OperatorConfig(
         monitor_image="r1plus.local/r1plus-monitor:dev",
         triton_image="r1plus.local/triton-cpu:dev",
+        trainer_image="r1plus.local/r1plus-trainer:dev",
         default_family=family,
         operator_namespace="r1plus-system",
         monitoring_namespace="monitoring",

@@ -27,6 +27,10 @@ BUILT_PREFIX: Final = ".built-"
 """Prefix of the folder of a build, completed by the name of its pod: two pods never write into the same one."""
 CHECKPOINT_PART, TOKENIZER_PART, PLAN_PART = "checkpoint", "tokenizer", "plan"
 """Folders below `engine/`: of an artifact that is to be built the first two, of what was built the last two."""
+TEACHER_PART, DATA_PART, STUDENT_PART = "teacher", "data.jsonl", "student"
+"""Parts of `engine/` of an artifact from which a student is distilled; the last one is optional."""
+TRAINING_FOLDER: Final = ".training"
+"""Folder of the volume with an unfinished distillation. It outlives the Job's pods, until there is an engine."""
 BUILT_FILE: Final = "built.json"
 """Next to those of a built engine: a `BuildRecord`."""
 EXIT_RETRYABLE, EXIT_PERMANENT = 1, 2
@@ -43,13 +47,38 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
+class DistillationOptions:
+    """What decides the student, in addition to the artifact's files. The values are those of `spec.build.distill`."""
+
+    layers: int | None
+    """Of the teacher, that the student keeps; None: the artifact has a student of its own."""
+    temperature: float
+    hard_weight: float
+    steps: int
+    batch: int
+    length: int
+    learning_rate: float
+    top: int
+    training_precision: str
+    seed: int
+    backend: str
+    """That serves the student."""
+    precision: str
+    """Of the served weights."""
+
+
+@dataclass(frozen=True, slots=True)
 class Build:
-    """What to build from the files on the GPU that will serve them."""
+    """What to build from the files: an engine for the GPU that will serve it, or a student of a teacher."""
 
     key: str
-    """`r1plus_model_repo.gpu_build.Recipe.key`, 64 hex digits: covers everything that the result depends on."""
+    """`gpu_build.Recipe.key` or `distillation_build.compute_key`, 64 hex digits: all that the result depends on."""
     gpu_product: str
-    """As the node label `nvidia.com/gpu.product` says."""
+    """As the node label `nvidia.com/gpu.product` says; empty: it is distilled, on CPU."""
+    distill: DistillationOptions | None = None
+    """None: the runtime's own builder builds it."""
+    storage: int = 0
+    """Bytes for the work of a distillation. The result does not depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +120,11 @@ class FillPhase(StrEnum):
     VERIFYING = "Verifying"
     BUILDING = "Building"
     """On the GPU, by the runtime's own builder, which reports no progress."""
+    PREDICTING = "Predicting"
+    """The teacher predicts the data."""
+    TRAINING = "Training"
+    IMPORTING = "Importing"
+    """The student becomes an engine."""
     DONE = "Done"
 
 
@@ -101,11 +135,15 @@ class FillProgress:
     phase: FillPhase
     done: int = 0
     total: int = 0
-    """Bytes; 0: unknown."""
+    """Bytes, while it trains steps, while the teacher predicts examples; 0: unknown."""
+    loss: float | None = None
+    """Of the last step; None: it does not train."""
+    seconds_left: int | None = None
+    """Estimate for the training; None: unknown."""
 
     @property
     def percent(self) -> int | None:
-        """Of the bytes to fetch; None where their number is unknown."""
+        """Of the total; None where it is unknown."""
         return min(100, 100 * self.done // self.total) if self.total else None
 
 
@@ -124,5 +162,9 @@ class FillRefusal(StrEnum):
     ENGINE_INVALID = "EngineInvalid"
     BUILD_FAILED = "BuildFailed"
     """The builder left no engine."""
+    TRAINING_REFUSED = "TrainingRefused"
+    """The student cannot be trained as it is asked for, or the training diverged."""
+    TRAINING_STOPPED = "TrainingStopped"
+    """The training was interrupted; a retry goes on from its last checkpoint."""
     SIGNATURE_INVALID = "SignatureInvalid"
     """No trusted key has signed the files."""

@@ -22,6 +22,7 @@ LIMITS = {"bodyBytes": 4096, "queuePerKey": 4, "queuePerTenant": 40, "silenceSec
 ARCHITECTURE = {"layers": 4, "kvHeads": 4, "headSize": 4, "contextLength": 64, "parameters": 4}
 GPU = {"count": 1, "products": ["NVIDIA-L4"]}
 MEASURED = {"items": 4, "correctAtBatch1": 4, "correctAtBatch": 4}
+DISTILL = {"layers": 4, "steps": 4, "batch": 4, "length": 8, "top": 4, "seed": 4, "memory": "1Gi", "storage": "1Gi"}
 EVICTION = {"startTokens": 32, "recentTokens": 32, "maxTokens": 96}
 REQUIREMENTS = {"cpu": "1", "weightsMemory": "1Mi", "runtimeMemory": "1Mi"}
 DOCUMENTS: dict[str, tuple[Json, ...]] = {
@@ -50,6 +51,7 @@ DOCUMENTS: dict[str, tuple[Json, ...]] = {
             build={"maxNumTokens": 64},
             requirements=REQUIREMENTS | {"gpu": GPU},
         )["spec"],
+        engine("floats", build={"distill": DISTILL})["spec"],
         engine("floats", attention={"eviction": EVICTION})["spec"],
         engine("floats", backend="vllm", requirements=REQUIREMENTS | {"gpu": GPU})["spec"],
         embedding_engine("floats")["spec"],
@@ -72,6 +74,7 @@ DOCUMENTS: dict[str, tuple[Json, ...]] = {
 }  # fmt: skip
 """Documents that both take as they are; together they have each integer field."""
 READ_BY_RULES = {
+    "R1PlusEngine.spec.build.maxNumTokens",
     "R1PlusEngine.spec.requirements.gpu.count",
     "R1PlusEngine.spec.attention.eviction.startTokens",
     "R1PlusEngine.spec.attention.eviction.recentTokens",

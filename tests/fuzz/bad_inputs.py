@@ -53,6 +53,12 @@ def embedding_engine(name: str, **fields: Any) -> Json:
     return {"apiVersion": names.API_VERSION, "kind": names.KIND_ENGINE, "metadata": {"name": name}, "spec": kept}
 
 
+def distill(name: str = "bad", *, build: Json | None = None, **fields: Any) -> Json:
+    """An R1PlusEngine that is distilled, with these fields of `spec.build.distill`; `build` adds to spec.build."""
+    terms = {"layers": 24, "memory": "4Gi", "storage": "4Gi", **fields}
+    return engine(name, build={"distill": {key: one for key, one in terms.items() if one is not None}, **(build or {})})
+
+
 def archive(url: str) -> Json:
     """`spec.artifact` of an engine that is fetched from there."""
     return {"archive": {"url": url, "sha256": "0" * 64, "size": "1Gi"}, "sha256": "0" * 64}
@@ -180,6 +186,45 @@ NUMBERS: dict[str, tuple[Case, ...]] = {
     "replicas 10^6": (Refused(full(replicas=10**6), ("spec.replicas", "1000000", "less than or equal to 100")),),
 }  # fmt: skip
 
+DISTILL = "spec.build.distill"
+DISTILLATION: tuple[Case, ...] = (
+    Refused(engine("bad", build={}), ("spec.build", "build needs exactly one of maxNumTokens and distill")),
+    Refused(distill(build={"maxNumTokens": 64}), ("spec.build", "build needs exactly one of maxNumTokens and distill")),
+    Refused(distill(memory=None), (f"{DISTILL}.memory: Required value",)),
+    Refused(distill(storage=None), (f"{DISTILL}.storage: Required value",)),
+    Refused(distill(memory="4 GB"), (f"{DISTILL}.memory", '"4 GB"', LABEL)),
+    Refused(distill(cpu="0"), (f"{DISTILL}.cpu", '"0"', LABEL)),
+    Refused(distill(layers=0), (f"{DISTILL}.layers", "0", "greater than or equal to 1")),
+    Refused(distill(temperature=0), (DISTILL, "temperature must be from 0.1 to 100")),
+    Refused(distill(temperature=0.05), (f"{DISTILL}.temperature", "0.05", "greater than or equal to 0.1")),
+    Refused(distill(learningRate=0), (DISTILL, "learningRate from 1e-8 to 1")),
+    Refused(distill(temperature="3"), (f"{DISTILL}.temperature", "number", "string")),
+    Refused(distill(hardWeight=1.5), (f"{DISTILL}.hardWeight", "1.5", "less than or equal to 1")),
+    Refused(distill(steps=0), (f"{DISTILL}.steps", "0", "greater than or equal to 1")),
+    Refused(distill(steps=10**7), (f"{DISTILL}.steps", "10000000", "less than or equal to 1000000")),
+    Refused(distill(batch=0), (f"{DISTILL}.batch", "0", "greater than or equal to 1")),
+    Refused(distill(length=4), (f"{DISTILL}.length", "4", "greater than or equal to 8")),
+    Refused(distill(top=0), (f"{DISTILL}.top", "0", "greater than or equal to 1")),
+    Refused(distill(learningRate=2), (f"{DISTILL}.learningRate", "2", "less than or equal to 1")),
+    Refused(distill(trainingPrecision="fp8"), (f"{DISTILL}.trainingPrecision", '"fp8"', '"float32", "bfloat16"')),
+    Refused(distill(seed=-1), (f"{DISTILL}.seed", "-1", "greater than or equal to 0")),
+    Refused(distill(runtimeRef="torch"), ('unknown field "spec.build.distill.runtimeRef"',)),
+    Refused(
+        engine("bad", backend="tensorrtllm", requirements_gpu={"count": 1}, build=distill()["spec"]["build"]),
+        ("spec", "build.distill is for the backends openvino and vllm"),
+    ),
+    Refused(engine("bad", build={"maxNumTokens": 64}), ("spec", "build.maxNumTokens is for the backends tensorrtllm and tensorrt")),
+    Refused(
+        engine("bad", build=distill()["spec"]["build"], artifact=None, reference={"suite": "s", "claimedBy": "nobody"}),
+        ("spec", "build.distill needs artifact"),
+    ),
+    Taken(distill("distilled"), ("EngineReady", "False", "ConfigRefused"), "24 differs from spec.architecture.layers, 1", POLICIES),
+    Taken(
+        distill("untrained", layers=None), ("EngineReady", "False", "EngineNotDelivered"),
+        "set the chart's images.trainer", POLICIES,
+    ),
+)  # fmt: skip
+
 QUANTITIES: dict[str, tuple[Case, ...]] = {
     "1x": (Refused(engine("bad", requirements_weightsMemory="1x"), ("spec.requirements.weightsMemory", '"1x"', LABEL)),),
     "-1Gi": (Refused(engine("bad", requirements_runtimeMemory="-1Gi"), ("spec.requirements.runtimeMemory", '"-1Gi"', LABEL)),),
@@ -193,6 +238,7 @@ QUANTITIES: dict[str, tuple[Case, ...]] = {
     "fractional GPU": (
         Refused(engine("bad", backend="vllm", requirements_gpu={"count": 0.5}), ("spec.requirements.gpu.count", "integer")),
         Refused(engine("bad", backend="vllm", requirements_gpu={"count": 0}), ("spec.requirements.gpu.count", "greater than or equal to 1")),
+        *DISTILLATION,
         Refused(engine("bad", backend="tensorrt"), ("spec", "requirements.gpu is required with backends tensorrtllm and tensorrt")),
         Refused(engine("bad", backend="vllm", kvPrecision="FP16"), ("spec", "kvPrecision must be absent with backend vllm on CPU")),
         Taken(

@@ -189,6 +189,14 @@ class Documents:
             fields.pop("kvPrecision", None)
         if fields.get("backend") != "openvino":
             fields.pop("attention", None)
+        return self._of_a_build(fields, properties)
+
+    def _of_a_build(self, fields: Json, properties: Json) -> Json:
+        """The same for how an engine is built, which its backend decides."""
+        if "build" in fields:
+            on_gpu = fields.get("backend") in ("tensorrtllm", "tensorrt")
+            way = "maxNumTokens" if on_gpu else "distill"
+            fields["build"] = {way: self.valid(properties["build"]["properties"][way])}
         return fields
 
     def _of_one_kind(self, fields: Json, properties: Json) -> Json:

@@ -106,6 +106,9 @@ before each start.
 {{- with .Values.images.gateway -}}
 {{- $_ := set $images "gateway" . -}}
 {{- end -}}
+{{- with .Values.images.trainer -}}
+{{- $_ := set $images "trainer" . -}}
+{{- end -}}
 {{- range $backend, $runtime := .Values.images.gpu -}}
 {{- $_ := set $images (printf "gpu.%s.image" $backend) $runtime.image -}}
 {{- end -}}

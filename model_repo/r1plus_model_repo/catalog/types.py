@@ -23,6 +23,7 @@ from r1plus_model_repo.catalog.wire import (
     WHOLE,
     ApiModel,
     JsonInteger,
+    Number,
     Rule,
     build_rules_config,
 )
@@ -308,21 +309,109 @@ class Reference(ApiModel):
         return self
 
 
-class BuildTerms(ApiModel):
-    """Settings for a Job that builds the engine from a checkpoint, on the GPU that will serve it."""
+class TrainingPrecision(StrEnum):
+    """Precision of matrix products in training; weights stay in float32."""
 
-    max_num_tokens: Annotated[int, Field(ge=16, le=1_048_576), WHOLE] = Field(
-        description="Tokens in one step of all requests together; activationMemory is for this number."
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+_DISTILL_LIMITS = Rule(
+    "self.temperature >= 0.1 && self.learningRate >= 1e-8",
+    "temperature must be from 0.1 to 100, and learningRate from 1e-8 to 1",
+)
+"""kube-apiserver compares the integer 0 with no limit that has a fraction, so the schema's limits admit it."""
+
+
+class DistillTerms(ApiModel):
+    """Settings for a Job that trains the engine, a student, to answer as its teacher does.
+
+    The artifact has teacher/ (a Hugging Face checkpoint of a Llama), data.jsonl and, without `layers`, student/.
+    """
+
+    model_config = build_rules_config(_DISTILL_LIMITS)
+
+    layers: Annotated[int, Field(ge=1, le=1023), WHOLE] | None = Field(
+        None,
+        description=(
+            "Layers of the teacher that the student keeps, those that change the hidden states most; as in"
+            " architecture.layers. Default: the checkpoint student/ of the artifact is trained."
+        ),
+    )
+    temperature: Annotated[Number, Field(ge=0.1, le=100)] = Field(
+        3.0, description="Softens the predictions of teacher and student."
+    )
+    hard_weight: Annotated[Number, Field(ge=0, le=1)] = Field(
+        0.0, description="Share of the text's own tokens in the loss; 1 ignores the teacher."
+    )
+    steps: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] = Field(2000, description="Training steps.")
+    batch: Annotated[int, Field(ge=1, le=1024), WHOLE] = Field(8, description="Examples of one step.")
+    length: Annotated[int, Field(ge=8, le=8192), WHOLE] = Field(256, description="Most tokens of one example.")
+    learning_rate: Annotated[Number, Field(ge=1e-8, le=1)] = Field(0.0002, description="The highest learning rate.")
+    top: Annotated[int, Field(ge=1, le=1024), WHOLE] = Field(
+        64, description="Tokens of the teacher that are stored for each position."
+    )
+    training_precision: TrainingPrecision = Field(
+        TrainingPrecision.FLOAT32,
+        description="Precision of matrix products in training; bfloat16 is faster on a CPU that computes in it.",
+    )
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] = Field(
+        0, description="Decides which lines of the data are used, and in which order."
+    )
+    cpu: Cores = Field("2", description="CPU limit of the training, and its threads.")
+    memory: Quantity = Field(
+        description="Memory of the training: 16 bytes a weight of the student, 4 of the teacher, and 1Gi for libraries."
+    )
+    storage: Quantity = Field(
+        description=(
+            "Storage of the volume for the training: the teacher's predictions, 24 bytes a weight for two checkpoints,"
+            " the student, and the artifact if it is an image."
+        )
     )
 
 
+_ONE_BUILD = Rule("has(self.maxNumTokens) != has(self.distill)", "build needs exactly one of maxNumTokens and distill")
+
+
+class BuildTerms(ApiModel):
+    """Settings for a Job that builds the engine: for the GPU that will serve it, or as the student of a teacher."""
+
+    model_config = build_rules_config(_ONE_BUILD)
+
+    max_num_tokens: Annotated[JsonInteger, Field(ge=16, le=1_048_576)] | None = Field(
+        None,
+        description=(
+            "Tokens in one step of all requests together; activationMemory is for this number. Backends tensorrtllm and"
+            " tensorrt, which build the artifact's checkpoint on the GPU."
+        ),
+    )
+    distill: DistillTerms | None = Field(
+        None, description="Train the engine from the artifact's teacher. Backends openvino and vllm."
+    )
+
+    @model_validator(mode="after")
+    def _check_one_build(self) -> "BuildTerms":
+        if (self.max_num_tokens is None) == (self.distill is None):
+            raise ValueError(_ONE_BUILD.message)
+        return self
+
+
 _BUILD_BACKEND = Rule(
-    "!has(self.build) || self.backend in ['tensorrtllm', 'tensorrt']",
-    "build is for the backends tensorrtllm and tensorrt; the others load a checkpoint as it is",
+    "!has(self.build) || !has(self.build.maxNumTokens) || self.backend in ['tensorrtllm', 'tensorrt']",
+    "build.maxNumTokens is for the backends tensorrtllm and tensorrt; the others load a checkpoint as it is",
+)
+_DISTILL_BACKEND = Rule(
+    "!has(self.build) || !has(self.build.distill) || self.backend in ['openvino', 'vllm']",
+    "build.distill is for the backends openvino and vllm, which load a student as it is",
+)
+_DISTILL_ARTIFACT = Rule(
+    "!has(self.build) || !has(self.build.distill) || has(self.artifact)",
+    "build.distill needs artifact: the files with teacher/ and data.jsonl",
 )
 _BUILD_SINGLE_GPU = Rule(
-    "has(self.requirements.gpu) && self.requirements.gpu.count != 1 ? !has(self.build) : true",
-    "build needs requirements.gpu.count to be 1: an engine is built on one GPU, for one",
+    "has(self.requirements.gpu) && self.requirements.gpu.count != 1"
+    " ? !has(self.build) || !has(self.build.maxNumTokens) : true",
+    "build.maxNumTokens needs requirements.gpu.count to be 1: an engine is built on one GPU, for one",
 )
 _BUILT_PRODUCTS = Rule(
     "has(self.build) || !(self.backend in ['tensorrtllm', 'tensorrt']) || !has(self.artifact)"
@@ -390,6 +479,8 @@ class EngineSpec(ApiModel):
     model_config = build_rules_config(
         _GPU_BACKEND,
         _BUILD_BACKEND,
+        _DISTILL_BACKEND,
+        _DISTILL_ARTIFACT,
         _BUILD_SINGLE_GPU,
         _BUILT_PRODUCTS,
         _OPENVINO_ATTENTION,
@@ -432,8 +523,8 @@ class EngineSpec(ApiModel):
     build: BuildTerms | None = Field(
         None,
         description=(
-            "Build the engine of the artifact's checkpoint, on a volume (backends tensorrtllm and tensorrt). Without it"
-            " the artifact is served as it is."
+            "Build the engine from the artifact by a Job, on a volume: for its GPU (backends tensorrtllm and tensorrt),"
+            " or as the student of a teacher (openvino and vllm). Without it the artifact is served as it is."
         ),
     )
     requirements: Requirements = Field(description="Memory and CPU, without the KV cache.")
@@ -468,10 +559,14 @@ class EngineSpec(ApiModel):
     def _check_build(self) -> None:
         """Check that an engine of TensorRT names the GPU that it was built for: it runs on no other."""
         is_built_backend = self.backend in (Backend.TENSORRT_LLM, Backend.TENSORRT)
-        if self.build is not None and not is_built_backend:
+        if self.is_built_for_gpu and not is_built_backend:
             raise ValueError(f"{_BUILD_BACKEND.message}: backend is {self.backend}")
+        if self.distill is not None and is_built_backend:
+            raise ValueError(f"{_DISTILL_BACKEND.message}: backend is {self.backend}")
+        if self.distill is not None and self.artifact is None:
+            raise ValueError(_DISTILL_ARTIFACT.message)
         gpu = self.requirements.gpu
-        if self.build is not None and gpu is not None and gpu.count != 1:
+        if self.is_built_for_gpu and gpu is not None and gpu.count != 1:
             raise ValueError(f"{_BUILD_SINGLE_GPU.message}; it is {gpu.count}")
         has_products = gpu is not None and gpu.products is not None
         if is_built_backend and self.build is None and self.artifact is not None and not has_products:
@@ -491,6 +586,16 @@ class EngineSpec(ApiModel):
         if self.artifact is None:
             raise ValueError("spec.artifact: missing, so the engine cannot be served; add it")
         return self.artifact
+
+    @property
+    def distill(self) -> DistillTerms | None:
+        """How it is trained; None: it is not."""
+        return self.build.distill if self.build is not None else None
+
+    @property
+    def is_built_for_gpu(self) -> bool:
+        """Whether a Job builds it on the GPU that serves it."""
+        return self.build is not None and self.build.distill is None
 
     @property
     def is_vllm_on_cpu(self) -> bool:

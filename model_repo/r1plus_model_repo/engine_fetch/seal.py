@@ -1,8 +1,8 @@
 """The two stages around a build: `fetch` verifies and prepares the input, `seal` makes an engine of the output.
 
-Between them the runtime's own builder runs in an image without our code. It reads `.checkpoint/engine` and writes
-`.built-POD/plan`; its output is trusted, like the runtime that serves it. Only `seal` makes an `engine/` of it. After
-a kill at any point the Job starts again with `prepare_checkpoint`.
+Between them the runtime's own builder runs in an image without our code, or the trainer of a distillation. It reads
+`.checkpoint/engine` and writes `.built-POD/plan`; its output is trusted, like the runtime that serves it. Only `seal`
+makes an `engine/` of it. After a kill at any point the Job starts again with `prepare_checkpoint`.
 """
 
 import shutil
@@ -14,10 +14,14 @@ from r1plus_contract.engine_fetch import (
     BUILT_PREFIX,
     CHECKPOINT_FOLDER,
     CHECKPOINT_PART,
+    DATA_PART,
     ENGINE_FOLDER,
     PLAN_PART,
     SIGNATURE_FILE,
+    STUDENT_PART,
+    TEACHER_PART,
     TOKENIZER_PART,
+    TRAINING_FOLDER,
     Build,
     BuildRecord,
     FillOrder,
@@ -51,6 +55,7 @@ def prepare_checkpoint(order: FillOrder, volume: Path, fetch: Fetch | None, repo
         _clear_builds(volume)
         if _is_sealed(order, build, volume, report):
             clear(checkpoint)
+            clear(volume / TRAINING_FOLDER)
         elif list_verified(order, checkpoint, report) is None:
             clear(checkpoint)
             _write_checkpoint(order, volume, fetch, report)
@@ -63,14 +68,21 @@ def prepare_checkpoint(order: FillOrder, volume: Path, fetch: Fetch | None, repo
 
 def _write_checkpoint(order: FillOrder, volume: Path, fetch: Fetch | None, report: ReportProgress) -> None:
     part, files = fetch_verified(order, volume, fetch, report)
-    for name in (CHECKPOINT_PART, TOKENIZER_PART):
+    for name in _list_needed_parts(_require_build(order)):
         if not _has_content(part / ENGINE_FOLDER / name):
-            text = f"engine {order.engine}: {name}/ has no files, and the build needs them; pack the engine with them"
+            text = f"engine {order.engine}: {name} is missing or empty, and the build needs it; pack the engine with it"
             raise FillError(FillRefusal.ENGINE_INVALID, text)
     (part / SOURCE_FILE).write_text(files, encoding="utf-8")
     sync_all(part)
     part.rename(volume / CHECKPOINT_FOLDER)
     sync(volume)
+
+
+def _list_needed_parts(build: Build) -> tuple[str, ...]:
+    """Return the names below `engine/` that a build reads."""
+    if build.distill is None:
+        return CHECKPOINT_PART, TOKENIZER_PART
+    return (TEACHER_PART, DATA_PART) if build.distill.layers is not None else (TEACHER_PART, DATA_PART, STUDENT_PART)
 
 
 def seal(order: FillOrder, volume: Path, host: str, report: ReportProgress) -> None:
@@ -88,6 +100,7 @@ def seal(order: FillOrder, volume: Path, host: str, report: ReportProgress) -> N
             raise _build_error(order, "there is no engine, and no checkpoint to build it from")
         _clear_builds(volume)
         clear(checkpoint)
+        clear(volume / TRAINING_FOLDER)
     report(FillProgress(FillPhase.DONE))
 
 
@@ -99,14 +112,18 @@ def _assemble_engine(order: FillOrder, build: Build, volume: Path, plan: Path) -
         raise _build_error(order, f"the builder wrote no file to {plan.parent.name}/{plan.name}")
     clear(part)
     engine = part / ENGINE_FOLDER
-    engine.mkdir(parents=True)
-    plan.rename(engine / PLAN_PART)
-    shutil.copytree(checkpoint / ENGINE_FOLDER / TOKENIZER_PART, engine / TOKENIZER_PART)
+    if build.distill is None:
+        engine.mkdir(parents=True)
+        plan.rename(engine / PLAN_PART)
+        shutil.copytree(checkpoint / ENGINE_FOLDER / TOKENIZER_PART, engine / TOKENIZER_PART)
+    else:  # A student is a whole engine, with its own tokenizer.
+        part.mkdir()
+        plan.rename(engine)
     try:
         files = build_listing(engine)
     except ValueError as error:
         raise _build_error(order, f"the builder wrote something that an engine may not contain: {error}") from error
-    if _select_tokenizer(files) != _select_tokenizer(source):
+    if build.distill is None and _select_tokenizer(files) != _select_tokenizer(source):
         raise _build_error(order, "the tokenizer changed during the build")
     built_engine.write_built(engine, BuildRecord(build.key, order.digest, build.gpu_product, digest_listing(files)))
     for name in (SOURCE_FILE, SIGNATURE_FILE):
@@ -135,8 +152,8 @@ def _select_tokenizer(files: str) -> dict[str, str]:
 
 
 def _has_content(folder: Path) -> bool:
-    """Return whether a non-empty file is below the folder. `listing` rejects links."""
-    return any(path.is_file() and path.stat().st_size for path in folder.rglob("*"))
+    """Return whether it is, or has below it, a non-empty file. `listing` rejects links."""
+    return any(path.is_file() and path.stat().st_size for path in (folder, *folder.rglob("*")))
 
 
 def _clear_builds(volume: Path) -> None:

@@ -65,8 +65,11 @@ def make_room(order: FillOrder, volume: Path, *, has_files: bool) -> None:
 
 
 def _count_needed_bytes(order: FillOrder, *, has_files: bool) -> int:
-    """Return the bytes to write: the files unless they are there, and as many again for what is built from them."""
-    copies = (not has_files) + (order.build is not None)
+    """Return the bytes to write: the files unless they are there, and as many again for what is built from them.
+
+    The trainer of a distillation checks its own room: it knows what is done already.
+    """
+    copies = (not has_files) + (order.build is not None and order.build.distill is None)
     return copies * order.size + SPARE_BYTES if copies else 0
 
 

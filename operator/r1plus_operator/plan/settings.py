@@ -170,6 +170,8 @@ class OperatorConfig:
     has_registry: bool = False
     gateway_image: str = ""
     """Image of tenants' gateways; empty: there are none."""
+    trainer_image: str = ""
+    """Image that distils engines, with torch; empty: none is distilled."""
     image_pull_secrets: tuple[str, ...] = ()
     gpu_runtimes: Mapping[str, TritonRuntime] = field(default_factory=dict)
     """Backend -> its Triton image for GPUs."""

@@ -138,7 +138,8 @@ def test_finding_13_a_proxy_or_ca_that_tells_secrets_or_leads_nowhere_is_refused
 
 DIGEST = f"@sha256:{'4' * 64}"
 PINNED = {
-    name: f"registry.example.com/{name}{DIGEST}" for name in ("operator", "monitor", "registry", "gateway", "triton")
+    name: f"registry.example.com/{name}{DIGEST}"
+    for name in ("operator", "monitor", "registry", "gateway", "trainer", "triton")
 }
 
 

@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import Archive, Build, FillOrder
+from r1plus_contract.engine_fetch import Archive, Build, FillOrder, FillPhase, FillProgress, FillRefusal
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Engine, KvPrecision
+from r1plus_model_repo.distillation_build import build_distillation, find_problems
 from r1plus_model_repo.gpu_build import Recipe, render_script
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
@@ -40,6 +41,17 @@ class Builder:
 
 
 @dataclass(frozen=True, slots=True)
+class Trainer:
+    """What the container that distils an engine may use. Its image is the operator's: training goes on with another."""
+
+    cpu: str
+    memory: int
+    """Bytes."""
+    suite: str
+    """Golden suite of the deployment, whose questions must not be in the data."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineVolume:
     """A volume with one engine, as a revision stores it: everything that is needed to create it again."""
 
@@ -49,7 +61,9 @@ class EngineVolume:
     image: str = ""
     """The engine's image; empty: an archive is fetched."""
     builder: Builder | None = None
-    """Container that builds the engine from a checkpoint; None: the files are served as they are."""
+    """Container that builds the engine from a checkpoint; None: no runtime's own builder does."""
+    trainer: Trainer | None = None
+    """Container that distils the engine; None: it is not distilled."""
     asked: str = ""
     """Name of what is built, without what only the builder's image decides; empty: nothing is built."""
     access_mode: AccessMode = AccessMode.ONE_NODE
@@ -57,6 +71,11 @@ class EngineVolume:
     tolerations: tuple[Json, ...] = ()
     nodes: tuple[str, ...] = ()
     """Preferred nodes of the Job: a ReadWriteOnce volume should be on a node that has room for the pods."""
+
+    @property
+    def is_built(self) -> bool:
+        """Whether a Job builds the engine; otherwise the files are served as they are."""
+        return self.builder is not None or self.trainer is not None
 
     @property
     def revision_key(self) -> str:
@@ -101,15 +120,17 @@ def resolve_delivery(
     if choose_delivery_mode(spec, engine) is DeliveryMode.IMAGE:
         return _report_no_image(engine) if needs_volume(engine) else None
     fitting_nodes = _list_fitting_nodes(spec, engine, placement, nodes or ())
-    recipe = _build_recipe(engine, placement, config) if engine.spec.build else None
-    key, suffix = recipe.key if recipe else files.sha256, _SUFFIX[terms.access_mode]
+    recipe = _build_recipe(engine, placement, config) if engine.spec.is_built_for_gpu else None
+    build = Build(recipe.key, recipe.gpu_product) if recipe else build_distillation(engine.spec)
+    key, suffix = build.key if build else files.sha256, _SUFFIX[terms.access_mode]
     constraints = build_placement(spec, placement.gpus)
     volume = EngineVolume(
         # Another access mode needs another volume, because a claim's spec is immutable.
         name=f"r1plus-engine-{key[:KEY_DIGITS]}{suffix}",
-        order=_build_order(engine, Build(recipe.key, recipe.gpu_product) if recipe else None),
+        order=_build_order(engine, build),
         image="" if files.archive else files.image or "",
         builder=_build_builder(engine, recipe, placement) if recipe else None,
+        trainer=_build_trainer(engine, spec.accuracy.suite or engine.spec.reference.suite),
         asked=f"{recipe.request_key[:KEY_DIGITS]}{suffix}" if recipe else "",
         access_mode=terms.access_mode,
         nodes=fitting_nodes[:MAX_NODES],
@@ -117,7 +138,7 @@ def resolve_delivery(
         tolerations=tuple(constraints.get("tolerations", ())),
     )
     is_delivered_already = volume.name in delivered_volumes or volume.revision_key in delivered_volumes
-    return (None if is_delivered_already else _check_deliverable(spec, engine, terms, fitting_nodes)) or volume
+    return (None if is_delivered_already else _check_deliverable(spec, engine, config, fitting_nodes)) or volume
 
 
 def _build_order(engine: Engine, build: Build | None) -> FillOrder:
@@ -130,7 +151,7 @@ def _build_order(engine: Engine, build: Build | None) -> FillOrder:
 def _build_recipe(engine: Engine, placement: EnginePlacement, config: OperatorConfig) -> Recipe:
     """Return everything that the result of the build depends on. The serving image is also the builder."""
     backend, terms = engine.spec.backend, engine.spec.build
-    assert terms is not None
+    assert terms is not None and terms.max_num_tokens is not None
     capability = placement.gpus.compute_capability if placement.gpus else None
     return Recipe(
         checkpoint=engine.spec.files.sha256,
@@ -152,16 +173,26 @@ def _build_builder(engine: Engine, recipe: Recipe, placement: EnginePlacement) -
     return Builder(recipe.image, render_script(recipe, names.DIR_VOLUME), select_gpu_resource(placement.gpus), memory)
 
 
+def _build_trainer(engine: Engine, suite: str) -> Trainer | None:
+    terms = engine.spec.distill
+    return Trainer(terms.cpu, bytes_of(terms.memory), suite) if terms else None
+
+
 def with_current_source(volume: EngineVolume, engine: Engine | None) -> EngineVolume:
     """Return the volume with the current source of the same files in the R1PlusEngine.
 
-    A revision is written before its engine is fetched. So a corrected address must not need another revision.
+    A revision is written before its engine is fetched. So a corrected address must not need another revision, nor more
+    memory or storage for the training of the same student.
     """
     if engine is None or engine.spec.artifact is None or engine.spec.files.sha256 != volume.order.digest:
         return volume
     files = engine.spec.files
-    order = _build_order(engine, volume.order.build)
-    return replace(volume, order=order, image="" if files.archive else files.image or "")
+    build, trainer = volume.order.build, volume.trainer
+    current = build_distillation(engine.spec)
+    if build and trainer and current and current.key == build.key:
+        build, trainer = current, _build_trainer(engine, trainer.suite)
+    image = "" if files.archive else files.image or ""
+    return replace(volume, order=_build_order(engine, build), image=image, trainer=trainer)
 
 
 def find_route(archive: Archive, terms: VolumeTerms) -> Route:
@@ -202,8 +233,11 @@ def _list_fitting_nodes(
 
 
 def _check_deliverable(
-    spec: R1PlusDeploymentSpec, engine: Engine, terms: VolumeTerms, fitting_nodes: tuple[str, ...]
+    spec: R1PlusDeploymentSpec, engine: Engine, config: OperatorConfig, fitting_nodes: tuple[str, ...]
 ) -> Undeliverable | None:
+    terms = config.volumes
+    if problem := _check_distillation(engine, config):
+        return problem
     if terms.require_signature and not terms.trusted_keys:
         return _report_no_keys(engine)
     archive = _build_order(engine, None).archive
@@ -213,6 +247,19 @@ def _check_deliverable(
         return Undeliverable(
             ConditionType.CAPACITY_FITS, Reason.STORAGE_NOT_SHARED, _explain_spread(spec, engine, fitting_nodes)
         )
+    return None
+
+
+def _check_distillation(engine: Engine, config: OperatorConfig) -> Undeliverable | None:
+    if problems := tuple(find_problems(engine.spec)):
+        text = f"spec.engine: {engine.name}: {'; '.join(problems)}; correct the R1PlusEngine"
+        return Undeliverable(ConditionType.ENGINE_READY, Reason.CONFIG_REFUSED, text)
+    if engine.spec.distill is not None and not config.trainer_image:
+        text = (
+            f"spec.engine: {engine.name} is trained by a Job, but this installation names no image with torch; set the"
+            " chart's images.trainer to an image with r1plus[cli,engine,distil]"
+        )
+        return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
     return None
 
 
@@ -279,7 +326,7 @@ def derive_delivery_finding(volume: EngineVolume, observation: Observation) -> F
     active_pods = [pod for pod in facts.pods if not is_finished(pod)]
     for pod in active_pods or facts.pods:
         for container in pod.containers:
-            if finding := _find_container_problem(subject, container):
+            if finding := _find_container_problem(subject, container, is_distilled=volume.trainer is not None):
                 return finding
         if pod.unschedulable:
             text = f"{subject}: its Job waits for a node: {pod.unschedulable}"
@@ -296,7 +343,8 @@ def derive_delivery_finding(volume: EngineVolume, observation: Observation) -> F
     if not active_pods:
         text = f"{subject}: its Job has no pod yet{failed_pod}; if this lasts, {remedy}"
         return Finding("Unknown", Reason.DELIVERING, text)
-    return Finding("Unknown", Reason.DELIVERING, f"{subject}: {_describe_progress(facts)}")
+    state = _describe_progress(facts, is_distilled=volume.trainer is not None)
+    return Finding("Unknown", Reason.DELIVERING, f"{subject}: {state}")
 
 
 _IMMUTABLE = "spec is immutable after creation"
@@ -324,7 +372,11 @@ _CONDITION_REASONS: Mapping[str, Reason] = {
 """Reasons of the Job that are also reasons of the condition. Any other is DeliveryFailed, with the Job's message."""
 
 
-def _find_container_problem(subject: str, container: ContainerFacts) -> Finding | None:
+EXIT_KILLED = 128 + 9
+"""Exit code of a process that the kernel killed."""
+
+
+def _find_container_problem(subject: str, container: ContainerFacts, *, is_distilled: bool) -> Finding | None:
     if container.has_pull_error:
         text = (
             f"{subject}: container {container.name}: {container.message}; check the image's name and the pull secrets"
@@ -335,8 +387,11 @@ def _find_container_problem(subject: str, container: ContainerFacts) -> Finding 
         return None  # A deleted pod has no message, and the Job creates another.
     if "No space left on device" in message or "Disk quota exceeded" in message:
         return Finding("False", Reason.STORAGE_FULL, f"{subject}: {message[-600:]}; give it more storage")
-    if container.name == names.INIT_BUILD:  # The builder is not ours: its last lines explain most.
+    if container.name == names.INIT_BUILD and message.partition(":")[0] not in _TRAINER_REASONS:
+        # Another program than ours, or ours was killed: the last lines explain most.
         text = f"{subject}: its builder ended with {container.exit_code}: {message[-600:]}"
+        if container.exit_code == EXIT_KILLED and is_distilled:
+            text += "; most often memory ran out: raise spec.build.distill.memory. It goes on from its checkpoint"
         return Finding("False", Reason.DELIVERY_FAILED, text)
     reason = message.partition(":")[0]
     condition_reason = _CONDITION_REASONS.get(reason, Reason.DELIVERY_FAILED)
@@ -344,9 +399,36 @@ def _find_container_problem(subject: str, container: ContainerFacts) -> Finding 
     return Finding("False", condition_reason, f"{subject}: {text[:900]}")
 
 
-def _describe_progress(facts: VolumeFacts) -> str:
+_TRAINER_REASONS = frozenset({FillRefusal.TRAINING_REFUSED.value, FillRefusal.TRAINING_STOPPED.value})
+_TRAINER_PHASES = frozenset({FillPhase.PREDICTING, FillPhase.TRAINING, FillPhase.IMPORTING})
+
+
+def _describe_training(progress: FillProgress) -> str:
+    """Return how far a distillation is. The trainer reports twice a minute, so that the status changes seldom."""
+    if progress.phase is FillPhase.IMPORTING:
+        return "trained; the student becomes an engine"
+    if progress.phase is FillPhase.PREDICTING:
+        text = f"its teacher predicts example {progress.done} of {progress.total}"
+        return text if progress.total else "its teacher reads the data"
+    parts = [f"training, step {progress.done} of {progress.total}"]
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.4f}")
+    if progress.seconds_left is not None:
+        parts.append(f"about {_describe_seconds(progress.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def _describe_seconds(seconds: int) -> str:
+    minutes = -(-seconds // 60)
+    return f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} h"
+
+
+def _describe_progress(facts: VolumeFacts, *, is_distilled: bool) -> str:
     progress = facts.progress
-    if any(c.name == names.INIT_BUILD and c.is_running for pod in facts.pods for c in pod.containers):
+    is_building = any(c.name == names.INIT_BUILD and c.is_running for pod in facts.pods for c in pod.containers)
+    if is_building and progress and progress.phase in _TRAINER_PHASES:
+        return _describe_training(progress)
+    if is_building and not is_distilled:
         return "building on its GPU, which takes minutes to an hour"
     if progress is None:
         return "its Job starts"

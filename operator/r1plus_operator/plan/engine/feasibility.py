@@ -118,7 +118,7 @@ def needs_volume(engine: Engine) -> bool:
 def _place_on_gpus(
     spec: R1PlusDeploymentSpec, engine: Engine, offered: list[Gpus], products: Sequence[str], pods: int
 ) -> EnginePlacement | Obstacle:
-    if engine.spec.build is not None and offered:
+    if engine.spec.is_built_for_gpu and offered:
         # An engine is built for one product, so the product of a node must be known.
         offered = [gpus for gpus in offered if gpus.product != UNKNOWN]
         if not offered:

@@ -31,5 +31,4 @@ def select_surplus(
 def is_unbuilt(revision: Revision, observed: Observation) -> bool:
     """Whether a Job has yet to build the revision's engine."""
     volume = revision.volume
-    is_built_here = volume is not None and volume.builder is not None
-    return is_built_here and not delivery.can_start_pods(volume, revision.name, observed)
+    return volume is not None and volume.is_built and not delivery.can_start_pods(volume, revision.name, observed)

@@ -20,8 +20,10 @@ from r1plus_contract.engine_fetch import (
     SIGNATURE_FILE,
 )
 from r1plus_contract.jsonable import dumps
+from r1plus_contract.settings import ITEMS_FILE, SUITE_FILE
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
-from r1plus_operator.plan.engine.delivery import Builder, EngineVolume, Route, find_route
+from r1plus_model_repo.config_pbtxt import count_threads
+from r1plus_operator.plan.engine.delivery import Builder, EngineVolume, Route, Trainer, find_route
 from r1plus_operator.plan.manifests.children import build_dns_rule, build_namespace_peer, build_tcp_ports
 from r1plus_operator.plan.manifests.drift import is_in_sync, with_preconditions, with_spec_hash
 from r1plus_operator.plan.observation import JOB_ENDED, Json
@@ -45,6 +47,10 @@ RETRY_FINAL_SECONDS = 3600.0
 """The same after a failure that a retry cannot fix (unless the server's file changes), and after a failed build."""
 DEADLINE_SECONDS = 86400
 """Deadline of a Job: long enough for a large engine over a slow line."""
+DEADLINE_SECONDS_TRAINING = 30 * 86400
+"""The same of a Job that trains. Another one goes on from the checkpoint."""
+GRACE_SECONDS_TRAINING = 120
+"""Grace period of a pod that trains: it ends its step, and writes a checkpoint."""
 COMPLETE, FAILED = "Complete", "Failed"
 VOLUME_KINDS = ("PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job")
 """Kinds of objects that belong to a volume."""
@@ -141,7 +147,7 @@ class _VolumePass:
         if _is_too_small(live, self.need):
             return [], None  # It is empty, and a new claim can request more.
         claim = self._build_claim(live, delivered=False)
-        if self._has_no_route():
+        if self._has_no_route() or self._has_no_trainer():
             return [[claim]], None
         inputs = [build_network_policy(self.need, self.observation.namespace, self.config), order]
         if job is None:
@@ -161,11 +167,15 @@ class _VolumePass:
         route = _find_route(self.need, self.config)
         return route is not None and not route.cidrs
 
+    def _has_no_trainer(self) -> bool:
+        """Whether there is a student to train, but no image that trains."""
+        return self.need.volume.trainer is not None and not self.config.trainer_image
+
     def _compute_retry_wait(self, end_state: Json) -> float | None:
         """Return the seconds until a failed Job is replaced; None: it has not failed."""
         if end_state.get("type") != FAILED:
             return None
-        is_retried_seldom = end_state.get("final") or self.need.volume.builder is not None  # A build occupies a GPU.
+        is_retried_seldom = end_state.get("final") or self.need.volume.is_built  # It occupies a GPU, or memory.
         return float(end_state["at"]) + (RETRY_FINAL_SECONDS if is_retried_seldom else RETRY_SECONDS) - self.now
 
     def _build_claim(self, live: Json | None, *, delivered: bool) -> Json:
@@ -182,6 +192,8 @@ def _hash_job(need: VolumeNeed, order: Json, config: OperatorConfig) -> str:
     inputs = [order["data"], need.volume.image]
     if need.volume.builder:
         inputs.append(need.volume.builder.script)
+    if need.volume.trainer:
+        inputs += [need.volume.trainer, config.trainer_image]
     if not config.pod_user.security_fields:
         inputs.append("no user")
     return hashlib.sha256(dumps(inputs).encode()).hexdigest()[:16]
@@ -235,7 +247,9 @@ def _build_metadata(need: VolumeNeed, namespace: str, **annotations: str) -> Jso
 def _compute_size(need: VolumeNeed) -> int:
     """Return the most bytes on the volume at once. A checkpoint stays until the engine is built from it."""
     order = need.volume.order
-    return order.size * (2 if order.build else 1)
+    if order.build is None:
+        return order.size
+    return order.size + (order.build.storage if order.build.distill else order.size)
 
 
 def compute_request(size: int) -> int:
@@ -324,7 +338,7 @@ def build_job(need: VolumeNeed, namespace: str, config: OperatorConfig, claim_ui
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": build_pod_security_context(config.pod_user),
-        "containers": [_build_fetch_container(config, names.CONTAINER_FILL, "seal" if volume.builder else "")],
+        "containers": [_build_fetch_container(config, names.CONTAINER_FILL, "seal" if volume.is_built else "")],
         "volumes": [
             {"name": "volume", "persistentVolumeClaim": {"claimName": volume.name}},
             {"name": "order", "configMap": {"name": volume.name}},
@@ -332,12 +346,15 @@ def build_job(need: VolumeNeed, namespace: str, config: OperatorConfig, claim_ui
         ],
     }
     init_containers = [_build_copy_container(volume.image)] if volume.image else []
-    if volume.builder:
-        init_containers += [
-            _build_fetch_container(config, names.INIT_FETCH, "fetch"),
-            _build_builder_container(volume.builder),
-        ]
+    if volume.is_built:
+        init_containers.append(_build_fetch_container(config, names.INIT_FETCH, "fetch"))
         pod["volumes"].append({"name": "build-tmp", "emptyDir": {"sizeLimit": TMP_GPU}})
+    if volume.builder:
+        init_containers.append(_build_builder_container(volume.builder))
+    if volume.trainer:
+        init_containers.append(_build_trainer_container(volume.trainer, config.trainer_image))
+        pod["volumes"].append(_build_suite_volume(volume.trainer.suite))
+        pod["terminationGracePeriodSeconds"] = GRACE_SECONDS_TRAINING
     if init_containers:
         pod["initContainers"] = init_containers
     if config.image_pull_secrets:
@@ -348,7 +365,7 @@ def build_job(need: VolumeNeed, namespace: str, config: OperatorConfig, claim_ui
     if volume.tolerations:
         pod["tolerations"] = list(volume.tolerations)
     # A builder with an unknown argument also exits with 2.
-    final_containers = [names.CONTAINER_FILL, *([names.INIT_FETCH, names.INIT_BUILD] if volume.builder else [])]
+    final_containers = [names.CONTAINER_FILL, *([names.INIT_FETCH, names.INIT_BUILD] if volume.is_built else [])]
     rules: list[Json] = [
         # Evictions and deleted nodes do not count as failures.
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
@@ -365,7 +382,7 @@ def build_job(need: VolumeNeed, namespace: str, config: OperatorConfig, claim_ui
         ),
         "spec": {
             "backoffLimit": BACKOFF_LIMIT_BUILD if volume.builder else BACKOFF_LIMIT,
-            "activeDeadlineSeconds": DEADLINE_SECONDS,
+            "activeDeadlineSeconds": DEADLINE_SECONDS_TRAINING if volume.trainer else DEADLINE_SECONDS,
             "podFailurePolicy": {"rules": rules},
             "template": {"metadata": {"labels": _build_pod_labels(need)}, "spec": pod},
         },
@@ -413,6 +430,38 @@ def _build_builder_container(builder: Builder) -> Json:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [build_mount("volume", names.DIR_VOLUME), build_mount("build-tmp", "/tmp")],
     }
+
+
+def _build_trainer_container(trainer: Trainer, image: str) -> Json:
+    """Return the container that trains a student. It has no network but DNS and the archive's, as the others."""
+    folders = ["--order-dir", names.DIR_ORDER, "--volume", names.DIR_VOLUME, "--suite", names.DIR_TRAINING_SUITE]
+    threads = {"OMP_NUM_THREADS": str(count_threads(trainer.cpu)), "HOME": "/tmp", "TMPDIR": "/tmp"}
+    return {
+        "name": names.INIT_BUILD,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m", "r1plus_cli.distill_job", *folders],
+        "env": [{"name": key, "value": value} for key, value in {**threads, **OFFLINE}.items()],
+        "ports": [{"name": "progress", "containerPort": names.PORT_MONITOR, "protocol": "TCP"}],
+        "resources": {
+            "requests": {"cpu": "100m", "memory": mebibytes(trainer.memory)},
+            "limits": {"cpu": trainer.cpu, "memory": mebibytes(trainer.memory)},
+        },
+        "securityContext": build_container_security_context(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            build_mount("volume", names.DIR_VOLUME),
+            build_mount("order", names.DIR_ORDER, read_only=True),
+            build_mount("suite", names.DIR_TRAINING_SUITE, read_only=True),
+            build_mount("build-tmp", "/tmp"),
+        ],
+    }
+
+
+def _build_suite_volume(suite: str) -> Json:
+    """Return the volume with a golden suite of the namespace. The trainer's image has the shipped ones."""
+    items = [{"key": name, "path": name} for name in (SUITE_FILE, ITEMS_FILE)]
+    return {"name": "suite", "configMap": {"name": suite, "optional": True, "items": items}}
 
 
 def _build_fetch_container(config: OperatorConfig, name: str, stage: str) -> Json:

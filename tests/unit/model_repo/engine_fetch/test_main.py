@@ -149,7 +149,8 @@ def test_whoever_asks_is_told_how_far_it_is() -> None:
     url = f"http://127.0.0.1:{server.server_port}{PROGRESS_PATH}"
     board.update(FillProgress(FillPhase.FETCHING, 40, 100))
     with urllib.request.urlopen(url) as response:
-        assert json.load(response) == {"phase": "Fetching", "done": 40, "total": 100}
+        told = {"phase": "Fetching", "done": 40, "total": 100, "loss": None, "secondsLeft": None}
+        assert json.load(response) == told
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/other")
     server.shutdown()
