@@ -28,7 +28,7 @@ from r1plus_model.checkpoints import (
     open_checkpoint,
     write_checkpoint,
 )
-from r1plus_model.errors import DistillationError
+from r1plus_model.errors import DistillationError, InterruptedDistillationError
 from r1plus_model.examples import (
     Example,
     ExampleSet,
@@ -41,7 +41,14 @@ from r1plus_model.model import R1PlusModel
 from r1plus_model.pruning import choose_layers, measure_influence
 from r1plus_model.recipe import RECORD_FILE, DistillationRecipe, DistillationRecord, Quality, check_recipe
 from r1plus_model.teacher_cache import TeacherCache
-from r1plus_model.training import Material, TrainingProcess, measure_quality, measure_teacher, train
+from r1plus_model.training import (
+    Material,
+    TrainingProcess,
+    TrainingProgress,
+    measure_quality,
+    measure_teacher,
+    train,
+)
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.package.folders import lock_folder, stage_folder
 
@@ -110,7 +117,7 @@ def distil(request: DistillationRequest, process: TrainingProcess) -> Distillati
         try:
             stack.enter_context(lock_folder(request.work))
         except ImportingError as error:
-            raise DistillationError(
+            raise InterruptedDistillationError(
                 f"work: {request.work}: another run has it; wait for that, or give another --work"
             ) from error
         _check_work(request, inputs.recipe)
@@ -247,12 +254,16 @@ def _distil(
 ) -> Distillation:
     def check_stop() -> None:
         if process.should_stop():
-            raise DistillationError("stopped while the teacher predicted; the same command goes on")
+            raise InterruptedDistillationError("stopped while the teacher predicted; the same command goes on")
+
+    def report_example(number: int, total: int) -> None:
+        process.note(TrainingProgress(number, total))
+        process.report(f"teacher: example {number} of {total}")
 
     def load_teacher() -> R1PlusModel:
         return load(inputs.teacher, "teacher")
 
-    material.teacher.fill(load_teacher, _list_predicted(inputs, material), process.report, check_stop)
+    material.teacher.fill(load_teacher, _list_predicted(inputs, material), report_example, check_stop)
     start, model = _start(request, inputs, material, process, load_teacher)
     position = train(model, material, inputs.recipe, request.work, process)
     process.report("measuring the student")

@@ -53,10 +53,12 @@ class TeacherCache:
         self,
         load_teacher: Callable[[], R1PlusModel],
         examples: Mapping[int, Example],
-        progress: Callable[[str], None],
+        progress: Callable[[int, int], None],
         check_stop: Callable[[], None],
     ) -> None:
         """Compute what is missing of examples by number. The teacher is loaded only if something is.
+
+        `progress` gets the number of an example, from 1, and how many there are.
 
         Raises:
             DistillationError: what the teacher predicts is no number, or cannot be written.
@@ -69,7 +71,7 @@ class TeacherCache:
         for done, (number, example) in enumerate(missing.items()):
             check_stop()
             if done % _REPORT_EVERY == 0:
-                progress(f"teacher: example {len(examples) - len(missing) + done + 1} of {len(examples)}")
+                progress(len(examples) - len(missing) + done + 1, len(examples))
             self._write(number, self._predict(teacher, example))
 
     def read(self, number: int) -> Prediction:

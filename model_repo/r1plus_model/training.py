@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from r1plus_model.errors import DistillationError
+from r1plus_model.errors import DistillationError, InterruptedDistillationError
 from r1plus_model.examples import Example
 from r1plus_model.losses import combine_losses, hard_label_loss, top_distillation_loss
 from r1plus_model.model import R1PlusModel
@@ -33,6 +33,22 @@ _REPORT_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingProgress:
+    """How far a run is."""
+
+    done: int
+    total: int
+    """Steps; examples while the teacher predicts."""
+    loss: float | None = None
+    """Of the last step; None: the teacher predicts."""
+    seconds_left: float | None = None
+
+
+def _ignore(progress: TrainingProgress) -> None:
+    """Note nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingProcess:
     """What a training has of the process that it runs in."""
 
@@ -44,6 +60,8 @@ class TrainingProcess:
     """Between two saved states."""
     measure_free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
     """Return the free bytes of a folder's disk."""
+    note: Callable[[TrainingProgress], None] = _ignore
+    """Receives the figures of what `report` says in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +89,7 @@ def train(
             if process.should_stop():
                 if position.step:  # Before the first step there is nothing to keep, and no moments.
                     save_state(folder, recipe.key, position, model, optimizer)
-                raise DistillationError(
+                raise InterruptedDistillationError(
                     f"stopped after step {position.step} of {recipe.steps}; the same command goes on"
                 )
             position = _take_step(model, optimizer, material, recipe, position, meter)
@@ -234,6 +252,7 @@ class _Meter:
             self._reported, seconds = now, max(now - self._began, 1e-9)
             left = (self._recipe.steps - position.step) * seconds / (position.step - self._start.step)
             speed = (position.tokens - self._start.tokens) / seconds
+            self._process.note(TrainingProgress(position.step, self._recipe.steps, loss, left))
             self._process.report(
                 f"step {position.step} of {self._recipe.steps}: loss {loss:.4f}, {speed:.0f} tokens/s,"
                 f" {left:.0f} s left"

@@ -91,7 +91,7 @@ def distil_command(
 
     Example: `r1plus engine distill model-hf --data prompts.jsonl --layers 24 --out student`
     """
-    with _translate_errors(), _stop_on_signals() as stopping:
+    with _translate_errors(), stop_on_signals() as stopping:
         from r1plus_model.distillation import DistillationRequest, distil
         from r1plus_model.recipe import DistillationRecipe
         from r1plus_model.training import TrainingProcess
@@ -150,7 +150,7 @@ def _report(result: "Distillation") -> None:
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals() -> Iterator[threading.Event]:
     """Let SIGTERM and the first Ctrl-C stop the run after its step; a second Ctrl-C stops at once."""
     stopping = threading.Event()
 

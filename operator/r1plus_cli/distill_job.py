@@ -1,0 +1,359 @@
+"""`python -m r1plus_cli.distill_job --order-dir O --volume V --suite S`: the container `build` of an engine's Job.
+
+It distils the engine of O/order.json from V/.checkpoint/engine, turns the student into an engine as `r1plus engine
+import` does, and leaves that where the stage `seal` looks for it. V/.training has what is done: the successor of a
+killed pod goes on there. Exit code 0: it is made. 1: it was interrupted, and a retry goes on. 2: a retry cannot help.
+The reason is on stderr and in the pod's status, with the field of the R1PlusEngine.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from r1plus_cli.engine_distil import load_compared_suites, stop_on_signals
+from r1plus_cli.errors import CliError
+from r1plus_contract import names
+from r1plus_contract.engine_fetch import (
+    BUILT_PREFIX,
+    CHECKPOINT_FOLDER,
+    DATA_PART,
+    ENGINE_FOLDER,
+    EXIT_PERMANENT,
+    EXIT_RETRYABLE,
+    ORDER_FILE,
+    PLAN_PART,
+    STUDENT_PART,
+    TEACHER_PART,
+    TRAINING_FOLDER,
+    DistillationOptions,
+    FillOrder,
+    FillPhase,
+    FillProgress,
+    FillRefusal,
+)
+from r1plus_contract.jsonable import ContractError, loads
+from r1plus_contract.settings import SUITE_FILE
+from r1plus_contract.termination import TERMINATION_LOG, write_termination_message
+from r1plus_model_repo.distillation_build import GGUF_PRECISIONS
+from r1plus_model_repo.engine_fetch.progress import ProgressServer
+from r1plus_model_repo.engine_fetch.storage import ReportProgress
+
+if TYPE_CHECKING:
+    from r1plus_model.distillation import DistillationRequest
+    from r1plus_model.recipe import DistillationRecipe
+    from r1plus_model.training import TrainingProgress
+
+_FIELDS: Final = {
+    "work": "spec.build.distill.storage",
+    "out": "spec.build.distill.storage",
+    "precision": "spec.build.distill.trainingPrecision",
+    "hard_weight": "spec.build.distill.hardWeight",
+    "learning_rate": "spec.build.distill.learningRate",
+    **{
+        name: f"spec.build.distill.{name}"
+        for name in ("layers", "temperature", "steps", "batch", "length", "top", "seed")
+    },
+    "data": f"spec.artifact: {DATA_PART}",
+    "teacher": f"spec.artifact: {TEACHER_PART}/",
+    "student": f"spec.artifact: {STUDENT_PART}/",
+}
+"""What the trainer calls a field, and where a user of the R1PlusEngine has it."""
+_REPORT_SECONDS: Final = 30.0
+"""Least time between two reports of figures: each change is a write to the API server."""
+_RECIPE_FILE: Final = "recipe.json"
+
+
+class TrainingError(Exception):
+    """There is no student. `reason` is stable, for the operator; the message says what to do."""
+
+    def __init__(self, reason: FillRefusal, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.exit_code = EXIT_RETRYABLE if reason is FillRefusal.TRAINING_STOPPED else EXIT_PERMANENT
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """The Job's folders, and what it has of its process."""
+
+    order: FillOrder
+    volume: Path
+    suite: Path
+    """Folder with a golden suite of the namespace; empty or absent: there is none."""
+    host: str
+    """Name of the pod, by which `seal` finds what it made."""
+    report: ReportProgress
+    should_stop: Callable[[], bool]
+    clock: Callable[[], float] = time.monotonic
+    save_seconds: float = 300.0
+    """Between two checkpoints."""
+
+    @property
+    def options(self) -> DistillationOptions:
+        """Options of the distillation."""
+        build = self.order.build
+        if build is None or build.distill is None:
+            raise TrainingError(FillRefusal.TRAINING_REFUSED, f"engine {self.order.engine} is not to be distilled")
+        return build.distill
+
+    @property
+    def artifact(self) -> Path:
+        """Folder with the verified teacher and data."""
+        return self.volume / CHECKPOINT_FOLDER / ENGINE_FOLDER
+
+    @property
+    def training(self) -> Path:
+        """Folder of what outlives the pod."""
+        return self.volume / TRAINING_FOLDER
+
+
+def train_engine(job: TrainingJob) -> bool:
+    """Leave the engine for the stage `seal`. Return False if there is nothing to do: it is on the volume already.
+
+    Raises:
+        TrainingError: there is no engine; the message has field, value and remedy.
+    """
+    if not job.artifact.is_dir():
+        return False
+    with _translate_errors():
+        student = _train_student(job)
+        job.report(FillProgress(FillPhase.IMPORTING))
+        _place(job, _import_student(job, student))
+    return True
+
+
+def _train_student(job: TrainingJob) -> Path:
+    """Return the checkpoint of the student, which an earlier pod may have finished."""
+    from r1plus_model.distillation import DistillationRequest, distil
+    from r1plus_model.training import TrainingProcess
+
+    has_student = job.options.layers is None
+    request = DistillationRequest(
+        job.artifact / TEACHER_PART,
+        job.artifact / DATA_PART,
+        job.training / "student",
+        job.training / "work",
+        _build_recipe(job.options),
+        job.artifact / STUDENT_PART if has_student else None,
+        load_compared_suites([job.suite] if (job.suite / SUITE_FILE).exists() else []),
+    )
+    job.training.mkdir(exist_ok=True)
+    if request.out.exists() and not request.work.exists():
+        _check_finished(request)
+        return request.out
+    _remove_work_of_another_trainer(request)
+    job.report(FillProgress(FillPhase.PREDICTING))
+    process = TrainingProcess(
+        _say, job.clock, job.should_stop, job.save_seconds, note=_Reporter(job.report, job.clock).note
+    )
+    distil(request, process)
+    return request.out
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _build_recipe(options: DistillationOptions) -> "DistillationRecipe":
+    from r1plus_model.recipe import DistillationRecipe
+
+    return DistillationRecipe(
+        teacher="",
+        data="",
+        layers=options.layers,
+        temperature=options.temperature,
+        hard_weight=options.hard_weight,
+        steps=options.steps,
+        batch=options.batch,
+        length=options.length,
+        learning_rate=options.learning_rate,
+        top=options.top,
+        precision=options.training_precision,
+        seed=options.seed,
+    )
+
+
+def _check_finished(request: "DistillationRequest") -> None:
+    """Refuse a student of another recipe: nothing but the Job writes to the volume, and each recipe has its own."""
+    from r1plus_model.checkpoints import open_checkpoint
+    from r1plus_model.errors import DistillationError
+    from r1plus_model.recipe import RECORD_FILE, DistillationRecord
+
+    record = loads(DistillationRecord, (request.out / RECORD_FILE).read_bytes(), tolerant=True)
+    student = open_checkpoint(request.student, "student").digest if request.student else None
+    teacher = open_checkpoint(request.teacher, "teacher").digest
+    expected = replace(record.recipe, teacher=teacher, student=student)
+    same = (
+        "layers",
+        "temperature",
+        "hard_weight",
+        "steps",
+        "batch",
+        "length",
+        "learning_rate",
+        "top",
+        "precision",
+        "seed",
+    )
+    expected = replace(expected, **{name: getattr(request.recipe, name) for name in same})
+    if record.recipe != expected:
+        raise DistillationError(f"work: {request.out} is of another recipe; delete the claim, and it is trained again")
+
+
+def _remove_work_of_another_trainer(request: "DistillationRequest") -> None:
+    """Begin again where another version of the trainer began: its steps would not be those of this one."""
+    from r1plus_model.recipe import TRAINER_VERSION, DistillationRecipe
+
+    path = request.work / _RECIPE_FILE
+    if path.is_file() and loads(DistillationRecipe, path.read_bytes(), tolerant=True).trainer != TRAINER_VERSION:
+        _say("The checkpoint is of another version of the trainer: the training begins again")
+        shutil.rmtree(request.work)
+
+
+class _Reporter:
+    """Passes on figures, now and then."""
+
+    def __init__(self, report: ReportProgress, clock: Callable[[], float]) -> None:
+        self._report, self._clock = report, clock
+        self._reported: dict[FillPhase, float] = {}
+
+    def note(self, progress: "TrainingProgress") -> None:
+        """Report the first figures of a phase, the last, and those between at most twice a minute."""
+        phase, now = FillPhase.PREDICTING if progress.loss is None else FillPhase.TRAINING, self._clock()
+        is_due = now - self._reported.get(phase, -_REPORT_SECONDS) >= _REPORT_SECONDS
+        if not is_due and progress.done < progress.total:
+            return
+        self._reported[phase] = now
+        left = None if progress.seconds_left is None else round(progress.seconds_left)
+        self._report(FillProgress(phase, progress.done, progress.total, progress.loss, left))
+
+
+def _import_student(job: TrainingJob, student: Path) -> Path:
+    """Return the folder with the engine's files, made from the student as its backend needs them."""
+    from r1plus_model.recipe import RECORD_FILE
+    from r1plus_model_repo.importing.engine import import_engine
+    from r1plus_model_repo.importing.model import OPENVINO, Claims
+    from r1plus_model_repo.importing.options import ImportOptions
+
+    scratch = job.training / "import"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    source, is_openvino = student, job.options.backend == OPENVINO
+    if is_openvino:
+        source = _convert_student(job.options, student, scratch)
+    # Tier and family are of the manifest, which the R1PlusEngine stands for.
+    options = ImportOptions(
+        job.order.engine, "edge", "distilled", backend=job.options.backend, gpus=None if is_openvino else 0
+    )
+    engine = import_engine(source, scratch / "engines", options, Claims(), _say).folder / "engine"
+    shutil.copyfile(student / RECORD_FILE, engine / RECORD_FILE)
+    (engine / RECORD_FILE).chmod(0o644)
+    return engine
+
+
+def _convert_student(options: DistillationOptions, student: Path, scratch: Path) -> Path:
+    """Return a GGUF file of the student in the precision that is served."""
+    from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
+    from r1plus_model_repo.importing.huggingface.to_gguf import convert_checkpoint_to_gguf
+
+    wanted = GGUF_PRECISIONS[options.precision]
+    whole = scratch / "student.gguf"
+    convert_checkpoint_to_gguf(student, whole, "F16", _say)
+    if wanted == "F16":
+        return whole
+    target = scratch / f"student-{wanted}.gguf"
+    requantise(whole, target, Precision[wanted], _say)
+    whole.unlink()
+    return target
+
+
+def _place(job: TrainingJob, engine: Path) -> None:
+    """Move the engine to where `seal` looks for it, in one step."""
+    built = job.volume / f"{BUILT_PREFIX}{job.host}"
+    shutil.rmtree(built, ignore_errors=True)
+    built.mkdir()
+    engine.rename(built / PLAN_PART)
+
+
+@contextmanager
+def _translate_errors() -> Iterator[None]:
+    """Translate errors of trainer and import to TrainingError, with the R1PlusEngine's fields."""
+    try:
+        from r1plus_model.errors import DistillationError, InterruptedDistillationError
+        from r1plus_model_repo.importing.errors import ImportingError
+
+        try:
+            yield
+        except InterruptedDistillationError as error:
+            raise TrainingError(FillRefusal.TRAINING_STOPPED, str(error)) from error
+        except (DistillationError, ImportingError) as error:
+            text = "\n".join(map(_name_field, str(error).splitlines()))
+            raise TrainingError(FillRefusal.TRAINING_REFUSED, text) from error
+    except ModuleNotFoundError as error:
+        text = f"images.trainer: {error.name} is not installed in it; use an image with r1plus[cli,engine,distil]"
+        raise TrainingError(FillRefusal.TRAINING_REFUSED, text) from error
+    except CliError as error:
+        raise TrainingError(FillRefusal.TRAINING_REFUSED, str(error)) from error
+    except ContractError as error:
+        text = f"the volume has a damaged file: {error}; delete the claim, and it is trained again"
+        raise TrainingError(FillRefusal.TRAINING_REFUSED, text) from error
+    except OSError as error:
+        text = f"{error.filename or 'A file'}: {error.strerror or error}; raise spec.build.distill.storage"
+        raise TrainingError(FillRefusal.TRAINING_REFUSED, text) from error
+
+
+def _name_field(line: str) -> str:
+    """Let an error name the field of the R1PlusEngine, and no option of the command line."""
+    field, colon, what = line.partition(": ")
+    named = f"{_FIELDS.get(field, field)}{colon}{what}"
+    for option, path in _OPTIONS.items():
+        named = named.replace(option, path)
+    return named
+
+
+_OPTIONS: Final = {
+    "give --work on another disk, or fewer --steps or a smaller --top": (
+        "raise spec.build.distill.storage, or lower steps or top"
+    ),
+    "give another --work, or remove the folder": "delete the claim, and it is trained again",
+    "Give another --work, or remove the folder": "Delete the claim, and it is trained again",
+    "or --layers": "or set spec.build.distill.layers",
+    "--length": "spec.build.distill.length",
+}
+"""What the trainer advises at a command line, and what to do in a cluster."""
+
+
+def main() -> int:
+    """Train the engine of the order and report the outcome."""
+    parser = argparse.ArgumentParser(description="Distil an engine in a Job.")
+    parser.add_argument("--order-dir", type=Path, required=True)
+    parser.add_argument("--volume", type=Path, required=True)
+    parser.add_argument("--suite", type=Path, required=True)
+    parser.add_argument("--port", type=int, default=names.PORT_MONITOR)
+    parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG)
+    arguments = parser.parse_args()
+    progress = ProgressServer()
+    progress.serve(arguments.port)
+    host = os.environ.get("HOSTNAME") or os.uname().nodename
+    try:
+        order = loads(FillOrder, (arguments.order_dir / ORDER_FILE).read_text(encoding="utf-8"))
+        with stop_on_signals() as stopping:
+            job = TrainingJob(order, arguments.volume, arguments.suite, host, progress.update, stopping.is_set)
+            is_made = train_engine(job)
+    except (TrainingError, ContractError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        write_termination_message(arguments.termination_log, str(error))
+        return error.exit_code if isinstance(error, TrainingError) else EXIT_RETRYABLE
+    _say(f"Engine {order.engine} is {'trained' if is_made else 'on the volume already'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

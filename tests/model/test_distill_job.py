@@ -1,0 +1,345 @@
+"""The container `build` of a Job that distils: what it leaves, what survives its pod, and what it refuses."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from r1plus_cli.distill_job import TrainingError, TrainingJob, train_engine
+from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine_fetch import (
+    EXIT_PERMANENT,
+    EXIT_RETRYABLE,
+    Build,
+    DistillationOptions,
+    FillOrder,
+    FillPhase,
+    FillProgress,
+)
+from r1plus_contract.suite import Item
+from r1plus_model_repo import built_engine
+from r1plus_model_repo.distillation_build import compute_key
+from r1plus_model_repo.engine_fetch.errors import FillError
+from r1plus_model_repo.engine_fetch.seal import prepare_checkpoint, seal
+from r1plus_model_repo.kv_shape import read_kv_shape
+from support.golden_suites import files_of
+from support.model.tiny_models import write_tiny
+from support.tables import for_each
+
+pytestmark = pytest.mark.model
+OPTIONS = DistillationOptions(
+    layers=3,
+    temperature=3.0,
+    hard_weight=0.0,
+    steps=6,
+    batch=4,
+    length=48,
+    learning_rate=3e-4,
+    top=16,
+    training_precision="float32",
+    seed=0,
+    backend="vllm",
+    precision="FP32",
+)
+
+
+class KilledError(BaseException):
+    """The pod is killed: nothing of the process runs any more."""
+
+
+def ignore(progress: FillProgress) -> None:
+    """Nobody asks."""
+
+
+@dataclass
+class Volume:
+    """A volume, the artifact that belongs on it, and the pods of its Job."""
+
+    root: Path
+    options: DistillationOptions = OPTIONS
+
+    @property
+    def volume(self) -> Path:
+        return self.root / "volume"
+
+    @property
+    def engine(self) -> Path:
+        return self.volume / "engine"
+
+    @property
+    def order(self) -> FillOrder:
+        digest = digest_folder(self.root / "artifact")
+        build = Build(compute_key(digest, self.options), "", self.options, 2**30)
+        return FillOrder("bank-edge", digest, 2**20, build=build)
+
+    def fetch(self) -> bool:
+        """The containers `engine` and `fetch`."""
+        self.volume.mkdir(exist_ok=True)
+        incoming = self.volume / ".incoming"
+        shutil.rmtree(incoming, ignore_errors=True)
+        shutil.copytree(self.root / "artifact", incoming / "engine")
+        return prepare_checkpoint(self.order, self.volume, None, ignore)
+
+    def train(
+        self,
+        host: str = "pod-1",
+        report: Callable[[FillProgress], None] = ignore,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """The container `build`."""
+        ticks = itertools.count()
+        job = TrainingJob(
+            self.order,
+            self.volume,
+            self.root / "suite",
+            host,
+            report,
+            should_stop,
+            clock=lambda: 40.0 * next(ticks),
+            save_seconds=0.0,
+        )
+        return train_engine(job)
+
+    def run(self, host: str = "pod-1", **process: Any) -> list[FillProgress]:
+        """A pod that nothing happens to; return what it reported."""
+        progress: list[FillProgress] = []
+        self.fetch()
+        self.train(host, progress.append, **process)
+        seal(self.order, self.volume, host, ignore)
+        return progress
+
+
+@pytest.fixture
+def place(inputs: Path, tmp_path: Path) -> Volume:
+    """An empty volume, and an artifact with the tiny teacher and its data."""
+    artifact = tmp_path / "artifact"
+    shutil.copytree(inputs / "teacher", artifact / "teacher")
+    shutil.copyfile(inputs / "data.jsonl", artifact / "data.jsonl")
+    return Volume(tmp_path)
+
+
+def count_layers(volume: Volume) -> int:
+    return int(json.loads((volume.engine / "config.json").read_text())["num_hidden_layers"])
+
+
+def digest_of(volume: Volume) -> str:
+    return built_engine.compute_files_digest(volume.engine)
+
+
+def test_the_student_is_a_sealed_engine_and_nothing_else_stays(place: Volume) -> None:
+    progress = place.run()
+
+    built = built_engine.read_built(place.engine)
+    assert built is not None and built.key == place.order.build.key  # type: ignore[union-attr]
+    assert built.files == digest_of(place)
+    assert count_layers(place) == 3
+    record = json.loads((place.engine / "distilled.json").read_text())
+    assert (record["recipe"]["steps"], record["after"]["divergence"] < record["before"]["divergence"]) == (6, True)
+    assert sorted(path.name for path in place.volume.iterdir()) == [".lock", ".source", "engine"]
+    phases = [one.phase for one in progress]
+    assert phases[0] is FillPhase.PREDICTING and phases[-1] is FillPhase.IMPORTING
+    trained = [one for one in progress if one.phase is FillPhase.TRAINING]
+    assert [(one.done, one.total) for one in trained] == [(step, 6) for step in range(1, 7)]
+    assert all(one.loss and one.seconds_left is not None for one in trained)
+
+
+def test_what_is_there_is_not_trained_again(place: Volume) -> None:
+    place.run()
+    before = digest_of(place)
+    assert not place.fetch()
+    assert not place.train()
+    seal(place.order, place.volume, "pod-1", ignore)
+    assert digest_of(place) == before
+
+
+def test_a_student_of_its_own_is_trained(place: Volume) -> None:
+    add_student(place)
+    place.run()
+    assert count_layers(place) == 2
+
+
+def test_openvino_gets_the_student_in_the_precision_of_the_engine(place: Volume) -> None:
+    place.options = replace(OPTIONS, backend="openvino", precision="Q8_0")
+    place.run()
+    assert read_kv_shape(place.engine).layers == 3
+    assert json.loads((place.engine / "engine.json").read_text())["precision"] == "Q8_0"
+    assert (place.engine / "distilled.json").is_file()
+
+
+def kill_at(phase: FillPhase, done: int = 0) -> Callable[[FillProgress], None]:
+    """Return a report that kills its pod there."""
+
+    def report(progress: FillProgress) -> None:
+        if progress.phase is phase and progress.done >= done:
+            raise KilledError
+
+    return report
+
+
+@for_each("report", {
+    "before the teacher predicts": (kill_at(FillPhase.PREDICTING),),
+    "while the teacher predicts": (kill_at(FillPhase.PREDICTING, 1),),
+    "after the first step": (kill_at(FillPhase.TRAINING, 1),),
+    "after the last step": (kill_at(FillPhase.TRAINING, 6),),
+    "before the student becomes an engine": (kill_at(FillPhase.IMPORTING),),
+})  # fmt: skip
+def test_the_next_pod_goes_on_where_one_was_killed(place: Volume, report: Callable[[FillProgress], None]) -> None:
+    whole = Volume(place.root / "whole")
+    shutil.copytree(place.root / "artifact", whole.root / "artifact")
+    whole.run()
+    place.fetch()
+    with pytest.raises(KilledError):
+        place.train("pod-1", report)
+    place.run("pod-2")
+    assert digest_of(place) == digest_of(whole)
+
+
+def test_the_next_pod_does_not_repeat_steps(place: Volume) -> None:
+    place.fetch()
+    with pytest.raises(KilledError):
+        place.train("pod-1", kill_at(FillPhase.TRAINING, 4))
+    progress = place.run("pod-2")
+    assert [one.done for one in progress if one.phase is FillPhase.TRAINING] == [4, 5, 6]
+    assert len([one for one in progress if one.phase is FillPhase.PREDICTING]) == 1, "the teacher predicts once"
+
+
+def test_a_pod_that_was_killed_before_the_seal_has_not_trained_in_vain(place: Volume) -> None:
+    place.fetch()
+    place.train("pod-1")
+    progress = place.run("pod-2")
+    assert [one.phase for one in progress] == [FillPhase.IMPORTING]
+    assert place.engine.is_dir()
+
+
+def test_a_pod_that_is_asked_to_stop_ends_with_a_code_that_is_retried(place: Volume) -> None:
+    calls = itertools.count()
+    place.fetch()
+    with pytest.raises(TrainingError) as raised:
+        place.train(should_stop=lambda: next(calls) > 45)
+    assert raised.value.exit_code == EXIT_RETRYABLE
+    assert str(raised.value).startswith("TrainingStopped: stopped after step ")
+    place.run("pod-2")
+    assert place.engine.is_dir()
+
+
+def refuse(place: Volume, text: str) -> None:
+    place.fetch()
+    with pytest.raises(TrainingError) as raised:
+        place.train()
+    assert raised.value.exit_code == EXIT_PERMANENT
+    assert str(raised.value).startswith("TrainingRefused: ")
+    assert text in str(raised.value)
+    assert "--" not in str(raised.value), "an option of a command line helps nobody here"
+    assert not place.engine.exists()
+
+
+def set_data(place: Volume, text: str) -> None:
+    (place.root / "artifact" / "data.jsonl").write_text(text)
+
+
+def add_student(place: Volume) -> Path:
+    """Write a checkpoint of its own for the student; return its folder."""
+    place.options = replace(OPTIONS, layers=None)
+    return write_tiny(place.root / "artifact" / "student", place.root, seed=1, layers=2)
+
+
+def add_foreign_student(place: Volume) -> None:
+    """The same with another tokenizer."""
+    path = add_student(place) / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["vocab"].update({"a": 1, "b": 0})
+    path.write_text(json.dumps(tokenizer))
+
+
+def add_diverging_student(place: Volume) -> None:
+    """The same with a gradient that is no number."""
+    path = add_student(place) / "model.safetensors"
+    weights = {key: tensor.float() for key, tensor in load_file(path).items()}
+    weights["model.norm.weight"] *= 1e30
+    save_file(weights, path, {"format": "pt"})
+
+
+def question_of(suite: str) -> str:
+    return json.dumps({"prompt": "What is the capital of Australia?", "answer": suite}) + "\n"
+
+
+@for_each("spoil, text", {
+    "lines of another form": (lambda p: set_data(p, '{"question": "?"}\n'), "spec.artifact: data.jsonl: line 1: has question"),
+    "too few lines": (lambda p: set_data(p, '{"text": "a"}\n'), "spec.artifact: data.jsonl: 1 lines give"),
+    "a question of a shipped suite": (lambda p: set_data(p, question_of("Canberra") * 3), "have questions of a golden suite"),
+    "another tokenizer": (add_foreign_student, "spec.artifact: student/: tokenizer.json: "),
+    "as many layers as the teacher": (
+        lambda p: setattr(p, "options", replace(OPTIONS, layers=4)), "spec.build.distill.layers: 4 is not from 1 to 3",
+    ),
+    "more stored tokens than there are": (
+        lambda p: setattr(p, "options", replace(OPTIONS, top=1024)), "spec.build.distill.top: 1024 is not from 1 to",
+    ),
+    "a length beyond the context": (
+        lambda p: setattr(p, "options", replace(OPTIONS, length=8192)), "spec.build.distill.length: 8192 is more than",
+    ),
+    "a gradient that is no number": (
+        add_diverging_student, "spec.build.distill.learningRate: the training diverged at step 1 of 6",
+    ),
+})  # fmt: skip
+def test_a_training_is_refused_with(place: Volume, spoil: Callable[[Volume], object], text: str) -> None:
+    spoil(place)
+    refuse(place, text)
+
+
+def test_a_question_of_the_suite_of_the_deployment_is_refused(place: Volume) -> None:
+    question = json.loads((place.root / "artifact" / "data.jsonl").read_text().splitlines()[1])["prompt"]
+    item = Item("item-0", "words", question, "contains", ("x",))
+    files = files_of((item,))
+    (place.root / "suite").mkdir()
+    for name, text in files.texts().items():
+        (place.root / "suite" / name).write_text(text)
+    refuse(place, "(line 2 has bank-v1/item-0)")
+
+
+@for_each("name, text", {
+    "teacher": ("teacher", "teacher is missing or empty"),
+    "data": ("data.jsonl", "data.jsonl is missing or empty"),
+})  # fmt: skip
+def test_an_artifact_without_its_parts_is_refused_before_the_training(place: Volume, name: str, text: str) -> None:
+    path = place.root / "artifact" / name
+    shutil.rmtree(path) if path.is_dir() else path.write_text("")
+    with pytest.raises(FillError, match=text) as raised:
+        place.fetch()
+    assert raised.value.exit_code == EXIT_PERMANENT
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_with_what_differs(place: Volume) -> None:
+    place.fetch()
+    with pytest.raises(KilledError):
+        place.train("pod-1", kill_at(FillPhase.TRAINING, 2))
+    place.options = replace(OPTIONS, steps=7)
+    refuse(place, "is of another recipe: steps 6, here 7. Delete the claim")
+
+
+def test_a_student_of_another_recipe_is_not_taken_for_this_one(place: Volume) -> None:
+    place.fetch()
+    with pytest.raises(KilledError):
+        place.train("pod-1", kill_at(FillPhase.IMPORTING))
+    place.options = replace(OPTIONS, seed=1)
+    refuse(place, "spec.build.distill.storage: ")
+
+
+def test_another_version_of_the_trainer_begins_again(place: Volume) -> None:
+    place.fetch()
+    with pytest.raises(KilledError):
+        place.train("pod-1", kill_at(FillPhase.TRAINING, 4))
+    path = place.volume / ".training" / "work" / "recipe.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "trainer": 0}))
+    progress = place.run("pod-2")
+    assert [one.done for one in progress if one.phase is FillPhase.TRAINING] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_volume_without_room_says_which_field_to_raise(place: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    refuse(place, "raise spec.build.distill.storage, or lower steps or top")
