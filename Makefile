@@ -136,6 +136,10 @@ test-embedding: $(SYNCED) ## The shipped embedding engine's vectors against tran
 test-model: $(SYNCED) ## R1+'s architecture and distillation in torch: losses, resumed runs, bad input (1.2 GB, cached)
 	$(PYTEST) -m model tests/model
 
+.PHONY: test-distillation
+test-distillation: $(SYNCED) ## A student of SmolLM2 is refused by its gate, trained on, passes its own suite and serves on one machine
+	$(PYTEST) -m distillation -s tests/model/test_distillation_story.py
+
 .PHONY: test-checkpoint
 test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against OpenVINO's, ids against the official vocabulary
 	$(PYTEST) -m checkpoint -s tests/checkpoint

@@ -15,6 +15,8 @@ _LOGS: Final = r"`kubectl logs [^`]*?-c ([a-z0-9-]+)[^`]*`"
 _IMPORT: Final = (
     "make them with `r1plus engine import`, and give their folder with --engine and their R1PlusEngine with --catalog"
 )
+_TRAINER: Final = r"is trained by a Job, but this installation names no image with torch; set [^;]*"
+_DISTIL: Final = "is trained by a Job of a cluster; train it here with `r1plus engine distill`, then"
 _SUITES: Final = "give the folder of one with --suite, or name a shipped one"
 _EXPORT: Final = r"Restore [^.]* from the recovery export: r1plus tenant init --from FILE"
 _BACKUP: Final = (
@@ -45,6 +47,7 @@ _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = tuple(
         (rf"`r1plus {Verb.RESUME} [^`]*`", lambda folder, match: _update_without("spec.rollout.paused")),
         (rf"`r1plus {Verb.UNPIN} [^`]*`", lambda folder, match: _update_without("spec.rollout.pinned")),
         (_LOGS, lambda folder, match: f"{folder.logs}/{match[1]}.log"),
+        (_TRAINER, lambda folder, match: f"{_DISTIL} {_IMPORT}"),
         (r"; add a larger node", lambda folder, match: ""),  # Who asks for memory says how much it takes.
         (r"the largest matching node", lambda folder, match: "this machine"),
         (r"raise spec\.replicas or lower ", lambda folder, match: "lower "),

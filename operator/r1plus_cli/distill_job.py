@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from r1plus_model.training import TrainingProgress
 
 _FIELDS: Final = {
-    "work": "spec.build.distill.storage",
-    "out": "spec.build.distill.storage",
+    "work": "volume",
+    "out": "volume",
     "precision": "spec.build.distill.trainingPrecision",
     "hard_weight": "spec.build.distill.hardWeight",
     "learning_rate": "spec.build.distill.learningRate",
@@ -67,7 +67,6 @@ _FIELDS: Final = {
 """What the trainer calls a field, and where a user of the R1PlusEngine has it."""
 _REPORT_SECONDS: Final = 30.0
 """Least time between two reports of figures: each change is a write to the API server."""
-_RECIPE_FILE: Final = "recipe.json"
 
 
 class TrainingError(Exception):
@@ -209,9 +208,10 @@ def _check_finished(request: "DistillationRequest") -> None:
 
 def _remove_work_of_another_trainer(request: "DistillationRequest") -> None:
     """Begin again where another version of the trainer began: its steps would not be those of this one."""
+    from r1plus_model.distillation import RECIPE_FILE
     from r1plus_model.recipe import TRAINER_VERSION, DistillationRecipe
 
-    path = request.work / _RECIPE_FILE
+    path = request.work / RECIPE_FILE
     if path.is_file() and loads(DistillationRecipe, path.read_bytes(), tolerant=True).trainer != TRAINER_VERSION:
         _say("The checkpoint is of another version of the trainer: the training begins again")
         shutil.rmtree(request.work)
@@ -292,15 +292,14 @@ def _translate_errors() -> Iterator[None]:
         try:
             yield
         except InterruptedDistillationError as error:
-            raise TrainingError(FillRefusal.TRAINING_STOPPED, str(error)) from error
+            raise TrainingError(FillRefusal.TRAINING_STOPPED, _name_fields(error)) from error
         except (DistillationError, ImportingError) as error:
-            text = "\n".join(map(_name_field, str(error).splitlines()))
-            raise TrainingError(FillRefusal.TRAINING_REFUSED, text) from error
+            raise TrainingError(FillRefusal.TRAINING_REFUSED, _name_fields(error)) from error
     except ModuleNotFoundError as error:
         text = f"images.trainer: {error.name} is not installed in it; use an image with r1plus[cli,engine,distil]"
         raise TrainingError(FillRefusal.TRAINING_REFUSED, text) from error
     except CliError as error:
-        raise TrainingError(FillRefusal.TRAINING_REFUSED, str(error)) from error
+        raise TrainingError(FillRefusal.TRAINING_REFUSED, _name_fields(error)) from error
     except ContractError as error:
         text = f"the volume has a damaged file: {error}; delete the claim, and it is trained again"
         raise TrainingError(FillRefusal.TRAINING_REFUSED, text) from error
@@ -309,13 +308,13 @@ def _translate_errors() -> Iterator[None]:
         raise TrainingError(FillRefusal.TRAINING_REFUSED, text) from error
 
 
-def _name_field(line: str) -> str:
-    """Let an error name the field of the R1PlusEngine, and no option of the command line."""
-    field, colon, what = line.partition(": ")
-    named = f"{_FIELDS.get(field, field)}{colon}{what}"
+def _name_fields(error: Exception) -> str:
+    """Return an error's message with fields of the R1PlusEngine, and no option of the command line."""
+    lines = (line.partition(": ") for line in str(error).splitlines())
+    text = "\n".join(f"{_FIELDS.get(field, field)}{colon}{what}" for field, colon, what in lines)
     for option, path in _OPTIONS.items():
-        named = named.replace(option, path)
-    return named
+        text = text.replace(option, path)
+    return text
 
 
 _OPTIONS: Final = {
@@ -326,6 +325,8 @@ _OPTIONS: Final = {
     "Give another --work, or remove the folder": "Delete the claim, and it is trained again",
     "or --layers": "or set spec.build.distill.layers",
     "--length": "spec.build.distill.length",
+    "--suite": "spec.accuracy.suite",
+    "the same command goes on": "the next pod goes on",
 }
 """What the trainer advises at a command line, and what to do in a cluster."""
 

@@ -1,35 +1,38 @@
 """The container `build` of a Job that distils: what it leaves, what survives its pod, and what it refuses."""
 
-import itertools
 import json
+import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from r1plus_cli.distill_job import TrainingError, TrainingJob, train_engine
-from r1plus_contract.delivery import digest_folder
+from r1plus_cli.distill_job import TrainingError
 from r1plus_contract.engine_fetch import (
     EXIT_PERMANENT,
     EXIT_RETRYABLE,
-    Build,
     DistillationOptions,
-    FillOrder,
     FillPhase,
     FillProgress,
 )
+from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Item
 from r1plus_model_repo import built_engine
-from r1plus_model_repo.distillation_build import compute_key
 from r1plus_model_repo.engine_fetch.errors import FillError
-from r1plus_model_repo.engine_fetch.seal import prepare_checkpoint, seal
+from r1plus_model_repo.engine_fetch.seal import seal
 from r1plus_model_repo.kv_shape import read_kv_shape
 from support.golden_suites import files_of
+from support.model import environment
 from support.model.tiny_models import write_tiny
+from support.model.training_volume import TrainingVolume, ignore
+from support.ports import free_port
 from support.tables import for_each
 
 pytestmark = pytest.mark.model
@@ -53,86 +56,24 @@ class KilledError(BaseException):
     """The pod is killed: nothing of the process runs any more."""
 
 
-def ignore(progress: FillProgress) -> None:
-    """Nobody asks."""
-
-
-@dataclass
-class Volume:
-    """A volume, the artifact that belongs on it, and the pods of its Job."""
-
-    root: Path
-    options: DistillationOptions = OPTIONS
-
-    @property
-    def volume(self) -> Path:
-        return self.root / "volume"
-
-    @property
-    def engine(self) -> Path:
-        return self.volume / "engine"
-
-    @property
-    def order(self) -> FillOrder:
-        digest = digest_folder(self.root / "artifact")
-        build = Build(compute_key(digest, self.options), "", self.options, 2**30)
-        return FillOrder("bank-edge", digest, 2**20, build=build)
-
-    def fetch(self) -> bool:
-        """The containers `engine` and `fetch`."""
-        self.volume.mkdir(exist_ok=True)
-        incoming = self.volume / ".incoming"
-        shutil.rmtree(incoming, ignore_errors=True)
-        shutil.copytree(self.root / "artifact", incoming / "engine")
-        return prepare_checkpoint(self.order, self.volume, None, ignore)
-
-    def train(
-        self,
-        host: str = "pod-1",
-        report: Callable[[FillProgress], None] = ignore,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> bool:
-        """The container `build`."""
-        ticks = itertools.count()
-        job = TrainingJob(
-            self.order,
-            self.volume,
-            self.root / "suite",
-            host,
-            report,
-            should_stop,
-            clock=lambda: 40.0 * next(ticks),
-            save_seconds=0.0,
-        )
-        return train_engine(job)
-
-    def run(self, host: str = "pod-1", **process: Any) -> list[FillProgress]:
-        """A pod that nothing happens to; return what it reported."""
-        progress: list[FillProgress] = []
-        self.fetch()
-        self.train(host, progress.append, **process)
-        seal(self.order, self.volume, host, ignore)
-        return progress
-
-
 @pytest.fixture
-def place(inputs: Path, tmp_path: Path) -> Volume:
+def place(inputs: Path, tmp_path: Path) -> TrainingVolume:
     """An empty volume, and an artifact with the tiny teacher and its data."""
     artifact = tmp_path / "artifact"
     shutil.copytree(inputs / "teacher", artifact / "teacher")
     shutil.copyfile(inputs / "data.jsonl", artifact / "data.jsonl")
-    return Volume(tmp_path)
+    return TrainingVolume(tmp_path, OPTIONS)
 
 
-def count_layers(volume: Volume) -> int:
+def count_layers(volume: TrainingVolume) -> int:
     return int(json.loads((volume.engine / "config.json").read_text())["num_hidden_layers"])
 
 
-def digest_of(volume: Volume) -> str:
+def digest_of(volume: TrainingVolume) -> str:
     return built_engine.compute_files_digest(volume.engine)
 
 
-def test_the_student_is_a_sealed_engine_and_nothing_else_stays(place: Volume) -> None:
+def test_the_student_is_a_sealed_engine_and_nothing_else_stays(place: TrainingVolume) -> None:
     progress = place.run()
 
     built = built_engine.read_built(place.engine)
@@ -149,7 +90,7 @@ def test_the_student_is_a_sealed_engine_and_nothing_else_stays(place: Volume) ->
     assert all(one.loss and one.seconds_left is not None for one in trained)
 
 
-def test_what_is_there_is_not_trained_again(place: Volume) -> None:
+def test_what_is_there_is_not_trained_again(place: TrainingVolume) -> None:
     place.run()
     before = digest_of(place)
     assert not place.fetch()
@@ -158,13 +99,13 @@ def test_what_is_there_is_not_trained_again(place: Volume) -> None:
     assert digest_of(place) == before
 
 
-def test_a_student_of_its_own_is_trained(place: Volume) -> None:
+def test_a_student_of_its_own_is_trained(place: TrainingVolume) -> None:
     add_student(place)
     place.run()
     assert count_layers(place) == 2
 
 
-def test_openvino_gets_the_student_in_the_precision_of_the_engine(place: Volume) -> None:
+def test_openvino_gets_the_student_in_the_precision_of_the_engine(place: TrainingVolume) -> None:
     place.options = replace(OPTIONS, backend="openvino", precision="Q8_0")
     place.run()
     assert read_kv_shape(place.engine).layers == 3
@@ -189,8 +130,10 @@ def kill_at(phase: FillPhase, done: int = 0) -> Callable[[FillProgress], None]:
     "after the last step": kill_at(FillPhase.TRAINING, 6),
     "before the student becomes an engine": kill_at(FillPhase.IMPORTING),
 })  # fmt: skip
-def test_the_next_pod_goes_on_where_one_was_killed(place: Volume, report: Callable[[FillProgress], None]) -> None:
-    whole = Volume(place.root / "whole")
+def test_the_next_pod_goes_on_where_one_was_killed(
+    place: TrainingVolume, report: Callable[[FillProgress], None]
+) -> None:
+    whole = TrainingVolume(place.root / "whole", OPTIONS)
     shutil.copytree(place.root / "artifact", whole.root / "artifact")
     whole.run()
     place.fetch()
@@ -200,7 +143,7 @@ def test_the_next_pod_goes_on_where_one_was_killed(place: Volume, report: Callab
     assert digest_of(place) == digest_of(whole)
 
 
-def test_the_next_pod_does_not_repeat_steps(place: Volume) -> None:
+def test_the_next_pod_does_not_repeat_steps(place: TrainingVolume) -> None:
     place.fetch()
     with pytest.raises(KilledError):
         place.train("pod-1", kill_at(FillPhase.TRAINING, 4))
@@ -209,7 +152,7 @@ def test_the_next_pod_does_not_repeat_steps(place: Volume) -> None:
     assert len([one for one in progress if one.phase is FillPhase.PREDICTING]) == 1, "the teacher predicts once"
 
 
-def test_a_pod_that_was_killed_before_the_seal_has_not_trained_in_vain(place: Volume) -> None:
+def test_a_pod_that_was_killed_before_the_seal_has_not_trained_in_vain(place: TrainingVolume) -> None:
     place.fetch()
     place.train("pod-1")
     progress = place.run("pod-2")
@@ -217,7 +160,7 @@ def test_a_pod_that_was_killed_before_the_seal_has_not_trained_in_vain(place: Vo
     assert place.engine.is_dir()
 
 
-def test_a_pod_that_is_asked_to_stop_ends_with_a_code_that_is_retried(place: Volume) -> None:
+def test_a_pod_that_is_asked_to_stop_ends_with_a_code_that_is_retried(place: TrainingVolume) -> None:
     trained: list[FillProgress] = []
     place.fetch()
     with pytest.raises(TrainingError) as raised:
@@ -228,7 +171,7 @@ def test_a_pod_that_is_asked_to_stop_ends_with_a_code_that_is_retried(place: Vol
     assert place.engine.is_dir()
 
 
-def refuse(place: Volume, text: str) -> None:
+def refuse(place: TrainingVolume, text: str) -> None:
     place.fetch()
     with pytest.raises(TrainingError) as raised:
         place.train()
@@ -239,17 +182,17 @@ def refuse(place: Volume, text: str) -> None:
     assert not place.engine.exists()
 
 
-def set_data(place: Volume, text: str) -> None:
+def set_data(place: TrainingVolume, text: str) -> None:
     (place.root / "artifact" / "data.jsonl").write_text(text)
 
 
-def add_student(place: Volume) -> Path:
+def add_student(place: TrainingVolume) -> Path:
     """Write a checkpoint of its own for the student; return its folder."""
     place.options = replace(OPTIONS, layers=None)
     return write_tiny(place.root / "artifact" / "student", place.root, seed=1, layers=2)
 
 
-def add_foreign_student(place: Volume) -> None:
+def add_foreign_student(place: TrainingVolume) -> None:
     """The same with another tokenizer."""
     path = add_student(place) / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
@@ -257,7 +200,7 @@ def add_foreign_student(place: Volume) -> None:
     path.write_text(json.dumps(tokenizer))
 
 
-def add_diverging_student(place: Volume) -> None:
+def add_diverging_student(place: TrainingVolume) -> None:
     """The same with a gradient that is no number."""
     path = add_student(place) / "model.safetensors"
     weights = {key: tensor.float() for key, tensor in load_file(path).items()}
@@ -287,12 +230,14 @@ def question_of(suite: str) -> str:
         add_diverging_student, "spec.build.distill.learningRate: the training diverged at step 1 of 6",
     ),
 })  # fmt: skip
-def test_a_training_is_refused_with(place: Volume, spoil: Callable[[Volume], object], text: str) -> None:
+def test_a_training_is_refused_with(
+    place: TrainingVolume, spoil: Callable[[TrainingVolume], object], text: str
+) -> None:
     spoil(place)
     refuse(place, text)
 
 
-def test_a_question_of_the_suite_of_the_deployment_is_refused(place: Volume) -> None:
+def test_a_question_of_the_suite_of_the_deployment_is_refused(place: TrainingVolume) -> None:
     question = json.loads((place.root / "artifact" / "data.jsonl").read_text().splitlines()[1])["prompt"]
     item = Item("item-0", "words", question, "contains", ("x",))
     files = files_of((item,))
@@ -302,11 +247,19 @@ def test_a_question_of_the_suite_of_the_deployment_is_refused(place: Volume) -> 
     refuse(place, "(line 2 has bank-v1/item-0)")
 
 
+def test_a_suite_that_cannot_be_read_is_refused(place: TrainingVolume) -> None:
+    (place.root / "suite").mkdir()
+    (place.root / "suite" / "suite.json").write_text("{}")
+    refuse(place, "spec.accuracy.suite: ")
+
+
 @for_each("name, text", {
     "teacher": ("teacher", "teacher is missing or empty"),
     "data": ("data.jsonl", "data.jsonl is missing or empty"),
 })  # fmt: skip
-def test_an_artifact_without_its_parts_is_refused_before_the_training(place: Volume, name: str, text: str) -> None:
+def test_an_artifact_without_its_parts_is_refused_before_the_training(
+    place: TrainingVolume, name: str, text: str
+) -> None:
     path = place.root / "artifact" / name
     shutil.rmtree(path) if path.is_dir() else path.write_text("")
     with pytest.raises(FillError, match=text) as raised:
@@ -314,7 +267,7 @@ def test_an_artifact_without_its_parts_is_refused_before_the_training(place: Vol
     assert raised.value.exit_code == EXIT_PERMANENT
 
 
-def test_a_checkpoint_of_another_recipe_is_refused_with_what_differs(place: Volume) -> None:
+def test_a_checkpoint_of_another_recipe_is_refused_with_what_differs(place: TrainingVolume) -> None:
     place.fetch()
     with pytest.raises(KilledError):
         place.train("pod-1", kill_at(FillPhase.TRAINING, 2))
@@ -322,15 +275,15 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_what_differs(place: Volu
     refuse(place, "is of another recipe: steps 6, here 7. Delete the claim")
 
 
-def test_a_student_of_another_recipe_is_not_taken_for_this_one(place: Volume) -> None:
+def test_a_student_of_another_recipe_is_not_taken_for_this_one(place: TrainingVolume) -> None:
     place.fetch()
     with pytest.raises(KilledError):
         place.train("pod-1", kill_at(FillPhase.IMPORTING))
     place.options = replace(OPTIONS, seed=1)
-    refuse(place, "spec.build.distill.storage: ")
+    refuse(place, "is of another recipe; delete the claim, and it is trained again")
 
 
-def test_another_version_of_the_trainer_begins_again(place: Volume) -> None:
+def test_another_version_of_the_trainer_begins_again(place: TrainingVolume) -> None:
     place.fetch()
     with pytest.raises(KilledError):
         place.train("pod-1", kill_at(FillPhase.TRAINING, 4))
@@ -340,6 +293,70 @@ def test_another_version_of_the_trainer_begins_again(place: Volume) -> None:
     assert [one.done for one in progress if one.phase is FillPhase.TRAINING] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_volume_without_room_says_which_field_to_raise(place: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_volume_without_room_says_which_field_to_raise(
+    place: TrainingVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     refuse(place, "raise spec.build.distill.storage, or lower steps or top")
+
+
+@pytest.fixture
+def container(place: TrainingVolume) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start the container's own command for the volume, with a free port; it ends with the test."""
+    place.fetch()
+    started: list[subprocess.Popen[str]] = []
+
+    def start(**order: Any) -> "subprocess.Popen[str]":
+        (place.root / "order").mkdir()
+        (place.root / "order" / "order.json").write_text(dumps(replace(place.order, **order)))
+        (place.root / "termination-log").touch()
+        folders = {"order-dir": "order", "volume": "volume", "suite": "suite", "termination-log": "termination-log"}
+        words = [word for name, path in folders.items() for word in (f"--{name}", str(place.root / path))]
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "r1plus_cli.distill_job", *words, "--port", str(free_port())],
+                env={**os.environ, "PYTHONPATH": str(environment.prepare()), "OMP_NUM_THREADS": "1"},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def test_the_container_leaves_the_engine_and_its_successor_has_nothing_to_do(
+    place: TrainingVolume, container: Start
+) -> None:
+    process = container()
+    _, output = process.communicate()
+    assert (process.returncode, "Engine bank-edge is trained" in output) == (0, True), output
+    seal(place.order, place.volume, os.uname().nodename, ignore)
+    assert count_layers(place) == 3
+
+
+def test_the_container_says_in_its_status_why_a_retry_cannot_help(place: TrainingVolume, container: Start) -> None:
+    place.options = replace(OPTIONS, layers=4)
+    process = container()
+    process.communicate()
+    assert process.returncode == EXIT_PERMANENT
+    message = (place.root / "termination-log").read_text()
+    assert message.startswith("TrainingRefused: spec.build.distill.layers: 4 is not from 1 to 3")
+
+
+def test_the_container_ends_its_step_when_its_pod_is_deleted(place: TrainingVolume, container: Start) -> None:
+    place.options = replace(OPTIONS, steps=100_000)
+    process = container()
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 1 of"):
+            process.send_signal(signal.SIGTERM)
+    assert process.wait() == EXIT_RETRYABLE
+    assert (place.root / "termination-log").read_text().startswith("TrainingStopped: stopped after step ")
+    assert (place.volume / ".training" / "work" / "state.safetensors").is_file()

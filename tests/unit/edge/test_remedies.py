@@ -19,6 +19,7 @@ from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.opening import StoreConfig, open_data
 from r1plus_gateway.store.retention_clock import RetentionTime
 from r1plus_gateway.store.tenant_keys import create_ring, decode_ring, make_half, open_ring, read_halves
+from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from support.plan.builders import SHIPPED, on_cpu
 from support.plan.falls import controlled, fallen, rolled_back
 from support.plan.world import World
@@ -67,6 +68,14 @@ def lack_runtime() -> World:
     return World({"tier": "full", "engine": {"family": "r1plus"}}, engines=(vllm,))
 
 
+def ask_for_training() -> World:
+    edge = SHIPPED["smollm2-edge-q4-1"]
+    document = edge.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["build"] = {"distill": {"memory": "4Gi", "storage": "4Gi"}}
+    engine = Engine(edge.name, EngineSpec.model_validate(document))
+    return World({"tier": "edge", "engine": {"family": "smollm2"}}, engines=(engine,))
+
+
 STATES: dict[str, tuple[Callable[[], World], str]] = {
     "the accuracy dropped, and the spec wants alerts only": (
         alert_only,
@@ -78,6 +87,10 @@ STATES: dict[str, tuple[Callable[[], World], str]] = {
     "it is pinned": (pin, "run `r1plus serve update -f FILE` without spec.rollout.pinned to release it"),
     "it answers otherwise": (change_answers, f"see which items were lost, then {NEW_GATE} to accept"),
     "its engine is for vLLM on CPU": (lack_runtime, "serves openvino: choose an engine of one of these backends"),
+    "its engine is to be trained": (
+        ask_for_training,
+        "train it here with `r1plus engine distill`, then make them with",
+    ),
     "its engine errs": (err, "check /srv/data/logs/triton.log, lower the batch"),
 }
 
