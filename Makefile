@@ -146,8 +146,15 @@ test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against Op
 	$(PYTEST) -m checkpoint -s tests/checkpoint
 
 .PHONY: test-vllm
-test-vllm: $(SYNCED) ## vLLM for CPUs in the real Triton: the engines' contract, what OpenVINO's tests ask, its processes, the rendered pod (2.3 GB, cached)
+test-vllm: $(SYNCED) ## vLLM for CPUs in the real Triton: its two parts below, and a JSON line last (2.3 GB, cached) [KEEP_GOING=1, SLOWEST=10]
+	@$(RUNNER) test-vllm-processes test-vllm-contract
+
+.PHONY: test-vllm-processes
+test-vllm-processes: $(SYNCED) ## Of test-vllm: what is vLLM's own, its processes, its memory, the pod that is rendered
 	$(PYTEST) -m vllm -s tests/vllm_cpu
+
+.PHONY: test-vllm-contract
+test-vllm-contract: $(SYNCED) ## Of test-vllm: the contract of all engines, which OpenVINO passes in make test-engine
 	$(PYTEST) -m triton --engine vllm tests/engine/test_answers.py tests/engine/test_batching.py
 
 .PHONY: test-memory
