@@ -325,7 +325,9 @@ def container(place: TrainingVolume) -> Iterator[Callable[..., "subprocess.Popen
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
 
 
 Start = Callable[..., "subprocess.Popen[str]"]

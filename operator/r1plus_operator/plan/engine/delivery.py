@@ -329,12 +329,7 @@ def derive_delivery_finding(volume: EngineVolume, observation: Observation) -> F
             if finding := _find_container_problem(subject, container, is_distilled=volume.trainer is not None):
                 return finding
         if pod.unschedulable:
-            text = f"{subject}: its Job waits for a node: {pod.unschedulable}"
-            if volume.builder:
-                text += (
-                    "; a build needs a GPU of its own: add one, or release one for the time of the build"
-                    " (spec.replicas: 0 is an outage)"
-                )
+            text = f"{subject}: its Job waits for a node: {pod.unschedulable}{_hint_at_node(volume)}"
             return Finding("Unknown", Reason.DELIVERING, text)
     failed_pod, remedy = _describe_failed_pod(facts), f"see `kubectl describe job {volume.name}`"
     if facts.has_failed:
@@ -345,6 +340,18 @@ def derive_delivery_finding(volume: EngineVolume, observation: Observation) -> F
         return Finding("Unknown", Reason.DELIVERING, text)
     state = _describe_progress(facts, is_distilled=volume.trainer is not None)
     return Finding("Unknown", Reason.DELIVERING, f"{subject}: {state}")
+
+
+def _hint_at_node(volume: EngineVolume) -> str:
+    """Return what to do so that a Job finds a node, from a semicolon on; empty: nothing but what the scheduler says."""
+    if volume.trainer:
+        return "; its training requests spec.build.distill.memory: lower that, or add a larger node"
+    if volume.builder:
+        return (
+            "; a build needs a GPU of its own: add one, or release one for the time of the build"
+            " (spec.replicas: 0 is an outage)"
+        )
+    return ""
 
 
 _IMMUTABLE = "spec is immutable after creation"

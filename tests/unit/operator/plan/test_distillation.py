@@ -229,6 +229,13 @@ def test_the_condition_says_why_a_training_failed(container: ContainerFacts, tex
     assert text in message
 
 
+def test_the_condition_says_what_a_training_requests_that_no_node_has() -> None:
+    world = started()
+    pod = job_pod(unschedulable="0/1 nodes are available: 1 Insufficient memory.")
+    world.deliver(VolumeFacts(pods=(pod,))).settle()
+    assert "its training requests spec.build.distill.memory: lower that" in world.condition("EngineReady")[2]
+
+
 def test_a_failed_training_is_tried_again_seldom() -> None:
     world = started()
     job, name = job_of(world), world.volume().name
