@@ -142,7 +142,7 @@ test-model: $(SYNCED) ## R1+'s architecture and distillation in torch: losses, r
 	$(PYTEST) -m model tests/model
 
 .PHONY: test-distillation
-test-distillation: $(SYNCED) ## A student of SmolLM2 is refused by its gate, trained on, passes its own suite and serves on one machine
+test-distillation: $(SYNCED) ## A student of SmolLM2 from its teacher to its gate on one machine, which refuses it with figures
 	$(PYTEST) -m distillation -s tests/model/test_distillation_story.py
 
 .PHONY: test-checkpoint

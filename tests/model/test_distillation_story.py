@@ -1,4 +1,4 @@
-"""A student of SmolLM2 from its teacher to traffic: refused by its gate, trained on, passed, served on one machine.
+"""A student of SmolLM2 from its teacher to its gate on one machine, which refuses it with figures.
 
 The containers of the Job run here as functions on a folder; `r1plus serve` and Triton are the real ones.
 """
@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ import yaml
 from r1plus_contract.delivery import digest_folder
 from r1plus_contract.engine_fetch import DistillationOptions, FillPhase
 from r1plus_edge.report import ServePhase
-from r1plus_model_repo import built_engine
 from r1plus_model_repo.importing import smollm2
 from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint
 from r1plus_model_repo.importing.source import fetch_weights
@@ -29,8 +27,6 @@ from support.paths import TESTS
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.distillation, pytest.mark.timeout(3000)]
-LAYERS = 30
-"""Of the teacher."""
 DEPLOYMENT = """
 apiVersion: r1plus.ai/v1alpha1
 kind: R1PlusDeployment
@@ -57,17 +53,14 @@ CUT = DistillationOptions(
     precision="Q8_0",
 )
 """Twelve of thirty layers and one step: a student that knows little."""
-WHOLE = replace(CUT, layers=None, steps=4)
-"""A student of all layers, trained for longer: it still knows what its teacher does."""
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The artifact of both recipes: teacher, data that no suite has, and a student of all layers."""
+    """The artifact: a teacher, and data that no suite has."""
     folder = tmp_path_factory.mktemp("story")
     weights = fetch_weights(smollm2.WEIGHTS, folder, print)
     convert_gguf_to_checkpoint(weights, folder / "artifact" / "teacher", "F16", print)
-    shutil.copytree(folder / "artifact" / "teacher", folder / "artifact" / "student", copy_function=os.link)
     paragraphs = (TESTS.parent / "docs" / "isolation.md").read_text().split("\n\n")
     texts = [one for one in paragraphs if len(one) > 200][:24]
     data = "".join(json.dumps({"text": text}) + "\n" for text in texts)
@@ -112,21 +105,11 @@ def serving(volume: TrainingVolume, root: Path, name: str, layers: int) -> Itera
         served.end()
 
 
-def test_a_student_is_refused_trained_on_and_serves(artifact: Path, tmp_path: Path) -> None:
+def test_a_student_that_lost_too_much_is_refused_with_figures(artifact: Path, tmp_path: Path) -> None:
     weak = train(artifact, tmp_path / "weak", CUT)
     with serving(weak, tmp_path / "refused", "bank-edge-12", CUT.layers or 0) as served:
         served.until(ServePhase.REFUSED)
         print(served.output)
-        assert "GateFailed" in served.output
+        assert "GateFailed" in served.output and " of 32 items, 3 allowed at threshold 0.9" in served.output
         wait_until(served.folder.key.exists, "its gateway has a key", evidence=lambda: served.evidence)
         assert served.ask().status_code == 404, "no request reaches a student that its gate refused"
-
-    strong = train(artifact, tmp_path / "strong", WHOLE)
-    records = [built_engine.read_built(volume.engine) for volume in (weak, strong)]
-    assert records[0] and records[1] and records[0].key != records[1].key, "more steps are another engine"
-    with serving(strong, tmp_path / "served", "bank-edge-30", LAYERS) as served:
-        served.until(ServePhase.SERVING)
-        response = served.ask()
-        print(served.output, response.text)
-        assert (response.status_code, response.headers["x-r1plus-verdict"]) == (200, "Pass")
-        assert "Stockholm" in response.text
