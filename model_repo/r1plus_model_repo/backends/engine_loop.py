@@ -128,7 +128,7 @@ class _RunningRequest:
     def is_piece_due(self, interval: int, now: float) -> bool:
         """Return whether text is sent now: the first at once, then every `interval` tokens, or after the longest time.
 
-        An incomplete character is not text yet, so the next token is looked at, too.
+        It stays due until there is text: a token may end within a character.
         """
         is_late = now - self.sent_at >= MOST_GATHER_SECONDS
         return not self.sent_tokens or self.tokens - self.sent_tokens >= interval or is_late
