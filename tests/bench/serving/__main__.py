@@ -242,16 +242,19 @@ def _cancel(server: Server) -> tuple[float, int]:
 
 
 def _fill_up(client: Client, server: Server) -> float:
-    """A full batch of long answers, running; the seconds of a step, by the tokens of one answer."""
+    """A full batch of long answers, running; the seconds of a step, by the tokens of all."""
     answers = [client.begin(prompt, max_new_tokens=CANCEL_TOKENS) for prompt in _prompts(MOST)]
     server.until_metric(RUNNING, MOST)
-    first = answers[0]
-    while len(first.came_at) < 4:
+    begun, tokens = _take_until(client, answers, 4 * MOST)
+    ended, all_tokens = _take_until(client, answers, 12 * MOST)
+    return MOST * (ended - begun) / (all_tokens - tokens)
+
+
+def _take_until(client: Client, answers: list[Answer], tokens: int) -> tuple[float, int]:
+    """Take responses until the answers have so many tokens together; return when that was, and how many they have."""
+    while (count := sum(answer.tokens for answer in answers)) < tokens:
         client.take()
-    tokens, began = first.tokens, first.came_at[-1]
-    while first.tokens < tokens + MOST:
-        client.take()
-    return (first.came_at[-1] - began) / (first.tokens - tokens)
+    return time.monotonic(), count
 
 
 def _in_process(settings: Json, mode: str, *options: str) -> Json:
