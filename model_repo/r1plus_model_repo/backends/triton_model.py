@@ -83,6 +83,7 @@ _OPENVINO: Final = Library("openvino_engine", "OpenVinoEngine", "OpenVINO GenAI"
 LIBRARIES: Final = {
     "openvino": _OPENVINO,
     SPARSE_BACKEND: _OPENVINO,
+    "torch": Library("torch_engine", "TorchEngine", "PyTorch", "torch", "import its checkpoint again"),
     "vllm": Library("vllm_engine", "VllmEngine", "vLLM", "vllm", "export its checkpoint again"),
     "tensorrtllm": Library("trtllm_engine", "TrtllmEngine", "TensorRT-LLM", "tensorrt_llm", "build it again"),
 }

@@ -1,11 +1,13 @@
 """The packages of `make test-model`: torch, and transformers as its reference, every one at one version and hash.
 
 A folder in the cache, 1.2 GB, made once per lock; it is whole or absent. It adds to `.venv`, whose Python runs the
-tests: `add_to_path` here, and for another process `PYTHONPATH`. `python -m support.model.environment` prints it.
+tests: `add_to_path` here, `write_python` for Triton and `r1plus serve`, and for another process `PYTHONPATH`.
+`python -m support.model.environment` prints the folder.
 """
 
 import hashlib
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +43,22 @@ def add_to_path() -> Path:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     return folder
+
+
+def write_python(root: Path) -> Path:
+    """Write an environment that has the packages of this one and torch, below `root`; return its Python.
+
+    As after `pip install r1plus[edge,torch]`: Triton's stub reads no PYTHONPATH, and path files it does.
+    """
+    made = root / "with-torch"
+    run([sys.executable, "-m", "venv", "--without-pip", made], log=log_dir() / "model.log")
+    (site,) = made.glob("lib/python3.*/site-packages")
+    own = sysconfig.get_paths()["purelib"]
+    (site / "r1plus.pth").write_text(f"import site; site.addsitedir({own!r})\n{prepare()}\n")
+    command = made / "bin" / "r1plus"
+    command.write_text(f"#!{made / 'bin' / 'python3'}\nfrom r1plus_cli.main import main\n\nmain()\n")
+    command.chmod(0o755)
+    return made / "bin" / "python3"
 
 
 def _make(folder: Path) -> None:
