@@ -15,8 +15,10 @@ from devcluster import packages
 from devcluster.cache import cache_dir, locked, log_dir, staged
 from devcluster.shell import run
 from devcluster.steps import Steps
+from devcluster.toolchain import uv
 from support import locked_packages
 from support.vllm.cuda_libraries import PROGRAMS, write_cuda_libraries
+from support.vllm.environment import PYTHON
 
 LOCK: Final = Path(__file__).with_name("requirements.lock")
 NEEDED_BYTES: Final = 3 * 10**9
@@ -48,10 +50,12 @@ def add_to_path() -> Path:
 def write_python(root: Path) -> Path:
     """Write an environment that has the packages of this one and torch, below `root`; return its Python.
 
-    As after `pip install r1plus[edge,torch]`: Triton's stub reads no PYTHONPATH, and path files it does.
+    As after `pip install r1plus[edge,torch]`: Triton's stub reads no PYTHONPATH, and path files it does. It is Debian's
+    Python, whose library the stub embeds.
     """
     made = root / "with-torch"
-    run([sys.executable, "-m", "venv", "--without-pip", made], log=log_dir() / "model.log")
+    packages.install(Steps(1), (PYTHON, f"lib{PYTHON}"))
+    run([uv(), "venv", "--no-config", "--python", f"/usr/bin/{PYTHON}", made], log=log_dir() / "model.log")
     (site,) = made.glob("lib/python3.*/site-packages")
     own = sysconfig.get_paths()["purelib"]
     (site / "r1plus.pth").write_text(f"import site; site.addsitedir({own!r})\n{prepare()}\n")
