@@ -59,6 +59,11 @@ class TorchEngine:
             raise RuntimeError(
                 f"{error.name} is not installed where Triton's Python looks; install r1plus[torch] there"
             ) from error
+        except ImportError as error:  # of a part of the standard library, built for another Python
+            raise RuntimeError(
+                f"{error}; Triton embeds the library of the system's Python, so install r1plus[torch] in an environment"
+                " of that Python"
+            ) from error
         torch.set_num_threads(settings.threads)
         model = open_model(settings)
         self._vocabulary = model.shape.vocabulary
