@@ -101,16 +101,14 @@ def _check_int(name: str, value: object, least: int) -> None:
 
 
 def check_window(shape: LlamaShape, architecture: Architecture) -> None:
-    """Refuse a window that no sequence reaches, with its sinks: it would hide nothing, and never was trained.
+    """Refuse a window that no sequence fills: it would hide nothing, and its bias never was trained.
 
     Raises:
         ModelError: it is larger than the longest sequence.
     """
-    kept = (architecture.window or 0) + architecture.sinks
-    if kept > shape.context:
-        sinks = f" with {architecture.sinks} sinks" if architecture.sinks else ""
+    if architecture.window is not None and architecture.window > shape.context:
         raise ModelError(
-            f"{R1PLUS}.window: {architecture.window}{sinks} exceeds {shape.context}, the longest sequence"
+            f"{R1PLUS}.window: {architecture.window} exceeds {shape.context}, the longest sequence"
             " (max_position_embeddings); set less, or leave it out for full attention"
         )
 

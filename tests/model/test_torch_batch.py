@@ -16,7 +16,7 @@ from r1plus_model.decoding import decode_greedily
 from r1plus_model.model import R1PlusModel
 from r1plus_model_repo.backends import torch_batch
 from r1plus_model_repo.backends.torch_batch import TorchBatch
-from r1plus_model_repo.backends.torch_sampling import TorchSampling
+from r1plus_model_repo.backends.torch_sampling import TokenSampler, TorchSampling
 from support.model.llamas import CONTEXT, VOCABULARY, draw_ids, load_tiny, make_reference, write_tiny
 from support.tables import for_each
 from support.vllm.engine import convert_smollm2
@@ -224,6 +224,13 @@ class TestSampling:
             ids.append(int(process(row, reference(row).logits[:, -1])[0].argmax()))
         penalised, plain = self.draw(batch, TorchSampling(20, repetition_penalty=1.7), TorchSampling(20))
         assert penalised == ids[len(self.PROMPT) :] != plain
+
+
+@pytest.mark.parametrize(("seen", "other"), [(2.0, 1.5), (-1.0, -1.4)], ids=["likely", "unlikely"])
+def test_the_penalty_makes_a_seen_token_less_likely_whatever_its_sign(seen: float, other: float) -> None:
+    logits = torch.tensor([seen, other])
+    assert TokenSampler(TorchSampling(1), [0], 2).choose(logits) == 0
+    assert TokenSampler(TorchSampling(1, repetition_penalty=1.5), [0], 2).choose(logits) == 1
 
 
 def test_smollm2_says_what_transformers_says_alone_and_in_a_mixed_batch(

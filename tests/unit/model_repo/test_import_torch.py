@@ -131,8 +131,8 @@ def with_options(**options: Any) -> Change:
             "8 tensors are missing: model.layers.0.mlp.predictor.down.weight, ",
         ),
         "a window beyond the context": (
-            with_options(window=4093),
-            "config.json: r1plus.window: 4093 with 4 sinks exceeds 4096, the longest sequence (max_position_embeddings)",
+            with_options(window=4097),
+            "config.json: r1plus.window: 4097 exceeds 4096, the longest sequence (max_position_embeddings)",
         ),
         "a window beyond all": (with_options(window=MOST_CONTEXT + 1), f"is more than {MOST_CONTEXT}"),
         "an unknown option": (with_options(depth=3), "config.json: r1plus.depth: no option of this version"),
