@@ -1,4 +1,4 @@
-"""Conversion between text and tokens with a Hugging Face tokenizer, for the GPU engines.
+"""Conversion between text and tokens with a Hugging Face tokenizer, for all engines but OpenVINO's.
 
 Checked against the sources of transformers 4.57.1, 5.0.0 and 5.24.0: tokenization_utils_base.py, the fast tokenizers.
 Run on 5.24.0 with SmolLM2's tokenizer: the prompts of all shipped suites have the token ids that OpenVINO gives them.

@@ -1,7 +1,8 @@
 """A check that xgrammar can read a constraint, before vLLM or TensorRT-LLM compiles it in the engine's own thread.
 
 Both bring xgrammar and compile with it. One that failed there would end all running requests (vllm issues 17248 and
-17313; TensorRT-LLM compiles in its executor's step, guidedDecoder.cpp). Checked against xgrammar 0.1.25 to 0.2.8.
+17313; TensorRT-LLM compiles in its executor's step, guidedDecoder.cpp). The backend torch compiles before it adds a
+request. Checked against xgrammar 0.1.25 to 0.2.8.
 """
 
 import json

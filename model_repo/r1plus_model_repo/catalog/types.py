@@ -201,7 +201,7 @@ class GpuRequirement(ApiModel):
 
 
 class RuntimeNeed(ApiModel):
-    """Versions of the backend's runtime that load the engine: TensorRT-LLM, vLLM, TensorRT, OpenVINO GenAI."""
+    """Versions of the backend's runtime that load the engine: TensorRT-LLM, vLLM, TensorRT, torch, OpenVINO GenAI."""
 
     min: RuntimeVersion | None = Field(None, description="Oldest version that loads it. Default: any.")
     max: RuntimeVersion | None = Field(None, description="Newest version that loads it. Default: any.")
