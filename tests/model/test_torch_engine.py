@@ -13,7 +13,7 @@ from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.constraints import parse_grammar, parse_schema
 from r1plus_model_repo.backends.engine_loop import Job
 from r1plus_model_repo.backends.hf_tokens import HfTokens
-from r1plus_model_repo.backends.requests import GenerationRequest
+from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 from r1plus_model_repo.backends.torch_engine import EngineSettings, TorchEngine
 from support.model.llamas import write_tiny
 from support.model_repo.engine_contract import ContractSubject, EngineContract
@@ -95,6 +95,22 @@ def test_constraints_beside_each_other_and_beside_none(engine: TorchEngine) -> N
     assert ended is FinishReason.STOP
     assert grammar in ("yes", "no")
     assert json.loads(schema) in ("alpha", "beta")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_failure_of_a_constraint_ends_its_request_alone(
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    """The answer goes on after its end, so that no token follows the grammar."""
+    monkeypatch.setattr(engine._batch, "_end_ids", frozenset())
+    constraint = parse_grammar('root ::= "yes"')
+    failing = engine.add(engine.prepare(GenerationRequest("Hi", constraint=constraint, temperature=temperature)))
+    plain = engine.add(engine.prepare(GenerationRequest("Hi", max_new_tokens=12)))
+    while plain.read()[1] is None:
+        engine.step()
+
+    with pytest.raises(RefusedError, match=r"^grammar: the engine failed on it: "):
+        failing.read()
 
 
 def test_a_cancelled_request_frees_its_row(engine: TorchEngine) -> None:

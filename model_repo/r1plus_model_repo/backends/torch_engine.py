@@ -66,7 +66,6 @@ class TorchEngine:
             ) from error
         torch.set_num_threads(settings.threads)
         model = open_model(settings)
-        self._vocabulary = model.shape.vocabulary
         self._tokens = HfTokens(settings.path, settings.context)
         self._end_ids = self._tokens.get_end_ids()
         self._batch: TorchBatch = TorchBatch(model, settings.max_batch, settings.context, self._end_ids)
@@ -78,7 +77,8 @@ class TorchEngine:
             )
         self._generations = Generations(self._batch.remove)
         self._ids = itertools.count(1)
-        self._compiler: Any = None
+        # Built before requests come: it reads the tokenizer, which another thread must not use meanwhile.
+        self._compiler = build_compiler(self._tokens.library_tokenizer, model.shape.vocabulary, self._end_ids)
 
     def prepare(self, request: GenerationRequest) -> Job:
         """Tokenise, check against the context, compile a constraint. Raise RefusedError. Safe from any thread."""
@@ -128,17 +128,23 @@ class TorchEngine:
             return None
         check_constraint(constraint)
         try:
-            if self._compiler is None:
-                xgrammar = import_xgrammar()
-                information = xgrammar.TokenizerInfo.from_huggingface(
-                    self._tokens.library_tokenizer, vocab_size=self._vocabulary, stop_token_ids=self._end_ids
-                )
-                self._compiler = xgrammar.GrammarCompiler(information, max_threads=1, cache_enabled=False)
             if constraint.is_schema:
                 return self._compiler.compile_json_schema(constraint.text)
             return self._compiler.compile_grammar(constraint.text)
         except Exception as error:  # one of the kinds that its bindings raise
             raise RefusedError(explain_failure(constraint, error)) from error
+
+
+def build_compiler(tokenizer: Any, vocabulary: int, end_ids: Sequence[int]) -> Any:
+    """Return what compiles constraints for the tokens of a model; None without xgrammar, which refuses them before."""
+    try:
+        xgrammar = import_xgrammar()
+    except ImportError:
+        return None
+    information = xgrammar.TokenizerInfo.from_huggingface(
+        tokenizer, vocab_size=vocabulary, stop_token_ids=list(end_ids)
+    )
+    return xgrammar.GrammarCompiler(information, max_threads=1, cache_enabled=False)
 
 
 def open_model(settings: EngineSettings) -> Any:

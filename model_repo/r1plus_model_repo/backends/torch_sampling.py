@@ -71,9 +71,14 @@ class TokenSampler:
     def _constrain(self, logits: Tensor) -> Tensor:
         if self._matcher is None:
             return logits
-        self._matcher.fill_next_token_bitmask(self._bitmask)
+        try:
+            self._matcher.fill_next_token_bitmask(self._bitmask)
+        except RuntimeError as error:  # Of this matcher alone: others in the batch go on.
+            raise ConstraintFailedError(str(error)) from error
         constrained = logits[None].clone()
         import_xgrammar().apply_token_bitmask_inplace(constrained, self._bitmask)
+        if bool(torch.isneginf(constrained).all()):
+            raise ConstraintFailedError("no token follows the grammar")
         return constrained[0]
 
     def _draw(self, logits: Tensor) -> int:
