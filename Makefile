@@ -138,8 +138,9 @@ test-embedding: $(SYNCED) ## The shipped embedding engine's vectors against tran
 	$(PYTEST) -m embedding -s tests/embedding
 
 .PHONY: test-model
-test-model: $(SYNCED) ## R1+'s architecture and distillation in torch: losses, resumed runs, bad input (1.2 GB, cached)
+test-model: $(SYNCED) ## R1+'s architecture, distillation and the backend torch: losses, resumed runs, served by the real Triton, bad input (1.2 GB, cached)
 	$(PYTEST) -m model tests/model
+	$(PYTEST) -m triton --engine torch tests/engine/test_answers.py
 
 .PHONY: test-distillation
 test-distillation: $(SYNCED) ## A student of SmolLM2 from its teacher to its gate on one machine, which refuses it with figures

@@ -10,7 +10,8 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +24,12 @@ from r1plus_edge import triton_sockets
 from r1plus_edge.places import LOOPBACK, Places
 from r1plus_edge.processes import mark, name_region
 from r1plus_model_repo.importing import triton_server
+from r1plus_operator.plan.settings import TritonRuntime
 from r1plus_operator.plan.tenancy import gateway_objects
 
 _REGISTRY: Final = "localhost"
+_TORCH_PACKAGES: Final = ("torch", "transformers", "safetensors", "xgrammar")
+_MODEL_PACKAGE: Final = "r1plus_model"
 _TRITON_PACKAGES: Final = ("openvino", "openvino-genai", "openvino-tokenizers", "numpy")
 _MONITOR_PACKAGES: Final = ("tritonclient", "grpcio", "jsonschema")
 _SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
@@ -47,11 +51,13 @@ class Images:
     gateway: str
     server: Path
     """Where tritonserver is laid out."""
+    torch: TritonRuntime | None = None
+    """The same Triton where torch is installed, for engines of that backend."""
 
     @property
     def of_model(self) -> frozenset[str]:
         """Those of serving pods."""
-        return frozenset((self.triton, self.monitor))
+        return frozenset((self.triton, self.monitor, *((self.torch.image,) if self.torch else ())))
 
 
 def find_images(server: Path) -> Images:
@@ -64,7 +70,20 @@ def find_images(server: Path) -> Images:
         monitor=_name_image("r1plus-monitor", _list_versions(_MONITOR_PACKAGES), contract + monitoring),
         gateway=f"{_REGISTRY}/r1plus-gateway:{version('r1plus')}",
         server=server,
+        torch=_find_torch_image(contract + backends),
     )
+
+
+def _find_torch_image(sources: Sequence[Path]) -> TritonRuntime | None:
+    """Return what serves engines of the backend torch; None: their packages are not installed."""
+    try:
+        versions = _list_versions(_TORCH_PACKAGES)
+    except PackageNotFoundError:
+        return None
+    model = find_spec(_MODEL_PACKAGE)
+    assert model is not None and model.submodule_search_locations is not None
+    sources = [*sources, *_list_sources(model.submodule_search_locations[0])]
+    return TritonRuntime(_name_image("triton-torch", (triton_server.WHEEL, *versions), sources), version("torch"))
 
 
 def _list_versions(packages: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from r1plus_edge.images import Images
 from r1plus_edge.listening import Listening
 from r1plus_edge.tenant import TenantRequest
 from r1plus_edge.update import UpdateRequest
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.catalog.types import Backend, Engine
 from r1plus_operator.plan.observation import SuiteSource
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from r1plus_policies.rollback.response import BAKE_SECONDS
@@ -61,6 +61,7 @@ def build_config(options: ServeOptions, images: Images) -> OperatorConfig:
     return OperatorConfig(
         monitor_image=images.monitor,
         triton_image=images.triton,
+        cpu_runtimes={Backend.TORCH.value: images.torch} if images.torch else {},
         gateway_image=images.gateway,
         default_family=options.family,
         operator_namespace=NAMESPACE,

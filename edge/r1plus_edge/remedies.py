@@ -92,6 +92,10 @@ _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = tuple(
             lambda folder, match: _IMPORT,
         ),
         (
+            r", or name a Triton image with torch in the chart's images\.cpu\.torch",
+            lambda folder, match: ", or install r1plus[torch] where this r1plus is",
+        ),
+        (
             r", or name a Triton image with \S+( for CPU)? in the chart's images\.(gpu|cpu\.\w+)",
             lambda folder, match: "",
         ),

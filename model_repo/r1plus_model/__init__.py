@@ -1,4 +1,4 @@
-"""R1+'s architecture and its distillation, in torch, which no other package imports. Nothing that serves imports this.
+"""R1+'s architecture and its distillation, in torch. Of what serves only the backend torch imports this.
 
-The extra `distil` brings torch. A module that needs none says so.
+The extras `distil` and `torch` bring torch. A module that needs none says so.
 """

@@ -2,6 +2,7 @@
 
 Names of fields in config.json: huggingface/transformers, models/llama/configuration_llama.py. R1+'s own are in the
 object `r1plus` of the same file. `model_type` is `r1plus` then, so no other program loads it and leaves them out.
+This module needs no torch: the import of engines reads options by it.
 """
 
 import math
@@ -99,6 +100,19 @@ def _check_int(name: str, value: object, least: int) -> None:
         raise ModelError(f"{name}: {value:.3g} is more than {MOST_CONTEXT}, the longest context; set less")
 
 
+def check_window(shape: LlamaShape, architecture: Architecture) -> None:
+    """Refuse a window that no sequence fills: it would hide nothing, and its bias never was trained.
+
+    Raises:
+        ModelError: it is larger than the longest sequence.
+    """
+    if architecture.window is not None and architecture.window > shape.context:
+        raise ModelError(
+            f"{R1PLUS}.window: {architecture.window} exceeds {shape.context}, the longest sequence"
+            " (max_position_embeddings); set less, or leave it out for full attention"
+        )
+
+
 def read_shape(fields: Mapping[str, Any]) -> LlamaShape:
     """Return the shape in the fields of config.json.
 
@@ -146,6 +160,47 @@ def read_architecture(fields: Mapping[str, Any]) -> Architecture:
     if unknown := sorted(set(options) - set(Architecture.__dataclass_fields__)):
         raise ModelError(f"{R1PLUS}.{unknown[0]:.40}: no option of this version; use the one that made the model")
     return Architecture(**options)
+
+
+def list_shapes(shape: LlamaShape, architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a checkpoint, by its name."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (shape.vocabulary, shape.hidden_size),
+        "model.norm.weight": (shape.hidden_size,),
+    }
+    if not shape.has_tied_embeddings:
+        shapes["lm_head.weight"] = (shape.vocabulary, shape.hidden_size)
+    for layer in range(shape.layers):
+        prefix = f"model.layers.{layer}."
+        shapes |= {prefix + name: one for name, one in _list_layer_shapes(shape, architecture, layer).items()}
+    return shapes
+
+
+def _list_layer_shapes(shape: LlamaShape, architecture: Architecture, layer: int) -> dict[str, tuple[int, ...]]:
+    hidden, neurons = shape.hidden_size, shape.intermediate_size
+    queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+    attention = {"q_proj": (queries, hidden), "k_proj": (keys, hidden), "v_proj": (keys, hidden)}
+    attention["o_proj"] = (hidden, queries)
+    mlp = {"gate_proj": (neurons, hidden), "up_proj": (neurons, hidden), "down_proj": (hidden, neurons)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
+    }
+    parts = (("self_attn", attention, shape.has_attention_bias), ("mlp", mlp, shape.has_mlp_bias))
+    for part, matrices, has_bias in parts:
+        for name, (rows, columns) in matrices.items():
+            shapes[f"{part}.{name}.weight"] = (rows, columns)
+            if has_bias:
+                shapes[f"{part}.{name}.bias"] = (rows,)
+    if architecture.has_window(layer):
+        if architecture.relative_bias:
+            shapes["self_attn.relative_bias"] = (shape.heads, (architecture.window or 0) + 1)
+        if architecture.span_ramp:
+            shapes["self_attn.spans"] = (shape.heads,)
+    if (rank := architecture.predictor_rank) is not None:
+        shapes |= {"mlp.predictor.down.weight": (rank, hidden), "mlp.predictor.up.weight": (neurons, rank)}
+        shapes["mlp.predictor.up.bias"] = (neurons,)
+    return shapes
 
 
 def write_fields(fields: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:

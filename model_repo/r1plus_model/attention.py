@@ -128,14 +128,15 @@ class Attention(nn.Module):
     def mix(self, queries: Tensor, keys: Tensor, values: Tensor, visibility: Visibility) -> Tensor:
         """Return the values that each query sees, by their scores: (batch, heads, queries, head size)."""
         mask = self._build_mask(visibility, queries.dtype)
-        if mask is None:
-            is_causal = queries.shape[2] > 1
-            return functional.scaled_dot_product_attention(
-                queries, keys, values, is_causal=is_causal, scale=self.scale, enable_gqa=self.kv_heads < self.heads
-            )
-        groups = self.heads // self.kv_heads
-        keys, values = (repeat_heads(one, groups) for one in (keys, values))
-        return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=self.scale)
+        return functional.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None and queries.shape[2] > 1,
+            scale=self.scale,
+            enable_gqa=self.kv_heads < self.heads,
+        )
 
     def _build_mask(self, visibility: Visibility, dtype: torch.dtype) -> Tensor | None:
         """Return what is added to the scores, or which keys are visible, or None for plain causality."""
@@ -176,14 +177,6 @@ class Attention(nn.Module):
         shares = shares.clamp(0, 1)
         is_zero = shares <= 0
         return torch.where(is_zero, float("-inf"), torch.where(is_zero, 1, shares).log())
-
-
-def repeat_heads(x: Tensor, groups: int) -> Tensor:
-    """Repeat each head of keys or values for its group of queries."""
-    if groups == 1:
-        return x
-    batch, heads, tokens, size = x.shape
-    return x[:, :, None].expand(batch, heads, groups, tokens, size).reshape(batch, heads * groups, tokens, size)
 
 
 def choose_layout(attention: Attention, context: int) -> SlotLayout:

@@ -1,9 +1,10 @@
 """Keys and values of the tokens so far, in slots: as many as the context for full attention, a ring for a window.
 
-A token's slot follows from its position, row by row. So rows of a batch may have different lengths, and one may be
-cleared while others go on. Bytes are allocated at the start and never grow.
+A token's slot follows from its position, row by row. So rows of a batch may have different lengths, and one may come
+or leave while others go on. Bytes are allocated at the start and never grow.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,6 +88,27 @@ class KvCache:
         for positions in self.positions.values():
             positions[row] = EMPTY
 
+    def select_rows(self, rows: slice) -> "KvCache":
+        """Return a cache of these rows, which shares their slots: what a pass stores in it is stored here."""
+        part = copy.copy(self)
+        part.positions = {layout: positions[rows] for layout, positions in self.positions.items()}
+        part.lengths = self.lengths[rows]
+        part._keys = [buffer[rows] for buffer in self._keys]
+        part._values = [buffer[rows] for buffer in self._values]
+        return part
+
+    def move_row(self, source: int, target: int) -> None:
+        """Put the tokens of one row in the place of another's, which are forgotten; the first one is empty then."""
+        length = int(self.lengths[source])
+        for layout, key, value in zip(self.layouts, self._keys, self._values, strict=True):
+            filled = layout.count_filled(length)
+            for buffer in (key, value):
+                buffer[target, :, :filled] = buffer[source, :, :filled]
+        for positions in self.positions.values():
+            positions[target] = positions[source]
+        self.lengths[target] = length
+        self.clear(source)
+
     def plan_write(self, layout: SlotLayout, positions: Tensor) -> SlotWrite:
         """Return where tokens of these positions (batch, tokens) go. Of two that share a slot the later one stays."""
         stored = self.positions[layout]
@@ -116,8 +138,8 @@ class KvCache:
     def commit(self, writes: dict[SlotLayout, SlotWrite], positions: Tensor) -> None:
         """Take over the positions of a chunk, after all layers have stored it."""
         for layout, write in writes.items():
-            self.positions[layout] = write.positions
-        self.lengths = torch.maximum(self.lengths, positions.max(1).values + 1)
+            self.positions[layout].copy_(write.positions)
+        torch.maximum(self.lengths, positions.max(1).values + 1, out=self.lengths)
 
 
 def sorted_unique(layouts: Sequence[SlotLayout]) -> list[SlotLayout]:

@@ -15,7 +15,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from r1plus_model.architecture import Architecture, LlamaShape, ModelError, read_architecture, read_shape, write_fields
+from r1plus_model.architecture import (
+    Architecture,
+    LlamaShape,
+    ModelError,
+    check_window,
+    read_architecture,
+    read_shape,
+    write_fields,
+)
 from r1plus_model.model import R1PlusModel
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -49,25 +57,25 @@ def load_model(
     fields = read_fields(folder)
     stored = read_architecture(fields)
     shape = read_shape(fields)
+    check_window(shape, architecture or stored)
     _check_size(folder, shape, stored)
     model = R1PlusModel(shape, architecture or stored)
-    expected = model.state_dict()
-    tensors = {}
+    model.to(dtype)
+    expected, loaded = model.state_dict(), set()
     for name, tensor in _read_tensors(folder):
         short = name.removeprefix(PREFIX)
         if short.endswith(DERIVED) or (name == HEAD and model.lm_head is None):
             continue
         _check_tensor(folder, name, tensor, expected.get(short))
-        tensors[short] = tensor.to(dtype)
-    missing = sorted(set(expected) - set(tensors))
+        expected[short].copy_(tensor)  # One after the other: memory for all of them twice may be lacking.
+        loaded.add(short)
+    missing = sorted(set(expected) - loaded)
     is_converted = stored.is_llama and not model.architecture.is_llama
     needed = [name for name in missing if not (is_converted and any(part in name.split(".") for part in ADDED))]
     if needed:
         names = ", ".join(name if name == HEAD else PREFIX + name for name in needed[:MOST_NAMED])
         raise ModelError(f"{folder}: {len(needed)} tensors are missing: {names}; get the whole checkpoint")
-    model.load_state_dict(tensors, strict=False)
     _initialise(model, missing)
-    model.to(dtype)
     return model
 
 

@@ -42,7 +42,7 @@ def build_tensorrt_llm_parameters(engine: EngineSpec, batch: int, context: int) 
 
 def find_unservable_field(engine: EngineSpec) -> str | None:
     """Return why the backend cannot serve the engine, as `field: value: reason`; None if it can."""
-    if engine.is_vllm_on_cpu:
+    if engine.is_vllm_on_cpu or engine.backend is Backend.TORCH:
         return _find_small_weights(engine)
     kv_precision = engine.kv_precision or KvPrecision.FP16
     if engine.backend is Backend.VLLM and kv_precision not in _VLLM_KV:
@@ -59,7 +59,7 @@ def _find_small_weights(engine: EngineSpec) -> str | None:
     if not engine.precision.upper().startswith(("FP16", "BF16", "FP32", "F16", "F32")) or bytes_of(weights) >= least:
         return None
     return (
-        f"spec.requirements.weightsMemory: {weights}: vllm computes in 32 bits on CPU, so"
+        f"spec.requirements.weightsMemory: {weights}: {engine.backend.value} computes in 32 bits on CPU, so"
         f" {engine.architecture.parameters} weights take {mebibytes(least)}; give at least that"
     )
 

@@ -77,7 +77,7 @@ def render_config(
         "max_batch": str(batch),
         "context": str(context),
     }
-    if engine.is_vllm_on_cpu:
+    if engine.is_vllm_on_cpu or engine.backend is Backend.TORCH:
         parameters |= {"kv_cache_bytes": str(kv_cache_bytes), "threads": str(count_threads(engine.requirements.cpu))}
     elif engine.backend is Backend.VLLM:
         parameters |= config_gpu.build_vllm_parameters(engine)

@@ -59,7 +59,8 @@ def import_command(
     backend: Annotated[
         str,
         typer.Option(
-            "--backend", help="What runs it: openvino on CPU, vllm or tensorrtllm on GPUs; vllm on CPU with --gpus 0."
+            "--backend",
+            help="What runs it: openvino or torch on CPU, vllm or tensorrtllm on GPUs; vllm on CPU with --gpus 0.",
         ),
     ] = "openvino",
     family: Annotated[
@@ -85,11 +86,11 @@ def import_command(
     ] = None,
     best_batch: Annotated[
         int | None,
-        typer.Option("--best-batch", help="Beyond it throughput hardly grows. Default: 16, on a GPU 32."),
+        typer.Option("--best-batch", help="Beyond it throughput hardly grows. Default: 16, on a GPU 32, of torch 4."),
     ] = None,
     max_batch: Annotated[
         int | None,
-        typer.Option("--max-batch", help="Largest batch of a deployment. Default: 32, on a GPU 64."),
+        typer.Option("--max-batch", help="Largest batch of a deployment. Default: 32, on a GPU 64, of torch 8."),
     ] = None,
     weights_memory: Annotated[
         str | None, typer.Option("--weights-memory", help="Measurement memory, such as 800Mi. Default: an estimate.")
@@ -156,6 +157,10 @@ def import_command(
     answers, so such an engine has a gate of its own; give it another name and another **--family** than the dense one.
 
     With **--gpus 0** vllm serves the checkpoint on CPU, in 32 bits, if the cluster has an image with vLLM for CPU.
+
+    **torch** serves R1+'s own architecture, or a Llama, on one machine for few users: docs/model.md.
+
+    Example: `r1plus engine import healed --backend torch --name r1-edge --tier edge --out engines`
 
     With **--kind embedding**, DIR is a sentence-transformers model of the BERT family in safetensors. The engine serves
     `/v1/embeddings` in the pods of a tenant's gateway.

@@ -37,7 +37,7 @@ from r1plus_policies.engine.memory_fit import (
 from r1plus_policies.engine.selection import version_key
 
 UNKNOWN_GPU = "not in the table of GPUs (for another GPU give --engine and its --memory, such as 22Gi)"
-_BACKEND_ORDER = (Backend.OPENVINO, Backend.TENSORRT_LLM, Backend.VLLM, Backend.TENSORRT)
+_BACKEND_ORDER = (Backend.OPENVINO, Backend.TORCH, Backend.TENSORRT_LLM, Backend.VLLM, Backend.TENSORRT)
 
 
 @dataclass(frozen=True, slots=True)

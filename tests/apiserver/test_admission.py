@@ -200,6 +200,14 @@ ENGINES: dict[str, tuple[Callable[[Json], Any], list[str]]] = {
         lambda spec: spec.update(backend="vllm", kvPrecision="FP8"),
         ["kvPrecision must be absent with backend vllm on CPU, whose KV cache has 32 bits"],
     ),
+    "a KV cache that torch has not": (
+        lambda spec: spec.update(backend="torch", kvPrecision="FP16"),
+        ["kvPrecision must be absent with backend torch, whose KV cache has 32 bits"],
+    ),
+    "a GPU beside torch": (
+        lambda spec: spec["requirements"].update(gpu={"count": 1}) or spec.update(backend="torch"),
+        GPU,
+    ),
     "a GPU beside a CPU backend": (lambda spec: spec["requirements"].update(gpu={"count": 1}), GPU),
     "a window that OpenVINO would not keep": (lambda spec: spec["architecture"].update(window=512), WINDOW),
     "global layers where all are": (lambda spec: spec["architecture"].update(globalLayers=0), WINDOW),

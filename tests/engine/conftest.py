@@ -1,6 +1,7 @@
 """One tritonserver for all tests that only ask, delivered and configured as a pod's is, and a control that is open.
 
-With `--engine vllm` (`make test-vllm`) the same tests ask vLLM on CPU, which serves the same model.
+With `--engine vllm` (`make test-vllm`) the same tests ask vLLM on CPU, which serves the same model, and with
+`--engine torch` (`make test-model`) R1+'s own architecture in torch, with all that it adds switched off.
 """
 
 import json
@@ -18,6 +19,8 @@ from support.edge.whole_bundle import Bundled, make_newer, making_bundle
 from support.engine.client import Client
 from support.engine.models import WRONG_ADDITIONS, write_scripted_model
 from support.engine.server import BATCH, CONTEXT, ENGINES, Server, deliver, laid_out, serving
+from support.model import environment as torch_environment
+from support.model.engine import describe_for_torch
 from support.ports import free_port
 from support.vllm import environment
 from support.vllm.engine import convert_smollm2, deliver_vllm
@@ -26,11 +29,11 @@ ENGINE = "smollm2-edge-q4-1"
 """The smallest: these tests are about serving, not about what it knows."""
 
 
-OPENVINO, VLLM = "openvino", "vllm"
+OPENVINO, VLLM, TORCH = "openvino", "vllm", "torch"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--engine", choices=(OPENVINO, VLLM), default=OPENVINO, help="The engine behind Triton.")
+    parser.addoption("--engine", choices=(OPENVINO, VLLM, TORCH), default=OPENVINO, help="The engine behind Triton.")
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +42,10 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def engine_python(backend: str) -> str:
+def engine_python(backend: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The Python whose packages the engine imports."""
+    if backend == TORCH:
+        return str(torch_environment.write_python(tmp_path_factory.mktemp("python")))
     return str(environment.prepare()) if backend == VLLM else sys.executable
 
 
@@ -67,6 +72,9 @@ def models(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Path:
     root = tmp_path_factory.mktemp("delivery")
     if backend == VLLM:
         return deliver_vllm(root, convert_smollm2(root / "checkpoint"), BATCH, CONTEXT)
+    if backend == TORCH:
+        checkpoint = convert_smollm2(root / "checkpoint")
+        return deliver(root, describe_for_torch(checkpoint).spec, checkpoint, BATCH, CONTEXT)
     folder = build_engines(cache_dir() / "engines", print)[ENGINE].folder
     return deliver(root, ENGINES[ENGINE], folder, BATCH, CONTEXT)
 

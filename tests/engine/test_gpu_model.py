@@ -131,7 +131,7 @@ INCOMPATIBLE = {
     ),
     "a backend of another version": (
         {"backend": "llmapi"},
-        "EngineIncompatible: backend: llmapi is not one of openvino, openvino-sparse, vllm, tensorrtllm",
+        "EngineIncompatible: backend: llmapi is not one of openvino, openvino-sparse, vllm, tensorrtllm, torch",
     ),
 }
 

@@ -193,6 +193,8 @@ class Documents:
 
     def _of_a_build(self, fields: Json, properties: Json) -> Json:
         """The same for how an engine is built, which its backend decides."""
+        if fields.get("backend") == "torch":
+            fields.pop("build", None)
         if "build" in fields:
             on_gpu = fields.get("backend") in ("tensorrtllm", "tensorrt")
             way = "maxNumTokens" if on_gpu else "distill"

@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from r1plus_model.architecture import Architecture, ModelError
-from r1plus_model.checkpoint import load_model
+from r1plus_model.architecture import Architecture, ModelError, list_shapes
+from r1plus_model.checkpoint import load_model, name_tensors
 from r1plus_model.decoding import decode_greedily
 from support.model.llamas import (
     CONTEXT,
@@ -110,6 +110,17 @@ def test_smollm2_as_converted_is_that_of_transformers(tmp_path: Path) -> None:
         answer.append(int(chunk))
     assert "Stockholm" in tokenizer.decode(answer)
     assert decode_greedily(model, [prompt[0].tolist()], 12, lambda _: False) == [answer]
+
+
+@for_each("fields", SHAPES)
+@for_each("architecture", ARCHITECTURES)
+def test_the_tensors_that_an_import_expects_are_the_models(
+    architecture: Architecture, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    write_tiny(tmp_path, **fields)
+    model = load_model(tmp_path, architecture)
+    expected = list_shapes(model.shape, architecture)
+    assert expected == {name: tuple(tensor.shape) for name, tensor in name_tensors(model).items()}
 
 
 @for_each("architecture", ARCHITECTURES)

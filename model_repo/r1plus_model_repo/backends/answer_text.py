@@ -16,7 +16,7 @@ class AnswerText:
         self._decode = decode
         self._stop = stop
         self._ids: list[int] = []
-        # Decoding restarts at `_window`, a character border at or before `_read`; text before `_read` was returned.
+        # Decoding restarts at `_window`, at or before `_read`; text before `_read` was returned.
         self._window = 0
         self._read = 0
         self._pending = ""
@@ -32,7 +32,7 @@ class AnswerText:
         # A decoder shows an unfinished character as U+FFFD at the end, or not at all.
         if len(text) <= len(prefix) or text.endswith(REPLACEMENT):
             return ""
-        self._window, self._read = self._read, len(self._ids)
+        self._window, self._read = self._find_window(), len(self._ids)
         return self._take_until_stop(text[len(prefix) :])
 
     def finish(self) -> str:
@@ -44,6 +44,11 @@ class AnswerText:
         rest = self._take_until_stop(text[len(prefix) :].rstrip(REPLACEMENT))
         held_text, self._pending = self._pending, ""
         return rest + held_text
+
+    def _find_window(self) -> int:
+        """Return where decoding restarts: at the last token if it is text by itself, since engines keep such texts."""
+        last = self._decode(self._ids[-1:])
+        return self._read if not last or REPLACEMENT in last else len(self._ids) - 1
 
     def _decode_window(self) -> tuple[str, str]:
         return self._decode(self._ids[self._window : self._read]), self._decode(self._ids[self._window :])

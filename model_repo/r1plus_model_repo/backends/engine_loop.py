@@ -23,6 +23,11 @@ MOST_WAITING_TOKENS = 4 * 2**20
 """Limit for the tokens of all waiting prompts: about 150 MiB if a token is a Python integer."""
 CANCEL_LOOKS = 16
 """Waiting requests checked for cancellation per pass: each check costs a message to the server."""
+PIECES_PER_STEP = 4
+"""Pieces of answers per step, about: with more requests each piece has several tokens. On its way to the client a piece
+costs most of a millisecond of a processor, which an engine on CPU wants itself."""
+MOST_GATHER_SECONDS = 0.3
+"""After that long a piece is sent however few tokens it has: a step of a large engine takes longer than its sending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,27 @@ class _RunningRequest:
     text: AnswerText
     arrived_at: float
     tokens: int = 0
+    new_ids: list[int] = field(default_factory=list)
+    """Tokens that are not yet text."""
+    new_text: str = ""
+    """Text that is not yet sent."""
+    sent_tokens: int = 0
+    """Tokens up to the last piece; 0: none was sent."""
+    sent_at: float = 0.0
+
+    def is_piece_due(self, interval: int, now: float) -> bool:
+        """Return whether text is sent now: the first at once, then every `interval` tokens, or after the longest time.
+
+        It stays due until there is text: a token may end within a character.
+        """
+        is_late = now - self.sent_at >= MOST_GATHER_SECONDS
+        return not self.sent_tokens or self.tokens - self.sent_tokens >= interval or is_late
+
+    def read_text(self) -> None:
+        """Turn new tokens into text."""
+        if self.new_ids:
+            self.new_text += self.text.push(self.new_ids)
+            self.new_ids.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,32 +332,44 @@ class EngineLoop:
                 self._refuse(active_request, error)
         if count := sum(len(ids) for _, ids, _ in made):
             self._meters.count_tokens("completion", count)
+        now, interval = self._clock(), max(1, len(running) // PIECES_PER_STEP)
         for active_request, ids, reason in made:
-            if not self._send_new_text(active_request, ids, reason):
+            if ids:
+                self._count_ids(active_request, ids, now)
+            if not self._send_new_text(active_request, reason, interval, now):
                 running.remove(active_request)
 
-    def _send_new_text(self, active_request: _RunningRequest, ids: Sequence[int], reason: FinishReason | None) -> bool:
-        """Send new text. Return False when the request has ended."""
-        if ids:
-            if not active_request.tokens:
-                self._meters.observe_first_token(self._clock() - active_request.arrived_at)
-            active_request.tokens += len(ids)
-            active_request.reply.record_usage(active_request.job.prompt_tokens, active_request.tokens)
-        text = active_request.text.push(ids) if ids else ""
-        if active_request.text.is_stopped and reason is None:
+    def _count_ids(self, active_request: _RunningRequest, ids: Sequence[int], now: float) -> None:
+        if not active_request.tokens:
+            self._meters.observe_first_token(now - active_request.arrived_at)
+        active_request.tokens += len(ids)
+        active_request.new_ids.extend(ids)
+        active_request.reply.record_usage(active_request.job.prompt_tokens, active_request.tokens)
+
+    def _send_new_text(
+        self, active_request: _RunningRequest, reason: FinishReason | None, interval: int, now: float
+    ) -> bool:
+        """Send a piece if it is due, or the end. Return False when the request has ended."""
+        job, text = active_request.job, active_request.text
+        is_due = active_request.is_piece_due(interval, now)
+        # A stop string ends the answer at its token, so no token waits.
+        if is_due or reason is not None or job.stop:
+            active_request.read_text()
+        if text.is_stopped and reason is None:
             active_request.handle.cancel()
-        if active_request.text.is_stopped:
             reason = FinishReason.STOP
         if reason is None:
-            if text:
-                active_request.reply.send_piece(text, active_request.job.prompt_tokens, active_request.tokens)
+            if is_due and active_request.new_text:
+                active_request.reply.send_piece(active_request.new_text, job.prompt_tokens, active_request.tokens)
+                active_request.new_text = ""
+                active_request.sent_tokens, active_request.sent_at = active_request.tokens, now
             return True
         self._meters.count_request("ok")
-        tail = active_request.text.finish()
-        if active_request.text.is_stopped:
+        tail = text.finish()
+        if text.is_stopped:
             reason = FinishReason.STOP
-        active_request.reply.finish(text + tail, reason, active_request.job.prompt_tokens, active_request.tokens)
-        self._release(active_request.job)
+        active_request.reply.finish(active_request.new_text + tail, reason, job.prompt_tokens, active_request.tokens)
+        self._release(job)
         return False
 
     def _fail_all(self, error: BaseException) -> None:

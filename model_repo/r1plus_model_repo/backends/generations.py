@@ -1,6 +1,6 @@
 """Running requests of an engine that returns the new tokens of all requests at once, until the loop reads them.
 
-Used by `vllm_engine` and `trtllm_engine`, only from the loop's thread.
+Used by `vllm_engine`, `trtllm_engine` and `torch_engine`, only from the loop's thread.
 """
 
 from collections.abc import Callable, Hashable, Sequence

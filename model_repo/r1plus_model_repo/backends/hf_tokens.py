@@ -1,4 +1,4 @@
-"""Conversion between text and tokens with a Hugging Face tokenizer, for the GPU engines.
+"""Conversion between text and tokens with a Hugging Face tokenizer, for all engines but OpenVINO's.
 
 Checked against the sources of transformers 4.57.1, 5.0.0 and 5.24.0: tokenization_utils_base.py, the fast tokenizers.
 Run on 5.24.0 with SmolLM2's tokenizer: the prompts of all shipped suites have the token ids that OpenVINO gives them.
@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
@@ -31,6 +32,11 @@ class HfTokens:
         self._decoder = copy.deepcopy(self._tokenizer)
         self._encoding = threading.Lock()
         self._control = ControlTokens(self._list_control_strings())
+
+    @property
+    def library_tokenizer(self) -> Any:
+        """The library's own tokenizer, for what reads its vocabulary."""
+        return self._tokenizer
 
     def prepare_prompt(self, request: GenerationRequest) -> tuple[list[int], int]:
         """Return the prompt's tokens and how many may be generated. Raise RefusedError. Safe from any thread."""

@@ -85,6 +85,7 @@ LIBRARIES: Final = {
     SPARSE_BACKEND: _OPENVINO,
     "vllm": Library("vllm_engine", "VllmEngine", "vLLM", "vllm", "export its checkpoint again"),
     "tensorrtllm": Library("trtllm_engine", "TrtllmEngine", "TensorRT-LLM", "tensorrt_llm", "build it again"),
+    "torch": Library("torch_engine", "TorchEngine", "PyTorch", "torch", "import its checkpoint again"),
 }
 """Value of the parameter `backend` -> its library."""
 DEFAULT_BACKEND: Final = "openvino"

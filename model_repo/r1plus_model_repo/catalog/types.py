@@ -81,12 +81,17 @@ class Backend(StrEnum):
     TENSORRT_LLM = "tensorrtllm"
     VLLM = "vllm"
     TENSORRT = "tensorrt"
+    TORCH = "torch"
 
 
+_CPU_BACKENDS = frozenset({Backend.OPENVINO, Backend.TORCH})
+"""Backends that run on CPU alone."""
 VLLM_ON_CPU = "vllm-cpu"
 """Runtime of vLLM without a GPU."""
 VLLM_CPU_BITS = 32
 """Bits of weights and of the KV cache while vLLM computes on CPU, as `backends.vllm_engine` asks it to."""
+TORCH_BITS = 32
+"""The same of torch, on CPU (`backends.torch_engine`)."""
 VLLM_CPU_BLOCK_TOKENS = 128
 """Tokens of a block of vLLM's KV cache on CPU; one block stays empty (platforms/cpu.py, v1/core/block_pool.py)."""
 
@@ -197,7 +202,7 @@ class GpuRequirement(ApiModel):
 
 
 class RuntimeNeed(ApiModel):
-    """Versions of the backend's runtime that load the engine: TensorRT-LLM, vLLM, TensorRT, OpenVINO GenAI."""
+    """Versions of the backend's runtime that load the engine: TensorRT-LLM, vLLM, TensorRT, torch, OpenVINO GenAI."""
 
     min: RuntimeVersion | None = Field(None, description="Oldest version that loads it. Default: any.")
     max: RuntimeVersion | None = Field(None, description="Newest version that loads it. Default: any.")
@@ -419,9 +424,9 @@ _BUILT_PRODUCTS = Rule(
     "a built artifact needs requirements.gpu.products; for a checkpoint, set build",
 )
 _GPU_BACKEND = Rule(
-    "self.backend == 'vllm' || (self.backend == 'openvino') != has(self.requirements.gpu)",
-    "requirements.gpu is required with backends tensorrtllm and tensorrt, and must be absent with openvino, which runs"
-    " on CPU; vllm runs on CPU without it",
+    "self.backend == 'vllm' || (self.backend in ['openvino', 'torch']) != has(self.requirements.gpu)",
+    "requirements.gpu is required with backends tensorrtllm and tensorrt, and must be absent with openvino and torch,"
+    " which run on CPU; vllm runs on CPU without it",
 )
 _OPENVINO_ATTENTION = Rule(
     "self.backend != 'openvino' || !has(self.architecture)"
@@ -435,6 +440,10 @@ _OPENVINO_KV = Rule(
 _VLLM_CPU_KV = Rule(
     "self.backend != 'vllm' || has(self.requirements.gpu) || !has(self.kvPrecision)",
     "kvPrecision must be absent with backend vllm on CPU, whose KV cache has 32 bits",
+)
+_TORCH_KV = Rule(
+    "self.backend != 'torch' || !has(self.kvPrecision)",
+    "kvPrecision must be absent with backend torch, whose KV cache has 32 bits",
 )
 _ATTENTION_BACKEND = Rule(
     "!has(self.attention) || self.backend == 'openvino'",
@@ -486,6 +495,7 @@ class EngineSpec(ApiModel):
         _OPENVINO_ATTENTION,
         _OPENVINO_KV,
         _VLLM_CPU_KV,
+        _TORCH_KV,
         _ATTENTION_BACKEND,
         _MEASURED_FILES,
     )
@@ -504,7 +514,8 @@ class EngineSpec(ApiModel):
     backend: Backend = Field(description="Runtime of the engine inside Triton.")
     architecture: Architecture = Field(description="The model's shape.")
     kv_precision: KvPrecision | None = Field(
-        None, description="Precision of the KV cache. Default: FP16; vllm on CPU has 32 bits, and takes no other."
+        None,
+        description="Precision of the KV cache. Default: FP16; torch, and vllm on CPU, have 32 bits and take no other.",
     )
     attention: Attention | None = Field(
         None,
@@ -543,7 +554,7 @@ class EngineSpec(ApiModel):
     @model_validator(mode="after")
     def _check_backend(self) -> "EngineSpec":
         on_gpu = self.requirements.gpu is not None
-        if self.backend is not Backend.VLLM and (self.backend is Backend.OPENVINO) == on_gpu:
+        if self.backend is not Backend.VLLM and (self.backend in _CPU_BACKENDS) == on_gpu:
             raise ValueError(f"{_GPU_BACKEND.message}: backend is {self.backend}")
         if self.backend is Backend.OPENVINO:
             self._check_openvino()
@@ -551,6 +562,8 @@ class EngineSpec(ApiModel):
             raise ValueError(f"{_ATTENTION_BACKEND.message}: backend is {self.backend}")
         if self.is_vllm_on_cpu and self.kv_precision is not None:
             raise ValueError(f"{_VLLM_CPU_KV.message}: it is {self.kv_precision}")
+        if self.backend is Backend.TORCH and self.kv_precision is not None:
+            raise ValueError(f"{_TORCH_KV.message}: it is {self.kv_precision}")
         if self.artifact is None and self.reference.claimed_by is None:
             raise ValueError(_MEASURED_FILES.message)
         self._check_build()
@@ -561,7 +574,7 @@ class EngineSpec(ApiModel):
         is_built_backend = self.backend in (Backend.TENSORRT_LLM, Backend.TENSORRT)
         if self.is_built_for_gpu and not is_built_backend:
             raise ValueError(f"{_BUILD_BACKEND.message}: backend is {self.backend}")
-        if self.distill is not None and is_built_backend:
+        if self.distill is not None and self.backend not in (Backend.OPENVINO, Backend.VLLM):
             raise ValueError(f"{_DISTILL_BACKEND.message}: backend is {self.backend}")
         if self.distill is not None and self.artifact is None:
             raise ValueError(_DISTILL_ARTIFACT.message)
@@ -610,7 +623,9 @@ class EngineSpec(ApiModel):
     @property
     def kv_element_bits(self) -> int:
         """Bits of an element of the KV cache."""
-        return VLLM_CPU_BITS if self.is_vllm_on_cpu else (self.kv_precision or KvPrecision.FP16).bits
+        if self.is_vllm_on_cpu:
+            return VLLM_CPU_BITS
+        return TORCH_BITS if self.backend is Backend.TORCH else (self.kv_precision or KvPrecision.FP16).bits
 
     @property
     def shape(self) -> EngineShape:

@@ -11,8 +11,10 @@ from r1plus_model_repo.catalog.types import Backend
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.kv_shape import KvShape
 
-OPENVINO, VLLM, TENSORRT_LLM = (b.value for b in (Backend.OPENVINO, Backend.VLLM, Backend.TENSORRT_LLM))
-BACKENDS: Final = (OPENVINO, VLLM, TENSORRT_LLM)
+OPENVINO, VLLM, TENSORRT_LLM, TORCH = (
+    b.value for b in (Backend.OPENVINO, Backend.VLLM, Backend.TENSORRT_LLM, Backend.TORCH)
+)
+BACKENDS: Final = (OPENVINO, VLLM, TENSORRT_LLM, TORCH)
 """Backends for which engines are made."""
 STEP_TOKENS: Final = 8192
 """Tokens of all requests in one step: the default of trtllm-build, and the basis of the activation estimate."""
@@ -30,7 +32,7 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class GpuDetails:
-    """Further properties of a model whose files are served as they are: for GPUs, or by vLLM on CPU."""
+    """Further properties of a model whose files are served as they are: for GPUs, or by vLLM or torch on CPU."""
 
     backend: str
     heads: int
@@ -47,6 +49,8 @@ class GpuDetails:
     step_tokens: int | None = None
     most_batch: int | None = None
     """Limits that a plan was built for."""
+    is_sparse: bool = False
+    """Only some of the MLP's neurons are active for a token."""
 
 
 @dataclass(frozen=True, slots=True)

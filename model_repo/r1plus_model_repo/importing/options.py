@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from r1plus_model_repo.catalog.types import VLLM_ON_CPU
-from r1plus_model_repo.importing.model import BACKENDS, OPENVINO, TENSORRT_LLM, VLLM
+from r1plus_model_repo.importing.model import BACKENDS, OPENVINO, TENSORRT_LLM, TORCH, VLLM
 
 GPUS: Final = "spec.requirements.gpu.count"
 PRODUCTS: Final = "spec.requirements.gpu.products"
 STEP: Final = "spec.build.maxNumTokens"
-_UNSUPPORTED_FIELDS: Final = {OPENVINO: (GPUS, PRODUCTS, STEP), VLLM: (STEP,)}
+_UNSUPPORTED_FIELDS: Final = {
+    OPENVINO: (GPUS, PRODUCTS, STEP),
+    VLLM: (STEP,),
+    TORCH: (GPUS, PRODUCTS, STEP),
+}
 """Backend -> fields that it does not support."""
 
 

@@ -12,8 +12,9 @@ from r1plus_model_repo.catalog.types import VLLM_ON_CPU
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.gguf.model import read_model
 from r1plus_model_repo.importing.huggingface.checkpoint import read_checkpoint
+from r1plus_model_repo.importing.huggingface.own_architecture import read_own_architecture
 from r1plus_model_repo.importing.huggingface.weights import SERVED_ON_CPU
-from r1plus_model_repo.importing.model import OPENVINO, TENSORRT_LLM, VLLM, Claims, ImportFindings, SourceModel
+from r1plus_model_repo.importing.model import OPENVINO, TENSORRT_LLM, TORCH, VLLM, Claims, ImportFindings, SourceModel
 from r1plus_model_repo.importing.openvino.folder import read_folder
 from r1plus_model_repo.importing.tensorrt_llm.checkpoint import read_trtllm
 from r1plus_model_repo.kv_shape import KvShape
@@ -23,11 +24,13 @@ _FOLDERS: Final[Mapping[str, Callable[[Path, Claims], SourceModel]]] = {
     VLLM: read_checkpoint,
     VLLM_ON_CPU: partial(read_checkpoint, served=SERVED_ON_CPU),
     TENSORRT_LLM: read_trtllm,
+    TORCH: read_own_architecture,
 }
 _EXPECTED_SOURCES = {
     VLLM: "a folder with a Hugging Face checkpoint",
     VLLM_ON_CPU: "a folder with a Hugging Face checkpoint",
     TENSORRT_LLM: "a folder with checkpoint/ and tokenizer/",
+    TORCH: "a folder with a checkpoint of R1+'s architecture or a Llama's",
 }
 
 

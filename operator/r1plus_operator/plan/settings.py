@@ -10,7 +10,9 @@ from r1plus_policies.rollback.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 RUNTIMES: Mapping[str, str] = MappingProxyType({"openvino": "2026.4"})
 """`EngineSpec.runtime` of our image -> its version, as pyproject.toml pins it."""
-CPU_RUNTIMES: Mapping[str, str] = MappingProxyType({Backend.VLLM.value: VLLM_ON_CPU})
+CPU_RUNTIMES: Mapping[str, str] = MappingProxyType(
+    {Backend.VLLM.value: VLLM_ON_CPU, Backend.TORCH.value: Backend.TORCH.value}
+)
 """Backend that `images.cpu` may name -> `EngineSpec.runtime` of its engines on CPU."""
 
 
@@ -20,7 +22,7 @@ class TritonRuntime:
 
     image: str
     version: str | None
-    """Version of TensorRT-LLM or vLLM in the image; None: it is not checked."""
+    """Version of TensorRT-LLM, vLLM or torch in the image; None: it is not checked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,8 @@ class Batch:
     tokens_per_second: float
     ttft_p50_ms: float
     ttft_p99_ms: float
-    inter_token_p99_ms: float
+    piece_gap_p99_ms: float
+    """Between two pieces of an answer; at a full batch a piece has several tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ def _figures(rounds: list[tuple[list[Answer], float]]) -> Batch:
         tokens_per_second=sum(answer.tokens for answer in answers) / sum(seconds for _, seconds in rounds),
         ttft_p50_ms=1000 * _quantile(firsts, 0.5),
         ttft_p99_ms=1000 * _quantile(firsts, 0.99),
-        inter_token_p99_ms=1000 * _quantile(gaps, 0.99),
+        piece_gap_p99_ms=1000 * _quantile(gaps, 0.99),
     )
 
 
@@ -221,8 +222,7 @@ RUNNING = "r1plus_engine_running_requests"
 def _cancel(server: Server) -> tuple[float, int]:
     """Steps until a hung-up batch has left, and how many of the same requests still ran when left alone as long."""
     with Client(server.grpc) as client:
-        gaps = _fill_up(client, server)
-        step = statistics.median(gaps)
+        step = _fill_up(client, server)
         began = time.monotonic()
         client.hang_up()
         server.until_metric(RUNNING, 0)
@@ -241,13 +241,20 @@ def _cancel(server: Server) -> tuple[float, int]:
     return freed / step, left
 
 
-def _fill_up(client: Client, server: Server) -> list[float]:
-    """A full batch of long answers, running; the gaps between the pieces of one."""
+def _fill_up(client: Client, server: Server) -> float:
+    """A full batch of long answers, running; the seconds of a step, by the tokens of all."""
     answers = [client.begin(prompt, max_new_tokens=CANCEL_TOKENS) for prompt in _prompts(MOST)]
     server.until_metric(RUNNING, MOST)
-    while len(answers[0].came_at) < 12:
+    begun, tokens = _take_until(client, answers, 4 * MOST)
+    ended, all_tokens = _take_until(client, answers, 12 * MOST)
+    return MOST * (ended - begun) / (all_tokens - tokens)
+
+
+def _take_until(client: Client, answers: list[Answer], tokens: int) -> tuple[float, int]:
+    """Take responses until the answers have so many tokens together; return when that was, and how many they have."""
+    while (count := sum(answer.tokens for answer in answers)) < tokens:
         client.take()
-    return [after - before for before, after in itertools.pairwise(answers[0].came_at)][4:]
+    return time.monotonic(), count
 
 
 def _in_process(settings: Json, mode: str, *options: str) -> Json:

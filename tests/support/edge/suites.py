@@ -12,9 +12,9 @@ EACH = 8
 """Items of each stratum: a gate of seconds."""
 
 
-def write_part(folder: Path, *, wrong: int = 0) -> Path:
+def write_part(folder: Path, *, wrong: int = 0, whole: Path = SHIPPED) -> Path:
     """Write a suite of a few items of each stratum into `folder`; with `wrong` of each expecting what nobody says."""
-    shipped: Suite = load_suite((SHIPPED / "suite.json").read_text(), (SHIPPED / "items.jsonl").read_text())
+    shipped: Suite = load_suite((whole / "suite.json").read_text(), (whole / "items.jsonl").read_text())
     items = []
     for stratum in sorted(shipped.strata()):
         part = [item for item in shipped.items if item.stratum == stratum][:EACH]

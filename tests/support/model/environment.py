@@ -1,11 +1,13 @@
 """The packages of `make test-model`: torch, and transformers as its reference, every one at one version and hash.
 
 A folder in the cache, 1.2 GB, made once per lock; it is whole or absent. It adds to `.venv`, whose Python runs the
-tests: `add_to_path` here, and for another process `PYTHONPATH`. `python -m support.model.environment` prints it.
+tests: `add_to_path` here, `write_python` for Triton and `r1plus serve`, and for another process `PYTHONPATH`.
+`python -m support.model.environment` prints the folder.
 """
 
 import hashlib
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +15,10 @@ from devcluster import packages
 from devcluster.cache import cache_dir, locked, log_dir, staged
 from devcluster.shell import run
 from devcluster.steps import Steps
+from devcluster.toolchain import uv
 from support import locked_packages
 from support.vllm.cuda_libraries import PROGRAMS, write_cuda_libraries
+from support.vllm.environment import PYTHON
 
 LOCK: Final = Path(__file__).with_name("requirements.lock")
 NEEDED_BYTES: Final = 3 * 10**9
@@ -41,6 +45,24 @@ def add_to_path() -> Path:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     return folder
+
+
+def write_python(root: Path) -> Path:
+    """Write an environment that has the packages of this one and torch, below `root`; return its Python.
+
+    As after `pip install r1plus[edge,torch]`: Triton's stub reads no PYTHONPATH, and path files it does. It is Debian's
+    Python, whose library the stub embeds.
+    """
+    made = root / "with-torch"
+    packages.install(Steps(1), (PYTHON, f"lib{PYTHON}"))
+    run([uv(), "venv", "--no-config", "--python", f"/usr/bin/{PYTHON}", made], log=log_dir() / "model.log")
+    (site,) = made.glob("lib/python3.*/site-packages")
+    own = sysconfig.get_paths()["purelib"]
+    (site / "r1plus.pth").write_text(f"import site; site.addsitedir({own!r})\n{prepare()}\n")
+    command = made / "bin" / "r1plus"
+    command.write_text(f"#!{made / 'bin' / 'python3'}\nfrom r1plus_cli.main import main\n\nmain()\n")
+    command.chmod(0o755)
+    return made / "bin" / "python3"
 
 
 def _make(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from r1plus_contract.inference import FinishReason
@@ -158,13 +158,20 @@ class FakeMeters:
 class LoopStage:
     """A loop with an engine and fakes of all else."""
 
-    def __init__(self, pipeline: Pipeline, max_batch: int, context: int = 128) -> None:
+    def __init__(
+        self, pipeline: Pipeline, max_batch: int, context: int = 128, clock: Callable[[], float] | None = None
+    ) -> None:
+        """`clock`: the loop's; None: each look at it is a second later than the one before."""
         self.meters = FakeMeters()
         self.deaths: list[BaseException] = []
         self.died = threading.Event()
-        clock = map(float, itertools.count()).__next__
         self.loop = EngineLoop(
-            pipeline, self.meters, max_batch=max_batch, context=context, clock=clock, on_death=self._die
+            pipeline,
+            self.meters,
+            max_batch=max_batch,
+            context=context,
+            clock=clock or map(float, itertools.count()).__next__,
+            on_death=self._die,
         )
 
     def submit(self, job: Job) -> FakeClient:

@@ -266,7 +266,7 @@ def test_vllm_on_cpu_is_refused_until_the_charts_values_name_an_image(tmp_path: 
 
 @for_each("text, says", {
     "a backend that has no image for CPU": (
-        "images: {cpu: {tensorrtllm: {image: a, version: '1'}}}", "'tensorrtllm': images.cpu is for vllm",
+        "images: {cpu: {tensorrtllm: {image: a, version: '1'}}}", "'tensorrtllm': images.cpu is for torch and vllm",
     ),
     "an image of no version": ("images: {cpu: {vllm: {image: a}}}", "it names image and version by backend"),
     "a list": ("[1]", "give the file with the chart's values"),

@@ -20,7 +20,7 @@ from r1plus_edge.options import ServeOptions
 from r1plus_edge.pod import Pod, Sources
 from r1plus_edge.tenant import TenantRequest
 from r1plus_edge.world import Installation, Preparation, has_room_for_trial, prepare
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.pins import SHIPPED_SUITES as DIGESTS
@@ -144,6 +144,13 @@ async def test_a_machine_that_is_too_small_is_refused_with_what_fits(tmp_path: P
     assert " node" not in str(refusal.value)
 
 
+def as_torch(engine: Engine) -> Engine:
+    """Return the engine as one of the backend torch."""
+    document = engine.spec.model_dump(mode="json", by_alias=True, exclude_none=True) | {"backend": "torch"}
+    document["precision"] = "FP32"
+    return Engine(engine.name, EngineSpec.model_validate(document))
+
+
 def write_gpu_engine(catalog: Path, artifact: dict[str, str] | None) -> Engine:
     """Write the R1PlusEngine of the tier's engine for GPUs; `artifact`: what says that its files are there."""
     documents = yaml.safe_load_all((SHIPPED_CATALOG / "r1plus.yaml").read_text())
@@ -173,6 +180,15 @@ async def test_an_engine_for_another_machine_is_refused_with_a_remedy_of_this_on
 ) -> None:
     machine = Machine(tmp_path)
     engine = write_gpu_engine(tmp_path / "gpu", artifact)
+    options = replace(machine.options(), engines=(engine,), family=engine.spec.family)
+    with pytest.raises(EdgeError, match=words):
+        await prepare(options, machine.installation, {}, lambda line: None)
+
+
+async def test_an_engine_of_torch_is_refused_where_torch_is_not_installed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    engine = as_torch(next(one for one in machine.options().engines if one.name == NAME))
+    words = r"RuntimeNotServed: .* needs the backend torch, .*, or install r1plus\[torch\] where this r1plus is$"
     options = replace(machine.options(), engines=(engine,), family=engine.spec.family)
     with pytest.raises(EdgeError, match=words):
         await prepare(options, machine.installation, {}, lambda line: None)

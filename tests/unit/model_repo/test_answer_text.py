@@ -69,6 +69,20 @@ def test_a_character_that_never_becomes_whole_is_left_out(decode: Callable[[Sequ
     assert "".join(pieces("ab🙂".encode()[:-1], decode, ())) == "ab"
 
 
+def test_a_piece_is_decoded_with_no_more_than_the_token_before_it() -> None:
+    sizes: list[int] = []
+
+    def decode(ids: Sequence[int]) -> str:
+        sizes.append(len(ids))
+        return ignoring(ids)
+
+    answer = AnswerText(decode)
+    answer.push(list(b"four"))
+    sizes.clear()
+    assert answer.push(list(b"more")) == "more"
+    assert sorted(sizes) == [1, 1, 5]
+
+
 @DECODERS
 @given(text=st.text(max_size=40).filter(lambda t: "\ufffd" not in t), size=st.integers(1, 6))
 def test_pieces_join_to_the_text_and_each_is_whole(

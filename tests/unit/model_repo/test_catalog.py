@@ -61,7 +61,7 @@ def test_the_shipped_engines_promise_real_digests() -> None:
 
 def test_published_shapes_are_there_for_every_tier_and_gpu_backend_and_claim_nothing_as_measured() -> None:
     shapes = [engine.spec for engine in load_catalog(SHIPPED) if engine.spec.family == "r1plus"]
-    gpu = [backend for backend in Backend if backend is not Backend.OPENVINO]
+    gpu = [backend for backend in Backend if backend not in (Backend.OPENVINO, Backend.TORCH)]
     assert {(s.tier, s.backend) for s in shapes} == {(tier, backend) for tier in Tier for backend in gpu}
     assert all(s.artifact is None and s.reference.claimed_by and s.precision == "FP16" for s in shapes)
     assert all(s.batch.best == 32 and s.architecture.context_length == 65536 for s in shapes)
@@ -119,6 +119,10 @@ REFUSED = {
         changed("spec.backend", "vllm").replace("backend: vllm", "backend: vllm\n  kvPrecision: FP16"),
         "kvPrecision must be absent with backend vllm on CPU, whose KV cache has 32 bits: it is FP16",
     ),
+    "a KV cache that torch has not": (
+        changed("spec.backend", "torch").replace("backend: torch", "backend: torch\n  kvPrecision: FP16"),
+        "kvPrecision must be absent with backend torch, whose KV cache has 32 bits: it is FP16",
+    ),
     "a window that OpenVINO would not keep": (
         changed("spec.architecture.window", 512),
         "absent with backend openvino, whose layers keep all tokens: window is 512",
@@ -165,7 +169,7 @@ REFUSED = {
     ),
     "a CPU backend with a GPU": (
         changed("spec.requirements.gpu", {"count": 1}),
-        "must be absent with openvino, which runs on CPU; vllm runs on CPU without it: backend is openvino",
+        "must be absent with openvino and torch, which run on CPU; vllm runs on CPU without it: backend is openvino",
     ),
     "measured files that are not there": (changed("spec.artifact", None), "artifact is required unless"),
     "a capability that is none": (

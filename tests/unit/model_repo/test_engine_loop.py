@@ -48,6 +48,88 @@ def test_the_first_piece_has_the_tokens_of_the_prompt() -> None:
     assert client.counts == [(5, n) for n in (1, 2, 3, 4)]
 
 
+class TimedEngine(FakeEngine):
+    """An engine whose steps take time, and nothing else does."""
+
+    def __init__(self, step_seconds: float) -> None:
+        super().__init__()
+        self.step_seconds = step_seconds
+
+    def now(self) -> float:
+        return self.step_seconds * self.steps
+
+
+def answer_at_once(count: int, step_seconds: float, stop: tuple[str, ...] = ()) -> list[FakeClient]:
+    """Return the clients of so many answers of 20 tokens that run together."""
+    engine = TimedEngine(step_seconds)
+    stage = LoopStage(engine, count, clock=engine.now)
+    clients = [stage.submit(Job("abcdefghijklmnopqrst", 5, None, stop)) for _ in range(count)]
+    stage.run()
+    return clients
+
+
+@pytest.mark.parametrize(
+    ("count", "step_seconds", "sizes"),
+    [
+        (1, 0.05, [1] * 20),
+        (7, 0.05, [1] * 20),
+        (8, 0.05, [1, *[2] * 9, 1]),
+        (16, 0.05, [1, *[4] * 4, 3]),
+        (32, 0.03125, [1, 8, 8, 3]),
+        (32, 0.0625, [1, *[5] * 3, 4]),
+        (32, 0.5, [1] * 20),
+    ],
+    ids=[
+        "one gets each token at once",
+        "so do a few",
+        "more get two together",
+        "a batch of 16 gets four together",
+        "a batch of 32 gets eight together",
+        "not so many where they take longer",
+        "each at once where a step takes long",
+    ],
+)
+def test_the_more_run_the_fewer_pieces_an_answer_has(count: int, step_seconds: float, sizes: list[int]) -> None:
+    for client in answer_at_once(count, step_seconds):
+        assert [len(piece) for piece in client.pieces] == sizes
+        assert client.text == "abcdefghijklmnopqrst"
+        assert client.counts == [(5, sum(sizes[: n + 1])) for n in range(len(sizes) - 1)]
+        assert client.usage == (5, 20)
+
+
+def test_a_stop_string_within_a_piece_ends_the_answer_at_its_token() -> None:
+    for client in answer_at_once(32, 0.03125, stop=("klm",)):
+        assert client.pieces == ["a", "bcdefghi", "j"]
+        assert client.end == (FinishReason.STOP, 5, 13)
+        assert client.usage == (5, 13)
+
+
+def test_an_answer_whose_neighbours_have_ended_gets_each_token_at_once() -> None:
+    engine = TimedEngine(0.03125)
+    stage = LoopStage(engine, 32, clock=engine.now)
+    client = stage.submit(Job("abcdefghijkl", 5, None))
+    for _ in range(31):
+        stage.submit(Job("abcd", 5, None))
+    stage.run()
+    assert client.pieces == ["a", "bcde", *"fghijkl"]
+
+
+def test_a_client_that_left_between_two_pieces_has_used_what_was_counted() -> None:
+    class LeavingEngine(TimedEngine):
+        def step(self) -> None:
+            super().step()
+            if self.steps == 6:
+                clients[0].hung_up.set()
+
+    engine = LeavingEngine(0.03125)
+    stage = LoopStage(engine, 32, clock=engine.now)
+    clients = [stage.submit(Job("abcdefghij", 5, None)) for _ in range(32)]
+    stage.run()
+    assert (clients[0].text, clients[0].end) == ("a", (FinishReason.CANCELLED, 5, 5))
+    assert clients[0].usage == (5, 5)
+    assert stage.meters.counted["completion"] == 5 + 31 * 10
+
+
 @pytest.mark.parametrize("at", ["start", "run"])
 def test_what_the_engine_refuses_ends_that_request_alone(at: str) -> None:
     stage = Stage(FakeEngine(**{"refuses_alone": "bad"} if at == "start" else {"fails_alone": "bad"}), 1)

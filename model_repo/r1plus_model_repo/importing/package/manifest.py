@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from r1plus_contract import names
 from r1plus_model_repo.catalog.quantity import mebibytes
-from r1plus_model_repo.catalog.types import EngineName, EngineSpec, spec_problems
+from r1plus_model_repo.catalog.types import Backend, EngineName, EngineSpec, spec_problems
 from r1plus_model_repo.importing.model import OPENVINO, SourceModel
 from r1plus_model_repo.importing.options import ImportOptions, ImportOptionsError
 from r1plus_model_repo.importing.tensorrt_llm import engine_fields
@@ -116,10 +116,16 @@ def render_manifest(name: str, spec: EngineSpec, origin: Mapping[str, Any]) -> s
         "metadata": {"name": name},
         "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
-    on_cpu = _FOR_VLLM_ON_CPU if spec.is_vllm_on_cpu else _FOR_CPU
-    figures = on_cpu if spec.requirements.gpu is None else _FOR_GPU
-    head = _HEAD.format(file=origin["file"], sha256=origin["sha256"], figures=figures)
+    head = _HEAD.format(file=origin["file"], sha256=origin["sha256"], figures=_choose_figures(spec))
     return head + yaml.safe_dump(body, sort_keys=False, width=110)
+
+
+def _choose_figures(spec: EngineSpec) -> str:
+    if spec.requirements.gpu is not None:
+        return _FOR_GPU
+    if spec.backend is Backend.TORCH:
+        return _FOR_TORCH
+    return _FOR_VLLM_ON_CPU if spec.is_vllm_on_cpu else _FOR_CPU
 
 
 _NAME_ADAPTER: TypeAdapter[str] = TypeAdapter(EngineName)
@@ -140,6 +146,12 @@ _FOR_VLLM_ON_CPU = """\
 # artifact.sha256, over the files under engine/; the pod's init container compares it.
 # Estimated from what vLLM 0.32 takes with SmolLM2: requirements.activationMemory, runtimeMemory; batch. Measure, and
 # correct. The chart must name an image with vLLM for CPU: images.cpu.vllm.\
+"""
+_FOR_TORCH = """\
+# Read from the model: architecture (its window has the sinks), requirements.weightsMemory (torch computes in 32 bits).
+# Computed: artifact.sha256, over the files under engine/; it is compared before they are served.
+# Estimated from what torch 2.13 takes with SmolLM2: requirements.activationMemory, runtimeMemory; batch. Measure, and
+# correct. Triton's Python must have r1plus[torch]; in a cluster the chart names that image: images.cpu.torch.\
 """
 _FOR_GPU = """\
 # Read from the model: precision, architecture, requirements.weightsMemory. Computed: artifact.sha256, over the files

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from r1plus_model_repo.catalog.quantity import mebibytes
-from r1plus_model_repo.catalog.types import VLLM_CPU_BITS, VLLM_ON_CPU
-from r1plus_model_repo.importing.model import STEP_TOKENS, TENSORRT_LLM, GpuDetails, SourceModel
+from r1plus_model_repo.catalog.types import TORCH_BITS, VLLM_CPU_BITS, VLLM_ON_CPU
+from r1plus_model_repo.importing.model import STEP_TOKENS, TENSORRT_LLM, TORCH, GpuDetails, SourceModel
 from r1plus_model_repo.importing.options import GPUS, PRODUCTS, STEP, ImportOptions
 from r1plus_model_repo.importing.tensorrt_llm.checkpoint import RUNTIME
 
@@ -20,9 +20,16 @@ VLLM_ON_CPU_TRIED: Final = "0.32"
 """Oldest version of vLLM for CPU that was tried."""
 STEP_TOKENS_ON_CPU: Final = 2048
 """Tokens of all requests in one step of vLLM on CPU (SchedulerConfig.DEFAULT_MAX_NUM_BATCHED_TOKENS, 0.32)."""
+RUNTIME_MEMORY_OF_TORCH: Final = "700Mi"
+"""Server, torch, transformers and activations: 560 MiB with SmolLM2 at batch 32 and 1024 tokens."""
+TORCH_TRIED: Final = "2.13"
+"""Oldest version of torch that was tried."""
+STEP_TOKENS_OF_TORCH: Final = 256
+"""Tokens of a prompt in one step (`backends.torch_batch`)."""
 MIN_CAPABILITY: Final = "8.0"
 BEST_BATCH, MAX_BATCH = 32, 64
 BEST_BATCH_ON_CPU, MAX_BATCH_ON_CPU = 16, 32
+BEST_BATCH_OF_TORCH, MAX_BATCH_OF_TORCH, BEST_BATCH_OF_SPARSE = 4, 8, 1
 _ELEMENT_BYTES, _ELEMENT_BYTES_ON_CPU = 2, VLLM_CPU_BITS // 8
 """Bytes of an activation: computing is in 16 bits on GPUs, and in 32 on CPU, whatever the precision of the weights."""
 
@@ -57,15 +64,19 @@ def find_gpu_problems(options: ImportOptions, model: SourceModel) -> tuple[str, 
 
 def choose_batches(options: ImportOptions, gpu: GpuDetails) -> tuple[int, int]:
     """Return best and largest batch: from the options, else the defaults within the limits of a plan."""
-    on_cpu = options.runtime == VLLM_ON_CPU
-    best, most = (BEST_BATCH_ON_CPU, MAX_BATCH_ON_CPU) if on_cpu else (BEST_BATCH, MAX_BATCH)
+    best, most = BEST_BATCH, MAX_BATCH
+    if options.runtime == VLLM_ON_CPU:
+        best, most = BEST_BATCH_ON_CPU, MAX_BATCH_ON_CPU
+    elif gpu.backend == TORCH:
+        best, most = BEST_BATCH_OF_SPARSE if gpu.is_sparse else BEST_BATCH_OF_TORCH, MAX_BATCH_OF_TORCH
     largest = _or_default(options.max_batch, min(most, gpu.most_batch or most))
     return _or_default(options.best_batch, min(best, largest)), largest
 
 
 def choose_runtime_memory(options: ImportOptions) -> str:
     """Return the memory of server, backend and libraries."""
-    return RUNTIME_MEMORY_ON_CPU if options.runtime == VLLM_ON_CPU else RUNTIME_MEMORY
+    memory = {VLLM_ON_CPU: RUNTIME_MEMORY_ON_CPU, TORCH: RUNTIME_MEMORY_OF_TORCH}
+    return memory.get(options.runtime, RUNTIME_MEMORY)
 
 
 def build_architecture_fields(gpu: GpuDetails) -> Mapping[str, Any]:
@@ -79,6 +90,9 @@ def build_requirement_fields(options: ImportOptions, gpu: GpuDetails) -> Mapping
     if options.runtime == VLLM_ON_CPU:
         activations = _compute_activation_bytes(gpu, STEP_TOKENS_ON_CPU, _ELEMENT_BYTES_ON_CPU)
         return {"activationMemory": mebibytes(activations), "runtime": {"min": VLLM_ON_CPU_TRIED}}
+    if gpu.backend == TORCH:
+        activations = _compute_activation_bytes(gpu, STEP_TOKENS_OF_TORCH, TORCH_BITS // 8)
+        return {"activationMemory": mebibytes(activations), "runtime": {"min": TORCH_TRIED}}
     products = {"products": options.gpu_products} if options.gpu_products else {}
     # Two cores serve one GPU. One of them is requested, if the limit is in whole cores.
     cores = {"cpuRequest": "1"} if options.cpu.isdecimal() else {}

@@ -13,6 +13,7 @@ from r1plus_operator.plan.engine.nodes import compute_memory_per_pod, explain_no
 from r1plus_operator.plan.observation import NodeFacts
 from r1plus_operator.plan.podspec.pod import POD_OVERHEAD, compute_storage_bytes
 from r1plus_operator.plan.podspec.triton_config import list_problems
+from r1plus_operator.plan.settings import CPU_RUNTIMES
 from r1plus_policies.engine.hardware import UNKNOWN, GpuNeed, Gpus, explain_version_refusal, place_engine
 from r1plus_policies.engine.memory_fit import GIB, Fit, Misfit, compute_fit, fit_memory
 from r1plus_policies.engine.selection import Obstacle
@@ -216,6 +217,8 @@ def _explain_missing_runtime(engine: Engine, runtimes: Iterable[str]) -> str:
     if engine.spec.is_vllm_on_cpu:
         text += " on CPU (spec.requirements has no gpu)"
         remedy += f", or name a Triton image with {backend} for CPU in the chart's images.cpu.{backend}"
+    elif backend in CPU_RUNTIMES:
+        remedy += f", or name a Triton image with {backend} in the chart's images.cpu.{backend}"
     elif engine.spec.backend in SERVABLE:
         remedy += f", or name a Triton image with {backend} in the chart's images.gpu"
     return f"{text}, but this installation serves {served}: {remedy}"
