@@ -136,6 +136,10 @@ test-embedding: $(SYNCED) ## The shipped embedding engine's vectors against tran
 test-model: $(SYNCED) ## R1+'s architecture and distillation in torch: losses, resumed runs, bad input (1.2 GB, cached)
 	$(PYTEST) -m model tests/model
 
+.PHONY: test-exports
+test-exports: $(SYNCED) ## Folders of r1plus engine export in the libraries that they are for, tiny and SmolLM2; a JSON line last (2.7 GB, cached)
+	$(PYTEST) -m exports -s tests/exports
+
 .PHONY: test-checkpoint
 test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against OpenVINO's, ids against the official vocabulary
 	$(PYTEST) -m checkpoint -s tests/checkpoint
