@@ -45,10 +45,16 @@ def make_tiny_engine(root: Path, architecture: str = "llama") -> TinyEngine:
 
 
 def write_weights(path: Path, architecture: str = "llama", sign: int = 1) -> Path:
-    """Write the GGUF file, in F16; with the sign -1 of a model that answers otherwise."""
+    """Write the GGUF file, in F16; with the sign -1 of a model that answers otherwise.
+
+    It says ASCII alone: libraries write bytes that are no text in different ways.
+    """
     model = tiny_gguf.make_model(architecture)
     model.keys["general.file_type"] = (int(gguf.LlamaFileType.MOSTLY_F16), tiny_gguf.KIND.UINT32, None)
     model.weights["blk.1.ffn_up.weight"] *= sign
+    for number, token in enumerate(tiny_gguf.TOKENS):
+        if not token.isascii() or token in (*tiny_gguf.SPECIAL, "<tool>", "[PAD]"):
+            model.weights["token_embd.weight"][number] = 0
     return tiny_gguf.write_model(path, model, kind=gguf.GGMLQuantizationType.F16)
 
 
