@@ -58,8 +58,8 @@ test: $(SYNCED) ## All that CI runs, a line per part [KEEP_GOING=1, SLOWEST=10, 
 	@$(RUNNER) $(PARTS) --beside $(BESIDE)
 
 .PHONY: test-fast
-test-fast: $(SYNCED) ## check, unit and a sample of the API server's tests: before each commit
-	@$(RUNNER) check unit test-sample
+test-fast: $(SYNCED) ## check, unit without its slowest, a sample of the API server's tests: before each commit
+	@$(RUNNER) check unit-fast test-sample
 
 .PHONY: test-flaky
 test-flaky: $(SYNCED) ## One part N times beside a busy process per core; a JSON line last: make test-flaky PART=unit N=10 [HOGS=2]
@@ -82,6 +82,11 @@ scan: $(SYNCED) ## checkov over the rendered chart and over what the operator ma
 unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart, promtool and Prometheus for rules and metrics
 	@$(PYTHON) -m devcluster build helm promtool prometheus
 	$(PYTEST) --numprocesses 4 --dist worksteal -m "not unit_long" tests/unit
+
+.PHONY: unit-fast
+unit-fast: $(SYNCED) ## As unit, without the one in a hundred and sixty that take a third of its time
+	@$(PYTHON) -m devcluster build helm promtool prometheus
+	$(PYTEST) --numprocesses 4 --dist worksteal -m "not unit_long and not unit_slow" tests/unit
 
 .PHONY: unit-long
 unit-long: $(SYNCED) ## Beyond make test: changed alert rules that a case has to find out, kills at more steps, long walks, all random examples, tests of the test tools
@@ -145,8 +150,15 @@ test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against Op
 	$(PYTEST) -m checkpoint -s tests/checkpoint
 
 .PHONY: test-vllm
-test-vllm: $(SYNCED) ## vLLM for CPUs in the real Triton: the engines' contract, what OpenVINO's tests ask, its processes, the rendered pod (2.3 GB, cached)
+test-vllm: $(SYNCED) ## vLLM for CPUs in the real Triton: its two parts below, and a JSON line last (2.3 GB, cached) [KEEP_GOING=1, SLOWEST=10]
+	@$(RUNNER) test-vllm-processes test-vllm-contract
+
+.PHONY: test-vllm-processes
+test-vllm-processes: $(SYNCED) ## Of test-vllm: what is vLLM's own, its processes, its memory, the pod that is rendered
 	$(PYTEST) -m vllm -s tests/vllm_cpu
+
+.PHONY: test-vllm-contract
+test-vllm-contract: $(SYNCED) ## Of test-vllm: the contract of all engines, which OpenVINO passes in make test-engine
 	$(PYTEST) -m triton --engine vllm tests/engine/test_answers.py tests/engine/test_batching.py
 
 .PHONY: test-memory

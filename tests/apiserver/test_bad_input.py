@@ -34,6 +34,8 @@ CASES = {
 }
 QUIET_SECONDS = 2.0
 """Longer than any backoff at its start; a deployment that waits is looked at every 15 s."""
+AT_ONCE = 4
+"""Cases that are looked at: to look at all of them takes the time that the operator needs to come to the last one."""
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,8 @@ async def test_what_is_taken_is_told_made_whole_and_left_alone(operator: Operato
         kinds.CONFIG_MAP, config_map("keyless", tenant.namespace, {names.LABEL_SUITE: "keyless"}, x="")
     )
     made = {await create(tenant, case): case for case in taken()}
-    await asyncio.gather(*(settle(tenant, name, case) for name, case in made.items()))
+    slots = asyncio.Semaphore(AT_ONCE)
+    await asyncio.gather(*(settle(tenant, name, case, slots) for name, case in made.items()))
     await eventually(lambda: is_resting(operator), "no pass is made any more, nor asked for")
     assert await operator.ready()
     wrong = [line for line in operator.log.splitlines() if "ERROR" in line or "Reconcile of " in line]
@@ -116,8 +119,13 @@ async def create(tenant: Tenant, case: Taken) -> str:
     return str((await tenant.client.create(kinds.R1PLUS_DEPLOYMENT, body))["metadata"]["name"])
 
 
-async def settle(tenant: Tenant, name: str, case: Taken) -> None:
-    """Wait for what is expected, all of it, and again after what happens next."""
+async def settle(tenant: Tenant, name: str, case: Taken, slots: asyncio.Semaphore) -> None:
+    """Wait for what is expected, all of it, and again after what happens next, when it is this case's turn."""
+    async with slots:
+        await _settle(tenant, name, case)
+
+
+async def _settle(tenant: Tenant, name: str, case: Taken) -> None:
     if case.then == "collected":
         await tenant.absent(names.KIND_DEPLOYMENT, name)
         await eventually(lambda: has_children(tenant, name, frozenset()), f"{name}: its children are collected")

@@ -51,7 +51,7 @@ class Row:
     kv_prompt_mib: float
     """Blocks of the KV cache that are in use when a prompt has been read; most of the items."""
     kv_answer_mib: float
-    """The same while the answer is generated."""
+    """The same at the answer's end."""
     right: int
     asked: int
     kinds: dict[str, str]
@@ -130,7 +130,7 @@ def ask(engine: OpenVinoEngine, item: Item) -> Answer:
         first_token_seconds=first,
         token_ms=1000 * seconds / max(1, len(ids) - 1),
         kv_prompt=max(usage[:reading]),
-        kv_answer=max(usage[reading:], default=0.0),
+        kv_answer=usage[-1],  # what is evicted leaves with the step after the prompt's last
     )
 
 

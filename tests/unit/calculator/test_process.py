@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from r1plus_contract.calculator import ENV_SOCKET
 from support.waiting import wait_until
 
 
+@pytest.mark.unit_slow
 def test_the_process_serves_answers_for_its_health_and_ends_with_sigterm(tmp_path: Path) -> None:
     path = tmp_path / "calculator.sock"
     environment = {**os.environ, ENV_SOCKET: str(path)}

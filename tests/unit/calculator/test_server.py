@@ -38,6 +38,7 @@ async def calculator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         yield running
 
 
+@pytest.mark.unit_slow
 async def test_an_expression_is_answered(calculator: Running) -> None:
     reply = await calculator[1].calculate("2 + 2", digits=3)
     assert reply == {
@@ -146,6 +147,7 @@ async def test_health_counts(calculator: Running) -> None:
     assert health["answered"] > 0
 
 
+@pytest.mark.unit_slow
 async def test_hostile_expressions_end_in_an_answer_or_an_error_and_no_process_dies(tmp_path: Path) -> None:
     preload_once()
     async with running_calculator(tmp_path, size=4, limits=WorkerLimits(wall_seconds=0.3)) as (server, client):

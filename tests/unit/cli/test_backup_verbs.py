@@ -108,6 +108,7 @@ async def talk(
         return response.status, len(answered.get("data", ())), answered.get("error", {}).get("message", "")
 
 
+@pytest.mark.unit_slow
 async def test_backup_erase_and_restore_into_another_cluster(tenant: Tenant, tmp_path: Path) -> None:
     """The story of docs/tenant-data.md."""
     here, there, people = tenant.here, tenant.there, ("anna@example.com", "bert@example.com")

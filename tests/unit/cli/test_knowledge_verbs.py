@@ -39,6 +39,7 @@ async def call(gateway: GatewayProcess, monkeypatch: pytest.MonkeyPatch) -> Call
     return lambda *words: run("knowledge", *words)
 
 
+@pytest.mark.unit_slow
 async def test_documents_are_added_once_listed_searched_and_removed(call: Call, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# Hotels\n\nIn Zurich a night may cost 210 francs.")
     (tmp_path / "b.pdf").write_bytes(make_pdf(["Trains", "Leave: 28 days"]))

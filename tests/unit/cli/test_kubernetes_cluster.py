@@ -73,6 +73,7 @@ def refusal(cluster: KubernetesCluster) -> str:
     return str(refused.value)
 
 
+@pytest.mark.unit_slow
 def test_a_service_that_is_gone_is_named_and_nobody_is_told_to_install_what_runs(cluster: KubernetesCluster) -> None:
     said = refusal(cluster)
     assert said.startswith("team-credit/credit: its Service does not exist")

@@ -73,6 +73,7 @@ async def run_program(programs: ProgramRunner, gateway: GatewayProcess, program:
 CAPITAL = "The capital of Sweden is Stockholm.\n"
 
 
+@pytest.mark.unit_slow
 @for_each("page, printed", {
     "gateway": ("gateway.md", [
         f"{CAPITAL}answered by credit-1@sha256:0123456789ab\n",
@@ -89,6 +90,7 @@ async def test_each_program_of_a_page_prints_its_answer(
     assert [text[: len(begin)] for text, begin in zip(got, printed, strict=True)] == printed
 
 
+@pytest.mark.unit_slow
 async def test_the_program_of_the_knowledge_page_cites_the_file_that_is_printed(
     programs: ProgramRunner, gateway: GatewayProcess, tmp_path: Path
 ) -> None:

@@ -131,6 +131,7 @@ async def test_the_text_of_a_document_comes_while_it_is_read(reader: Reader) -> 
     assert replies[-1].pages == 120
 
 
+@pytest.mark.unit_slow
 async def test_too_much_time_is_told_as_that(tmp_path: Path) -> None:
     limits = WorkerLimits(cpu_seconds=1, memory_bytes=LIMITS.memory_bytes, wall_seconds=600.0)
     async with serve_documents(tmp_path, limits) as (_, reader):
@@ -139,6 +140,7 @@ async def test_too_much_time_is_told_as_that(tmp_path: Path) -> None:
         assert failed.message == "slow.pdf: takes longer to read than it may; split it"
 
 
+@pytest.mark.unit_slow
 async def test_too_much_memory_is_told_as_that(tmp_path: Path) -> None:
     limits = WorkerLimits(cpu_seconds=60, memory_bytes=64 * 2**20, wall_seconds=600.0)
     async with serve_documents(tmp_path, limits) as (_, reader):

@@ -37,6 +37,7 @@ async def test_the_asker_says_what_the_gateway_refused(tmp_path: Path) -> None:
     assert not asker.evidence
 
 
+@pytest.mark.unit_slow
 async def test_what_the_demo_prints_is_what_a_person_pastes(tmp_path: Path) -> None:
     async with running(tmp_path, answer("Stock", "holm")) as rig:
         environment = {"OPENAI_BASE_URL": f"{rig.url}/v1", "OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}

@@ -92,6 +92,7 @@ def list_running(folder: Path) -> set[str]:
     return {module for module in MODULES if any(module in command for command in commands)}
 
 
+@pytest.mark.unit_slow
 async def test_helpers_start_when_they_are_asked_and_documents_are_searched_before_and_after_the_engine_comes(
     gateway: EdgeGateway, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ def check_health(environment: dict[str, str]) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WAIT)
 
 
+@pytest.mark.unit_slow
 async def test_it_serves_until_it_is_told_to_end_and_is_healthy_before_its_engine_is_loaded(
     tmp_path: Path, engine: Path
 ) -> None:

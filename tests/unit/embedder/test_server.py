@@ -184,6 +184,7 @@ async def test_a_full_queue_refuses_at_once(embedder: RunningEmbedder) -> None:
     assert all(one["failure"] is None for one in await asyncio.gather(*asking))
 
 
+@pytest.mark.unit_slow
 async def test_an_engine_that_overruns_is_ended(tmp_path: Path, engine: Path) -> None:
     async with running_embedder(tmp_path, engine, answer_seconds=30.0) as embedder:
         await embedder.embed("a")
@@ -208,6 +209,7 @@ async def test_an_engine_without_requests_is_freed_and_comes_back(tmp_path: Path
         assert embedder.server.host.loads == 2
 
 
+@pytest.mark.unit_slow
 async def test_an_engine_that_cannot_be_loaded_is_an_error_of_each_request(tmp_path: Path, engine: Path) -> None:
     broken = shutil.copytree(engine, tmp_path / "broken")
     (broken / "openvino_model.xml").write_text("<net/>")

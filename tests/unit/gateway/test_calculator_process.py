@@ -23,6 +23,7 @@ async def calculator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         yield path
 
 
+@pytest.mark.unit_slow
 async def test_an_expression_goes_through_both_and_comes_back_exact(calculator: Path, tmp_path: Path) -> None:
     async with (
         serving(FakeTriton(answer("Hi"))) as pod,

@@ -85,6 +85,7 @@ def say(text: str, role: str = "user") -> Json:
     return {"role": role, "content": text}
 
 
+@pytest.mark.unit_slow
 async def test_a_conversation_is_made_read_changed_and_deleted(client: Client) -> None:
     made = await client.get("POST", "/conversations", {"items": [say("Hi")], "metadata": {"topic": "names"}})
     assert made | {"id": "", "created_at": 0} == {

@@ -311,6 +311,7 @@ async def test_what_was_computed_is_billed_though_there_is_no_answer(
     assert settled.evidence == AnswerEvidence("", "5a" * 32, "")
 
 
+@pytest.mark.unit_slow
 async def test_a_real_embedder_gives_vectors_through_the_gateway(tmp_path: Path) -> None:
     engine = make_tiny_engine(tmp_path / "tiny")
     async with running_embedder(tmp_path, engine) as embedder:

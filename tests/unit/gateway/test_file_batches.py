@@ -75,6 +75,7 @@ async def client(gateway: GatewayProcess) -> AsyncIterator[Client]:
     await made.openai.close()
 
 
+@pytest.mark.unit_slow
 async def test_files_are_added_read_and_listed_together(client: Client) -> None:
     store, batches = await client.make_store(), client.openai.vector_stores.file_batches
     ids = await client.upload(NOTES, NOTES + b" It opens at nine.")

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from r1plus_contract import calculator, documents, embedder
 from r1plus_gateway.embedding.client import SocketEmbedder
 from support.embedding.tiny_model import make_tiny_engine
@@ -99,6 +101,7 @@ async def test_a_process_without_a_filter_shows_that_the_attack_works(tmp_path: 
         assert {"ipv4 stream", "ipv4 datagram", "unix stream"} <= await attack(tmp_path, process.pid)
 
 
+@pytest.mark.unit_slow
 @for_each("helper", {name: name for name in HELPERS})
 async def test_finding_27_a_helper_that_was_taken_over_has_no_network(tmp_path: Path, helper: str) -> None:
     module, variable = HELPERS[helper]

@@ -111,6 +111,7 @@ def tool(store_id: str, **fields: Any) -> list[Any]:
     return [{"type": "file_search", "vector_store_ids": [store_id], **fields}]
 
 
+@pytest.mark.unit_slow
 async def test_an_uploaded_document_is_answered_from_with_a_citation(client: Client) -> None:
     store_id, file = await client.add("handbook.md", HANDBOOK)
     assert (file.status, file.last_error) == ("completed", None)
@@ -477,6 +478,7 @@ async def test_uploads_that_are_cut_leave_nothing_that_is_seen(gateway: GatewayP
             assert (await response.json())["data"] == []
 
 
+@pytest.mark.unit_slow
 async def test_with_an_embedder_words_and_vectors_are_searched(tmp_path: Path) -> None:
     folder = make_tiny_engine(tmp_path / "engine")
     settings = {"data": {"contentDays": 30, "hasKnowledge": True}}
@@ -517,6 +519,7 @@ async def _search_memory(client: Client, pod: FakeTriton, statement: str) -> str
     return str(pod.inputs[-1])
 
 
+@pytest.mark.unit_slow
 async def test_a_tenant_without_knowledge_and_a_gateway_without_a_reader_say_so(tmp_path: Path) -> None:
     async with serving(FakeTriton(answer_from_quotes)) as pod:
         (tmp_path / "off").mkdir()

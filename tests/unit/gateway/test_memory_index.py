@@ -3,6 +3,7 @@
 import tracemalloc
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,6 +80,7 @@ def test_a_correction_in_a_verbatim_turn_supersedes_what_would_be_quoted() -> No
     assert "4 May" not in memory.block
 
 
+@pytest.mark.unit_slow
 def test_of_many_sentences_the_newest_are_looked_through() -> None:
     turns = make_turns("My code is 4711.", *["It rains."] * (MOST_SENTENCES + MOST_VERBATIM))
     view = view_index(index_turns(turns))

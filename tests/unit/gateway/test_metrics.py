@@ -173,6 +173,7 @@ def fill(metrics: GatewayMetrics, callers: list[str], models: list[str]) -> None
 class TestWhoHasSeries:
     """Callers by id, so many of them at most, and none that is gone."""
 
+    @pytest.mark.unit_slow
     def test_what_a_gateway_exports_at_most_is_within_the_limits_of_its_scrape(self) -> None:
         text = make_largest()
         assert len(read_samples(text)) < int(SERIES_LIMITS["sampleLimit"]) / 1.5
@@ -183,6 +184,7 @@ class TestWhoHasSeries:
         assert len(callers) == MOST_PAIRS
         assert OTHER in read_labels(text, "key")
 
+    @pytest.mark.unit_slow
     async def test_prometheus_takes_it_whole_and_adds_the_tenants_namespace(self, tmp_path: Path) -> None:
         """By the PodMonitor as prometheus-operator writes it; what a target has of its own comes from the pod."""
         spec = build_pod_monitor("team", CONFIG)["spec"]
@@ -300,6 +302,7 @@ def test_names_are_as_prometheus_wants_them_and_all_are_exported() -> None:
 SECRETS = ("Tell me about Zanzibar", "Stockholm-answer", "jane@example.com", "Zanzibar web shop", "no-such-model")
 
 
+@pytest.mark.unit_slow
 async def test_no_text_of_anybody_is_in_the_metrics_and_a_keys_series_end_with_it(tmp_path: Path) -> None:
     async with serving(FakeTriton(answer("Stockholm-answer"))) as pod, running_process(tmp_path, pod) as gateway:
         spec = {"name": "Zanzibar web shop", "scopes": ["end-users"], "limits": {"budget_tokens": 1000}}

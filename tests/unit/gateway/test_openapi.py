@@ -76,6 +76,7 @@ def find_bodies(document: Json) -> Iterator[tuple[str, Json]]:
                 yield path, operation["requestBody"]["content"]["application/json"]["schema"]
 
 
+@pytest.mark.unit_slow
 async def test_it_is_valid_and_needs_no_key_and_names_nothing_of_the_tenant(rig: Rig, document: Json) -> None:
     for schema in document["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
@@ -244,6 +245,7 @@ class Recording(Fields):
         """The body has fields that this form does not know."""
 
 
+@pytest.mark.unit_slow
 async def test_the_admin_api_answers_in_the_form_that_it_says(tmp_path: Path) -> None:
     async with serving(FakeTriton(answer("a"))) as pod, running_process(tmp_path, pod) as gateway:
         document = await read_document(gateway)

@@ -76,6 +76,7 @@ async def collect(entries: Any) -> list[Any]:
     return [entry async for entry in entries]
 
 
+@pytest.mark.unit_slow
 async def test_a_document_is_uploaded_read_searched_and_cited(client: Any, tmp_path: Path) -> None:
     (tmp_path / "handbook.md").write_bytes(HANDBOOK)
     file = await client.files.upload(tmp_path / "handbook.md")

@@ -26,6 +26,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+@pytest.mark.unit_slow
 async def test_a_key_is_shown_once_and_calls(gateway: GatewayProcess) -> None:
     status, made = await gateway.call_admin(
         "POST", "/keys", {"name": "app", "models": ["credit"], "limits": {"budget_tokens": 100}}
@@ -254,6 +255,7 @@ async def test_bad_admin_requests_name_the_field(gateway: GatewayProcess, case: 
     assert text in answered["error"]["message"]
 
 
+@pytest.mark.unit_slow
 async def test_a_killed_gateway_counts_what_ran_as_used(tmp_path: Path) -> None:
     """SIGKILL within an answer: the reservation is settled in full at the next start, once; nothing is lost."""
     async with serving(FakeTriton(answer(*["a"] * 1000, gap_s=0.05))) as pod, running_process(tmp_path, pod) as process:

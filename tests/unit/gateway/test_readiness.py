@@ -74,6 +74,7 @@ FAULTS: dict[str, Any] = {
 }
 
 
+@pytest.mark.unit_slow
 @for_each("fault, reason, remedy", FAULTS)
 async def test_it_starts_without_its_data_and_is_ready_once_they_are_there(
     gateway: GatewayProcess, fault: Fault, reason: str, remedy: str
@@ -145,6 +146,7 @@ async def running_on_small_volume(folder: Path, option: str) -> AsyncIterator[On
             process.kill()
 
 
+@pytest.mark.unit_slow
 async def test_a_volume_that_fills_up_makes_it_unready_until_there_is_room(tmp_path: Path) -> None:
     async with running_on_small_volume(tmp_path, "rw") as process:
         await process.until_ready()
@@ -157,6 +159,7 @@ async def test_a_volume_that_fills_up_makes_it_unready_until_there_is_room(tmp_p
         await process.create_key()
 
 
+@pytest.mark.unit_slow
 async def test_a_volume_that_cannot_be_written_makes_it_unready_until_it_can(tmp_path: Path) -> None:
     async with running_on_small_volume(tmp_path, "ro") as process:
         assert "gateway's user can write it" in await process.until_unready("VolumeReadOnly")

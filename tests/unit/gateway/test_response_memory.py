@@ -103,6 +103,7 @@ async def caller(rig: tuple[GatewayProcess, FakeTriton]) -> Caller:
     return Caller(gateway, pod, await gateway.create_key())
 
 
+@pytest.mark.unit_slow
 async def test_a_conversation_longer_than_the_context_is_answered(caller: Caller) -> None:
     conversation = await caller.begin("My locker has the code 4711.", *[FILLER] * 24)
     status, refusal = await caller.respond("What opens my locker?", conversation=conversation)
@@ -312,6 +313,7 @@ async def test_what_is_not_to_be_stored_is_not_kept(caller: Caller) -> None:
     assert (await caller.call("GET", "/memories"))[1]["data"] == []
 
 
+@pytest.mark.unit_slow
 async def test_no_marker_of_one_end_user_or_tenant_is_in_a_prompt_of_another(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

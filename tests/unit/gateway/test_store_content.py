@@ -441,6 +441,7 @@ async def test_a_tenant_that_stops_storing_keeps_what_it_has_for_as_long_as_was_
         assert count_rows(store, t.conversations, t.conversation_items, t.data_keys) == [0, 0, 0]
 
 
+@pytest.mark.unit_slow
 async def test_much_old_content_goes_in_several_rounds(
     volume: Volume, content: TenantContent, store: TenantStore
 ) -> None:
@@ -512,6 +513,7 @@ OF_ALL_KEYS = {
 """A rotation gives each owner a new key, a few at a time, looks for older ones, and counts what is left."""
 
 
+@pytest.mark.unit_slow
 async def test_no_statement_reads_a_whole_table_but_those_that_are_about_all_keys(store: TenantStore) -> None:
     """At 10^5 rows each that does holds up all requests for seconds."""
     statements: dict[str, Any] = {}

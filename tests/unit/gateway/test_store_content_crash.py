@@ -37,6 +37,7 @@ def kill_at_statements(folder: Path, module: str, stride: int, least: int) -> No
 LONG = (pytest.mark.unit_long, pytest.mark.timeout(3000))
 
 
+@pytest.mark.unit_slow
 @for_each("module, stride, least", {
     "conversations": ("content_crash", 12, 12),
     "knowledge": ("knowledge_crash", 36, 9),

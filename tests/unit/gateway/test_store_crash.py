@@ -160,6 +160,7 @@ ACTIONS = st.lists(
 )
 
 
+@pytest.mark.unit_slow
 @settings(max_examples=12)
 @given(ACTIONS)
 def test_no_interleaving_exceeds_the_budget_or_loses_usage(actions: list[Action]) -> None:

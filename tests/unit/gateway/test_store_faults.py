@@ -266,6 +266,7 @@ asyncio.run(main(Volume(Path(sys.argv[1]))))
 """
 
 
+@pytest.mark.unit_slow
 def test_a_full_and_a_read_only_volume_are_told_apart_and_nothing_is_lost(volume: Volume) -> None:
     """On a small file system of its own, in a mount namespace that ends with the process."""
     command = ["unshare", "--mount", sys.executable, "-c", FULL_VOLUME, str(volume.folder)]

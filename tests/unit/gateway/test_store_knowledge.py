@@ -218,6 +218,7 @@ async def test_a_file_that_was_read_is_completed_although_others_have_taken_its_
     await store.read(check_books)
 
 
+@pytest.mark.unit_slow
 async def test_no_keys_take_all_bytes_of_a_tenant_by_their_documents(store: TenantStore) -> None:
     limits = ContentLimits(MIB // 8, MIB, knowledge_caller_bytes=MIB // 2)
     knowledge, content, part = make_knowledge(store, limits), make_content(store, limits), b"x" * 8000
@@ -232,6 +233,7 @@ async def test_no_keys_take_all_bytes_of_a_tenant_by_their_documents(store: Tena
     await store.read(check_books)
 
 
+@pytest.mark.unit_slow
 async def test_no_key_grows_beyond_its_share_by_changing_what_it_has(store: TenantStore) -> None:
     limits = ContentLimits(MIB // 8, MIB, knowledge_caller_bytes=MIB // 2)
     knowledge, owner = make_knowledge(store, limits), make_knowledge(store, limits).identify(OTHER)

@@ -83,6 +83,7 @@ def play(new: Path, batches: Sequence[Sequence[Step]]) -> tuple[list[Any], dict[
         return answers, dump(work)
 
 
+@pytest.mark.unit_slow
 @settings(max_examples=20)
 @example([("reserve", 0, 90), ("void", 0, 0), ("reserve", 2, 90)])
 @example([("reserve", 0, 90), ("settle", 0, 10), ("settle", 0, 20), ("reserve", 0, 90)])

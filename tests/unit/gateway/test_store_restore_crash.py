@@ -13,6 +13,7 @@ from support.tables import for_each
 LONG = (pytest.mark.unit_long, pytest.mark.timeout(3000))
 
 
+@pytest.mark.unit_slow
 @for_each("stride", {"at each second step": 2, "at each step": pytest.param(1, marks=LONG)})
 def test_a_restore_that_is_killed_leaves_the_state_before_or_after(volume: Volume, stride: int) -> None:
     folder = make_scratch_folder("r1plus-tenant-")

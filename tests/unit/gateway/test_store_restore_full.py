@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.gateway.backups import back_up, fill, make_elsewhere
 from support.gateway.content import make_content, say
 from support.gateway.tenant_data import Volume, make_caller
@@ -51,6 +53,7 @@ async def prepare(volume: Volume, folder: Path) -> None:
     make_elsewhere(volume, folder / "there")
 
 
+@pytest.mark.unit_slow
 def test_a_full_volume_leaves_nothing_of_a_restore(volume: Volume) -> None:
     """On a small file system of its own, in a mount namespace that ends with the process."""
     folder = make_scratch_folder("r1plus-tenant-")

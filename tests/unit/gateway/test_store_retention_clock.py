@@ -161,6 +161,7 @@ async def test_a_clock_that_is_behind_stops_no_deletion(used_volume: Volume) -> 
         assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
 
 
+@pytest.mark.unit_slow
 async def test_a_clock_that_was_some_days_ahead_is_followed_back(used_volume: Volume) -> None:
     """Else many starts, each some days ahead, would add up."""
     for days in (6, 12, 18, 24, 30):
@@ -322,6 +323,7 @@ async def back_up_under_a_clock_ahead(volume: Volume) -> Files:
         return await back_up(store)
 
 
+@pytest.mark.unit_slow
 @for_each("make_backup", {
     "of a gateway with a right clock": back_up_now,
     "of an earlier release": back_up_of_an_earlier_release,
@@ -350,6 +352,7 @@ async def test_a_restore_under_a_clock_years_ahead_deletes_nothing_until_it_is_c
         assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
 
 
+@pytest.mark.unit_slow
 async def test_a_restore_under_a_clock_that_is_corrected_deletes_at_the_right_time(
     used_volume: Volume, folder: Path
 ) -> None:
@@ -366,6 +369,7 @@ async def test_a_restore_under_a_clock_that_is_corrected_deletes_at_the_right_ti
         assert await count_rows(store) == 0
 
 
+@pytest.mark.unit_slow
 async def test_data_that_have_seen_a_clock_ahead_go_by_the_right_one_where_they_are_restored(
     used_volume: Volume, folder: Path
 ) -> None:

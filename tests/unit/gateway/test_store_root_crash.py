@@ -36,6 +36,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
+@pytest.mark.unit_slow
 @for_each("stride", {"at each fourth step": 4, "at each step": pytest.param(1, marks=LONG)})
 def test_a_rotation_that_is_killed_leaves_the_state_before_or_after(folder: Path, stride: int) -> None:
     asyncio.run(prepare(folder))
@@ -111,6 +112,7 @@ def encrypt_within(folder: Path, most_bytes: int, action: signal.Handlers) -> No
     os._exit(0)
 
 
+@pytest.mark.unit_slow
 @pytest.mark.parametrize(
     ("action", "cut"),
     [(signal.SIG_DFL, -signal.SIGXFSZ), (signal.SIG_IGN, 3)],

@@ -211,6 +211,7 @@ async def test_who_had_a_half_and_a_snapshot_opens_nothing_of_what_comes_after(
         open_data(volume.config)
 
 
+@pytest.mark.unit_slow
 async def test_requests_go_on_during_rotations(store: TenantStore, filled: Filled) -> None:
     async with unbroken_traffic(store, filled) as done:
         for _ in range(5):
@@ -315,6 +316,7 @@ async def test_backups_of_before_need_the_keys_file_of_before(
             await restore_files(other, new)
 
 
+@pytest.mark.unit_slow
 async def test_a_rotated_tenant_is_restored_rotated_and_restored_again(
     store: TenantStore, filled: Filled, volume: Volume, other_folder: Path
 ) -> None:

@@ -89,6 +89,7 @@ async def test_the_root_of_an_earlier_gateway_is_rotated(earlier: tuple[Volume, 
             await store.read(check_books)
 
 
+@pytest.mark.unit_slow
 @pytest.mark.parametrize("earlier", WITH_CONTENT, indirect=True)
 async def test_a_backup_of_an_earlier_gateway_is_restored_and_rotated(
     earlier: tuple[Volume, dict[str, Any]], volume: Volume
@@ -116,6 +117,7 @@ async def find_passage(base: KnowledgeService, owner: Owner, store_id: str, ques
     return result.passages[0]
 
 
+@pytest.mark.unit_slow
 @pytest.mark.parametrize("earlier", WITH_CONTENT, indirect=True)
 async def test_documents_of_an_earlier_gateway_are_found_and_what_it_had_begun_is_read_to_its_end(
     earlier: tuple[Volume, dict[str, Any]], tmp_path: Path

@@ -21,6 +21,7 @@ def test_the_names_are_those_that_can_be_made(module: str) -> None:
     assert sorted(name for name, maker in MAKERS.items() if maker == module) == sorted(import_module(module).RECIPES)
 
 
+@pytest.mark.unit_slow
 def test_serve_does_not_keep_the_libraries_of_engines_in_its_memory() -> None:
     script = (
         "import sys, r1plus_edge.serve; print([n for n in ('numpy', 'gguf', 'openvino', 'grpc') if n in sys.modules])"

@@ -111,6 +111,7 @@ async def test_a_fall_by_the_former_suite_is_seen_while_the_new_one_is_asked(pod
         assert prober.publisher.report.verdict is Verdict.FAIL
 
 
+@pytest.mark.unit_slow
 @pytest.mark.parametrize("restarted", [False, True], ids=["a prober that lives", "a prober that was killed meanwhile"])
 async def test_what_a_pod_that_had_fallen_failed_is_asked_anew_once_it_is_mended_and_acknowledged(
     pod: Pod, restarted: bool

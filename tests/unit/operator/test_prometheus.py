@@ -217,6 +217,7 @@ def scraped(pool: str, namespace: str) -> dict[str, Any]:
     return {"job_name": pool, "static_configs": [{"targets": ["127.0.0.1:1"], "labels": labels}]}
 
 
+@pytest.mark.unit_slow
 async def test_finding_20_a_real_prometheus_knows_these_filters(tmp_path: Path) -> None:
     pools = (("podMonitor/team/credit/0", "team"), ("podMonitor/other/credit/0", "other"))
     groups = [{"name": f"r1plus/{name}/credit", "rules": [{"alert": "A", "expr": "1"}]} for _, name in pools]

@@ -86,6 +86,7 @@ def config() -> dict[str, Any]:
     }
 
 
+@pytest.mark.unit_slow
 async def test_finding_21_prometheus_takes_all_that_is_genuine_and_no_flood(
     tmp_path: Path, config: dict[str, Any]
 ) -> None:
@@ -143,6 +144,7 @@ def to_snake_case(rule: dict[str, Any]) -> dict[str, Any]:
     return {re.sub("[A-Z]", lambda upper: f"_{upper[0].lower()}", key): value for key, value in rule.items()}
 
 
+@pytest.mark.unit_slow
 async def test_finding_26_a_container_exports_no_series_that_others_are_judged_by(tmp_path: Path) -> None:
     owner = ChildOwner({"metadata": {"name": "credit", "namespace": "team", "uid": "u"}})
     monitors = [build_pod_monitor(owner, CONFIG), build_gateway_pod_monitor("team", CONFIG)]

@@ -455,6 +455,7 @@ async def test_a_forged_run_convinces_nobody(where: str, meta: Json) -> None:
     assert not [name for name in rig.has("Job", where) if forged.id in name], "and it is cleared away"
 
 
+@pytest.mark.unit_slow
 async def test_a_pass_over_one_of_a_thousand_tenants_does_no_more_than_over_one_of_a_few() -> None:
     """In calls, since a busy machine changes times, and so does what ran before in the same process."""
 

@@ -165,6 +165,7 @@ def test_nothing_runs_beside_a_first_part_that_failed(project: Path) -> None:
     assert not (project / "met").exists()
 
 
+@pytest.mark.unit_slow
 def test_a_part_that_fails_stops_what_runs_beside_it(project: Path) -> None:
     status, output = run(project, "good", "fails", "--beside", "slow")
     assert status == 1
@@ -229,6 +230,7 @@ def test_a_run_under_nohup_goes_on_at_hang_up(project: Path) -> None:
     assert not ignored & 1 << (signal.SIGTERM - 1)
 
 
+@pytest.mark.unit_slow
 def test_a_killed_runner_leaves_nothing_running(project: Path, slow: Slow) -> None:
     process, daemon = slow
     process.kill()
