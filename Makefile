@@ -142,7 +142,7 @@ test-model: $(SYNCED) ## R1+'s architecture and distillation in torch: losses, r
 	$(PYTEST) -m model tests/model
 
 .PHONY: test-exports
-test-exports: $(SYNCED) ## Folders of r1plus engine export in the libraries that they are for, tiny and SmolLM2; a JSON line last (2.7 GB, cached)
+test-exports: $(SYNCED) ## Folders of r1plus engine export in the libraries that they are for, tiny and SmolLM2; a JSON line last (1.4 GB, cached)
 	$(PYTEST) -m exports -s tests/exports
 
 .PHONY: test-checkpoint

@@ -24,7 +24,7 @@ _PROGRESS: Final = "answered "
 _MOST_TOLD: Final = 1500
 """Characters of a failed process's output."""
 THREADS: Final = "OMP_NUM_THREADS"
-OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TF_CPP_MIN_LOG_LEVEL": "3"}
+OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 """Everything that an export needs is in its folder."""
 
 
@@ -118,7 +118,7 @@ def _environ() -> dict[str, str]:
     Threads that wait for each other take minutes for a token where other processes want all processors.
     """
     threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
-    return {THREADS: threads, "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"} | os.environ | OFFLINE
+    return {THREADS: threads} | os.environ | OFFLINE
 
 
 def answer_all(

@@ -103,20 +103,20 @@ def export_engine(request: ExportRequest, progress: Callable[[str], None]) -> Ex
     engine = open_engine(request.engine, request.cache / "engines", progress)
     if engine.is_checkpoint:
         check_architecture(target, json.loads((engine.files / CONFIG).read_text(encoding="utf-8")))
-        if request.precision == "F16" or (request.precision and target.name == "hf"):
+        if request.precision and target.maker is None:
             raise ExportError("--precision: the engine is a checkpoint, whose numbers stay as they are; leave it out")
     suite, baseline = request.find_suite(engine)
     check_sampling(suite)
     _check_room(request.out, engine, target)
     items = sample_items(suite, request.items)
-    recorded = None if _can_be_asked(engine) else read_recorded(engine, suite, baseline, items)
+    recorded = read_recorded(engine, suite, baseline, items) if engine.is_checkpoint else None
     with lock_folder(request.out.absolute().parent), create_scratch(request.out) as scratch:
         checkpoint = scratch / "checkpoint"
         place_checkpoint(
             engine,
             request.weights,
             checkpoint,
-            precision if target.name == "hf" else F32,
+            precision if target.maker is None else F32,
             request.cache / "engines",
             progress,
         )
@@ -151,10 +151,6 @@ def _check_room(out: Path, engine: ExportedEngine, target: Target) -> None:
             f"--out: {out.absolute().parent} has {free / 2**20:.0f} MiB free, and the export takes up to"
             f" {needed / 2**20:.0f} MiB while it is made; make room, or give a folder on another disk"
         )
-
-
-def _can_be_asked(engine: ExportedEngine) -> bool:
-    return not engine.is_checkpoint
 
 
 def _ask_engine(
@@ -256,7 +252,7 @@ def _write_record(folder: Path, engine: ExportedEngine, target: Target, precisio
         "engineVersion": engine.spec.version,
         "engineSha256": digest_folder(engine.files),
         "target": target.name,
-        "precision": "as the checkpoint" if engine.is_checkpoint and target.name == "hf" else precision,
+        "precision": "as the checkpoint" if engine.is_checkpoint and target.maker is None else precision,
         "packages": {name: version(name.replace("_", "-")) for name in target.packages},
         "sample": asdict(result),
     }

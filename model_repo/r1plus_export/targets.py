@@ -36,6 +36,16 @@ class Target:
 TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
     {
         "hf": Target("hf", "r1plus_export.hf", None, ("torch", "transformers"), "hf", (F16, F32), None, 4),
+        "onnx": Target(
+            "onnx",
+            "r1plus_export.onnx",
+            "r1plus_export.onnx",
+            ("torch", "transformers", "onnx_ir", "onnxruntime_genai"),
+            "onnx",
+            (F32, INT4),
+            ("llama", "qwen2"),
+            16,
+        ),
     }
 )
 

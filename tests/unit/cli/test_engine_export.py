@@ -95,6 +95,22 @@ def test_an_architecture_is_refused(target: str, fields: dict[str, Any], message
         check_architecture(TARGETS[target], fields)
 
 
+ONNX: dict[str, tuple[dict[str, Any], str]] = {
+    "that was not tried": (
+        {"model_type": "gemma3_text"},
+        "'gemma3_text': --to onnx exports llama and qwen2; use --to hf",
+    ),
+    "that is quantised": ({"model_type": "llama", "quantization_config": {}}, "quantization_config: the checkpoint's"),
+}
+
+
+@for_each("fields, message", ONNX)
+def test_onnx_refuses_a_model(fields: dict[str, Any], message: str) -> None:
+    check_architecture(TARGETS["hf"], fields)
+    with pytest.raises(ExportError, match=message):
+        check_architecture(TARGETS["onnx"], fields)
+
+
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_a_missing_package_is_named_with_its_installation(tmp_path: Path, target: str) -> None:
     words = ["engine", "export", NAME, "--to", target, "--out", str(tmp_path / "out")]
