@@ -1,11 +1,12 @@
-"""Filters of system calls: for workers one that refuses what is not listed, for the processes around them one that
-refuses networks.
+"""Filters of system calls: for workers and programs one that refuses what is not listed, for the processes around them
+one that refuses networks.
 
-The workers' filter is an allowlist of two dozen calls. It covers the one machine that images are built for; another one
-is an error.
+The workers' filter is an allowlist of two dozen calls; that of programs has in addition what loading one needs. They
+cover the one machine that images are built for; another one is an error.
 """
 
 import errno
+import os
 import platform
 import socket
 from typing import Final
@@ -68,6 +69,25 @@ CALLS: Final = {
 CALLS_WITHOUT_EXECUTION: Final = {"mmap": 9, "mprotect": 10}
 """Allowed unless their third argument asks for executable memory."""
 
+CALLS_TO_LOAD: Final = {
+    "poll": 7,
+    "pread64": 17,
+    "access": 21,
+    "arch_prctl": 158,
+    "sched_getaffinity": 204,
+    "set_tid_address": 218,
+    "clock_nanosleep": 230,
+    "newfstatat": 262,
+    "set_robust_list": 273,
+    "statx": 332,
+    "rseq": 334,
+}
+"""What a program needs to load itself, and to sleep."""
+_OPENAT, _MMAP, _PRLIMIT64, _EXECVEAT = 257, 9, 302, 322
+_MAP_ANONYMOUS: Final = 0x20
+_AT_EMPTY_PATH: Final = 0x1000
+_WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_TMPFILE
+
 
 class SandboxError(RuntimeError):
     """The kernel does not take a limit, so nothing may be computed."""
@@ -101,6 +121,57 @@ def _build_worker_program() -> Program:
     return [*program, (RETURN, 0, 0, REFUSE)]
 
 
+def _allow_where(number: int, argument: int, mask: int, value: int) -> Program:
+    """Return the instructions that allow a call whose argument has this value under a mask, and refuse it else."""
+    return [
+        (EQUAL, 0, 5, number),
+        (LOAD, 0, 0, ARGUMENTS_OFFSET + argument * 8),
+        (AND, 0, 0, mask),
+        (EQUAL, 0, 1, value),
+        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, REFUSE),
+    ]
+
+
+def _build_loading_program() -> Program:
+    """Return the filter of a program that loads itself, and then computes.
+
+    It opens files to read only; starts what it has a descriptor of, which is itself and once; maps memory that can run
+    out of files alone; and reads limits without setting any.
+    """
+    program = [*_begin_program(MACHINES[_WORKERS_MACHINE].architecture)]
+    for number in (*CALLS.values(), *CALLS_TO_LOAD.values()):
+        program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ALLOW)]
+    program += [
+        (EQUAL, 0, 8, _MMAP),
+        (LOAD, 0, 0, ARGUMENTS_OFFSET + 2 * 8),
+        (AND, 0, 0, _PROT_EXEC),
+        (EQUAL, 3, 0, 0),
+        (LOAD, 0, 0, ARGUMENTS_OFFSET + 3 * 8),
+        (AND, 0, 0, _MAP_ANONYMOUS),
+        (EQUAL, 0, 1, 0),
+        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, REFUSE),
+    ]
+    program += _allow_where(CALLS_WITHOUT_EXECUTION["mprotect"], 2, _PROT_EXEC, 0)
+    program += _allow_where(_OPENAT, 2, _WRITES, 0)
+    program += _allow_where(_EXECVEAT, 4, 0xFFFFFFFF, _AT_EMPTY_PATH)
+    return [*program, *_build_prlimit_part(), (RETURN, 0, 0, REFUSE)]
+
+
+def _build_prlimit_part() -> Program:
+    """Return the instructions that allow to read a limit: both halves of the pointer to a new one are null."""
+    return [
+        (EQUAL, 0, 6, _PRLIMIT64),
+        (LOAD, 0, 0, ARGUMENTS_OFFSET + 2 * 8),
+        (EQUAL, 0, 3, 0),
+        (LOAD, 0, 0, ARGUMENTS_OFFSET + 2 * 8 + 4),
+        (EQUAL, 0, 1, 0),
+        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, REFUSE),
+    ]
+
+
 def _build_local_program(machine: Machine) -> Program:
     program = [*_begin_program(machine.architecture)]
     for number in IO_URING:
@@ -121,9 +192,23 @@ def install_filter() -> None:
     Raises:
         SandboxError: the kernel or the machine does not take the filter.
     """
+    _check_machine()
+    _install(_build_worker_program())
+
+
+def install_program_filter() -> None:
+    """Refuse this process, and the program that it becomes, all that loading and computing does not need.
+
+    Raises:
+        SandboxError: the kernel or the machine does not take the filter.
+    """
+    _check_machine()
+    _install(_build_loading_program())
+
+
+def _check_machine() -> None:
     if platform.machine() != _WORKERS_MACHINE:
         raise SandboxError(f"no filter of system calls is written for {platform.machine()}; run on x86-64")
-    _install(_build_worker_program())
 
 
 def refuse_networks() -> None:

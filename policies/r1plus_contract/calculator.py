@@ -20,10 +20,16 @@ ANSWER_SECONDS: Final = 2.5
 MOST_DIGITS: Final = 50
 """Significant digits of a numeric result."""
 DEFAULT_DIGITS: Final = 15
+ENV_INTERPRETER: Final = "R1PLUS_CALCULATOR_INTERPRETER"
+"""Path of the program `monty`, for the calculator. Without it no code is run."""
+CODE_REQUEST_START: Final = b'{"code":'
+"""Of every request that runs code, and of no other one: keys of requests are sorted."""
+MOST_OUTPUT_BYTES: Final = 8 * 1024
+"""Of what a run prints, and of its error: with each byte escaped, both fit a reply."""
 
 
 class FailureCode(StrEnum):
-    """Why an expression has no result. The first seven are the expression's, the others the calculator's."""
+    """Why an expression has no result, or code was not run. The first seven are an expression's alone, but LIMIT."""
 
     SYNTAX = "syntax"
     AMBIGUOUS = "ambiguous"
@@ -46,6 +52,25 @@ class CalculationRequest:
     expression: str
     digits: int = DEFAULT_DIGITS
     """Significant digits of the numeric result, 1 to `MOST_DIGITS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeRequest:
+    """Python code to run."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class CodeRun:
+    """What a run of code printed, and how it ended."""
+
+    output: str
+    """Of its standard output, then of its standard error."""
+    value: str | None
+    """The last expression's value, as `print` writes it; None if the code has ended with an error."""
+    error: str | None
+    """Traceback of the exception that nothing has caught, or of the error of its syntax."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +117,9 @@ class CalculatorHealth:
 
 @dataclass(frozen=True, slots=True)
 class CalculatorReply:
-    """Exactly one of the three."""
+    """Exactly one of the four."""
 
     calculation: Calculation | None = None
     failure: CalculationFailure | None = None
     health: CalculatorHealth | None = None
+    run: CodeRun | None = None

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from r1plus_calculator.server.code_runs import CodeRunner
 from r1plus_calculator.server.pool import WorkerPool
 from r1plus_calculator.server.wire import encode_failure
 from r1plus_calculator.server.worker import Evaluator, answer
 from r1plus_contract.calculator import (
     ANSWER_SECONDS,
+    CODE_REQUEST_START,
+    ENV_INTERPRETER,
     MOST_REQUEST_BYTES,
     CalculatorHealth,
     CalculatorReply,
@@ -27,6 +30,8 @@ class CalculatorServer:
     """Serves one socket with one pool."""
 
     pool: WorkerPool
+    code_runner: CodeRunner | None = None
+    """None: no code is run."""
     connections: Collection[object] = ()
     """Those that are being answered."""
 
@@ -34,6 +39,8 @@ class CalculatorServer:
         """Return the reply to a request."""
         if not payload:
             return encode_failure(FailureCode.INVALID_REQUEST, f"a request has 1 to {MOST_REQUEST_BYTES} bytes")
+        if payload.startswith(CODE_REQUEST_START):
+            return _NO_INTERPRETER if self.code_runner is None else await self.code_runner.answer(payload)
         if _asks_for_health(payload):
             return dumps(CalculatorReply(health=self.describe())).encode()
         return await self.pool.ask(payload)
@@ -44,6 +51,10 @@ class CalculatorServer:
         return CalculatorHealth(pool.is_ready, len(pool.idle), pool.running, pool.waiting, pool.answered, pool.killed)
 
 
+_NO_INTERPRETER: Final = encode_failure(
+    FailureCode.INVALID_REQUEST,
+    f"code: this calculator runs none; start it with {ENV_INTERPRETER}, the path of the program monty",
+)
 _HEALTH_REQUEST_BYTES: Final = 64
 
 
@@ -65,6 +76,7 @@ async def run_calculator(
     size: int = 4,
     evaluate: Evaluator = answer,
     answer_seconds: float = ANSWER_SECONDS,
+    code_runner: CodeRunner | None = None,
 ) -> AsyncIterator[CalculatorServer]:
     """Serve until the block ends; then let running calculations end.
 
@@ -72,7 +84,7 @@ async def run_calculator(
         SocketError: the path cannot be used.
     """
     pool = WorkerPool(limits or WorkerLimits(), size, evaluate, answer_seconds)
-    server = CalculatorServer(pool)
+    server = CalculatorServer(pool, code_runner)
     pool.start()
     try:
         async with serve_frames(path, server.answer, MOST_REQUEST_BYTES) as frames:

@@ -2,23 +2,33 @@
 
 import asyncio
 import json
+import sysconfig
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from r1plus_calculator.server.code_runs import CodeRunner
 from r1plus_calculator.server.preload import preload
 from r1plus_calculator.server.server import CalculatorServer, run_calculator
 from r1plus_calculator.server.worker import Evaluator, answer
-from r1plus_contract.calculator import LENGTH_BYTES, CalculationRequest
+from r1plus_contract.calculator import LENGTH_BYTES, CalculationRequest, CodeRequest
 from r1plus_contract.frames import pack
 from r1plus_contract.jsonable import dumps
 from r1plus_sandbox.confinement import WorkerLimits
+from r1plus_sandbox.programs import ProgramLimits
 from support.waiting import eventually
 
+INTERPRETER = Path(sysconfig.get_path("scripts")) / "monty"
 PATIENT = WorkerLimits(cpu_seconds=60, wall_seconds=60.0)
 """For what has to be answered, however busy the machine is."""
+PATIENT_PROGRAM = ProgramLimits(cpu_seconds=60, wall_seconds=60.0)
+
+
+def build_code_runner(limits: ProgramLimits = PATIENT_PROGRAM) -> CodeRunner:
+    """Return what runs code with the installed interpreter."""
+    return CodeRunner(INTERPRETER, limits, answer_seconds=limits.wall_seconds + 1)
 
 
 @cache
@@ -50,6 +60,10 @@ class CalculatorClient:
         assert int.from_bytes(data[:LENGTH_BYTES], "big") == len(data) - LENGTH_BYTES
         return json.loads(data[LENGTH_BYTES:])
 
+    async def run(self, code: str) -> Any:
+        """Send code, and return its reply."""
+        return await self.ask(dumps(CodeRequest(code)).encode())
+
     async def calculate(self, expression: str, digits: int = 15) -> Any:
         """Send an expression, and return its reply."""
         return await self.ask(dumps(CalculationRequest(expression, digits)).encode())
@@ -57,10 +71,16 @@ class CalculatorClient:
 
 @asynccontextmanager
 async def running_calculator(
-    folder: Path, *, size: int = 2, limits: WorkerLimits = PATIENT, evaluate: Evaluator = answer
+    folder: Path,
+    *,
+    size: int = 2,
+    limits: WorkerLimits = PATIENT,
+    evaluate: Evaluator = answer,
+    code_runner: CodeRunner | None = None,
 ) -> AsyncIterator[tuple[CalculatorServer, CalculatorClient]]:
     """Run a calculator whose workers are ready."""
     path = folder / "calculator.sock"
-    async with run_calculator(path, limits, size, evaluate, answer_seconds=limits.wall_seconds + 0.5) as server:
+    seconds = limits.wall_seconds + 0.5
+    async with run_calculator(path, limits, size, evaluate, seconds, code_runner) as server:
         await eventually(lambda: len(server.pool.idle) == size, "all workers are ready")
         yield server, CalculatorClient(path)

@@ -3,14 +3,11 @@
 import asyncio
 import ctypes
 import json
-import mmap
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -20,6 +17,7 @@ from r1plus_calculator.server.worker import guard
 from r1plus_contract.calculator import LENGTH_BYTES, MOST_REQUEST_BYTES
 from r1plus_contract.frame_server import SocketError
 from r1plus_sandbox.confinement import WorkerLimits
+from support.calculator.attacks import ATTACKS, call_kernel, try_attack
 from support.calculator.hostile import generate_hostile
 from support.calculator.running import CalculatorClient, preload_once, running_calculator
 from support.tables import for_each
@@ -52,6 +50,7 @@ async def test_an_expression_is_answered(calculator: Running) -> None:
         },
         "failure": None,
         "health": None,
+        "run": None,
     }
 
 
@@ -166,67 +165,9 @@ async def test_hostile_expressions_end_in_an_answer_or_an_error_and_no_process_d
         assert (await client.calculate("6 * 7"))["calculation"]["exact"] == "42"
 
 
-def _try(action: Callable[[], Any]) -> str:
-    try:
-        action()
-    except (OSError, ValueError, MemoryError, SystemError) as error:
-        return type(error).__name__
-    return "done"
-
-
-def _map_code() -> None:
-    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC).close()
-
-
-def _open_pair() -> None:
-    for one in socket.socketpair():
-        one.close()
-
-
-def _open_pipe() -> None:
-    for one in os.pipe():
-        os.close(one)
-
-
-def _call(number: int, *arguments: int) -> Callable[[], None]:
-    def call() -> None:
-        library = ctypes.CDLL(None, use_errno=True)
-        if library.syscall(number, *arguments) < 0:
-            raise OSError(ctypes.get_errno(), "refused")
-
-    return call
-
-
-ATTACKS: dict[str, Callable[[], Any]] = {
-    "a TCP socket": lambda: socket.socket(socket.AF_INET).close(),
-    "a Unix socket": lambda: socket.socket(socket.AF_UNIX).close(),
-    "a pair of sockets": _open_pair,
-    "another descriptor": lambda: os.dup(3),
-    "a file to read": lambda: Path("/etc/passwd").read_bytes(),
-    "a file to write": lambda: Path("/tmp/calculator-attack").write_text("x"),
-    "a folder": lambda: list(Path("/").iterdir()),
-    "a status of a file": lambda: Path("/etc/passwd").stat(),
-    "a program": lambda: os.execv("/bin/true", ["/bin/true"]),
-    "a process": os.fork,
-    "a child": lambda: subprocess.run(["/bin/true"], check=True),
-    "a signal to the supervisor": lambda: os.kill(os.getppid(), signal.SIGTERM),
-    "a pipe": _open_pipe,
-    "memory that can run": _map_code,
-    "memory without end": lambda: bytearray(2**30),
-    "a higher limit": _call(160, 0, 0),
-    "a trace of the supervisor": _call(101, 16, os.getppid(), 0, 0),
-    "a kernel ring": _call(425, 8, 0),
-    "a namespace": _call(272, 0x10000000),
-    "a mount": _call(165, 0, 0, 0, 0, 0),
-    "a keyring": _call(250, 0, 0, 0),
-    "a program of the kernel": _call(321, 0, 0, 0),
-    "a message with descriptors": _call(46, 3, 0, 0),
-}
-
-
 def attack(payload: bytes) -> bytes:
     """Try from within a worker what none may do, in place of a calculation."""
-    outcomes = {name: _try(action) for name, action in ATTACKS.items()}
+    outcomes = {name: try_attack(action) for name, action in ATTACKS.items()}
     return json.dumps(outcomes).encode()
 
 
@@ -246,12 +187,12 @@ async def test_nothing_but_the_answer_leaves_a_worker(tmp_path: Path) -> None:
     },
 )
 async def test_the_same_attack_succeeds_where_nothing_is_confined(name: str) -> None:
-    assert _try(ATTACKS[name]) == "done"
+    assert try_attack(ATTACKS[name]) == "done"
 
 
 async def test_a_call_of_the_second_kind_kills_the_worker(tmp_path: Path) -> None:
     def call_x32(payload: bytes) -> bytes:
-        _call(0x40000000 + 39)()
+        call_kernel(0x40000000 + 39)()
         return b"{}"
 
     async with running_calculator(tmp_path, size=1, evaluate=call_x32) as (server, client):
