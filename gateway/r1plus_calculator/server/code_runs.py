@@ -42,6 +42,8 @@ _SUMMARY_BYTES: Final = 64
 """Of the standard error, around the value or the error."""
 _STATUSES: Final = (0, 1)
 """With which it ends: without and with an error of the code."""
+_OUT_OF_MEMORY: Final = 65
+"""With which it ends where the kernel gives it no more memory, for example while it reads the code."""
 _SUMMARY: Final = re.compile(r"(?:(?P<printed>.*?)[\d.]+[nµμm]?s ❯ (?:error: )?|error:\n)(?P<text>.*)", re.DOTALL)
 _MEMORY_ERROR: Final = re.compile(r"^MemoryError: memory limit exceeded", re.MULTILINE)
 
@@ -49,7 +51,7 @@ _TIME_LIMIT: Final = encode_failure(
     FailureCode.TIME_LIMIT, "the code runs longer than it may; let it do less, or run it in parts"
 )
 _MEMORY_LIMIT: Final = encode_failure(
-    FailureCode.MEMORY_LIMIT, f"the code needs more than {MOST_HEAP} of memory; let it keep less, or run it in parts"
+    FailureCode.MEMORY_LIMIT, f"the code needs more memory than {MOST_HEAP}; let it keep less, or run it in parts"
 )
 _OUTPUT_LIMIT: Final = encode_failure(
     FailureCode.LIMIT, f"the code prints or returns more than {MOST_OUTPUT_BYTES} bytes; print less"
@@ -198,6 +200,8 @@ async def _read_all(pipe: BinaryIO) -> str:
 def _build_reply(ending: _Ending) -> bytes:
     if ending.status == -signal.SIGXCPU:
         return _TIME_LIMIT
+    if ending.status == _OUT_OF_MEMORY:
+        return _MEMORY_LIMIT
     summary = _SUMMARY.fullmatch(ending.summary)
     if ending.status not in _STATUSES or summary is None:
         reason = ending.summary.strip() if ending.status == NOT_STARTED else f"status {ending.status}"
