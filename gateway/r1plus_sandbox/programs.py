@@ -1,4 +1,4 @@
-"""A program that is no Python, for one request: its limits are set before it starts, and it inherits three pipes.
+"""A program that is no Python, for one request: it is confined before it starts, and inherits two pipes and a file.
 
 A worker takes its rights away when everything is loaded. A program has to load itself first, so its filter leaves a few
 more calls: it may open files to read, where Landlock says which.

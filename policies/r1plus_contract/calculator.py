@@ -25,11 +25,11 @@ ENV_INTERPRETER: Final = "R1PLUS_CALCULATOR_INTERPRETER"
 CODE_REQUEST_START: Final = b'{"code":'
 """Of every request that runs code, and of no other one: keys of requests are sorted."""
 MOST_OUTPUT_BYTES: Final = 8 * 1024
-"""Of what a run prints, and of its error: with each byte escaped, both fit a reply."""
+"""Of what a run prints, and of its value or error."""
 
 
 class FailureCode(StrEnum):
-    """Why an expression has no result, or code was not run. The first seven are an expression's alone, but LIMIT."""
+    """Why there is no result. The first seven are about the expression or code, the others about the calculator."""
 
     SYNTAX = "syntax"
     AMBIGUOUS = "ambiguous"

@@ -7,6 +7,7 @@ prints, and on its standard error the time, `❯`, and the last value or an erro
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import re
@@ -38,6 +39,8 @@ MOST_HEAP: Final = "128MB"
 MOST_DEPTH: Final = 500
 """Calls within each other."""
 _ARGUMENTS: Final = ["--max-memory", MOST_HEAP, "--max-recursion-depth", str(MOST_DEPTH), SOURCE_PATH]
+_ALL_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+"""Else the program could write machine code into the file that it reads, and map that."""
 _SUMMARY_BYTES: Final = 64
 """Of the standard error, around the value or the error."""
 _STATUSES: Final = (0, 1)
@@ -116,7 +119,11 @@ class CodeRunner:
             self._places.release()
 
     async def _run(self, code: bytes, deadline: float) -> bytes:
-        child, output, errors = self._start(code)
+        try:
+            child, output, errors = self._start(code)
+        except OSError as error:  # no descriptor or process is left
+            log.error("Interpreter did not start: %s", error.strerror)
+            return _BUSY
         try:
             left = min(self._limits.wall_seconds, deadline - asyncio.get_running_loop().time())
             async with asyncio.timeout(left):
@@ -140,9 +147,10 @@ class CodeRunner:
                 of_child.callback(os.close, writing)
                 return os.fdopen(reading, "rb", buffering=0), writing
 
-            source = os.memfd_create("code")
+            source = os.memfd_create("code", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             of_child.callback(os.close, source)
             os.write(source, code)
+            fcntl.fcntl(source, fcntl.F_ADD_SEALS, _ALL_SEALS)
             output, its_output = open_pipe()
             errors, its_errors = open_pipe()
             streams = Streams(source, its_output, its_errors)

@@ -1,11 +1,12 @@
 """Python code in the calculator: what it gives, hostile programs, and what the interpreter's process may not do."""
 
 import asyncio
+import fcntl
 import json
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import pytest_asyncio
@@ -204,6 +205,26 @@ async def test_code_without_end_is_ended_and_others_go_on_meanwhile(tmp_path: Pa
         assert len(read_children()) == len(before)
 
 
+async def test_the_interpreter_gets_no_environment_two_pipes_and_code_that_it_cannot_change(tmp_path: Path) -> None:
+    runner = build_code_runner(ProgramLimits(cpu_seconds=2, wall_seconds=60.0))
+    async with running_calculator(tmp_path, size=1, evaluate=answer_at_once, code_runner=runner) as (_, client):
+        before = read_children()
+        running = asyncio.create_task(client.run("while True:\n    pass"))
+        await eventually(lambda: len(read_children()) > len(before), "it runs")
+        (pid,) = read_children() - before
+        process = Path(f"/proc/{pid}")
+        await eventually(lambda: count_ticks(process) > LOADED_TICKS, "it has loaded itself and runs the code")
+        descriptors = {path.name: str(path.readlink()) for path in (process / "fd").iterdir()}
+        with (process / "fd" / "3").open("rb") as source:
+            seals = fcntl.fcntl(source, fcntl.F_GET_SEALS)
+        environment = (process / "environ").read_bytes()
+        await running
+    assert environment == b""
+    assert (set(descriptors), descriptors["0"]) == ({"0", "1", "2", "3"}, "/dev/null")
+    assert descriptors["1"].startswith("pipe:") and descriptors["2"].startswith("pipe:")
+    assert seals & fcntl.F_SEAL_WRITE
+
+
 async def test_memory_that_the_kernel_refuses_is_the_same_error(tmp_path: Path) -> None:
     limits = ProgramLimits(60, memory_bytes=96 * 2**20, wall_seconds=60.0)
     runner = build_code_runner(limits)
@@ -229,6 +250,16 @@ async def test_code_beyond_the_places_waits_and_then_is_told_to_try_again(tmp_pa
 def read_children() -> set[int]:
     """Return the processes that this one has started and that have not ended."""
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+LOADED_TICKS: Final = 50
+"""Hundredths of a second of processor time; loading takes one."""
+
+
+def count_ticks(process: Path) -> int:
+    """Return the processor time that a process has used."""
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def count_address_space() -> int:
