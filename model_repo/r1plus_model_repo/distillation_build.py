@@ -40,7 +40,7 @@ def find_problems(spec: EngineSpec) -> Iterator[str]:
     # Without this check 0 would be a container without a limit.
     if bytes_of(terms.memory) < (least := TRAINING_BYTES * parameters):
         yield (
-            f"spec.build.distill.memory: {terms.memory} is less than {mebibytes(least)}, what the weights, gradients and"
+            f"spec.build.distill.memory: {terms.memory} is less than {mebibytes(least)}, what weights, gradients and"
             f" moments of {parameters} parameters take; raise it"
         )
     for name, quantity in (("memory", terms.memory), ("storage", terms.storage)):
