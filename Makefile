@@ -146,6 +146,10 @@ test-model: $(SYNCED) ## R1+'s architecture, distillation and the backend torch:
 test-distillation: $(SYNCED) ## Students from their teachers on one machine: refused by the gate with figures; trained, passed and served
 	$(PYTEST) -m distillation -s tests/model/test_distillation_story.py
 
+.PHONY: test-exports
+test-exports: $(SYNCED) ## Folders of r1plus engine export in the libraries that they are for, tiny and SmolLM2; a JSON line last (1.4 GB, cached)
+	$(PYTEST) -m exports -s tests/exports
+
 .PHONY: test-checkpoint
 test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against OpenVINO's, ids against the official vocabulary
 	$(PYTEST) -m checkpoint -s tests/checkpoint

@@ -28,13 +28,13 @@ from r1plus_model.checkpoints import (
     open_checkpoint,
     write_checkpoint,
 )
+from r1plus_model.encoder import read_encoder
 from r1plus_model.errors import DamagedWorkError, DistillationError, InterruptedDistillationError
 from r1plus_model.examples import (
     Example,
     ExampleSet,
     build_examples,
     check_same_dialogue,
-    read_encoder,
     read_records,
 )
 from r1plus_model.model import R1PlusModel

@@ -6,17 +6,13 @@ the teacher's chat template, as a server does.
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Final
-
-from jinja2 import Template
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer
+from typing import Final
 
 from r1plus_contract.suite import Suite
+from r1plus_model.encoder import Encoder
 from r1plus_model.errors import DistillationError
 from r1plus_model.suite_overlap import Overlap, SuiteIndex, describe_overlaps
 
@@ -47,41 +43,6 @@ class Example:
     def targets(self) -> int:
         """Tokens that count."""
         return len(self.tokens) - self.first
-
-
-@dataclass(frozen=True, slots=True)
-class Encoder:
-    """The teacher's tokenizer and chat template."""
-
-    tokenizer: Tokenizer
-    template: str
-    special: Mapping[str, str]
-    """Role, such as eos_token -> the token's text."""
-
-    def encode_text(self, text: str) -> list[int]:
-        """Return the tokens of a text, with those that the tokenizer puts around it."""
-        return list(self.tokenizer.encode(text).ids)
-
-    def encode_dialogue(self, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-        """Return the tokens of the prompt in its template, and of the answer with the token that ends it.
-
-        Raises:
-            DistillationError: the template cannot be rendered.
-        """
-        messages = [{"role": "user", "content": prompt}]
-        try:
-            text = _compile(self.template).render(
-                messages=messages, add_generation_prompt=True, tools=None, **self.special
-            )
-        except Exception as error:  # A program from the model's publisher: it may raise anything.
-            raise DistillationError(
-                f"teacher: its chat template cannot be rendered: {error}; give lines with text instead"
-            ) from error
-        end = self.special["eos_token"]
-        return (
-            list(self.tokenizer.encode(text, add_special_tokens=False).ids),
-            list(self.tokenizer.encode(answer + end, add_special_tokens=False).ids),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,42 +156,6 @@ def _encode(record: Record, encoder: Encoder, length: int) -> Iterator[Example]:
         yield Example(tuple((prompt + answer)[:length]), len(prompt))
 
 
-@cache
-def _compile(template: str) -> Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    return environment.from_string(template)
-
-
-def read_encoder(folder: Path, role: str = "teacher") -> Encoder:
-    """Return the tokenizer and chat template of a checkpoint, which has been checked.
-
-    Raises:
-        DistillationError: it has no tokenizer.json, no template, or no token that ends an answer.
-    """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise DistillationError(f"{role}: {path} is missing: only such tokenizers are read; get the model with it")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # The library has no type of its own for a bad file.
-        raise DistillationError(f"{role}: {path} cannot be read: {error}; get the file again") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    special = {
-        name: token for name in ("bos_token", "eos_token", "pad_token") if (token := _read_token(config.get(name)))
-    }
-    template_file = folder / "chat_template.jinja"
-    template = template_file.read_text(encoding="utf-8") if template_file.is_file() else config.get("chat_template")
-    if not isinstance(template, str):
-        raise DistillationError(f"{role}: tokenizer_config.json: chat_template: not one text; give the model's own")
-    if "eos_token" not in special:
-        raise DistillationError(f"{role}: tokenizer_config.json: eos_token: missing, so answers would not end; add it")
-    return Encoder(tokenizer, template, special)
-
-
 def check_same_dialogue(teacher: Encoder, student: Encoder) -> None:
     """Raise DistillationError unless a server puts prompts before the student as they were put in training."""
     pairs = {"chat template": (teacher.template, student.template)} | {
@@ -241,9 +166,3 @@ def check_same_dialogue(teacher: Encoder, student: Encoder) -> None:
             f"student: tokenizer_config.json: {', '.join(different)}: not the teacher's, so it would be served with"
             " other prompts than it is trained on; copy them from the teacher, or give lines with text alone"
         )
-
-
-def _read_token(value: object) -> str | None:
-    """Return the text of a special token, which may be an object."""
-    content = value.get("content") if isinstance(value, dict) else value
-    return content if isinstance(content, str) else None

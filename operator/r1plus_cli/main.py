@@ -21,6 +21,7 @@ from r1plus_cli.documents import CONFIG_MAP, Document, read_documents
 from r1plus_cli.edge import app as edge_app
 from r1plus_cli.engine import app as engine_app
 from r1plus_cli.engine_distil import distil_command
+from r1plus_cli.engine_export import export_command
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
 from r1plus_cli.fit import fit_command
@@ -65,6 +66,7 @@ Start here: `r1plus plan -f examples/credit-full.yaml`
 
 app.add_typer(suite_app)
 engine_app.command("distill")(distil_command)
+engine_app.command("export")(export_command)
 app.add_typer(engine_app)
 app.add_typer(edge_app)
 app.add_typer(key_app)

@@ -114,15 +114,30 @@ def _is_current(folder: Path, recipe: EngineRecipe) -> bool:
 
 
 def _build(out: Path, name: str, recipe: EngineRecipe, progress: Callable[[str], None]) -> None:
-    weights = fetch_weights(recipe.weights, out / ".source", progress)
     with create_scratch(out / name) as workspace, stage_folder(out / name) as engine:
-        if recipe.requantised:
-            progress(f"{name}: requantising to {recipe.precision}")
-            source, weights = weights, workspace / f"{recipe.precision}.gguf"
-            requantise(source, weights, Precision[recipe.precision], lambda line: progress(f"{name}: {line}"))
+        weights = prepare_weights(name, recipe, out, workspace, progress)
         read_model(weights)
         progress(f"{name}: converting to OpenVINO IR")
         convert_gguf(weights, workspace / "conversion", engine, _build_facts(name, recipe))
+
+
+def prepare_weights(
+    name: str, recipe: EngineRecipe, out: Path, workspace: Path, progress: Callable[[str], None]
+) -> Path:
+    """Return a GGUF file with the engine's numbers: the published one, or one in `workspace`, in its precision.
+
+    `out` is the folder of the engines, which keeps what was fetched.
+
+    Raises:
+        ImportingError: the weights cannot be fetched or converted.
+    """
+    weights = fetch_weights(recipe.weights, out / ".source", progress)
+    if not recipe.requantised:
+        return weights
+    progress(f"{name}: requantising to {recipe.precision}")
+    target = workspace / f"{recipe.precision}.gguf"
+    requantise(weights, target, Precision[recipe.precision], lambda line: progress(f"{name}: {line}"))
+    return target
 
 
 def _measure(folder: Path) -> EngineBuild:

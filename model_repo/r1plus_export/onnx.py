@@ -1,0 +1,76 @@
+"""`--to onnx`: a folder for ONNX Runtime GenAI, made by its own builder, and opened by it.
+
+`python -m r1plus_export.onnx CHECKPOINT FOLDER PRECISION` makes it.
+"""
+
+import json
+import runpy
+import sys
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import onnxruntime_genai
+
+from r1plus_export.answering import IsFinished, TextModel
+
+_PRECISIONS: Final = {"F32": "fp32", "INT4": "int4"}
+"""Names of the builder. On CPU it has no F16."""
+GENAI_CONFIG: Final = "genai_config.json"
+
+
+class OnnxModel:
+    """A folder in ONNX Runtime GenAI."""
+
+    def __init__(self, folder: Path) -> None:
+        self._model = onnxruntime_genai.Model(str(folder))
+        self._tokenizer = onnxruntime_genai.Tokenizer(self._model)
+        config: dict[str, Any] = json.loads((folder / GENAI_CONFIG).read_text(encoding="utf-8"))
+        ends = config["model"]["eos_token_id"]
+        self._ends = set(ends if isinstance(ends, list) else [ends])
+
+    @property
+    def end_ids(self) -> Collection[int]:
+        """Tokens that end an answer."""
+        return self._ends
+
+    def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the tokens of a conversation in the chat template."""
+        text = self._tokenizer.apply_chat_template(messages=json.dumps(list(messages)), add_generation_prompt=True)
+        return [int(one) for one in self._tokenizer.encode(text)]
+
+    def generate(self, ids: list[int], most: int, is_finished: IsFinished) -> list[int]:
+        """Return the most likely continuation."""
+        parameters = onnxruntime_genai.GeneratorParams(self._model)
+        parameters.set_search_options(max_length=len(ids) + most, do_sample=False)
+        generator = onnxruntime_genai.Generator(self._model, parameters)
+        generator.append_tokens(ids)
+        answer: list[int] = []
+        while not generator.is_done():
+            generator.generate_next_token()
+            answer.append(int(generator.get_next_tokens()[0]))
+            if is_finished(answer):
+                break
+        return answer
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text without special tokens."""
+        return str(self._tokenizer.decode(ids)) if ids else ""
+
+
+def open_model(folder: Path) -> TextModel:
+    """Open an exported folder."""
+    return OnnxModel(folder)
+
+
+def write_folder(checkpoint: Path, folder: Path, precision: str) -> None:
+    """Make the folder of a checkpoint, for CPUs, by the builder's command."""
+    with tempfile.TemporaryDirectory(prefix=".part-cache-", dir=folder.parent) as cache:
+        words = {"-i": checkpoint, "-o": folder, "-p": _PRECISIONS[precision], "-e": "cpu", "-c": cache}
+        sys.argv[1:] = [str(word) for pair in words.items() for word in pair]
+        runpy.run_module("onnxruntime_genai.models.builder", run_name="__main__")
+
+
+if __name__ == "__main__":
+    write_folder(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

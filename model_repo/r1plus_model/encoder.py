@@ -1,0 +1,107 @@
+"""A checkpoint's tokenizer and chat template, as a server applies them. Needs no torch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Template
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from r1plus_model.errors import DistillationError
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """The teacher's tokenizer and chat template."""
+
+    tokenizer: Tokenizer
+    template: str
+    special: Mapping[str, str]
+    """Role, such as eos_token -> the token's text."""
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the tokens of a text, with those that the tokenizer puts around it."""
+        return list(self.tokenizer.encode(text).ids)
+
+    def encode_dialogue(self, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+        """Return the tokens of the prompt in its template, and of the answer with the token that ends it.
+
+        Raises:
+            DistillationError: the template cannot be rendered.
+        """
+        end = self.special["eos_token"]
+        return self.encode_prompt(prompt), list(self.tokenizer.encode(answer + end, add_special_tokens=False).ids)
+
+    def encode_prompt(self, prompt: str, system: str = "") -> list[int]:
+        """Return the tokens of a prompt in the template, up to where the answer begins.
+
+        Raises:
+            DistillationError: the template cannot be rendered.
+        """
+        messages = [{"role": "user", "content": prompt}]
+        if system:
+            messages.insert(0, {"role": "system", "content": system})
+        try:
+            text = _compile(self.template).render(
+                messages=messages, add_generation_prompt=True, tools=None, **self.special
+            )
+        except Exception as error:  # A program from the model's publisher: it may raise anything.
+            raise DistillationError(
+                f"teacher: its chat template cannot be rendered: {error}; give lines with text instead"
+            ) from error
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, without special ones."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def find_end_id(self) -> int | None:
+        """Return the token that ends an answer; None: the vocabulary does not have it."""
+        token: int | None = self.tokenizer.token_to_id(self.special["eos_token"])
+        return token
+
+
+@cache
+def _compile(template: str) -> Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    return environment.from_string(template)
+
+
+def read_encoder(folder: Path, role: str = "teacher") -> Encoder:
+    """Return the tokenizer and chat template of a checkpoint, which has been checked.
+
+    Raises:
+        DistillationError: it has no tokenizer.json, no template, or no token that ends an answer.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise DistillationError(f"{role}: {path} is missing: only such tokenizers are read; get the model with it")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # The library has no type of its own for a bad file.
+        raise DistillationError(f"{role}: {path} cannot be read: {error}; get the file again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    special = {
+        name: token for name in ("bos_token", "eos_token", "pad_token") if (token := _read_token(config.get(name)))
+    }
+    template_file = folder / "chat_template.jinja"
+    template = template_file.read_text(encoding="utf-8") if template_file.is_file() else config.get("chat_template")
+    if not isinstance(template, str):
+        raise DistillationError(f"{role}: tokenizer_config.json: chat_template: not one text; give the model's own")
+    if "eos_token" not in special:
+        raise DistillationError(f"{role}: tokenizer_config.json: eos_token: missing, so answers would not end; add it")
+    return Encoder(tokenizer, template, special)
+
+
+def _read_token(value: object) -> str | None:
+    """Return the text of a special token, which may be an object."""
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else None

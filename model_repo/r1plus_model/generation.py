@@ -1,0 +1,70 @@
+"""Text from a checkpoint: what `torch.hub.load` returns. R1+'s architecture, or a Llama."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from r1plus_model.architecture import ModelError
+from r1plus_model.checkpoint import load_model
+from r1plus_model.decoding import decode_greedily
+from r1plus_model.encoder import Encoder, read_encoder
+from r1plus_model.errors import DistillationError
+from r1plus_model.model import R1PlusModel
+
+MOST_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A model with its tokenizer and chat template."""
+
+    model: R1PlusModel
+    encoder: Encoder
+    end_ids: frozenset[int]
+
+    def generate(self, prompt: str, max_new_tokens: int = MOST_NEW_TOKENS, stop: Sequence[str] = ()) -> str:
+        """Return the most likely answer to the prompt, which is put into the chat template; it ends before `stop`.
+
+        Raises:
+            ModelError: a value is out of range, prompt and answer are longer than the sequences of training, or the
+                chat template cannot be rendered.
+        """
+        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+            raise ModelError(f"max_new_tokens: {max_new_tokens!r:.40} is not a whole number from 1; give one")
+        try:
+            ids = self.encoder.encode_prompt(prompt)
+        except DistillationError as error:
+            raise ModelError(str(error)) from error
+
+        def is_finished(answer: list[int]) -> bool:
+            return answer[-1] in self.end_ids or any(one in self.encoder.decode(answer) for one in stop)
+
+        (answer,) = decode_greedily(self.model, [ids], max_new_tokens, is_finished)
+        text = self.encoder.decode([one for one in answer if one not in self.end_ids])
+        for one in stop:
+            text = text.partition(one)[0]
+        return text
+
+
+def open_generator(folder: Path) -> Generator:
+    """Return the model in the folder of a checkpoint, in 32 bits.
+
+    Raises:
+        ModelError: it is no checkpoint that this architecture computes, or its tokenizer cannot be used.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"checkpoint: {folder} is not a folder; give that of a Hugging Face checkpoint")
+    model = load_model(folder).eval()
+    try:
+        encoder = read_encoder(folder, "checkpoint")
+    except (DistillationError, OSError, ValueError) as error:
+        raise ModelError(f"checkpoint: {folder}: its tokenizer cannot be used: {error}") from error
+    return Generator(model, encoder, frozenset(_list_end_ids(folder, encoder)))
+
+
+def _list_end_ids(folder: Path, encoder: Encoder) -> list[int]:
+    path = folder / "generation_config.json"
+    ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+    ids = [encoder.find_end_id(), *(ends if isinstance(ends, list) else [ends])]
+    return [one for one in ids if one is not None]

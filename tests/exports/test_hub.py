@@ -1,0 +1,97 @@
+"""`torch.hub.load` with model_repo/hubconf.py: R1+'s own architecture, and a Llama, as text."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from r1plus_model.architecture import Architecture, ModelError
+from r1plus_model.checkpoint import load_model, save_model
+from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint
+from support.exports.tiny_engine import write_weights
+from support.paths import TESTS
+from support.tables import for_each
+
+pytestmark = [pytest.mark.exports, pytest.mark.timeout(600)]
+FOLDER = TESTS.parent / "model_repo"
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("llama")
+    return convert_gguf_to_checkpoint(
+        write_weights(root / "tiny.gguf"), root / "checkpoint", "F32", lambda _: None
+    ).folder
+
+
+def load(checkpoint: Path) -> Any:
+    return torch.hub.load(str(FOLDER), "r1plus", str(checkpoint), source="local")
+
+
+def test_a_llama_answers_as_in_transformers(llama: Path) -> None:
+    from r1plus_export.hf import HuggingFaceModel
+
+    reference = HuggingFaceModel(llama)
+    ids = reference.encode([{"role": "user", "content": "hello world"}])
+    expected = reference.decode(reference.generate(ids, 12, lambda _: False))
+
+    assert load(llama).generate("hello world", max_new_tokens=12) == expected
+
+
+def test_the_own_architecture_answers_with_its_options(llama: Path, tmp_path: Path) -> None:
+    options = Architecture(window=4, sinks=1, active=0.5)
+    save_model(load_model(llama, options), tmp_path / "r1plus", llama)
+    model = load(tmp_path / "r1plus")
+
+    assert model.model.architecture == options
+    assert isinstance(model.generate("hello world, hello world", max_new_tokens=8), str)
+    assert model.generate("hello world " * 3, 8) != load(llama).generate("hello world " * 3, 8)
+
+
+def test_an_answer_ends_before_a_stop_string(llama: Path) -> None:
+    model = load(llama)
+    whole = model.generate("hello world", max_new_tokens=12)
+    middle = whole[len(whole) // 2]
+
+    assert model.generate("hello world", max_new_tokens=12, stop=[middle]) == whole.partition(middle)[0]
+
+
+def test_the_folder_is_enough(llama: Path) -> None:
+    """Nothing beside model_repo/ is imported, so that a copy of it without an installation loads."""
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, torch; model = torch.hub.load(*sys.argv[1:3], sys.argv[3], source='local');"
+        "model.generate('hello', 2); print([name for name in sys.modules if name.startswith('r1plus')])"
+    )
+    command = [sys.executable, "-c", program, str(FOLDER), "r1plus", str(llama)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    names = done.stdout.splitlines()[-1]
+
+    assert "r1plus_model.generation" in names
+    assert "r1plus_contract" not in names and "r1plus_model_repo" not in names
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no tokens": ({"max_new_tokens": 0}, "max_new_tokens: 0 is not a whole number from 1"),
+    "half a token": ({"max_new_tokens": 1.5}, "max_new_tokens: 1.5 is not a whole number from 1"),
+}
+
+
+@for_each("options, message", BAD)
+def test_a_bad_option_is_named(llama: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load(llama).generate("hello", **options)
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path, llama: Path) -> None:
+    with pytest.raises(ModelError, match=r"checkpoint: .*none is not a folder"):
+        load(tmp_path / "none")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    for path in llama.iterdir():
+        if path.name != "tokenizer.json":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ModelError, match=r"its tokenizer cannot be used: .*tokenizer.json cannot be read"):
+        load(tmp_path)
