@@ -13,6 +13,7 @@ from r1plus_model.errors import DistillationError
 from r1plus_model.model import R1PlusModel
 
 MOST_NEW_TOKENS = 256
+GENERATION_CONFIG = "generation_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,18 @@ class Generator:
         """
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise ModelError(f"max_new_tokens: {max_new_tokens!r:.40} is not a whole number from 1; give one")
+        if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
+            raise ModelError(f"stop: {stop!r:.40} is not a list of texts, each with a character; give such a list")
         try:
             ids = self.encoder.encode_prompt(prompt)
         except DistillationError as error:
             raise ModelError(str(error)) from error
+        if len(ids) + max_new_tokens > self.model.shape.context:
+            raise ModelError(
+                f"max_new_tokens: {max_new_tokens}, and the prompt has {len(ids)} tokens: together more than"
+                f" {self.model.shape.context}, the longest sequence (max_position_embeddings); lower it, or shorten the"
+                " prompt"
+            )
 
         def is_finished(answer: list[int]) -> bool:
             return answer[-1] in self.end_ids or any(one in self.encoder.decode(answer) for one in stop)
@@ -60,11 +69,17 @@ def open_generator(folder: Path) -> Generator:
         encoder = read_encoder(folder, "checkpoint")
     except (DistillationError, OSError, ValueError) as error:
         raise ModelError(f"checkpoint: {folder}: its tokenizer cannot be used: {error}") from error
-    return Generator(model, encoder, frozenset(_list_end_ids(folder, encoder)))
+    try:
+        end_ids = _list_end_ids(folder, encoder)
+    except (AttributeError, OSError, ValueError) as error:
+        raise ModelError(
+            f"checkpoint: {folder / GENERATION_CONFIG}: cannot be read: {error}; get the file again"
+        ) from error
+    return Generator(model, encoder, frozenset(end_ids))
 
 
 def _list_end_ids(folder: Path, encoder: Encoder) -> list[int]:
-    path = folder / "generation_config.json"
+    path = folder / GENERATION_CONFIG
     ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
     ids = [encoder.find_end_id(), *(ends if isinstance(ends, list) else [ends])]
     return [one for one in ids if one is not None]
