@@ -35,13 +35,7 @@ def export(tiny: TinyEngine, target: str, out: Path, *words: Any) -> tuple[int, 
     return run(tiny.folder, "--to", target, "--out", out, *needed, *words)
 
 
-TINY_DIFFERS = pytest.mark.xfail(
-    strict=True,
-    reason="ONNX Runtime GenAI answers otherwise for these random weights, and not for SmolLM2; cause unknown",
-)
-
-
-@pytest.mark.parametrize("target", ["hf", pytest.param("onnx", marks=TINY_DIFFERS)])
+@each_target
 def test_a_folder_answers_as_its_engine(tiny: TinyEngine, tmp_path: Path, target: str) -> None:
     out = tmp_path / "out"
     status, output, error = export(tiny, target, out, "--precision", "F32")
