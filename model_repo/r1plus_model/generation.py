@@ -1,6 +1,5 @@
 """Text from a checkpoint: what `torch.hub.load` returns. R1+'s architecture, or a Llama."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from r1plus_model.architecture import ModelError
 from r1plus_model.checkpoint import load_model
 from r1plus_model.decoding import decode_greedily
-from r1plus_model.encoder import Encoder, read_encoder
+from r1plus_model.encoder import Encoder, list_end_ids, read_encoder
 from r1plus_model.errors import DistillationError
 from r1plus_model.model import R1PlusModel
 
@@ -60,11 +59,4 @@ def open_generator(folder: Path) -> Generator:
         encoder = read_encoder(folder, "checkpoint")
     except (DistillationError, OSError, ValueError) as error:
         raise ModelError(f"checkpoint: {folder}: its tokenizer cannot be used: {error}") from error
-    return Generator(model, encoder, frozenset(_list_end_ids(folder, encoder)))
-
-
-def _list_end_ids(folder: Path, encoder: Encoder) -> list[int]:
-    path = folder / "generation_config.json"
-    ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
-    ids = [encoder.find_end_id(), *(ends if isinstance(ends, list) else [ends])]
-    return [one for one in ids if one is not None]
+    return Generator(model, encoder, frozenset(list_end_ids(folder, encoder)))

@@ -164,6 +164,6 @@ def test_a_real_engine_keeps_its_score(tmp_path: Path, target: str, figures: lis
 
     assert status == 0, (output, error)
     sample = json.loads((tmp_path / "out" / RECORD_FILE).read_text())["sample"]
-    size = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*"))
+    size = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
     figures.append({"target": target, "bytes": size, "seconds": round(seconds, 1), **sample})
     assert sample["engine_correct"] >= 52
