@@ -143,7 +143,7 @@ test-model: $(SYNCED) ## R1+'s architecture, distillation and the backend torch:
 	$(PYTEST) -m triton --engine torch tests/engine/test_answers.py
 
 .PHONY: test-distillation
-test-distillation: $(SYNCED) ## A student of SmolLM2 from its teacher to its gate on one machine, which refuses it with figures
+test-distillation: $(SYNCED) ## Students from their teachers on one machine: refused by the gate with figures; trained, passed and served
 	$(PYTEST) -m distillation -s tests/model/test_distillation_story.py
 
 .PHONY: test-exports

@@ -124,7 +124,8 @@ def place_checkpoint(
     if engine.is_checkpoint:
         if weights is not None:
             raise ExportError("--weights: the engine has its weights; leave it out")
-        place_files(engine.files, read_checkpoint(engine.files, Claims()).files, folder)
+        # Copies: `save_pretrained` to an export writes into its files, and the engine's have a digest.
+        place_files(engine.files, read_checkpoint(engine.files, Claims()).files, folder, may_link=False)
         return
     workspace = folder.with_name(f"{folder.name}-weights")
     workspace.mkdir()
@@ -158,7 +159,7 @@ def _find_weights(
 def find_recipe(facts: Mapping[str, Any]) -> EngineRecipe | None:
     """Return how the engine is made of packages; None: it was imported from a file."""
     name = facts.get("engine")
-    if name not in MAKERS or not {"package", "packages"} & set(facts["source"]):
+    if not isinstance(name, str) or name not in MAKERS or not {"package", "packages"} & set(facts["source"]):
         return None
     recipe: EngineRecipe = import_module(MAKERS[name]).RECIPES[name]
     return recipe if recipe.weights.sha256 == facts["source"].get("sha256") else None

@@ -29,7 +29,7 @@ from r1plus_model.checkpoints import (
     write_checkpoint,
 )
 from r1plus_model.encoder import read_encoder
-from r1plus_model.errors import DistillationError, InterruptedDistillationError
+from r1plus_model.errors import DamagedWorkError, DistillationError, InterruptedDistillationError
 from r1plus_model.examples import (
     Example,
     ExampleSet,
@@ -209,8 +209,8 @@ def _read_work(path: Path, kind: type[T]) -> T:
     try:
         return loads(kind, path.read_bytes(), tolerant=True)
     except ContractError as error:
-        raise DistillationError(
-            f"work: {path}: damaged: {error}; remove its folder, and the run begins again"
+        raise DamagedWorkError(
+            f"work: {path}: damaged: {error}; remove its folder, and the run begins again", path.parent
         ) from error
 
 

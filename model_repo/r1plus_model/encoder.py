@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from r1plus_model.errors import DistillationError
+
+GENERATION_CONFIG: Final = "generation_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def read_encoder(folder: Path, role: str = "teacher") -> Encoder:
 
 def list_end_ids(folder: Path, encoder: Encoder) -> list[int]:
     """Return the tokens that end an answer of the checkpoint."""
-    path = folder / "generation_config.json"
+    path = folder / GENERATION_CONFIG
     ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
     ids = {encoder.find_end_id(), *(ends if isinstance(ends, list) else [ends])}
     return sorted(one for one in ids if one is not None)

@@ -2,8 +2,11 @@
 
 DistillationError                  what was asked for cannot be trained, or training had to stop: field, what is wrong,
                                    what to do
-└─ InterruptedDistillationError    nothing is wrong with it: the same request goes on later
+├─ InterruptedDistillationError    nothing is wrong with it: the same request goes on later
+└─ DamagedWorkError                a file of the working folder is damaged, as after a power cut
 """
+
+from pathlib import Path
 
 
 class DistillationError(RuntimeError):
@@ -12,3 +15,11 @@ class DistillationError(RuntimeError):
 
 class InterruptedDistillationError(DistillationError):
     """A run that was asked to stop, or that waits for another one."""
+
+
+class DamagedWorkError(DistillationError):
+    """A file of the working folder that cannot be used. Without `path` the run makes again what was there."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path

@@ -7,7 +7,7 @@ from pathlib import Path
 from r1plus_model.architecture import ModelError
 from r1plus_model.checkpoint import load_model
 from r1plus_model.decoding import decode_greedily
-from r1plus_model.encoder import Encoder, list_end_ids, read_encoder
+from r1plus_model.encoder import GENERATION_CONFIG, Encoder, list_end_ids, read_encoder
 from r1plus_model.errors import DistillationError
 from r1plus_model.model import R1PlusModel
 
@@ -31,10 +31,18 @@ class Generator:
         """
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise ModelError(f"max_new_tokens: {max_new_tokens!r:.40} is not a whole number from 1; give one")
+        if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
+            raise ModelError(f"stop: {stop!r:.40} is not a list of texts, each with a character; give such a list")
         try:
             ids = self.encoder.encode_prompt(prompt)
         except DistillationError as error:
             raise ModelError(str(error)) from error
+        if len(ids) + max_new_tokens > self.model.shape.context:
+            raise ModelError(
+                f"max_new_tokens: {max_new_tokens}, and the prompt has {len(ids)} tokens: together more than"
+                f" {self.model.shape.context}, the longest sequence (max_position_embeddings); lower it, or shorten the"
+                " prompt"
+            )
 
         def is_finished(answer: list[int]) -> bool:
             return answer[-1] in self.end_ids or any(one in self.encoder.decode(answer) for one in stop)
@@ -59,4 +67,10 @@ def open_generator(folder: Path) -> Generator:
         encoder = read_encoder(folder, "checkpoint")
     except (DistillationError, OSError, ValueError) as error:
         raise ModelError(f"checkpoint: {folder}: its tokenizer cannot be used: {error}") from error
-    return Generator(model, encoder, frozenset(list_end_ids(folder, encoder)))
+    try:
+        end_ids = list_end_ids(folder, encoder)
+    except (AttributeError, OSError, ValueError) as error:
+        raise ModelError(
+            f"checkpoint: {folder / GENERATION_CONFIG}: cannot be read: {error}; get the file again"
+        ) from error
+    return Generator(model, encoder, frozenset(end_ids))

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from r1plus_model.errors import DistillationError
+from r1plus_model.errors import DamagedWorkError, DistillationError
 from r1plus_model.examples import Example
 from r1plus_model.model import R1PlusModel
 
@@ -85,7 +85,7 @@ class TeacherCache:
             stored = load_file(path)
             return Prediction(stored[_TOKENS].long(), stored[_LOG_PROBABILITIES], stored[_TEXT_LOSSES])
         except (OSError, SafetensorError, KeyError) as error:
-            raise DistillationError(f"{path}: damaged: {error}; remove the file, and it is made again") from error
+            raise DamagedWorkError(f"{path}: damaged: {error}; remove the file, and it is made again", path) from error
 
     def _write(self, number: int, prediction: dict[str, Tensor]) -> None:
         part = self.folder / f".part-{number}"

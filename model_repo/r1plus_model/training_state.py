@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from r1plus_contract.atomic_files import sync
-from r1plus_model.errors import DistillationError
+from r1plus_model.errors import DamagedWorkError, DistillationError
 
 FILE: Final = "state.safetensors"
 _KINDS: Final = {"exp_avg": "mean", "exp_avg_sq": "square"}
@@ -85,5 +85,6 @@ def load_state(folder: Path, key: str, model: nn.Module, optimizer: AdamW) -> Po
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         if isinstance(error, DistillationError):
             raise
-        raise DistillationError(f"{path}: damaged: {error}; remove the file, and the training begins again") from error
+        text = f"{path}: damaged: {error}; remove the file, and the training begins again"
+        raise DamagedWorkError(text, path) from error
     return position

@@ -10,13 +10,18 @@ from typing import Final
 
 from r1plus_contract.engine_fetch import Build, DistillationOptions
 from r1plus_contract.jsonable import dumps
-from r1plus_model_repo.catalog.quantity import bytes_of
+from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Backend, EngineSpec
 
 _KIND: Final = "distillation"
 """Part of the key: no other kind of build has the same."""
 GGUF_PRECISIONS: Final = {"FP16": "F16", "Q8_0": "Q8_0", "Q4_0": "Q4_0", "Q4_1": "Q4_1"}
 """`spec.precision` of a student that OpenVINO serves -> precision of its GGUF file."""
+
+TRAINING_BYTES: Final = 16
+"""Of a weight of the student in training: itself, its gradient and its two moments in float32."""
+_MOST_BYTES: Final = 2**60
+"""Of memory or storage, more than any machine has. From 2**63 on a revision could not be read again."""
 
 
 def find_problems(spec: EngineSpec) -> Iterator[str]:
@@ -31,6 +36,16 @@ def find_problems(spec: EngineSpec) -> Iterator[str]:
         )
     if spec.backend is Backend.OPENVINO and spec.precision not in GGUF_PRECISIONS:
         yield f"spec.precision: {spec.precision}: a student for openvino has one of {', '.join(GGUF_PRECISIONS)}"
+    parameters = spec.architecture.parameters
+    # Without this check 0 would be a container without a limit.
+    if bytes_of(terms.memory) < (least := TRAINING_BYTES * parameters):
+        yield (
+            f"spec.build.distill.memory: {terms.memory} is less than {mebibytes(least)}, what weights, gradients and"
+            f" moments of {parameters} parameters take; raise it"
+        )
+    for name, quantity in (("memory", terms.memory), ("storage", terms.storage)):
+        if bytes_of(quantity) > _MOST_BYTES:
+            yield f"spec.build.distill.{name}: {quantity} is more than {mebibytes(_MOST_BYTES)}; lower it"
 
 
 def build_distillation(spec: EngineSpec) -> Build | None:

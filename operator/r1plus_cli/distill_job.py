@@ -7,12 +7,13 @@ The reason is on stderr and in the pod's status, with the field of the R1PlusEng
 """
 
 import argparse
+import errno
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -48,7 +49,7 @@ from r1plus_model_repo.engine_fetch.storage import ReportProgress
 if TYPE_CHECKING:
     from r1plus_model.distillation import DistillationRequest
     from r1plus_model.recipe import DistillationRecipe
-    from r1plus_model.training import TrainingProgress
+    from r1plus_model.training import TrainingProcess, TrainingProgress
 
 _FIELDS: Final = {
     "work": "volume",
@@ -65,6 +66,7 @@ _FIELDS: Final = {
     "student": f"spec.artifact: {STUDENT_PART}/",
 }
 """What the trainer calls a field, and where a user of the R1PlusEngine has it."""
+_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REPORT_SECONDS: Final = 30.0
 """Least time between two reports of figures: each change is a write to the API server."""
 
@@ -120,16 +122,31 @@ def train_engine(job: TrainingJob) -> bool:
     """
     if not job.artifact.is_dir():
         return False
-    with _translate_errors():
+    with _translate_errors(), _hold_training(job):
         student = _train_student(job)
         job.report(FillProgress(FillPhase.IMPORTING))
         _place(job, _import_student(job, student))
     return True
 
 
+@contextmanager
+def _hold_training(job: TrainingJob) -> Iterator[None]:
+    """Hold the folder of the training. The pod of a Job that was replaced may still have it: it ends within minutes."""
+    from r1plus_model_repo.importing.errors import ImportingError
+    from r1plus_model_repo.importing.package.folders import lock_folder
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock_folder(job.training))
+        except ImportingError as error:
+            text = "another pod trains on this volume; the next pod goes on when that has ended"
+            raise TrainingError(FillRefusal.TRAINING_STOPPED, text) from error
+        yield
+
+
 def _train_student(job: TrainingJob) -> Path:
     """Return the checkpoint of the student, which an earlier pod may have finished."""
-    from r1plus_model.distillation import DistillationRequest, distil
+    from r1plus_model.distillation import DistillationRequest
     from r1plus_model.training import TrainingProcess
 
     has_student = job.options.layers is None
@@ -142,17 +159,47 @@ def _train_student(job: TrainingJob) -> Path:
         job.artifact / STUDENT_PART if has_student else None,
         load_compared_suites([job.suite] if (job.suite / SUITE_FILE).exists() else []),
     )
-    job.training.mkdir(exist_ok=True)
     if request.out.exists() and not request.work.exists():
         _check_finished(request)
         return request.out
+    shutil.rmtree(job.training / ".discarded-work", ignore_errors=True)
     _remove_work_of_another_trainer(request)
     job.report(FillProgress(FillPhase.PREDICTING))
     process = TrainingProcess(
         _say, job.clock, job.should_stop, job.save_seconds, note=_Reporter(job.report, job.clock).note
     )
-    distil(request, process)
+    _distil(request, process)
     return request.out
+
+
+def _distil(request: "DistillationRequest", process: "TrainingProcess") -> None:
+    """Train. What a power cut has damaged is made again: nobody can reach a file of the volume to remove it."""
+    from r1plus_model.distillation import distil
+    from r1plus_model.errors import DamagedWorkError
+
+    removed = set[Path]()
+    while True:
+        try:
+            distil(request, process)
+        except DamagedWorkError as error:
+            if error.path in removed:
+                raise
+            removed.add(error.path)
+            _say(f"{error.path} is damaged, and made again: {error}")
+            _remove(error.path)
+        else:
+            return
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder as a whole: without its recipe.json a working folder is refused."""
+    discarded = path.with_name(f".discarded-{path.name}")
+    shutil.rmtree(discarded, ignore_errors=True)
+    if path.is_dir():
+        path.rename(discarded)
+        shutil.rmtree(discarded)
+    else:
+        path.unlink()
 
 
 def _say(line: str) -> None:
@@ -212,9 +259,15 @@ def _remove_work_of_another_trainer(request: "DistillationRequest") -> None:
     from r1plus_model.recipe import TRAINER_VERSION, DistillationRecipe
 
     path = request.work / RECIPE_FILE
-    if path.is_file() and loads(DistillationRecipe, path.read_bytes(), tolerant=True).trainer != TRAINER_VERSION:
+    if not path.is_file():
+        return
+    try:
+        is_same = loads(DistillationRecipe, path.read_bytes(), tolerant=True).trainer == TRAINER_VERSION
+    except ContractError:
+        return  # `distil` says that it is damaged.
+    if not is_same:
         _say("The checkpoint is of another version of the trainer: the training begins again")
-        shutil.rmtree(request.work)
+        _remove(request.work)
 
 
 class _Reporter:
@@ -248,9 +301,9 @@ def _import_student(job: TrainingJob, student: Path) -> Path:
     source, is_openvino = student, job.options.backend == OPENVINO
     if is_openvino:
         source = _convert_student(job.options, student, scratch)
-    # Tier and family are of the manifest, which the R1PlusEngine stands for.
+    # The R1PlusEngine stands for the manifest. Its name is not of the key, so the files must not have it.
     options = ImportOptions(
-        job.order.engine, "edge", "distilled", backend=job.options.backend, gpus=None if is_openvino else 0
+        "student", "edge", "distilled", backend=job.options.backend, gpus=None if is_openvino else 0
     )
     engine = import_engine(source, scratch / "engines", options, Claims(), _say).folder / "engine"
     shutil.copyfile(student / RECORD_FILE, engine / RECORD_FILE)
@@ -304,8 +357,11 @@ def _translate_errors() -> Iterator[None]:
         text = f"the volume has a damaged file: {error}; delete the claim, and it is trained again"
         raise TrainingError(FillRefusal.TRAINING_REFUSED, text) from error
     except OSError as error:
-        text = f"{error.filename or 'A file'}: {error.strerror or error}; raise spec.build.distill.storage"
-        raise TrainingError(FillRefusal.TRAINING_REFUSED, text) from error
+        text = f"{error.filename or 'A file'}: {error.strerror or error}"
+        if error.errno in _FULL_ERRNOS:
+            raise TrainingError(FillRefusal.TRAINING_REFUSED, f"{text}; raise spec.build.distill.storage") from error
+        # A volume may be away for a while.
+        raise TrainingError(FillRefusal.TRAINING_STOPPED, f"{text}; the next pod goes on; check the volume") from error
 
 
 def _name_fields(error: Exception) -> str:
@@ -331,6 +387,16 @@ _OPTIONS: Final = {
 """What the trainer advises at a command line, and what to do in a cluster."""
 
 
+def _read_order(path: Path) -> FillOrder:
+    try:
+        return loads(FillOrder, path.read_text(encoding="utf-8"))
+    except ContractError as error:
+        text = (
+            f"images.trainer: it has another version of r1plus than the operator: {error}; use an image of its version"
+        )
+        raise TrainingError(FillRefusal.TRAINING_REFUSED, text) from error
+
+
 def main() -> int:
     """Train the engine of the order and report the outcome."""
     parser = argparse.ArgumentParser(description="Distil an engine in a Job.")
@@ -344,11 +410,11 @@ def main() -> int:
     progress.serve(arguments.port)
     host = os.environ.get("HOSTNAME") or os.uname().nodename
     try:
-        order = loads(FillOrder, (arguments.order_dir / ORDER_FILE).read_text(encoding="utf-8"))
+        order = _read_order(arguments.order_dir / ORDER_FILE)
         with stop_on_signals() as stopping:
             job = TrainingJob(order, arguments.volume, arguments.suite, host, progress.update, stopping.is_set)
             is_made = train_engine(job)
-    except (TrainingError, ContractError, OSError) as error:
+    except (TrainingError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         write_termination_message(arguments.termination_log, str(error))
         return error.exit_code if isinstance(error, TrainingError) else EXIT_RETRYABLE

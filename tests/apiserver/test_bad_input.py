@@ -34,6 +34,8 @@ CASES = {
 }
 QUIET_SECONDS = 2.0
 """Longer than any backoff at its start; a deployment that waits is looked at every 15 s."""
+FIRST_PASSES_SECONDS = 600.0
+"""For the first look at all of them, one after the other."""
 AT_ONCE = 4
 """Cases that are looked at: to look at all of them takes the time that the operator needs to come to the last one."""
 
@@ -101,6 +103,7 @@ async def test_what_is_taken_is_told_made_whole_and_left_alone(operator: Operato
         kinds.CONFIG_MAP, config_map("keyless", tenant.namespace, {names.LABEL_SUITE: "keyless"}, x="")
     )
     made = {await create(tenant, case): case for case in taken()}
+    await eventually(lambda: are_all_reported(tenant), "each has conditions", FIRST_PASSES_SECONDS, period_s=1.0)
     slots = asyncio.Semaphore(AT_ONCE)
     await asyncio.gather(*(settle(tenant, name, case, slots) for name, case in made.items()))
     await eventually(lambda: is_resting(operator), "no pass is made any more, nor asked for")
@@ -117,6 +120,11 @@ async def create(tenant: Tenant, case: Taken) -> str:
         body = full(body["metadata"]["name"], engine={"family": body["metadata"]["name"]})
     body = body | {"metadata": body["metadata"] | {"namespace": tenant.namespace}}
     return str((await tenant.client.create(kinds.R1PLUS_DEPLOYMENT, body))["metadata"]["name"])
+
+
+async def are_all_reported(tenant: Tenant) -> bool:
+    """Return whether the operator has come to the last of them; those that are deleted at once are not there."""
+    return all("conditions" in body.get("status", {}) for body in await tenant.listed(names.KIND_DEPLOYMENT))
 
 
 async def settle(tenant: Tenant, name: str, case: Taken, slots: asyncio.Semaphore) -> None:

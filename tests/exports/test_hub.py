@@ -76,6 +76,9 @@ def test_the_folder_is_enough(llama: Path) -> None:
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no tokens": ({"max_new_tokens": 0}, "max_new_tokens: 0 is not a whole number from 1"),
+    "more than the context": ({"max_new_tokens": 10**12}, "together more than 512, the longest sequence"),
+    "a text instead of a list": ({"stop": "END"}, "stop: 'END' is not a list of texts"),
+    "an empty stop string": ({"stop": [""]}, r"stop: \[''\] is not a list of texts"),
     "half a token": ({"max_new_tokens": 1.5}, "max_new_tokens: 1.5 is not a whole number from 1"),
 }
 
@@ -84,6 +87,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_bad_option_is_named(llama: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load(llama).generate("hello", **options)
+
+
+def test_a_broken_generation_config_is_named(tmp_path: Path, llama: Path) -> None:
+    for path in llama.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"generation_config.json: cannot be read: .*; get the file again"):
+        load(tmp_path)
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path, llama: Path) -> None:

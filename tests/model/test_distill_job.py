@@ -1,5 +1,6 @@
 """The container `build` of a Job that distils: what it leaves, what survives its pod, and what it refuses."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -143,6 +143,24 @@ def test_the_next_pod_goes_on_where_one_was_killed(
     assert digest_of(place) == digest_of(whole)
 
 
+@for_each("name", {
+    "the checkpoint": "state.safetensors",
+    "a prediction that is measured with": "teacher/*",
+    "the recipe": "recipe.json",
+    "the start": "start.json",
+})  # fmt: skip
+def test_the_next_pod_makes_again_what_a_power_cut_left_empty(place: TrainingVolume, name: str) -> None:
+    whole = TrainingVolume(place.root / "whole", OPTIONS)
+    shutil.copytree(place.root / "artifact", whole.root / "artifact")
+    whole.run()
+    place.fetch()
+    with pytest.raises(KilledError):
+        place.train("pod-1", kill_at(FillPhase.TRAINING, 4))
+    max((place.volume / ".training" / "work").glob(name)).write_bytes(b"")
+    place.run("pod-2")
+    assert digest_of(place) == digest_of(whole)
+
+
 def test_the_next_pod_does_not_repeat_steps(place: TrainingVolume) -> None:
     place.fetch()
     with pytest.raises(KilledError):
@@ -169,6 +187,51 @@ def test_a_pod_that_is_asked_to_stop_ends_with_a_code_that_is_retried(place: Tra
     assert str(raised.value).startswith("TrainingStopped: stopped after step 1 of 6")
     place.run("pod-2")
     assert place.engine.is_dir()
+
+
+def test_a_pod_of_a_job_that_was_replaced_is_waited_for_also_while_it_imports(place: TrainingVolume) -> None:
+    """It has two minutes to end, and the new Job's pod starts at once."""
+    codes: list[int] = []
+
+    def start_another_pod(progress: FillProgress) -> None:
+        if progress.phase is FillPhase.IMPORTING:
+            with pytest.raises(TrainingError, match="another pod trains on this volume") as raised:
+                place.train("pod-2")
+            codes.append(raised.value.exit_code)
+
+    place.fetch()
+    place.train("pod-1", start_another_pod)
+    assert codes == [EXIT_RETRYABLE]
+    seal(place.order, place.volume, "pod-1", ignore)
+    assert count_layers(place) == 3
+
+
+@for_each("code, exit_code, text", {
+    "a full volume": (errno.ENOSPC, EXIT_PERMANENT, "raise spec.build.distill.storage"),
+    "a volume that is away": (errno.EIO, EXIT_RETRYABLE, "check the volume"),
+})  # fmt: skip
+def test_an_error_of_the_volume_says_what_helps(
+    place: TrainingVolume, monkeypatch: pytest.MonkeyPatch, code: int, exit_code: int, text: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code), "student.gguf")
+
+    monkeypatch.setattr("r1plus_cli.distill_job._place", fail)
+    place.fetch()
+    with pytest.raises(TrainingError, match=text) as raised:
+        place.train()
+    assert raised.value.exit_code == exit_code
+
+
+def test_the_name_of_the_engine_is_not_of_its_files(place: TrainingVolume) -> None:
+    """Two engines of one recipe share the volume, and the first name must not decide the files."""
+    place.options = replace(OPTIONS, backend="openvino", precision="FP16", steps=1)
+    other = TrainingVolume(place.root / "other", place.options, "bank-edge-next")
+    shutil.copytree(place.root / "artifact", other.root / "artifact")
+    place.run()
+    other.run()
+    assert place.order.build == other.order.build
+    assert digest_of(place) == digest_of(other)
 
 
 def refuse(place: TrainingVolume, text: str) -> None:
@@ -306,9 +369,9 @@ def container(place: TrainingVolume) -> Iterator[Callable[..., "subprocess.Popen
     place.fetch()
     started: list[subprocess.Popen[str]] = []
 
-    def start(**order: Any) -> "subprocess.Popen[str]":
+    def start(text: Callable[[str], str] = str) -> "subprocess.Popen[str]":
         (place.root / "order").mkdir()
-        (place.root / "order" / "order.json").write_text(dumps(replace(place.order, **order)))
+        (place.root / "order" / "order.json").write_text(text(dumps(place.order)))
         (place.root / "termination-log").touch()
         folders = {"order-dir": "order", "volume": "volume", "suite": "suite", "termination-log": "termination-log"}
         words = [word for name, path in folders.items() for word in (f"--{name}", str(place.root / path))]
@@ -350,6 +413,14 @@ def test_the_container_says_in_its_status_why_a_retry_cannot_help(place: Trainin
     assert process.returncode == EXIT_PERMANENT
     message = (place.root / "termination-log").read_text()
     assert message.startswith("TrainingRefused: spec.build.distill.layers: 4 is not from 1 to 3")
+
+
+def test_the_container_says_that_its_image_is_of_another_version(place: TrainingVolume, container: Start) -> None:
+    process = container(text=lambda order: order.replace('"temperature"', '"warmth"'))
+    process.communicate()
+    assert process.returncode == EXIT_PERMANENT
+    message = (place.root / "termination-log").read_text()
+    assert message.startswith("TrainingRefused: images.trainer: it has another version of r1plus than the operator: ")
 
 
 def test_the_container_ends_its_step_when_its_pod_is_deleted(place: TrainingVolume, container: Start) -> None:

@@ -1,13 +1,16 @@
-"""A student of SmolLM2 from its teacher to its gate on one machine, which refuses it with figures.
+"""Students from their teachers to traffic on one machine: refused by the gate with figures; trained, and served.
 
 The containers of the Job run here as functions on a folder; `r1plus serve` and Triton are the real ones.
 """
 
+import itertools
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +18,19 @@ import yaml
 
 from r1plus_contract.delivery import digest_folder
 from r1plus_contract.engine_fetch import DistillationOptions, FillPhase
+from r1plus_contract.suite import Item
 from r1plus_edge.report import ServePhase
+from r1plus_model.distillation import DistillationRequest, distil
+from r1plus_model.recipe import DistillationRecipe
+from r1plus_model.training import TrainingProcess
 from r1plus_model_repo.importing import smollm2
 from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint
 from r1plus_model_repo.importing.source import fetch_weights
 from support.edge.engines import SHIPPED
 from support.edge.served import Served
 from support.edge.suites import write_part
+from support.golden_suites import files_of
+from support.model.tiny_models import write_data, write_tiny
 from support.model.training_volume import TrainingVolume
 from support.paths import TESTS
 from support.waiting import wait_until
@@ -68,23 +77,26 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "artifact"
 
 
-def train(artifact: Path, root: Path, options: DistillationOptions) -> TrainingVolume:
-    """Let the Job's containers make the engine of a recipe."""
+def train(artifact: Path, root: Path, options: DistillationOptions, suite: Path | None = None) -> TrainingVolume:
+    """Let the Job's containers make the engine of a recipe. `suite`: whose questions must not be in the data."""
     volume = TrainingVolume(root, options, save_seconds=1e9)
     root.mkdir()
+    if suite is not None:
+        shutil.copytree(suite, root / "suite")
     shutil.copytree(artifact, root / "artifact", copy_function=os.link)
     progress = volume.run()
     print(*(one for one in progress if one.phase is FillPhase.TRAINING), sep="\n")
     return volume
 
 
-def write_catalog(volume: TrainingVolume, folder: Path, name: str, version: str, layers: int) -> Path:
+def write_catalog(volume: TrainingVolume, folder: Path, name: str) -> Path:
     """Write the R1PlusEngine of what was made; return the catalog's folder."""
     documents = yaml.safe_load_all(SHIPPED.read_text())
     engine = next(one for one in documents if one["metadata"]["name"] == "smollm2-lite-q8-0")
+    facts = json.loads((volume.engine / "engine.json").read_text())
     engine["metadata"]["name"] = name
-    engine["spec"] |= {"family": "bank", "tier": "edge", "version": version}
-    engine["spec"]["architecture"]["layers"] = layers
+    engine["spec"] |= {"family": "bank", "tier": "edge", "precision": facts["precision"]}
+    engine["spec"]["architecture"] = facts["architecture"]
     engine["spec"]["artifact"]["sha256"] = digest_folder(volume.engine)
     engine["spec"]["reference"] = {"suite": "bank-v1", "claimedBy": "trained here"}
     folder.mkdir()
@@ -93,11 +105,11 @@ def write_catalog(volume: TrainingVolume, folder: Path, name: str, version: str,
 
 
 @contextmanager
-def serving(volume: TrainingVolume, root: Path, name: str, layers: int) -> Iterator[Served]:
+def serving(volume: TrainingVolume, root: Path, name: str, suite: Path) -> Iterator[Served]:
     """Have `r1plus serve` take the engine, with a suite of its own."""
     root.mkdir()
-    catalog = write_catalog(volume, root / "catalog", name, "1.0.0", layers)
-    served = Served(root, write_part(root / "bank-v1"), DEPLOYMENT)
+    catalog = write_catalog(volume, root / "catalog", name)
+    served = Served(root, suite, DEPLOYMENT)
     served.start("--engine", str(volume.engine), "--catalog", str(catalog))
     try:
         yield served
@@ -105,11 +117,92 @@ def serving(volume: TrainingVolume, root: Path, name: str, layers: int) -> Itera
         served.end()
 
 
+def expect_refusal(served: Served) -> None:
+    """Wait for the gate's refusal, with its figures."""
+    served.until(ServePhase.REFUSED)
+    print(served.output)
+    assert "GateFailed" in served.output and " of 32 items, 3 allowed at threshold 0.9" in served.output
+    wait_until(served.folder.key.exists, "its gateway has a key", evidence=lambda: served.evidence)
+    assert served.ask().status_code == 404, "no request reaches a student that its gate refused"
+
+
 def test_a_student_that_lost_too_much_is_refused_with_figures(artifact: Path, tmp_path: Path) -> None:
     weak = train(artifact, tmp_path / "weak", CUT)
-    with serving(weak, tmp_path / "refused", "bank-edge-12", CUT.layers or 0) as served:
-        served.until(ServePhase.REFUSED)
+    with serving(weak, tmp_path / "refused", "bank-edge-12", write_part(tmp_path / "bank-v1")) as served:
+        expect_refusal(served)
+
+
+MEANINGS = (
+    "loan", "card", "cash", "bond", "fund", "note", "rate", "bill", "coin", "bank", "debt", "fees", "cost", "sale", "rent", "gift",
+)  # fmt: skip
+FORMS = dict(zip("ABCDEFGHIJKLMNOP", MEANINGS, strict=True))
+"""What each form of a bank is for: the facts of a teacher with four layers, 64 wide."""
+WORDINGS = (
+    "form {} is which?",
+    "which form is {}?",
+    "name the form {}",
+    "what does {} mean?",
+    "please say what {} is",
+    "now tell of {} here",
+)
+LEARN = DistillationOptions(
+    layers=1,
+    temperature=3.0,
+    hard_weight=0.0,
+    steps=80,
+    batch=16,
+    length=48,
+    learning_rate=3e-3,
+    top=16,
+    training_precision="float32",
+    seed=0,
+    backend="openvino",
+    precision="FP16",
+)
+"""One of four layers, and enough steps to learn what the teacher knows."""
+
+
+def split_questions() -> tuple[list[dict[str, str]], tuple[Item, ...]]:
+    """Return lines of data, and items of a suite: of each form a third of the wordings, which no line has."""
+    lines, items = [], []
+    for (row, (form, meaning)), (column, wording) in itertools.product(enumerate(FORMS.items()), enumerate(WORDINGS)):
+        question = wording.format(form)
+        if (row + column) % 3:
+            lines.append({"prompt": question, "answer": meaning})
+        else:
+            items.append(Item(f"form-{form.lower()}-{column}", f"wording-{column}", question, "exact", (meaning,)))
+    return lines, tuple(items)
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact of a teacher that knows the forms, trained from random weights, and next to it the suite."""
+    folder = tmp_path_factory.mktemp("forms")
+    lines, items = split_questions()
+    for name in ("artifact", "bank-v1"):
+        (folder / name).mkdir()
+    for name, text in files_of(items).texts().items():
+        (folder / "bank-v1" / name).write_text(text)
+    data = write_data(folder / "artifact" / "data.jsonl", lines)
+    untrained = write_tiny(folder / "untrained", folder)
+    recipe = DistillationRecipe(
+        "", "", None, hard_weight=1.0, steps=80, batch=16, length=48, learning_rate=3e-3, top=16
+    )
+    teacher = folder / "artifact" / "teacher"
+    request = DistillationRequest(untrained, data, teacher, folder / "work", recipe, untrained)
+    distil(request, TrainingProcess(print, time.monotonic))
+    return folder
+
+
+def test_a_student_is_refused_then_trained_then_serves(forms: Path, tmp_path: Path) -> None:
+    suite = forms / "bank-v1"
+    weak = train(forms / "artifact", tmp_path / "weak", replace(LEARN, steps=1), suite)
+    with serving(weak, tmp_path / "refused", "bank-edge-1", suite) as served:
+        expect_refusal(served)
+    trained = train(forms / "artifact", tmp_path / "trained", LEARN, suite)
+    with serving(trained, tmp_path / "serves", "bank-edge-80", suite) as served:
+        served.until(ServePhase.SERVING)
         print(served.output)
-        assert "GateFailed" in served.output and " of 32 items, 3 allowed at threshold 0.9" in served.output
-        wait_until(served.folder.key.exists, "its gateway has a key", evidence=lambda: served.evidence)
-        assert served.ask().status_code == 404, "no request reaches a student that its gate refused"
+        for item in split_questions()[1][:3]:
+            answer = served.ask(item.prompt).json()["choices"][0]["message"]["content"]
+            assert (item.prompt, answer) == (item.prompt, item.answers[0])

@@ -233,6 +233,13 @@ def test_the_penalty_makes_a_seen_token_less_likely_whatever_its_sign(seen: floa
     assert TokenSampler(TorchSampling(1, repetition_penalty=1.5), [0], 2).choose(logits) == 1
 
 
+@pytest.mark.parametrize("penalty", [1e-45, 3e38])
+@pytest.mark.parametrize("logits", [[20.0, 0.0, -20.0], [-20.0, -21.0, -22.0]], ids=["mixed", "unlikely"])
+def test_a_penalty_as_extreme_as_a_client_can_send_draws_a_token(penalty: float, logits: list[float]) -> None:
+    sampler = TokenSampler(TorchSampling(1, temperature=1.0, repetition_penalty=penalty, seed=1), [0, 1, 2], 3)
+    assert sampler.choose(torch.tensor(logits)) in range(3)
+
+
 def test_smollm2_says_what_transformers_says_alone_and_in_a_mixed_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

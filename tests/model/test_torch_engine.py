@@ -132,6 +132,21 @@ def tiny_engine(folder: Path, **settings: Any) -> TorchEngine:
     return TorchEngine(EngineSettings(folder, **chosen))
 
 
+def test_a_token_that_the_model_lacks_is_refused_and_others_go_on(tmp_path: Path, checkpoint: Path) -> None:
+    """The tokenizer has more tokens than the model, as where a checkpoint got added tokens and no embeddings."""
+    folder = write_tiny(tmp_path / "tiny")
+    for name in TOKENIZER_FILES[1:]:
+        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    engine = tiny_engine(folder)
+
+    with pytest.raises(RefusedError, match=r"^text_input: has the tokenizer's token \d+, and the model has 97 "):
+        engine.prepare(GenerationRequest("lighthouse", raw_prompt=True))
+
+    job = engine.prepare(GenerationRequest("A", raw_prompt=True, max_new_tokens=4))
+    ((_, reason),) = generate(engine, job)
+    assert reason is not None
+
+
 def change_config(**fields: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "config.json"

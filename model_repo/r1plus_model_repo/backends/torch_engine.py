@@ -68,6 +68,7 @@ class TorchEngine:
         model = open_model(settings)
         self._tokens = HfTokens(settings.path, settings.context)
         self._end_ids = self._tokens.get_end_ids()
+        self._vocabulary = model.shape.vocabulary
         self._batch: TorchBatch = TorchBatch(model, settings.max_batch, settings.context, self._end_ids)
         if self._batch.cache_bytes > settings.kv_cache_bytes:
             raise RuntimeError(
@@ -78,13 +79,14 @@ class TorchEngine:
         self._generations = Generations(self._batch.remove)
         self._ids = itertools.count(1)
         # Built before requests come: it reads the tokenizer, which another thread must not use meanwhile.
-        self._compiler = build_compiler(self._tokens.library_tokenizer, model.shape.vocabulary, self._end_ids)
+        self._compiler = build_compiler(self._tokens.library_tokenizer, self._vocabulary, self._end_ids)
 
     def prepare(self, request: GenerationRequest) -> Job:
         """Tokenise, check against the context, compile a constraint. Raise RefusedError. Safe from any thread."""
         from r1plus_model_repo.backends.torch_sampling import TorchSampling
 
         ids, limit = self._tokens.prepare_prompt(request)
+        self._check_vocabulary(ids, request.prompt_input)
         sampling = TorchSampling(
             limit,
             request.temperature,
@@ -121,6 +123,14 @@ class TorchEngine:
 
     def close(self) -> None:
         """Nothing has to be freed: the process ends."""
+
+    def _check_vocabulary(self, ids: Sequence[int], name: str) -> None:
+        """Raise RefusedError for a token without an embedding: in a step it would end all running requests."""
+        if (last := max(ids)) >= self._vocabulary:
+            raise RefusedError(
+                f"{name}: has the tokenizer's token {last}, and the model has {self._vocabulary} (vocab_size); leave"
+                " out its text, or import the checkpoint with its own tokenizer"
+            )
 
     def _compile(self, constraint: Constraint | None) -> Any:
         """Return the grammar of a constraint, compiled for this vocabulary; Triton's model calls this in one thread."""

@@ -58,7 +58,8 @@ class TokenSampler:
         """
         logits = self._constrain(logits.float())
         if self._seen is not None:
-            penalty = self._sampling.repetition_penalty
+            # In 64 bits: a penalty near 0 would give infinite numbers, of which nothing can be drawn.
+            logits, penalty = logits.double(), self._sampling.repetition_penalty
             penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
             logits = torch.where(self._seen, penalised, logits)
         token = self._draw(logits) if self._sampling.temperature > 0 else int(logits.argmax())

@@ -22,8 +22,12 @@ from r1plus_export.errors import ExportError
 from r1plus_export.export import read_recorded
 from r1plus_export.source import ExportedEngine, open_engine, place_checkpoint
 from r1plus_export.targets import TARGETS, check_architecture
+from r1plus_model_repo.importing.engine import import_engine
+from r1plus_model_repo.importing.model import VLLM, Claims
+from r1plus_model_repo.importing.options import ImportOptions
 from r1plus_model_repo.importing.shipped import list_shipped
 from r1plus_monitoring.curate.record import read_suite
+from support.model_repo.checkpoints import checkpoint
 from support.tables import for_each
 
 SHIPPED = {engine.name: engine for engine in list_shipped()}
@@ -80,6 +84,26 @@ def test_what_is_no_engine_is_refused(tmp_path: Path) -> None:
 def test_an_engine_of_a_file_needs_that_file(tmp_path: Path) -> None:
     engine = open_engine(str(write_engine(tmp_path / "bank", GGUF)), tmp_path, print)
     with pytest.raises(ExportError, match=rf"--weights: missing; give the file .* bank.gguf, sha256 {'1' * 64}"):
+        place_checkpoint(engine, None, tmp_path / "checkpoint", "F16", tmp_path, print)
+
+
+def test_the_weights_of_an_export_are_not_those_of_the_engine(tmp_path: Path) -> None:
+    """What trains the exported folder writes into its files."""
+    options = ImportOptions(name="bank", tier="full", family="bank", backend=VLLM)
+    folder = import_engine(checkpoint(tmp_path / "source"), tmp_path / "out", options, Claims(), lambda _: None).folder
+    engine = open_engine(str(folder), tmp_path, print)
+    place_checkpoint(engine, None, tmp_path / "checkpoint", "F16", tmp_path, print)
+
+    weights = [path for path in (tmp_path / "checkpoint").iterdir() if path.suffix == ".safetensors"]
+    assert weights
+    for path in weights:
+        assert path.read_bytes() == (engine.files / path.name).read_bytes()
+        assert not path.samefile(engine.files / path.name)
+
+
+def test_a_record_that_names_its_engine_by_a_list_is_refused(tmp_path: Path) -> None:
+    engine = open_engine(str(write_engine(tmp_path / "bank", GGUF | {"engine": ["bank"]})), tmp_path, print)
+    with pytest.raises(ExportError, match=r"--weights: missing; give the file"):
         place_checkpoint(engine, None, tmp_path / "checkpoint", "F16", tmp_path, print)
 
 

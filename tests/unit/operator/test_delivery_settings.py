@@ -56,7 +56,11 @@ def test_an_image_for_vllm_on_cpu_is_another_runtime_than_for_gpus(least: dict[s
         ("R1PLUS_GPU_RUNTIMES", '{"vllm": {"image": "a:1", "version": 0.3}}', "images.gpu.vllm.version"),
         ("R1PLUS_GPU_RUNTIMES", '{"vllm"', "images.gpu"),
         ("R1PLUS_CPU_RUNTIMES", '{"vllm": {"version": "0.32.0"}}', "images.cpu"),
-        ("R1PLUS_CPU_RUNTIMES", '{"tensorrtllm": {"image": "a:1", "version": "1"}}', "images.cpu is for vllm"),
+        (
+            "R1PLUS_CPU_RUNTIMES",
+            '{"tensorrtllm": {"image": "a:1", "version": "1"}}',
+            "images.cpu is for torch and vllm",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(least: dict[str, str], variable: str, value: str, names: str) -> None:

@@ -12,8 +12,11 @@ LINKED_SUFFIXES: Final = (".safetensors", ".engine")
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
 
-def place_files(source: Path, names: Iterable[str], engine: Path) -> None:
-    """Put the files `names` of `source` into the folder `engine`, readable for the user of any pod."""
+def place_files(source: Path, names: Iterable[str], engine: Path, *, may_link: bool = True) -> None:
+    """Put the files `names` of `source` into the folder `engine`, readable for the user of any pod.
+
+    `may_link`: weights may be hard links, so what writes to one of them changes both.
+    """
     engine.mkdir(parents=True)
     engine.chmod(0o755)
     for name in names:
@@ -21,7 +24,7 @@ def place_files(source: Path, names: Iterable[str], engine: Path) -> None:
         if not target.parent.is_dir():
             target.parent.mkdir()
             target.parent.chmod(0o755)
-        if not (name.endswith(LINKED_SUFFIXES) and _try_link(origin, target)):
+        if not (may_link and name.endswith(LINKED_SUFFIXES) and _try_link(origin, target)):
             shutil.copyfile(origin, target)
             target.chmod(0o644)
 

@@ -189,7 +189,8 @@ def with_current_source(volume: EngineVolume, engine: Engine | None) -> EngineVo
     files = engine.spec.files
     build, trainer = volume.order.build, volume.trainer
     current = build_distillation(engine.spec)
-    if build and trainer and current and current.key == build.key:
+    is_same = build is not None and current is not None and current.key == build.key
+    if current and trainer and is_same and not any(find_problems(engine.spec)):
         build, trainer = current, _build_trainer(engine, trainer.suite)
     image = "" if files.archive else files.image or ""
     return replace(volume, order=_build_order(engine, build), image=image, trainer=trainer)

@@ -180,6 +180,20 @@ def test_a_precision_that_no_student_has_is_refused_before_the_training() -> Non
     )
 
 
+@for_each("changes, text", {
+    "no memory, which would be no limit": ({"memory": "0"}, "memory: 0 is less than "),
+    "less than the training takes": ({"memory": "1Gi"}, "memory: 1Gi is less than "),
+    "more memory than can be counted": ({"memory": "9999999Ti"}, "memory: 9999999Ti is more than 1Ei; lower it"),
+    "more storage than can be counted": ({"storage": "9999999Ti"}, "storage: 9999999Ti is more than 1Ei; lower it"),
+})  # fmt: skip
+def test_a_quantity_that_no_training_can_use_is_refused_before_it(changes: dict[str, Any], text: str) -> None:
+    engine, running = student(**changes), started()
+    world = world_of(engine)
+    world.settle()
+    world.expect(EngineReady=("False ConfigRefused", f"spec.build.distill.{text}"))
+    assert with_current_source(running.volume(), engine) == running.volume(), "what trains keeps what it has"
+
+
 def test_an_image_delivers_no_student() -> None:
     started(delivery={"mode": "Image"}).expect(EngineReady=("False EngineNotDelivered", "must be built"))
 
