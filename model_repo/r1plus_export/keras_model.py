@@ -163,6 +163,8 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
         """
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise ValueError(f"max_new_tokens: {max_new_tokens!r:.40} is not a whole number from 1; give one")
+        if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
+            raise ValueError(f"stop: {stop!r:.40} is not a list of texts, each with a character; give such a list")
         if self.encoder is None:
             raise ValueError("tokenizer: the model was not loaded from a file that has one; load r1plus.keras")
         try:

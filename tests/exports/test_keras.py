@@ -81,6 +81,8 @@ def test_the_class_must_be_imported_first(file: Path) -> None:
 BAD: dict[str, tuple[str, str]] = {
     "no tokens": ("'hello', 0", "max_new_tokens: 0 is not a whole number from 1; give one"),
     "half a token": ("'hello', 1.5", "max_new_tokens: 1.5 is not a whole number from 1; give one"),
+    "a stop that is one text": ("'hello', stop='end'", "stop: 'end' is not a list of texts"),
+    "an empty stop": ("'hello', stop=['']", "stop: [''] is not a list of texts"),
     "a prompt that is too long": ("'hello ' * 600", "the longest sequence of training; give a shorter prompt"),
     "more answer than the model has room for": ("'hello', 512", "new ones are not from 1 to 512"),
 }
