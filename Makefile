@@ -147,7 +147,7 @@ test-distillation: $(SYNCED) ## Students from their teachers on one machine: ref
 	$(PYTEST) -m distillation -s tests/model/test_distillation_story.py
 
 .PHONY: test-exports
-test-exports: $(SYNCED) ## Folders of r1plus engine export in the libraries that they are for, tiny and SmolLM2; a JSON line last (1.4 GB, cached)
+test-exports: $(SYNCED) ## Folders of r1plus engine export in the libraries that they are for, tiny and SmolLM2; a JSON line last (2.8 GB, cached)
 	$(PYTEST) -m exports -s tests/exports
 
 .PHONY: test-code

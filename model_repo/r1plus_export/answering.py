@@ -24,6 +24,8 @@ _PROGRESS: Final = "answered "
 _MOST_TOLD: Final = 1500
 """Characters of a failed process's output."""
 THREADS: Final = "OMP_NUM_THREADS"
+_TENSORFLOW_THREADS: Final = "TF_NUM_INTRAOP_THREADS"
+_QUIET: Final = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 """Everything that an export needs is in its folder."""
 
@@ -117,8 +119,8 @@ def _environ() -> dict[str, str]:
 
     Threads that wait for each other take minutes for a token where other processes want all processors.
     """
-    threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
-    return {THREADS: threads} | os.environ | OFFLINE
+    threads = os.environ.get(THREADS) or str(max(1, len(os.sched_getaffinity(0)) // 2))
+    return {THREADS: threads, _TENSORFLOW_THREADS: threads, **_QUIET} | os.environ | OFFLINE
 
 
 def answer_all(

@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -247,13 +247,14 @@ def _before_stop(text: str, suite: Suite) -> str:
 
 
 def _write_record(folder: Path, engine: ExportedEngine, target: Target, precision: str, result: SampleResult) -> None:
+    distributions = packages_distributions()
     record: dict[str, Any] = {
         "engine": engine.name,
         "engineVersion": engine.spec.version,
         "engineSha256": digest_folder(engine.files),
         "target": target.name,
         "precision": "as the checkpoint" if engine.is_checkpoint and target.maker is None else precision,
-        "packages": {name: version(name.replace("_", "-")) for name in target.packages},
+        "packages": {name: version(distributions[name][0]) for name in target.packages},
         "sample": asdict(result),
     }
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import onnxruntime_genai
+from transformers import AutoTokenizer
 
 from r1plus_export.answering import IsFinished, TextModel
+from r1plus_export.errors import ExportError
 
 _PRECISIONS: Final = {"F32": "fp32", "INT4": "int4"}
 """Names of the builder. On CPU it has no F16."""
@@ -65,12 +67,54 @@ def open_model(folder: Path) -> TextModel:
 
 
 def write_folder(checkpoint: Path, folder: Path, precision: str) -> None:
-    """Make the folder of a checkpoint, for CPUs, by the builder's command."""
+    """Make the folder of a checkpoint, for CPUs, by the builder's command.
+
+    Raises:
+        ExportError: the vocabulary has no token for padding.
+    """
     with tempfile.TemporaryDirectory(prefix=".part-cache-", dir=folder.parent) as cache:
         words = {"-i": checkpoint, "-o": folder, "-p": _PRECISIONS[precision], "-e": "cpu", "-c": cache}
         sys.argv[1:] = [str(word) for pair in words.items() for word in pair]
         runpy.run_module("onnxruntime_genai.models.builder", run_name="__main__")
+    set_padding(folder)
+
+
+def set_padding(folder: Path) -> None:
+    """Write a padding token that no prompt ends with.
+
+    ONNX Runtime GenAI reads the logits before the padding tokens at a prompt's end. For a checkpoint without one, the
+    builder writes the token that ends a turn, with which a chat template may end a prompt.
+
+    Raises:
+        ExportError: the vocabulary has no such token.
+    """
+    path = folder / GENAI_CONFIG
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    model = config["model"]
+    ends = model["eos_token_id"]
+    used = {*(ends if isinstance(ends, list) else [ends]), model.get("bos_token_id")}
+    if model["pad_token_id"] not in used:
+        return
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    names = set(tokenizer.get_vocab().values())
+    spare = [
+        number
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.special and number not in used and token.content not in (tokenizer.chat_template or "")
+    ]
+    spare += [number for number in range(model["vocab_size"]) if number not in names]
+    if not spare:
+        raise ExportError(
+            f"pad_token_id: {model['pad_token_id']} begins or ends a text, and every other special token is in the chat"
+            " template, so ONNX Runtime GenAI would take the end of a prompt for padding; add a special token for"
+            " padding to tokenizer.json, or use --to hf"
+        )
+    model["pad_token_id"] = spare[0]
+    path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write_folder(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    try:
+        write_folder(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    except ExportError as error:
+        sys.exit(str(error))

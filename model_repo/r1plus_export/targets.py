@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from r1plus_export.errors import ExportError
+from r1plus_model.architecture import ModelError, read_shape
 
 F16, F32, INT4 = "F16", "F32", "INT4"
 
@@ -31,6 +32,8 @@ class Target:
     """Values of model_type in config.json; None: all that transformers has."""
     bytes_per_parameter: int
     """Of the disk while the folder is made, at most: the checkpoint between and the result."""
+    is_own_code: bool = False
+    """Whether r1plus computes the model itself: a Llama of the shapes that it reads, and nothing else."""
 
 
 TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
@@ -45,6 +48,17 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
             (F32, INT4),
             ("llama", "qwen2"),
             16,
+        ),
+        "keras": Target(
+            "keras",
+            "r1plus_export.keras",
+            "r1plus_export.keras",
+            ("keras", "tensorflow", "safetensors", "tokenizers", "jinja2"),
+            "keras",
+            (F32,),
+            ("llama",),
+            12,
+            is_own_code=True,
         ),
     }
 )
@@ -92,3 +106,8 @@ def check_architecture(target: Target, fields: Mapping[str, Any]) -> None:
             f"quantization_config: the checkpoint's weights are quantised, and --to {target.name} reads F16, BF16 and"
             " F32; export it to hf, or import the checkpoint in one of them"
         )
+    if target.is_own_code:
+        try:
+            read_shape(fields)
+        except ModelError as error:
+            raise ExportError(f"--to {target.name}: {error}; or use --to hf") from error

@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from r1plus_model.errors import DistillationError
+
+GENERATION_CONFIG: Final = "generation_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,17 @@ class Encoder:
         messages = [{"role": "user", "content": prompt}]
         if system:
             messages.insert(0, {"role": "system", "content": system})
+        return self.encode_messages(messages)
+
+    def encode_messages(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the tokens of a conversation in the template, up to where the answer begins.
+
+        Raises:
+            DistillationError: the template cannot be rendered.
+        """
         try:
             text = _compile(self.template).render(
-                messages=messages, add_generation_prompt=True, tools=None, **self.special
+                messages=list(messages), add_generation_prompt=True, tools=None, **self.special
             )
         except Exception as error:  # A program from the model's publisher: it may raise anything.
             raise DistillationError(
@@ -99,6 +109,14 @@ def read_encoder(folder: Path, role: str = "teacher") -> Encoder:
     if "eos_token" not in special:
         raise DistillationError(f"{role}: tokenizer_config.json: eos_token: missing, so answers would not end; add it")
     return Encoder(tokenizer, template, special)
+
+
+def list_end_ids(folder: Path, encoder: Encoder) -> list[int]:
+    """Return the tokens that end an answer of the checkpoint."""
+    path = folder / GENERATION_CONFIG
+    ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+    ids = {encoder.find_end_id(), *(ends if isinstance(ends, list) else [ends])}
+    return sorted(one for one in ids if one is not None)
 
 
 def _read_token(value: object) -> str | None:

@@ -1,6 +1,5 @@
 """Text from a checkpoint: what `torch.hub.load` returns. R1+'s architecture, or a Llama."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +7,11 @@ from pathlib import Path
 from r1plus_model.architecture import ModelError
 from r1plus_model.checkpoint import load_model
 from r1plus_model.decoding import decode_greedily
-from r1plus_model.encoder import Encoder, read_encoder
+from r1plus_model.encoder import GENERATION_CONFIG, Encoder, list_end_ids, read_encoder
 from r1plus_model.errors import DistillationError
 from r1plus_model.model import R1PlusModel
 
 MOST_NEW_TOKENS = 256
-GENERATION_CONFIG = "generation_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +68,9 @@ def open_generator(folder: Path) -> Generator:
     except (DistillationError, OSError, ValueError) as error:
         raise ModelError(f"checkpoint: {folder}: its tokenizer cannot be used: {error}") from error
     try:
-        end_ids = _list_end_ids(folder, encoder)
+        end_ids = list_end_ids(folder, encoder)
     except (AttributeError, OSError, ValueError) as error:
         raise ModelError(
             f"checkpoint: {folder / GENERATION_CONFIG}: cannot be read: {error}; get the file again"
         ) from error
     return Generator(model, encoder, frozenset(end_ids))
-
-
-def _list_end_ids(folder: Path, encoder: Encoder) -> list[int]:
-    path = folder / GENERATION_CONFIG
-    ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
-    ids = [encoder.find_end_id(), *(ends if isinstance(ends, list) else [ends])]
-    return [one for one in ids if one is not None]

@@ -30,7 +30,7 @@ def export_command(
             metavar="ENGINE", help="Folder that `r1plus engine import` or `make` wrote, or a shipped engine's name."
         ),
     ],
-    to: Annotated[str, typer.Option("--to", help="hf or onnx.")],
+    to: Annotated[str, typer.Option("--to", help="hf, onnx or keras.")],
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
     suite: Annotated[
         Path | None,
@@ -42,7 +42,8 @@ def export_command(
     ] = None,
     items: Annotated[int, typer.Option("--items", help="Items of the suite that are asked; all if it has fewer.")] = 50,
     precision: Annotated[
-        str | None, typer.Option("--precision", help="hf: F16 (default) or F32. onnx: F32 (default) or INT4.")
+        str | None,
+        typer.Option("--precision", help="hf: F16 (default) or F32. onnx: F32 (default) or INT4. keras: F32."),
     ] = None,
 ) -> None:
     """Write an engine as a folder that another library loads, and that generates text.
@@ -50,6 +51,8 @@ def export_command(
     **hf** is a Hugging Face checkpoint for transformers: `AutoModelForCausalLM.from_pretrained(OUT)`.
 
     **onnx** is a folder for ONNX Runtime GenAI on CPUs: `onnxruntime_genai.Model(OUT)`, in Python, C#, Java and C++.
+
+    **keras** is r1plus.keras for Keras 3: `tf.keras.models.load_model`, after `import r1plus_export.keras_model`.
 
     The engine and the folder answer the same sample of the engine's golden suite, judged as the gate judges. If fewer
     answers of the folder are right, the exit status is 1 and nothing is written. OUT/export.json has the figures.
@@ -59,6 +62,8 @@ def export_command(
     Example: `r1plus engine export smollm2-full-f16 --to hf --out smollm2-hf`
 
     Example: `r1plus engine export smollm2-full-f16 --to onnx --out smollm2-onnx`
+
+    Example: `r1plus engine export smollm2-full-f16 --to keras --out smollm2-keras`
 
     Example: `r1plus engine export engines/bank-lite --weights bank-Q8_0.gguf --suite bank-v1 --to hf --out bank-hf`
     """
