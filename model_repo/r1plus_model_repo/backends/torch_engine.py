@@ -9,16 +9,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from r1plus_model_repo.backends.constraints import Constraint
 from r1plus_model_repo.backends.engine_loop import Handle, Job
 from r1plus_model_repo.backends.generations import Generations
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 from r1plus_model_repo.backends.xgrammar_check import check_constraint, explain_failure, import_xgrammar
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
