@@ -317,8 +317,8 @@ def test_a_suite_that_cannot_be_read_is_refused(place: TrainingVolume) -> None:
 
 
 @for_each("name, text", {
-    "teacher": ("teacher", "teacher is missing or empty"),
-    "data": ("data.jsonl", "data.jsonl is missing or empty"),
+    "teacher": ("teacher", "teacher/ has no files"),
+    "data": ("data.jsonl", "data.jsonl is no file, or empty"),
 })  # fmt: skip
 def test_an_artifact_without_its_parts_is_refused_before_the_training(
     place: TrainingVolume, name: str, text: str

@@ -68,21 +68,24 @@ def prepare_checkpoint(order: FillOrder, volume: Path, fetch: Fetch | None, repo
 
 def _write_checkpoint(order: FillOrder, volume: Path, fetch: Fetch | None, report: ReportProgress) -> None:
     part, files = fetch_verified(order, volume, fetch, report)
-    for name in _list_needed_parts(_require_build(order)):
-        if not _has_content(part / ENGINE_FOLDER / name):
-            text = f"engine {order.engine}: {name} is missing or empty, and the build needs it; pack the engine with it"
-            raise FillError(FillRefusal.ENGINE_INVALID, text)
+    build, engine = _require_build(order), part / ENGINE_FOLDER
+    missing = [f"{name}/ has no files" for name in _list_needed_folders(build) if not _has_content(engine / name)]
+    if build.distill is not None and not _is_filled(engine / DATA_PART):
+        missing.append(f"{DATA_PART} is no file, or empty")
+    if missing:
+        text = f"engine {order.engine}: {', '.join(missing)}, and the build needs them; pack the engine with them"
+        raise FillError(FillRefusal.ENGINE_INVALID, text)
     (part / SOURCE_FILE).write_text(files, encoding="utf-8")
     sync_all(part)
     part.rename(volume / CHECKPOINT_FOLDER)
     sync(volume)
 
 
-def _list_needed_parts(build: Build) -> tuple[str, ...]:
-    """Return the names below `engine/` that a build reads."""
+def _list_needed_folders(build: Build) -> tuple[str, ...]:
+    """Return the names of the folders below `engine/` that a build reads."""
     if build.distill is None:
         return CHECKPOINT_PART, TOKENIZER_PART
-    return (TEACHER_PART, DATA_PART) if build.distill.layers is not None else (TEACHER_PART, DATA_PART, STUDENT_PART)
+    return (TEACHER_PART,) if build.distill.layers is not None else (TEACHER_PART, STUDENT_PART)
 
 
 def seal(order: FillOrder, volume: Path, host: str, report: ReportProgress) -> None:
@@ -152,8 +155,12 @@ def _select_tokenizer(files: str) -> dict[str, str]:
 
 
 def _has_content(folder: Path) -> bool:
-    """Return whether it is, or has below it, a non-empty file. `listing` rejects links."""
-    return any(path.is_file() and path.stat().st_size for path in (folder, *folder.rglob("*")))
+    """Return whether a non-empty file is below the folder. `listing` rejects links."""
+    return any(map(_is_filled, folder.rglob("*")))
+
+
+def _is_filled(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _clear_builds(volume: Path) -> None:
