@@ -45,6 +45,9 @@ _OPENVINO_NEVER_RUN = (
     "openvino/libs/libopenvino_tensorflow_lite_frontend.so*",
 )
 
+_OF_TORCH = ("r1plus_model_repo/backends/torch_batch.py", "r1plus_model_repo/backends/torch_sampling.py")
+"""No image has torch or r1plus_model, which these import. `torch_engine` is there: it says what is missing."""
+
 PRODUCTS: dict[str, Product] = {
     "operator": Product(
         containerfile="operator/Containerfile",
@@ -69,7 +72,7 @@ PRODUCTS: dict[str, Product] = {
             "r1plus_model_repo/engine_fetch",
             "r1plus_model_repo/kv_shape.py",
         ),
-        not_rooms=("r1plus_monitoring/curate",),
+        not_rooms=("r1plus_monitoring/curate", *_OF_TORCH),
         left_out=_NEVER_RUN,
     ),
     "registry": Product(
@@ -96,6 +99,7 @@ PRODUCTS: dict[str, Product] = {
         containerfile="model_repo/Containerfile.triton",
         extras=("engine",),
         rooms=("r1plus_contract", "r1plus_model_repo/__init__.py", "r1plus_model_repo/backends"),
+        not_rooms=_OF_TORCH,
         # Without openvino-telemetry: nothing in a tenant's pod reports to anyone, and OpenVINO does without it.
         only=("numpy", "openvino", "openvino-genai", "openvino-tokenizers"),
         left_out=(
