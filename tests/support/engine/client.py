@@ -120,6 +120,13 @@ class Client:
             answer.ended_at = time.monotonic()
             del self._open[response.id]
 
+    def take_refusal(self) -> str:
+        """Wait for an error, and return it, whichever of the open questions it ends; answers on the way are dropped."""
+        error = None
+        while error is None:
+            _, error = self._results.get(timeout=SECONDS)
+        return str(error)
+
     @property
     def waiting(self) -> int:
         """Questions that have not been answered whole."""
