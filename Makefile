@@ -84,7 +84,7 @@ unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart, promt
 	$(PYTEST) --numprocesses 4 --dist worksteal -m "not unit_long" tests/unit
 
 .PHONY: unit-fast
-unit-fast: $(SYNCED) ## As unit, without the one in a hundred and sixty that take a third of its time
+unit-fast: $(SYNCED) ## As unit, without the one in sixty that take half of its time
 	@$(PYTHON) -m devcluster build helm promtool prometheus
 	$(PYTEST) --numprocesses 4 --dist worksteal -m "not unit_long and not unit_slow" tests/unit
 

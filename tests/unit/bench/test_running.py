@@ -67,6 +67,7 @@ def test_every_bench_ends_by_sigterm_what_it_has_started(name: str) -> None:
     assert "exit_at_sigterm" in main.__code__.co_names
 
 
+@pytest.mark.unit_slow
 async def test_an_expression_that_failed_or_had_no_answer_in_time_is_counted_and_named(tmp_path: Path) -> None:
     """A calculator that is silent for one expression: the real one ends it in time."""
 

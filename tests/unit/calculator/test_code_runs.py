@@ -190,6 +190,7 @@ async def test_an_interpreter_that_fails_is_an_error(tmp_path: Path) -> None:
         assert (await client.run("1"))["failure"]["code"] == "failed"
 
 
+@pytest.mark.unit_slow
 @for_each("code", {"a loop": "while True:\n    pass", "a sleep": "import time\ntime.sleep(60)"})
 async def test_code_without_end_is_ended_and_others_go_on_meanwhile(tmp_path: Path, code: str) -> None:
     runner = build_code_runner(SHORT)
@@ -205,6 +206,7 @@ async def test_code_without_end_is_ended_and_others_go_on_meanwhile(tmp_path: Pa
         assert len(read_children()) == len(before)
 
 
+@pytest.mark.unit_slow
 async def test_the_interpreter_gets_no_environment_two_pipes_and_code_that_it_cannot_change(tmp_path: Path) -> None:
     runner = build_code_runner(ProgramLimits(cpu_seconds=2, wall_seconds=60.0))
     async with running_calculator(tmp_path, size=1, evaluate=answer_at_once, code_runner=runner) as (_, client):
@@ -233,6 +235,7 @@ async def test_memory_that_the_kernel_refuses_is_the_same_error(tmp_path: Path) 
         assert (await client.run("len('x' * 100_000_000)"))["failure"]["code"] == "memory_limit"
 
 
+@pytest.mark.unit_slow
 async def test_processor_time_is_limited_too(tmp_path: Path) -> None:
     limits = ProgramLimits(cpu_seconds=1, wall_seconds=60.0)
     runner = build_code_runner(limits)
@@ -240,6 +243,7 @@ async def test_processor_time_is_limited_too(tmp_path: Path) -> None:
         assert (await client.run("while True:\n    pass"))["failure"]["code"] == "time_limit"
 
 
+@pytest.mark.unit_slow
 async def test_code_beyond_the_places_waits_and_then_is_told_to_try_again(tmp_path: Path) -> None:
     runner = CodeRunner(INTERPRETER, ProgramLimits(), answer_seconds=2.5)
     async with running_calculator(tmp_path, size=1, evaluate=answer_at_once, code_runner=runner) as (_, client):

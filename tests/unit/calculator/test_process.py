@@ -22,6 +22,7 @@ from support.calculator.running import INTERPRETER
 from support.waiting import wait_until
 
 
+@pytest.mark.unit_slow
 def test_an_interpreter_that_is_not_there_stops_the_start_and_is_named(tmp_path: Path) -> None:
     environment = {**os.environ, ENV_SOCKET: str(tmp_path / "calculator.sock"), ENV_INTERPRETER: "/none/monty"}
     command = [sys.executable, "-m", "r1plus_calculator"]

@@ -54,6 +54,7 @@ async def test_an_expression_is_answered(calculator: Running) -> None:
     }
 
 
+@pytest.mark.unit_slow
 async def test_an_error_names_its_place(calculator: Running) -> None:
     reply = await calculator[1].calculate("2 + $")
     assert (reply["failure"]["code"], reply["failure"]["position"]) == ("syntax", 4)
@@ -217,6 +218,7 @@ def spin_if_asked(payload: bytes) -> bytes:
     return spin(payload) if b"spin" in payload else b'{"failure": null}'
 
 
+@pytest.mark.unit_slow
 async def test_a_calculation_that_takes_too_long_ends_and_others_go_on_meanwhile(tmp_path: Path) -> None:
     limits = WorkerLimits(cpu_seconds=60, wall_seconds=1.0)
     async with running_calculator(tmp_path, limits=limits, evaluate=spin_if_asked) as (server, client):
@@ -250,6 +252,7 @@ async def test_a_worker_that_fails_is_an_error_and_is_replaced(
         assert server.pool.killed == 1
 
 
+@pytest.mark.unit_slow
 async def test_requests_beyond_the_workers_wait_and_then_are_told_to_try_again(tmp_path: Path) -> None:
     async with running_calculator(tmp_path, size=1, limits=WorkerLimits(), evaluate=spin) as (_, client):
         replies = await asyncio.gather(*[client.calculate("1") for _ in range(4)])

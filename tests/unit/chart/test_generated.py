@@ -39,6 +39,7 @@ CRD = generate.CHART / "crds" / "r1plus.ai_r1plusdeployments.yaml"
 ITEMS = generate.CHART / "files" / "suites" / "family-v1" / "items.jsonl"
 
 
+@pytest.mark.unit_slow
 def test_an_edited_file_an_absent_one_and_a_left_over_one_are_named(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

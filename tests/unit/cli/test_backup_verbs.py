@@ -201,6 +201,7 @@ async def test_a_restore_on_a_machine_whose_clock_is_years_ahead_keeps_what_it_r
             await eventually(lambda: is_in_state("Ready"), "retention goes on")
 
 
+@pytest.mark.unit_slow
 async def test_the_keys_are_replaced_and_an_older_backup_goes_with_them(tenant: Tenant, tmp_path: Path) -> None:
     first = back_up(tenant, tmp_path, "first")
     keys = (tmp_path / "keys").read_bytes()
@@ -357,6 +358,7 @@ async def test_no_file_is_written_over_that_is_not_to_be(tenant: Tenant, tmp_pat
     assert list_names(tmp_path) == {"backup", "keys", "letter"}
 
 
+@pytest.mark.unit_slow
 async def test_the_only_keys_of_another_tenant_are_not_replaced(
     tenant: Tenant, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -52,6 +52,7 @@ def read_lines(result: Result) -> list[str]:
     return [line.rstrip() for line in result.stdout.splitlines()]
 
 
+@pytest.mark.unit_slow
 async def test_a_key_is_printed_alone_listed_rotated_and_revoked(call: Call) -> None:
     words = ("key", "create", "web shop", "--model", "credit", "--budget", 2000, "--expires", "90d", "--end-users")
     (key,) = read_lines(call(*words))
@@ -210,6 +211,7 @@ async def test_the_time_of_the_gateway_is_confirmed(call: Call) -> None:
     assert any("records are whole" in line for line in read_lines(call("audit")))
 
 
+@pytest.mark.unit_slow
 async def test_a_root_is_rotated_and_the_backup_that_comes_next_is_named(
     call: Call, gateway: GatewayProcess, tmp_path: Path
 ) -> None:
@@ -380,6 +382,7 @@ async def test_why_a_gateway_answers_nothing_is_said_with_the_remedy(address: st
     assert said.endswith(f". Its condition GatewayReady: {PROBLEM}")
 
 
+@pytest.mark.unit_slow
 async def test_why_a_gateway_refuses_for_its_data_is_said_with_the_remedy(tmp_path: Path) -> None:
     """Its pod answers, and callers are told the reason alone."""
     async with serving(FakeTriton(answer("a"))) as pod, FakeMonitor().listen() as monitor:

@@ -67,6 +67,7 @@ async def test_documents_are_added_once_listed_searched_and_removed(call: Call, 
     ]
 
 
+@pytest.mark.unit_slow
 async def test_what_cannot_be_read_or_found_is_said(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +87,7 @@ async def test_what_cannot_be_read_or_found_is_said(
     assert "R1PLUS_API_KEY is not set" in str((await asyncio.to_thread(call, "list")).exception)
 
 
+@pytest.mark.unit_slow
 async def test_what_documents_and_names_say_controls_no_terminal(call: Call, tmp_path: Path) -> None:
     store = "evil\u202e\x1b[2J"
     (tmp_path / "a.txt").write_text("Red \x1b[31mhotel\x9b2J here.\nSecond\u2066 line.")

@@ -82,6 +82,7 @@ def test_a_service_that_is_gone_is_named_and_nobody_is_told_to_install_what_runs
     assert "helm install" not in said
 
 
+@pytest.mark.unit_slow
 def test_a_service_that_nobody_puts_back_says_so(cluster: KubernetesCluster, objects: Json) -> None:
     objects[OPERATORS] = pods(pod("False"))
     said = refusal(cluster)

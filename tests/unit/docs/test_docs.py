@@ -162,6 +162,7 @@ def pointing_texts() -> list[str]:
     return [name for name in listed if name.endswith(TEXTS) and not name.startswith(POINTS_ELSEWHERE)]
 
 
+@pytest.mark.unit_slow
 def test_no_text_or_comment_points_at_a_file_that_is_not_there() -> None:
     dead = [
         f"{name}: {pointer}"

@@ -103,6 +103,7 @@ async def test_the_program_of_the_knowledge_page_cites_the_file_that_is_printed(
         assert re.sub(r"file_[0-9a-f]{8,}|\s+", "", got) == expected
 
 
+@pytest.mark.unit_slow
 async def test_a_program_that_fails_or_does_not_end_leaves_the_next_one_its_own_answer(
     programs: ProgramRunner, tmp_path: Path
 ) -> None:

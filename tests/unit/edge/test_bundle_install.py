@@ -413,6 +413,7 @@ class CountingBundle:
         target.mkdir(parents=True, exist_ok=True)
 
 
+@pytest.mark.unit_slow
 def test_two_at_once_extract_one_after_the_other(tmp_path: Path) -> None:
     bundle = CountingBundle()
     with ThreadPoolExecutor(2) as pool:

@@ -39,6 +39,7 @@ async def running(container: Container) -> AsyncIterator[Container]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.mark.unit_slow
 async def test_a_process_that_ends_is_started_again_and_its_last_words_are_its_message(tmp_path: Path) -> None:
     async with running(make(tmp_path, "import sys; sys.exit('the port is taken')")) as container:
         await eventually(lambda: container.restarts >= 2, "it was started again, twice")
@@ -48,6 +49,7 @@ async def test_a_process_that_ends_is_started_again_and_its_last_words_are_its_m
         assert facts.message.endswith("the port is taken")
 
 
+@pytest.mark.unit_slow
 async def test_a_process_that_ends_again_and_again_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
     async with running(
         make(tmp_path, "print('a line before', flush=True); raise SystemExit('the key is lost')")
@@ -76,6 +78,7 @@ async def test_an_init_container_that_fails_reports_its_status_and_message(tmp_p
     assert facts.message == "EngineDigestMismatch: other files"
 
 
+@pytest.mark.unit_slow
 async def test_a_process_beyond_its_memory_is_killed_and_says_so(tmp_path: Path) -> None:
     hungry = "import time; held = bytearray(96 * 2**20); time.sleep(600)"
     async with running(make(tmp_path, hungry, memory_limit=64 * 2**20)) as container:

@@ -105,6 +105,7 @@ def connected(folder: DataFolder) -> Iterator[socket.socket]:
         yield connection
 
 
+@pytest.mark.unit_slow
 @pytest.mark.parametrize(
     "line",
     [b"\n", b"[]\n", b'{"engine": 1}\n', b"\xff\n", b"x" * 200_000],

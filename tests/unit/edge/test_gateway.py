@@ -78,6 +78,7 @@ async def run_gateway(gateway: EdgeGateway) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.mark.unit_slow
 async def test_with_a_certificate_its_owner_gets_a_key_over_tls_and_trusts_no_other(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     certificate, key = write_certificate(tmp_path)
@@ -200,6 +201,7 @@ async def test_what_the_gateway_says_of_its_pods_is_a_count_or_none(fake: Fake, 
     assert await fake.gateway.count_pods(fake.session) == pods
 
 
+@pytest.mark.unit_slow
 async def test_while_the_gateway_is_gone_no_other_users_program_gets_its_internal_port_and_nothing_is_believed(
     tmp_path: Path,
 ) -> None:

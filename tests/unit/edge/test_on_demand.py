@@ -72,6 +72,7 @@ async def ask(front: Path, payload: bytes) -> bytes:
         writer.close()
 
 
+@pytest.mark.unit_slow
 async def test_it_starts_at_the_first_connection_and_ends_when_nobody_asks(tmp_path: Path) -> None:
     container, front = make(tmp_path, idle_seconds=0.5), tmp_path / FRONT
     async with run_container(container, front):
@@ -87,6 +88,7 @@ async def test_it_starts_at_the_first_connection_and_ends_when_nobody_asks(tmp_p
     assert not front.exists()
 
 
+@pytest.mark.unit_slow
 async def test_it_stays_while_a_connection_is_open(tmp_path: Path) -> None:
     container, front = make(tmp_path, idle_seconds=0.2), tmp_path / FRONT
     async with run_container(container, front):
@@ -101,6 +103,7 @@ async def test_it_stays_while_a_connection_is_open(tmp_path: Path) -> None:
         await eventually(lambda: container.pid is None, "it has ended")
 
 
+@pytest.mark.unit_slow
 async def test_one_that_was_killed_is_started_again(tmp_path: Path) -> None:
     container, front = make(tmp_path), tmp_path / FRONT
     async with run_container(container, front):

@@ -9,6 +9,8 @@ import stat
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from r1plus_contract.names import (
     CONTAINER_MONITOR,
     CONTAINER_TRITON,
@@ -115,6 +117,7 @@ def triton_template() -> dict[str, Any]:
     return {**text, "spec": {**text["spec"], "volumes": [{"name": "engine", "emptyDir": {}}]}}
 
 
+@pytest.mark.unit_slow
 async def test_triton_listens_at_sockets_of_its_user_alone_after_a_kill_too(tmp_path: Path) -> None:
     folder = open_data_folder(tmp_path / ("deep" * 30))  # The kernel takes 107 bytes for a socket's path.
     pod = Pod("pod", triton_template(), folder, IMAGES, Sources(lambda _: None), lambda: None)

@@ -63,6 +63,7 @@ def test_a_serve_that_is_killed_leaves_no_process_memory_or_folder(tmp_path: Pat
     wait_until(lambda: not region.exists() and not any((tmp_path / "pods").iterdir()), "and removed the rest")
 
 
+@pytest.mark.unit_slow
 def test_a_serve_that_ends_by_itself_leaves_nothing_either(tmp_path: Path) -> None:
     with start(tmp_path) as process:
         process.communicate(b"x")
@@ -70,6 +71,7 @@ def test_a_serve_that_ends_by_itself_leaves_nothing_either(tmp_path: Path) -> No
     assert find_processes(tmp_path) == []
 
 
+@pytest.mark.unit_slow
 def test_modules_in_the_current_folder_are_not_run(tmp_path: Path) -> None:
     medium = tmp_path / "medium"
     medium.mkdir()
@@ -79,6 +81,7 @@ def test_modules_in_the_current_folder_are_not_run(tmp_path: Path) -> None:
     assert [one.name for one in medium.iterdir()] == ["hashlib.py"]
 
 
+@pytest.mark.unit_slow
 def test_without_a_guardian_the_next_start_removes_what_is_left(tmp_path: Path) -> None:
     with start(tmp_path) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -104,6 +107,7 @@ def test_serve_with_a_mark_of_its_own_is_refused_for_it_would_end_itself() -> No
         check_unmarked(mark(Path("/data")))
 
 
+@pytest.mark.unit_slow
 def test_the_processor_time_of_the_folders_processes_counts_while_they_run(tmp_path: Path) -> None:
     busy = "import time\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True); time.sleep(600)"
     before = measure_processor(tmp_path)

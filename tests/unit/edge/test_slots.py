@@ -192,6 +192,7 @@ print(sys.argv[1:], os.environ["R1PLUS_SERVE_HANDOVER"])
 """
 
 
+@pytest.mark.unit_slow
 def test_new_software_that_cannot_have_the_folder_goes_back(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     former = make_slot(tmp_path, "former", COMES_BACK)
@@ -311,12 +312,14 @@ def find_processes_of(pid: int) -> list[str]:
     return [process.name for process in Path("/proc").glob(f"{pid}")]
 
 
+@pytest.mark.unit_slow
 async def test_software_that_serves_has_passed_and_has_ended(tmp_path: Path) -> None:
     status = await try_out(tmp_path, "Serving", "time.sleep(600)")
     assert (status.phase, status.verdict) == (ServePhase.SERVING, "Pass")
     assert find_processes_of(status.pid) == []
 
 
+@pytest.mark.unit_slow
 @pytest.mark.parametrize(("phase", "end", "words"), TRIALS.values(), ids=TRIALS)
 async def test_software_that_does_not_serve_says_why(tmp_path: Path, phase: str, end: str, words: str) -> None:
     with pytest.raises(EdgeError) as refusal:

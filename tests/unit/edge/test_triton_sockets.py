@@ -103,6 +103,7 @@ async def test_its_end_waits_while_requests_run_or_wait(tmp_path: Path, texts: t
     assert list(rest) == ["not asked for"]
 
 
+@pytest.mark.unit_slow
 async def test_its_end_waits_for_none_that_is_gone_or_hangs_and_not_beyond_its_time(tmp_path: Path) -> None:
     metrics, looks = tmp_path / "metrics.sock", list[None]()
     await Drain(metrics, 600.0).wait_for_requests()

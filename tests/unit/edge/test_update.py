@@ -123,6 +123,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.unit_slow
 def test_without_room_the_record_stays_what_it_was(tmp_path: Path) -> None:
     path = tmp_path / "update.json"
     said = subprocess.check_output([sys.executable, "-c", FULL, path], text=True)

@@ -3,6 +3,8 @@
 import threading
 from pathlib import Path
 
+import pytest
+
 from r1plus_edge.volumes import read_config, write_config
 
 
@@ -23,6 +25,7 @@ def test_the_same_files_again_change_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "..data").readlink() == before
 
 
+@pytest.mark.unit_slow
 def test_a_reader_never_sees_files_of_two_versions(tmp_path: Path) -> None:
     write_config(tmp_path, {"a": "0", "b": "0"})
     has_ended, mixed = threading.Event(), []

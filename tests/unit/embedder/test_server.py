@@ -42,6 +42,7 @@ def loaded(embedder: RunningEmbedder) -> EngineProcess:
     return process
 
 
+@pytest.mark.unit_slow
 async def test_texts_of_all_lengths_get_the_vectors_that_each_has_alone(embedder: RunningEmbedder) -> None:
     texts = ["the limit", "a", "", "contract " * 3, "x", "the the the the the the", "ä € 47!"]
     got = await embedder.client.embed(texts)
@@ -136,6 +137,7 @@ async def test_a_frame_out_of_bounds_is_an_error(embedder: RunningEmbedder, data
     assert b"invalid_request" in reply
 
 
+@pytest.mark.unit_slow
 async def test_a_process_that_dies_is_replaced_and_its_request_says_so(embedder: RunningEmbedder) -> None:
     await embedder.client.embed(["a"])
     process = loaded(embedder)
@@ -198,6 +200,7 @@ async def test_an_engine_that_overruns_is_ended(tmp_path: Path, engine: Path) ->
         assert (await embedder.embed("a"))["failure"] is None
 
 
+@pytest.mark.unit_slow
 async def test_an_engine_without_requests_is_freed_and_comes_back(tmp_path: Path, engine: Path) -> None:
     async with running_embedder(tmp_path, engine, idle_seconds=0.05) as embedder:
         assert not (await embedder.client.describe()).is_loaded

@@ -88,6 +88,7 @@ def forge(key: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.unit_slow
 async def test_credentials_that_are_none_get_one_answer(gateway: GatewayProcess, key: str) -> None:
     answers = {}
     for name, credential in forge(key).items():
@@ -334,6 +335,7 @@ async def test_what_never_ends_costs_no_memory(gateway: GatewayProcess, begun: b
     assert await measure_growth(gateway, flood, clients=40) < 100_000_000
 
 
+@pytest.mark.unit_slow
 async def test_requests_behind_answers_that_nobody_reads_cost_no_memory(gateway: GatewayProcess) -> None:
     """Ten clients without a key send large ones. aiohttp would read 32 of each ahead, so 15 MB."""
     fields = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 8000) for number in range(60))

@@ -636,6 +636,7 @@ async def test_any_other_text_reaches_the_engine_as_it_is(rig: Rig, text: str) -
     rig.pod.inputs.clear()
 
 
+@pytest.mark.unit_slow
 async def test_a_body_of_chunks_without_an_end_is_cut(rig: Rig) -> None:
     """The answer comes when the limit is reached, and a second later the gateway reads no more."""
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.gateway.port)

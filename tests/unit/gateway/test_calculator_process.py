@@ -35,6 +35,7 @@ async def test_an_expression_goes_through_both_and_comes_back_exact(calculator: 
         assert (response.status, body["exact"], body["verified"]) == (200, "3/10", True)
 
 
+@pytest.mark.unit_slow
 async def test_the_real_calculator_answers_through_its_socket(calculator: Path) -> None:
     client = SocketCalculator(str(calculator), answer_seconds=120)
     reply = await client.calculate("integrate(x^2, x, 0, 3)", 15)

@@ -268,6 +268,7 @@ async def test_a_gateway_that_is_away_is_a_connection_error(call: Any) -> None:
         await call(f"http://127.0.0.1:{free_port()}", "list_models")
 
 
+@pytest.mark.unit_slow
 async def test_an_answer_that_takes_too_long_is_not_asked_for_again(gateway: Gateway, call: Any) -> None:
     release = asyncio.Event()
 

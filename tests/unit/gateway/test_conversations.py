@@ -126,6 +126,7 @@ async def test_a_conversation_is_made_read_changed_and_deleted(client: Client) -
     assert (await client.get("GET", "/conversations"))["data"] == []
 
 
+@pytest.mark.unit_slow
 async def test_a_response_is_continued_by_its_id(client: Client) -> None:
     first = await client.respond("My name is Anna.", instructions="Be brief.")
     assert (first["store"], first["r1plus"]["storage"], read_text(first)) == (True, "stored", "1: My name is Anna.")
@@ -340,6 +341,7 @@ async def test_an_administrator_has_no_conversations(gateway: GatewayProcess) ->
     assert (status, answer["error"]["code"]) == (403, "admin_not_allowed")
 
 
+@pytest.mark.unit_slow
 async def test_a_tenant_that_stores_nothing_says_so(tmp_path: Path) -> None:
     continuing = {"model": "credit", "input": "a", "conversation": "conv_x"}
     async with serving(FakeTriton(repeat_last)) as pod, running_process(tmp_path, pod) as gateway:

@@ -192,6 +192,7 @@ async def until_free(store: TenantStore) -> None:
     await eventually(is_free, "the copy has ended", retry_on=(ValueError,))
 
 
+@pytest.mark.unit_slow
 async def test_a_client_that_takes_nothing_is_cut_off_and_one_that_leaves_ends_its_copy(site: Site) -> None:
     await fill_much(site.store)
     for is_leaving in (False, True):
@@ -207,6 +208,7 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_one_that_leaves_ends_i
     assert StreamReader(io.BytesIO((await site.get_files()).backup).read, StreamKind.BACKUP).header.rows > 40_000
 
 
+@pytest.mark.unit_slow
 async def test_a_client_that_sends_nothing_more_is_told_so_and_nothing_stays(site: Site, files: Files) -> None:
     for path in ("/restores", "/backup-checks"):
 

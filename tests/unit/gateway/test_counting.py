@@ -42,6 +42,7 @@ async def test_what_is_not_counted_is_reserved_by_its_size_and_runs(
         assert counter.asked == MOST
 
 
+@pytest.mark.unit_slow
 async def test_requests_that_leave_the_queue_cost_what_refused_ones_cost(tmp_path: Path) -> None:
     counter, script, most = PromptCounter(), Gated(("a",)), 3
     settings = {"limits": {"queuePerKey": most}}
@@ -61,6 +62,7 @@ async def test_requests_that_leave_the_queue_cost_what_refused_ones_cost(tmp_pat
         assert (await first)[0] == 200
 
 
+@pytest.mark.unit_slow
 async def test_requests_that_leave_the_engines_own_queue_cost_the_same(tmp_path: Path) -> None:
     counter, most = PromptCounter(), 3
     async with running(tmp_path, Gated(("a",)), settings={"limits": {"queuePerKey": most}}, **COUNTS) as rig:
@@ -76,6 +78,7 @@ async def test_requests_that_leave_the_engines_own_queue_cost_the_same(tmp_path:
         assert counter.asked <= most + (time.monotonic() - began) * most / 60
 
 
+@pytest.mark.unit_slow
 async def test_a_model_that_hangs_delays_no_other_model_of_the_key(tmp_path: Path) -> None:
     most, connected, disconnected = 2, asyncio.Event(), asyncio.Event()
 

@@ -492,6 +492,7 @@ async def test_the_drain_lets_answers_end(tmp_path: Path) -> None:
     assert [entry.outcome for entry in rig.ledger.settled] == [Outcome.ANSWERED]
 
 
+@pytest.mark.unit_slow
 async def test_answers_that_outlive_the_drain_are_cut_and_settled(tmp_path: Path) -> None:
     drain_seconds = 1.0
     loop = asyncio.get_running_loop()

@@ -90,6 +90,7 @@ async def test_files_are_added_read_and_listed_together(client: Client) -> None:
     assert [file.id async for file in batches.list_files(batch.id, vector_store_id=store, filter="failed")] == []
 
 
+@pytest.mark.unit_slow
 async def test_what_is_uploaded_and_polled_is_searched(client: Client) -> None:
     store = await client.make_store()
     files = [("bridge.txt", NOTES), ("boat.txt", b"The boat is red.")]

@@ -134,6 +134,7 @@ async def test_an_uploaded_document_is_answered_from_with_a_citation(client: Cli
     assert (block["search"], block["passages"][0]["is_cited"]) == ("words", True)
 
 
+@pytest.mark.unit_slow
 async def test_a_stored_answer_shows_passages_while_their_files_are_there(client: Client) -> None:
     store_id, file = await client.add("handbook.md", HANDBOOK)
     _, leave = await client.add("leave.md", b"# Zurich\n\nThe hotel in Zurich has a garden.")

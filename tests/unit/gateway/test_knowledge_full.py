@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.gateway.tenant_data import Volume
 from support.waiting import DEADLINE_SECONDS
 
@@ -83,6 +85,7 @@ asyncio.run(main(Volume(Path(sys.argv[1]))))
 """
 
 
+@pytest.mark.unit_slow
 def test_reading_a_file_waits_for_room_and_then_goes_on(volume: Volume) -> None:
     """On a small file system of its own, in a mount namespace that ends with the process."""
     command = ["unshare", "--mount", sys.executable, "-c", INGEST, str(volume.folder)]

@@ -405,6 +405,7 @@ class SilentReader(ScriptedReader):
             yield reply
 
 
+@pytest.mark.unit_slow
 @pytest.mark.parametrize("after", [1, BATCH_CHUNKS + 4], ids=["before its first chunk", "behind its first chunks"])
 async def test_a_file_of_which_nothing_comes_gives_others_their_turn_and_is_read_in_the_end(
     store: TenantStore, after: int

@@ -92,6 +92,7 @@ class TestOutcomes:
             assert rig.metric(names.GATEWAY_TOKENS_TOTAL, **labels, direction="completion") == 2
             assert rig.metric(f"{names.GATEWAY_KEY_FIRST_TOKEN_SECONDS}_count", **labels) == 1
 
+    @pytest.mark.unit_slow
     async def test_of_a_model_without_pods(self, tmp_path: Path) -> None:
         async with running(tmp_path, answer("a")) as rig:
             rig.addresses = frozenset()

@@ -98,6 +98,7 @@ async def test_errors_are_the_clients_classes(tmp_path: Path) -> None:
             await ai.with_options(api_key="r1p_mallory").chat.completions.create(model="credit", messages=QUESTION)
 
 
+@pytest.mark.unit_slow
 async def test_an_exhausted_budget_is_not_tried_again_and_a_rate_limit_is(tmp_path: Path) -> None:
     async with client(tmp_path, answer("a")) as (rig, ai):
         rig.ledger.refusal = AccessError(429, "insufficient_quota", "no tokens are left")

@@ -103,6 +103,7 @@ async def test_a_document_is_uploaded_read_searched_and_cited(client: Any, tmp_p
     assert (await collect(client.files.list()), await collect(client.vector_stores.list())) == ([], [])
 
 
+@pytest.mark.unit_slow
 async def test_files_are_added_together_waited_for_and_cancelled(client: Any) -> None:
     store, other = await client.vector_stores.create(), await client.vector_stores.create()
     names = ("handbook.md", "program.exe")

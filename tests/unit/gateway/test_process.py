@@ -47,6 +47,7 @@ async def test_a_key_is_shown_once_and_calls(gateway: GatewayProcess) -> None:
     assert secret not in gateway.log
 
 
+@pytest.mark.unit_slow
 async def test_the_openai_client_calls_with_a_key(gateway: GatewayProcess) -> None:
     key = await gateway.create_key()
     async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=key) as client:

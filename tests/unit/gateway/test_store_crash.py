@@ -52,6 +52,7 @@ asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
 """
 
 
+@pytest.mark.unit_slow
 def test_what_a_killed_gateway_had_reserved_is_settled_as_used_at_the_next_start(volume: Volume) -> None:
     command = [sys.executable, "-c", GATEWAY, volume.tenant_uid, str(volume.folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -166,6 +166,7 @@ async def test_no_keys_take_all_chunks_of_a_tenant(store: TenantStore, caller_ch
     await store.read(check_books)
 
 
+@pytest.mark.unit_slow
 async def test_keys_that_are_read_in_turn_have_the_same_and_leave_as_much(store: TenantStore) -> None:
     knowledge = make_knowledge(store, ContentLimits(MIB, 2 * MIB, tenant_chunks=24, caller_chunks=12))
     taken = dict.fromkeys(KEYS[:3], 0)
@@ -583,6 +584,7 @@ async def test_what_has_expired_is_not_read(store: TenantStore) -> None:
     assert [store_id for store_id, *_ in await knowledge.list_pending()] == [there]
 
 
+@pytest.mark.unit_slow
 async def test_one_transaction_deletes_many_small_files_of_a_vector_store(store: TenantStore) -> None:
     knowledge = make_knowledge(store, replace(LIMITS, deletion=DeletionStep(batches=8, parts=8)))
     owner = knowledge.identify(KEY)

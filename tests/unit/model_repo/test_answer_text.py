@@ -83,6 +83,7 @@ def test_a_piece_is_decoded_with_no_more_than_the_token_before_it() -> None:
     assert sorted(sizes) == [1, 1, 5]
 
 
+@pytest.mark.unit_slow
 @DECODERS
 @given(text=st.text(max_size=40).filter(lambda t: "\ufffd" not in t), size=st.integers(1, 6))
 def test_pieces_join_to_the_text_and_each_is_whole(

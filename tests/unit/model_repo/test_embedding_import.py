@@ -30,6 +30,7 @@ def import_tiny(folder: Path, model: Path, options: EmbeddingOptions = OPTIONS) 
     return import_embedding_engine(model, folder / "out", options, lambda line: None).folder
 
 
+@pytest.mark.unit_slow
 @for_each(
     "pooling, changes",
     {
@@ -70,6 +71,7 @@ def test_an_import_writes_an_engine_that_the_catalog_reads(tmp_path: Path) -> No
     assert (folder / "Containerfile").is_file()
 
 
+@pytest.mark.unit_slow
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     first = digest_folder(import_tiny(tmp_path, model) / "engine")
@@ -77,6 +79,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     assert digest_folder(import_tiny(tmp_path, model) / "engine") == first
 
 
+@pytest.mark.unit_slow
 def test_weights_in_sixteen_bits_are_read_as_well(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     first = import_tiny(tmp_path, model) / "engine" / "openvino_model.bin"
@@ -178,6 +181,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
         import_tiny(tmp_path, tmp_path / "nowhere")
 
 
+@pytest.mark.unit_slow
 def test_an_engine_that_exists_is_not_replaced(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     import_tiny(tmp_path, model)

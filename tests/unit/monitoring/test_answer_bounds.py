@@ -130,6 +130,7 @@ def slow_pieces() -> Iterator[pb.ModelStreamInferResponse]:
     yield response(b"y", "stop")
 
 
+@pytest.mark.unit_slow
 async def test_an_answer_that_goes_on_is_no_timeout_however_slow_the_node_is() -> None:
     began = time.monotonic()
     with engine_that_sends(slow_pieces()) as (_, target):
@@ -171,6 +172,7 @@ def one_late_piece() -> Iterator[pb.ModelStreamInferResponse]:
     yield response(b"y", "stop")
 
 
+@pytest.mark.unit_slow
 @pytest.mark.parametrize(
     ("characters", "failure"),
     [
@@ -199,6 +201,7 @@ class Hanging(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mi
             self.end.wait()
 
 
+@pytest.mark.unit_slow
 async def test_a_long_prompt_that_was_answered_leaves_its_time_to_no_other() -> None:
     """Else a hang would show later by the minutes of each that was asked before."""
     hanging = Hanging()

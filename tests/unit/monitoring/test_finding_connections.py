@@ -242,6 +242,7 @@ async def test_an_answer_that_nobody_reads_holds_up_no_end(sockets: ExitStack, s
             assert await is_healthy(address)
 
 
+@pytest.mark.unit_slow
 @SERVERS
 @pytest.mark.usefixtures("traced")
 async def test_requests_that_wait_behind_unread_answers_are_few(sockets: ExitStack, start: Start) -> None:

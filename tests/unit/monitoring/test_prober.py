@@ -319,6 +319,7 @@ async def test_an_item_without_a_score_is_inconclusive_and_the_gate_starts_anew(
     assert seen == ["ItemsUnscored"]
 
 
+@pytest.mark.unit_slow
 async def test_a_half_done_gate_goes_on_after_a_restart(pod: Pod) -> None:
     pod.mount()
     first = ScriptedEngine()

@@ -154,6 +154,7 @@ async def test_a_mismatch_is_no_data_never_pass_and_mended_it_goes_on(pod: Pod) 
         assert replays(prober) == [1.0]
 
 
+@pytest.mark.unit_slow
 async def test_answers_are_replayed_again_in_time_though_no_file_seems_to_have_changed(pod: Pod) -> None:
     give(pod, OWN, WRONG)
     async with running(pod, ScriptedEngine(), replay_every=0.2) as prober:

@@ -264,6 +264,7 @@ async def test_a_pod_that_may_not_serve_asks_nothing_beside_its_gate(pod: Pod) -
     assert dataclasses.replace(report.shadow, suite="") == dataclasses.replace(report.shadow, suite="", percent=0)
 
 
+@pytest.mark.unit_slow
 async def test_the_gate_of_the_one_and_the_watch_of_the_other_are_asked_one_at_a_time_each(pod: Pod) -> None:
     pod.mount(gate=Gate.OBSERVE)
     engine = ScriptedEngine(delay=0.001)

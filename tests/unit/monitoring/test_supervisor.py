@@ -97,6 +97,7 @@ def test_a_heartbeat_is_as_old_as_its_last_change_whatever_its_dates_say() -> No
     assert beat.age(written_at=4_000, now=133.0) == 1.0
 
 
+@pytest.mark.unit_slow
 def test_a_killed_prober_comes_back_and_the_token_and_the_verdict_stay(pod: Pod) -> None:
     with admitted_prober(pod) as (port, pid, token, first):
         os.kill(pid, signal.SIGKILL)
@@ -108,6 +109,7 @@ def test_a_killed_prober_comes_back_and_the_token_and_the_verdict_stay(pod: Pod)
         assert second["proberRestarts"] == 1
 
 
+@pytest.mark.unit_slow
 def test_a_stopped_prober_is_killed_and_started_anew(pod: Pod) -> None:
     with admitted_prober(pod) as (port, pid, _token, _first):
         os.kill(pid, signal.SIGSTOP)
@@ -200,6 +202,7 @@ def test_finding_05_nobody_else_can_answer_for_the_monitor_while_no_prober_runs(
             assert not listens_elsewhere(host, port, option)
 
 
+@pytest.mark.unit_slow
 def test_finding_05_who_asks_between_two_probers_is_answered_by_the_next(pod: Pod) -> None:
     with admitted_prober(pod) as (port, pid, _token, _first):
         os.kill(pid, signal.SIGKILL)
@@ -221,6 +224,7 @@ def test_a_monitor_serves_at_a_socket_that_who_starts_it_keeps_open_beyond_its_e
         assert not listens_elsewhere("127.0.0.1", port, socket.SO_REUSEADDR)
 
 
+@pytest.mark.unit_slow
 def test_a_port_that_is_taken_is_reported_and_tried_again(pod: Pod) -> None:
     pod.mount()
     port = free_port()

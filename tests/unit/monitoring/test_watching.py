@@ -161,6 +161,7 @@ async def test_an_acknowledged_alarm_ends_with_a_pass_of_the_gates_sweeps(pod: P
         assert prober.publisher.report.gate is gate, "an acknowledgement is acted on once"
 
 
+@pytest.mark.unit_slow
 async def test_a_pod_that_is_born_under_an_acknowledgement_has_nothing_to_acknowledge(pod: Pod) -> None:
     pod.mount(acknowledged="long ago")
     engine = ScriptedEngine()
@@ -237,6 +238,7 @@ async def test_a_lost_state_file_is_made_up_from_the_outcomes(pod: Pod) -> None:
         assert prober.publisher.build_outcome_page(0).epoch == epoch
 
 
+@pytest.mark.unit_slow
 async def test_a_lost_journal_is_a_new_epoch_and_no_lost_evidence(pod: Pod) -> None:
     async with watched(pod, ScriptedEngine(wrong=set())) as prober:
         await another_sweep(prober, SOUND_SWEEP)
@@ -265,6 +267,7 @@ async def test_a_clock_that_is_off_is_no_alarm_and_loses_nothing(pod: Pod, hours
         assert [o.sequence for o in page.outcomes] == list(kept)
 
 
+@pytest.mark.unit_slow
 async def test_what_the_gate_had_lost_is_not_watched(pod: Pod) -> None:
     pod.mount(known=(passed_but_for(pod, "capitals-001", "capitals-002"),))
     async with watched(pod, ScriptedEngine(wrong={"capitals-001", "capitals-002"})) as prober:

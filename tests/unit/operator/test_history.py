@@ -363,6 +363,7 @@ def test_a_deployment_is_of_the_namespace_that_it_was_made_in(namespace: Namespa
     assert build_deployment_fact({"metadata": meta}, namespace) == DeploymentFact("u", "team", "credit", uid)
 
 
+@pytest.mark.unit_slow
 @pytest.mark.parametrize("steps", range(6))
 async def test_it_ends_when_it_is_cancelled_just_after_something_was_noticed(
     work: RegistryUnitOfWork, steps: int

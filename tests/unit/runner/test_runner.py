@@ -121,6 +121,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.unit_slow
 def test_each_part_has_a_line_and_the_last_line_counts(project: Path) -> None:
     status, output = run(project, "good")
     *_, figures, counts = output.splitlines()
@@ -133,6 +134,7 @@ def test_each_part_has_a_line_and_the_last_line_counts(project: Path) -> None:
     assert good["cpu_seconds"] > 0
 
 
+@pytest.mark.unit_slow
 def test_a_failure_names_part_test_and_how_to_run_it_alone(project: Path) -> None:
     status, output = run(project, "bad", "good")
     assert status == 1
@@ -152,6 +154,7 @@ def test_asked_to_keep_going_it_runs_the_parts_behind_a_failed_one(project: Path
     assert output.splitlines()[-1] == "3 passed, 3 failed, 1 skipped"
 
 
+@pytest.mark.unit_slow
 def test_what_runs_beside_the_others_runs_at_the_same_time(project: Path) -> None:
     status, output = run(project, "good", "meets", "--beside", "met")
     assert status == 0

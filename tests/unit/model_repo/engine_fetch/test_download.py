@@ -125,6 +125,7 @@ def test_a_body_that_breaks_off_is_tried_again(server: Server) -> None:
     assert f"1000 of {len(BODY)} bytes" in str(error)
 
 
+@pytest.mark.unit_slow
 def test_a_server_that_falls_silent_is_not_waited_for(server: Server) -> None:
     def silent(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)

@@ -58,6 +58,7 @@ def test_the_decoy_listens_on_every_port_and_ends_at_once() -> None:
         assert process.wait(DEADLINE_SECONDS) == 0
 
 
+@pytest.mark.unit_slow
 def test_what_was_found_are_the_last_words(log: Path) -> None:
     port = free_port()
     with decoy(port):

@@ -225,6 +225,7 @@ def show(running: int, waiting: int) -> str:
     return f"{head}r1plus_engine_running_requests {running}\nr1plus_engine_waiting_requests {waiting}\n"
 
 
+@pytest.mark.unit_slow
 async def test_the_hook_waits_while_requests_run_or_wait() -> None:
     load = iter([(2, 0), (0, 1), (0, 0), (9, 9)])
     async with metrics_at(lambda: show(*next(load))) as port:
@@ -251,6 +252,7 @@ async def test_the_hook_does_not_wait_for_a_server_that_has_ended(tmp_path: Path
     await run_prestop(port, status=str(tmp_path / "not-there"))
 
 
+@pytest.mark.unit_slow
 async def test_the_hook_waits_for_a_server_that_loads_since_it_would_not_hear_sigterm(tmp_path: Path) -> None:
     status = tmp_path / "status"
     write_status(status, LOADING)
@@ -265,6 +267,7 @@ async def test_the_hook_waits_for_a_server_that_loads_since_it_would_not_hear_si
     assert await run_prestop(port, 2, status=str(status)) >= 1, "not beyond its time"
 
 
+@pytest.mark.unit_slow
 async def test_the_hook_does_not_wait_for_a_server_that_hangs() -> None:
     looks: list[None] = []
     async with metrics_at(lambda: looks.append(None)) as port:
@@ -272,6 +275,7 @@ async def test_the_hook_does_not_wait_for_a_server_that_hangs() -> None:
     assert len(looks) == HUNG_LOOKS
 
 
+@pytest.mark.unit_slow
 async def test_the_hook_ends_when_the_time_is_up() -> None:
     async with metrics_at(lambda: show(1, 0)) as port:
         assert await run_prestop(port, 2) >= 1

@@ -147,6 +147,7 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.unit_slow
 @settings(max_examples=count_examples(60), deadline=None)
 @given(CHANGES)
 def test_runs_are_never_closer_than_may_be_and_no_more_than_an_hour_and_the_changes_ask_for(

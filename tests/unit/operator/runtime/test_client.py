@@ -130,6 +130,7 @@ async def test_a_delete_by_name_alone_is_repeated_by_aiohttp_once_and_not_by_us(
     assert count <= 2
 
 
+@pytest.mark.unit_slow
 async def test_retry_after_is_waited_for() -> None:
     started = time.monotonic()
     got, count = await outcome(get, refusal(429, headers={"Retry-After": "1"}), ok())
