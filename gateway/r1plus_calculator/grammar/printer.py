@@ -49,7 +49,10 @@ def _print(node: Node) -> _Text:  # noqa: C901 - a case for each kind of node
         case Power(base, exponent):
             return f"{_wrap(base, _POSTFIX)}^{_wrap(exponent, _POWER)}", _POWER
         case Negative(operand):
-            return f"-{_wrap(operand, _PRODUCT)}", _PRODUCT if isinstance(operand, Product | Inverse) else _SIGNED
+            moved = _move_sign(operand)
+            if moved is not None:
+                return _print_product(moved)
+            return f"-{_wrap(operand, _PRODUCT)}", _PRODUCT if _is_product(operand) else _SIGNED
         case Sum(terms):
             return _print_sum(terms), _SUM
         case Product() | Inverse():
@@ -74,6 +77,31 @@ def _print_sum(terms: tuple[Node, ...]) -> str:
         piece = _wrap(operand, _PRODUCT)
         text += f" {'-' if is_negative else '+'} {f'({piece})' if piece.startswith('-') else piece}"
     return text
+
+
+def _move_sign(operand: Node) -> Product | None:
+    """Return the product that a sign before `operand` makes, with the sign at its first factor above the line.
+
+    The parser reads a sign with the factor that follows: before a product within a product it is inside the
+    parentheses. None: it stays where it is.
+    """
+    if isinstance(operand, Negative):
+        operand = _move_sign(operand.operand) or operand
+    if not isinstance(operand, Product):
+        return None
+    factors = list(operand.operands)
+    place = next((number for number, one in enumerate(factors) if not isinstance(one, Inverse)), None)
+    if place is None or not _is_product(factors[place]):
+        return None
+    factors[place] = Negative(factors[place])
+    return Product(tuple(factors))
+
+
+def _is_product(node: Node) -> bool:
+    """Return whether it is a product, whatever signs are before it."""
+    while isinstance(node, Negative):
+        node = node.operand
+    return isinstance(node, Product | Inverse)
 
 
 def _print_product(node: Product | Inverse) -> _Text:
