@@ -10,7 +10,7 @@ import pytest
 from r1plus_contract.inference import QUEUE_FULL
 from r1plus_edge.processes import has_ended
 from r1plus_model_repo.backends.engine_loop import WAITING_PER_SLOT
-from support.engine.client import Client
+from support.engine.client import LONG_STORY, Client
 from support.engine.server import BATCH, Server, serving
 from support.waiting import wait_until
 
@@ -23,7 +23,7 @@ GENERATED = 'r1plus_engine_tokens_total{direction="completion"}'
 
 
 def questions(count: int, tokens: int = 24) -> list[dict[str, object]]:
-    return [{"prompt": f"{STORY} Number {n}.", "max_new_tokens": tokens} for n in range(count)]
+    return [{"prompt": LONG_STORY.format(n), "max_new_tokens": tokens} for n in range(count)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 32, 48], ids="{} at once".format)
@@ -48,7 +48,7 @@ def test_thirty_two_at_once_take_far_less_than_thirty_two_times_one(ask: Client,
 
 
 def test_a_short_request_does_not_wait_for_the_long_ones_before_it(ask: Client) -> None:
-    long = [ask.begin(prompt=f"{STORY} {n}", max_new_tokens=200) for n in range(4)]
+    long = [ask.begin(prompt=LONG_STORY.format(n), max_new_tokens=200) for n in range(4)]
     short = ask.begin(prompt="Hi", max_new_tokens=2)
     ask.take_until_ended(short)
     assert not any(answer.ended_at for answer in long)
@@ -71,7 +71,7 @@ def test_finding_05_a_full_queue_is_told_at_once_and_empties(ask: Client, server
     error = ask.take_refusal()
     assert f"{QUEUE_FULL}: the engine has" in error
     assert "try again later" in error
-    assert server.metric(WAITING) > 0, "whoever is refused is told before the others are answered"
+    assert server.metric(WAITING) > 0, "a refusal comes before the others are answered"
     ask.hang_up()
     wait_until(lambda: server.metric(WAITING) == 0 == server.metric(RUNNING), "all have left")
     assert ask("Hi", max_new_tokens=2).error == ""

@@ -12,7 +12,7 @@ from r1plus_contract import names
 from r1plus_contract.suite import SuiteSampling
 from r1plus_monitoring.probe.client import TritonEngine
 from r1plus_operator.plan.podspec.pod import PRESTOP_SECONDS, build_prestop_command
-from support.engine.client import Client
+from support.engine.client import LONG_STORY, Client
 from support.engine.server import Server
 from support.waiting import eventually
 
@@ -44,7 +44,7 @@ async def test_probes_are_no_requests_of_users(engine: TritonEngine, ask: Client
     await eventually(lambda: bool(engine._streaming), "the probe streams")
     await until_counted(engine, 0, "a probe runs")
     for number in range(2):
-        ask.begin(prompt=f"{STORY} {number}", max_new_tokens=900)
+        ask.begin(prompt=LONG_STORY.format(number), max_new_tokens=900)
     await until_counted(engine, 2, "two users' requests run as well")
     assert not probe.done()
     ask.hang_up()

@@ -16,7 +16,7 @@ from r1plus_gateway.serving.errors import RefusedByEngineError
 from r1plus_gateway.serving.generation import ask_pod
 from r1plus_gateway.serving.pods import Pod
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling, build_request
-from support.engine.client import Client
+from support.engine.client import LONG_STORY, Client
 from support.engine.server import BATCH, CONTEXT, Server
 from support.gateway.fake_triton import FakeTriton, answer
 from support.gateway.rig import Rig, read_events, running_before
@@ -103,7 +103,7 @@ async def test_the_usage_of_whole_streams_is_the_engines_own_count(tmp_path: Pat
         prompts, generated = server.metric(PROMPTS), server.metric(GENERATED)
 
         async def ask(number: int) -> None:
-            async with rig.chat(f"{STORY} {number}", max_tokens=5 + number, stream=True) as response:
+            async with rig.chat(LONG_STORY.format(number), max_tokens=5 + number, stream=True) as response:
                 await read_events(response)
 
         await asyncio.gather(*(ask(number) for number in range(8)))
@@ -121,10 +121,11 @@ async def test_the_usage_of_cut_streams_is_the_engines_own_count(tmp_path: Path,
         prompts, generated = server.metric(PROMPTS), server.metric(GENERATED)
 
         async def ask(number: int) -> None:
-            async with rig.chat(f"{STORY} {number}", max_tokens=900, stream=True) as response:
+            async with rig.chat(LONG_STORY.format(number), max_tokens=900, stream=True) as response:
                 seen = 0
                 while seen < cut:
                     seen += (await asyncio.wait_for(response.content.readany(), 60)).count(b"data: ")
+                    assert not response.content.at_eof(), "the answer is too short to be cut"
                 response.close()
 
         await asyncio.gather(*(ask(number) for number in range(8)))
@@ -143,7 +144,7 @@ async def test_a_request_that_is_cut_before_its_answer_costs_what_was_read(tmp_p
         prompts, generated = server.metric(PROMPTS), server.metric(GENERATED)
 
         async def ask(number: int) -> None:
-            async with rig.chat(f"{STORY} {number}", max_tokens=900) as response:
+            async with rig.chat(LONG_STORY.format(number), max_tokens=900) as response:
                 await response.read()
 
         tasks = [asyncio.create_task(ask(number)) for number in range(BATCH)]

@@ -14,6 +14,8 @@ from r1plus_contract import inference
 
 SECONDS = 600.0
 """Longest wait for a response: 32 answers at once on a slow machine."""
+LONG_STORY = "Tell me a long story about {} lighthouses."
+"""A question for each number from 0 to 31: the demo's engines answer with at least 400 tokens, which a test can cut."""
 _TYPES: dict[str, tuple[str, Any]] = {
     inference.PROMPT: ("BYTES", np.object_),
     inference.SYSTEM: ("BYTES", np.object_),
