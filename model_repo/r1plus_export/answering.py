@@ -17,6 +17,7 @@ from r1plus_contract.inference import FinishReason
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.suite import Item, Suite, SuiteSampling
 from r1plus_export.errors import ExportError
+from r1plus_model.answer_end import AnswerEnd
 from r1plus_monitoring.curate.asking import AskingCondition, CandidateAnswer, ChildReply, ChildRequest
 
 IsFinished = Callable[[list[int]], bool]
@@ -105,7 +106,7 @@ def run_child(module: str, words: Sequence[str], text: str, progress: Callable[[
                         progress(line.rstrip())
                     else:
                         tail = (tail + line)[-_MOST_TOLD:]
-            except BaseException:  # As Ctrl-C: nobody waits for the answers any more.
+            except BaseException:  # As Ctrl-C: the answers are not wanted any more.
                 child.kill()
                 raise
         if child.returncode != 0:
@@ -139,16 +140,10 @@ def _answer(model: TextModel, item: Item, sampling: SuiteSampling) -> CandidateA
     messages = [{"role": "user", "content": item.prompt}]
     if sampling.system:
         messages.insert(0, {"role": "system", "content": sampling.system})
-
-    def is_finished(ids: list[int]) -> bool:
-        return ids[-1] in model.end_ids or any(stop in model.decode(ids) for stop in sampling.stop)
-
-    ids = model.generate(model.encode(messages), sampling.max_new_tokens, is_finished)
-    reason = FinishReason.STOP if ids and is_finished(ids) else FinishReason.LENGTH
-    text = model.decode([one for one in ids if one not in model.end_ids])
-    for stop in sampling.stop:
-        text = text.partition(stop)[0]
-    return CandidateAnswer(text, reason, len(ids))
+    end = AnswerEnd(model.end_ids, sampling.stop, model.decode)
+    ids = model.generate(model.encode(messages), sampling.max_new_tokens, end.is_reached)
+    reason = FinishReason.STOP if ids and end.is_reached(ids) else FinishReason.LENGTH
+    return CandidateAnswer(end.cut(ids), reason, len(ids))
 
 
 def main() -> None:

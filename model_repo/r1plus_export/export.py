@@ -27,6 +27,7 @@ from r1plus_export.targets import (
     choose_precision,
     find_target,
 )
+from r1plus_model.answer_end import cut_at
 from r1plus_model_repo.importing.folder_files import CONFIG
 from r1plus_model_repo.importing.package.folders import create_scratch, lock_folder, stage_folder
 from r1plus_monitoring.curate import asking
@@ -217,7 +218,9 @@ def _measure(
     correct = _find_correct(items, answers)
     texts = known.texts
     same = (
-        None if texts is None else sum(answers[item.id].text == _before_stop(texts[item.id], suite) for item in items)
+        None
+        if texts is None
+        else sum(answers[item.id].text == cut_at(texts[item.id], suite.header.sampling.stop) for item in items)
     )
     result = SampleResult(
         suite.header.name,
@@ -238,12 +241,6 @@ def _measure(
             f" lost: {told}{more}; export in a higher --precision, or an engine in F16 of the same model"
         )
     return result
-
-
-def _before_stop(text: str, suite: Suite) -> str:
-    for stop in suite.header.sampling.stop:
-        text = text.partition(stop)[0]
-    return text
 
 
 def _write_record(folder: Path, engine: ExportedEngine, target: Target, precision: str, result: SampleResult) -> None:

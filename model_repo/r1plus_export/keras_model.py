@@ -3,7 +3,7 @@
 Import it before the file is loaded: Keras imports no class by itself. It needs keras, tokenizers and jinja2.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +11,12 @@ from typing import Any, Final
 import keras
 from keras import layers, ops
 
+from r1plus_model.answer_end import MOST_NEW_TOKENS, AnswerEnd, check_length_and_stop
 from r1plus_model.architecture import LlamaShape
 from r1plus_model.encoder import Encoder, read_encoder
 from r1plus_model.errors import DistillationError
 
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-MOST_NEW_TOKENS: Final = 256
 _PACKAGE: Final = "r1plus"
 _HIDDEN: Final = -1e30
 
@@ -155,33 +155,21 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
                 break
         return answer
 
-    def generate(self, prompt: str, max_new_tokens: int = MOST_NEW_TOKENS, stop: Collection[str] = ()) -> str:
+    def generate(self, prompt: str, max_new_tokens: int = MOST_NEW_TOKENS, stop: Sequence[str] = ()) -> str:
         """Return the most likely answer to the prompt, which is put into the chat template; it ends before `stop`.
 
         Raises:
             ValueError: a value is out of range, the model has no tokenizer, or its template cannot be rendered.
         """
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens: {max_new_tokens!r:.40} is not a whole number from 1; give one")
-        if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
-            raise ValueError(f"stop: {stop!r:.40} is not a list of texts, each with a character; give such a list")
+        check_length_and_stop(max_new_tokens, stop)
         if self.encoder is None:
             raise ValueError("tokenizer: the model was not loaded from a file that has one; load r1plus.keras")
         try:
             ids = self.encoder.encode_prompt(prompt)
         except DistillationError as error:
             raise ValueError(str(error)) from error
-        decode = self.encoder.decode
-
-        def is_finished(answer: list[int]) -> bool:
-            return answer[-1] in self.end_ids or any(one in decode(answer) for one in stop)
-
-        text = decode(
-            [one for one in self.generate_tokens(ids, max_new_tokens, is_finished) if one not in self.end_ids]
-        )
-        for one in stop:
-            text = text.partition(one)[0]
-        return text
+        end = AnswerEnd(self.end_ids, stop, self.encoder.decode)
+        return end.cut(self.generate_tokens(ids, max_new_tokens, end.is_reached))
 
 
 def _find_rotation(places: Any, shape: LlamaShape) -> tuple[Any, Any]:

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1plus_model.answer_end import MOST_NEW_TOKENS, AnswerEnd, check_length_and_stop
 from r1plus_model.architecture import ModelError
 from r1plus_model.checkpoint import load_model
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.encoder import GENERATION_CONFIG, Encoder, list_end_ids, read_encoder
 from r1plus_model.errors import DistillationError
 from r1plus_model.model import R1PlusModel
-
-MOST_NEW_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +28,7 @@ class Generator:
             ModelError: a value is out of range, prompt and answer are longer than the sequences of training, or the
                 chat template cannot be rendered.
         """
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-            raise ModelError(f"max_new_tokens: {max_new_tokens!r:.40} is not a whole number from 1; give one")
-        if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
-            raise ModelError(f"stop: {stop!r:.40} is not a list of texts, each with a character; give such a list")
+        check_length_and_stop(max_new_tokens, stop)
         try:
             ids = self.encoder.encode_prompt(prompt)
         except DistillationError as error:
@@ -43,15 +39,9 @@ class Generator:
                 f" {self.model.shape.context}, the longest sequence (max_position_embeddings); lower it, or shorten the"
                 " prompt"
             )
-
-        def is_finished(answer: list[int]) -> bool:
-            return answer[-1] in self.end_ids or any(one in self.encoder.decode(answer) for one in stop)
-
-        (answer,) = decode_greedily(self.model, [ids], max_new_tokens, is_finished)
-        text = self.encoder.decode([one for one in answer if one not in self.end_ids])
-        for one in stop:
-            text = text.partition(one)[0]
-        return text
+        end = AnswerEnd(self.end_ids, stop, self.encoder.decode)
+        (answer,) = decode_greedily(self.model, [ids], max_new_tokens, end.is_reached)
+        return end.cut(answer)
 
 
 def open_generator(folder: Path) -> Generator:

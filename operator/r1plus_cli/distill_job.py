@@ -173,7 +173,7 @@ def _train_student(job: TrainingJob) -> Path:
 
 
 def _distil(request: "DistillationRequest", process: "TrainingProcess") -> None:
-    """Train. What a power cut has damaged is made again: nobody can reach a file of the volume to remove it."""
+    """Train. What a power cut has damaged is made again: no user can remove a file of the volume."""
     from r1plus_model.distillation import distil
     from r1plus_model.errors import DamagedWorkError
 
@@ -235,21 +235,8 @@ def _check_finished(request: "DistillationRequest") -> None:
     record = loads(DistillationRecord, (request.out / RECORD_FILE).read_bytes(), tolerant=True)
     student = open_checkpoint(request.student, "student").digest if request.student else None
     teacher = open_checkpoint(request.teacher, "teacher").digest
-    expected = replace(record.recipe, teacher=teacher, student=student)
-    same = (
-        "layers",
-        "temperature",
-        "hard_weight",
-        "steps",
-        "batch",
-        "length",
-        "learning_rate",
-        "top",
-        "precision",
-        "seed",
-    )
-    expected = replace(expected, **{name: getattr(request.recipe, name) for name in same})
-    if record.recipe != expected:
+    made = record.recipe
+    if made != replace(request.recipe, teacher=teacher, student=student, data=made.data, trainer=made.trainer):
         raise DistillationError(f"work: {request.out} is of another recipe; delete the claim, and it is trained again")
 
 

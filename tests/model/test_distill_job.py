@@ -241,7 +241,7 @@ def refuse(place: TrainingVolume, text: str) -> None:
     assert raised.value.exit_code == EXIT_PERMANENT
     assert str(raised.value).startswith("TrainingRefused: ")
     assert text in str(raised.value)
-    assert "--" not in str(raised.value), "an option of a command line helps nobody here"
+    assert "--" not in str(raised.value), "an option of a command line is of no use here"
     assert not place.engine.exists()
 
 

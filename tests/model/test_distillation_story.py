@@ -145,20 +145,7 @@ WORDINGS = (
     "please say what {} is",
     "now tell of {} here",
 )
-LEARN = DistillationOptions(
-    layers=1,
-    temperature=3.0,
-    hard_weight=0.0,
-    steps=80,
-    batch=16,
-    length=48,
-    learning_rate=3e-3,
-    top=16,
-    training_precision="float32",
-    seed=0,
-    backend="openvino",
-    precision="FP16",
-)
+LEARN = replace(CUT, layers=1, steps=80, batch=16, learning_rate=3e-3, top=16, precision="FP16")
 """One of four layers, and enough steps to learn what the teacher knows."""
 
 

@@ -1,4 +1,4 @@
-"""Continuous batching in torch: each request gets the tokens that it would get alone, whoever comes and goes."""
+"""Continuous batching in torch: each request gets the tokens that it would get alone, whatever others come and go."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

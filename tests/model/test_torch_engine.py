@@ -17,14 +17,14 @@ from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 from r1plus_model_repo.backends.torch_engine import EngineSettings, TorchEngine
 from support.model.llamas import write_tiny
 from support.model_repo.engine_contract import ContractSubject, EngineContract
-from support.model_repo.smollm2_templates import NO_SYSTEM, TEMPLATES
+from support.model_repo.hf_contract import TOKENIZER_FILES, exchange_tokens, open_tokens
+from support.model_repo.smollm2_templates import TEMPLATES
 from support.tables import for_each
 from support.vllm.engine import convert_smollm2
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 CONTEXT = 1024
 KV_CACHE_BYTES = 256 * 2**20
-TOKENIZER_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 @pytest.fixture(scope="module")
@@ -42,27 +42,13 @@ def engine(checkpoint: Path) -> Iterator[TorchEngine]:
 @pytest.fixture(scope="module", params=TEMPLATES)
 def tokens(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> HfTokens:
     """The checkpoint's tokenizer with another chat template."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    for name in TOKENIZER_FILES:
-        (folder / name).write_bytes((checkpoint / name).read_bytes())
-    if template := TEMPLATES[request.param]:
-        path = folder / "tokenizer_config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "chat_template": template}), "utf-8")
-    return HfTokens(folder, CONTEXT)
+    return open_tokens(checkpoint, request.param, tmp_path_factory.mktemp("tokenizer"), CONTEXT)
 
 
 @pytest.fixture
 def subject(request: pytest.FixtureRequest, engine: TorchEngine, tokens: HfTokens) -> Iterator[ContractSubject]:
-    own, engine._tokens = engine._tokens, tokens
-    yield ContractSubject(
-        engine,
-        list,
-        {"<|im_start|>": 1, "<|im_end|>": 2},
-        lambda ids: str(tokens._tokenizer.decode(ids, skip_special_tokens=False)),
-        CONTEXT,
-        takes_system=NO_SYSTEM not in request.node.name,
-    )
-    engine._tokens = own
+    with exchange_tokens(engine, tokens, CONTEXT, request.node.name) as exchanged_subject:
+        yield exchanged_subject
 
 
 class TestTorch(EngineContract):

@@ -4,7 +4,6 @@ Not collected with the project's tests: test_contract.py runs it in vLLM's envir
 are not installed.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,8 @@ from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest
 from r1plus_model_repo.backends.vllm_engine import CpuSettings, EngineSettings, VllmEngine
 from support.model_repo.engine_contract import ContractSubject, EngineContract
-from support.model_repo.smollm2_templates import NO_SYSTEM, TEMPLATES
+from support.model_repo.hf_contract import exchange_tokens, open_tokens
+from support.model_repo.smollm2_templates import TEMPLATES
 
 CHECKPOINT = Path(os.environ["R1PLUS_TEST_CHECKPOINT"])
 CONTEXT = 1024
@@ -35,27 +35,13 @@ def engine() -> Iterator[VllmEngine]:
 @pytest.fixture(scope="module", params=TEMPLATES)
 def tokens(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HfTokens:
     """The checkpoint's tokenizer with another chat template."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_bytes((CHECKPOINT / name).read_bytes())
-    if template := TEMPLATES[request.param]:
-        path = folder / "tokenizer_config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "chat_template": template}), "utf-8")
-    return HfTokens(folder, CONTEXT)
+    return open_tokens(CHECKPOINT, request.param, tmp_path_factory.mktemp("tokenizer"), CONTEXT)
 
 
 @pytest.fixture
 def subject(request: pytest.FixtureRequest, engine: VllmEngine, tokens: HfTokens) -> Iterator[ContractSubject]:
-    own, engine._tokens = engine._tokens, tokens
-    yield ContractSubject(
-        engine,
-        list,
-        {"<|im_start|>": 1, "<|im_end|>": 2},
-        lambda ids: str(tokens._tokenizer.decode(ids, skip_special_tokens=False)),
-        CONTEXT,
-        takes_system=NO_SYSTEM not in request.node.name,
-    )
-    engine._tokens = own
+    with exchange_tokens(engine, tokens, CONTEXT, request.node.name) as exchanged_subject:
+        yield exchanged_subject
 
 
 class TestVllm(EngineContract):

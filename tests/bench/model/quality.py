@@ -10,6 +10,7 @@ from torch.nn import functional
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.suite import Suite
+from r1plus_model.answer_end import AnswerEnd
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.model import R1PlusModel
 from r1plus_model_repo.backends.hf_tokens import HfTokens
@@ -52,22 +53,16 @@ class Prose:
 
 def count_right(model: R1PlusModel, tokens: HfTokens, suite: Suite) -> dict[str, tuple[int, int]]:
     """Return by stratum how many items are right, and how many there are. Answers are greedy, as the suite asks."""
-    ends, stops = set(tokens.get_end_ids()), suite.header.sampling.stop
+    end = AnswerEnd(set(tokens.get_end_ids()), suite.header.sampling.stop, tokens.decode)
     items = sorted(suite.items, key=lambda item: len(item.prompt))
     right: dict[str, tuple[int, int]] = {}
     for begin in range(0, len(items), TOGETHER):
         part = items[begin : begin + TOGETHER]
         prompts = [tokens.encode_prompt(GenerationRequest(prompt=item.prompt)) for item in part]
-
-        def is_finished(answer: list[int]) -> bool:
-            return answer[-1] in ends or any(stop in tokens.decode(answer) for stop in stops)
-
-        answers = decode_greedily(model, prompts, suite.header.sampling.max_new_tokens, is_finished)
+        answers = decode_greedily(model, prompts, suite.header.sampling.max_new_tokens, end.is_reached)
         for item, answer in zip(part, answers, strict=True):
-            text, reason = tokens.decode(answer), FinishReason.STOP if is_finished(answer) else FinishReason.LENGTH
-            for stop in stops:
-                text = text.partition(stop)[0]
-            is_right = score(item, text, reason) == OutcomeLabel.CORRECT
+            reason = FinishReason.STOP if end.is_reached(answer) else FinishReason.LENGTH
+            is_right = score(item, end.cut(answer), reason) == OutcomeLabel.CORRECT
             before = right.get(item.stratum, (0, 0))
             right[item.stratum] = (before[0] + is_right, before[1] + 1)
     return dict(sorted(right.items()))
