@@ -1,11 +1,10 @@
 """What an answer does while its programs run: nothing, or the events of a stream. See `RoundsListener`."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 from r1plus_gateway.http.answers import CodeEventWriter
 from r1plus_gateway.http.code_interpreter import CodeCall
+from r1plus_gateway.http.code_rounds import Executor
 from r1plus_gateway.http.event_stream import EventStream, read_whole
 from r1plus_gateway.serving.generation import Generation
 
@@ -17,9 +16,9 @@ class WholeRounds:
         """See `RoundsListener`."""
         return await read_whole(generation)
 
-    async def run(self, call: CodeCall, run: Coroutine[Any, Any, CodeCall]) -> CodeCall:
+    async def run(self, call: CodeCall, execute: Executor) -> CodeCall:
         """See `RoundsListener`."""
-        return await run
+        return await execute(call)
 
 
 class StreamedRounds:
@@ -34,11 +33,11 @@ class StreamedRounds:
         self._stream.follow(generation)
         return await read_whole(generation, self._stream)
 
-    async def run(self, call: CodeCall, run: Coroutine[Any, Any, CodeCall]) -> CodeCall:
+    async def run(self, call: CodeCall, execute: Executor) -> CodeCall:
         """See `RoundsListener`. Heartbeats keep the connection while the calculator starts."""
-        task = asyncio.create_task(run)
+        await self._stream.write(self._events.build_code_begin(call))
+        task = asyncio.create_task(execute(call))
         try:
-            await self._stream.write(self._events.build_code_begin(call))
             while not task.done():
                 await asyncio.wait({task}, timeout=self._stream.tick_seconds)
                 if self._stream.needs_heartbeat:

@@ -33,6 +33,7 @@ LEAST_QUOTED_BYTES: Final = 256
 LAST_ONE: Final = "No further program is run; answer now."
 _LIMITS: Final = (FailureCode.LIMIT, FailureCode.TIME_LIMIT, FailureCode.MEMORY_LIMIT, FailureCode.INVALID_REQUEST)
 """Failures that the program is the cause of."""
+Executor = Callable[[CodeCall], Coroutine[Any, Any, CodeCall]]
 Counter = Callable[[PodPool, str, Prompt], Awaitable[int | None]]
 
 
@@ -42,8 +43,8 @@ class RoundsListener(Protocol):
     async def read(self, generation: Generation) -> str:
         """Return the whole text of a generation."""
 
-    async def run(self, call: CodeCall, run: Coroutine[Any, Any, CodeCall]) -> CodeCall:
-        """Wait for a program; return it with what came of it."""
+    async def run(self, call: CodeCall, execute: Executor) -> CodeCall:
+        """Let a program run; return it with what came of it."""
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ class CodeRounds:
 
     async def _run(self, code: str, listener: RoundsListener) -> CodeCall:
         call = CodeCall(f"ci_{self._request_id}_{len(self.calls)}", code)
-        call = await listener.run(call, self._ask_calculator(call))
+        call = await listener.run(call, self._ask_calculator)
         self.calls.append(call)
         reservation = self.bill.reservation
         self.metrics.count_code_run(reservation.model, reservation.caller.group_id, classify_run(call))

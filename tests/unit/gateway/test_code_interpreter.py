@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from support.calculator.process import running_patient_interpreter
 from support.gateway.access import KEY
 from support.gateway.fake_calculator import FakeCalculator
 from support.gateway.fake_triton import FakeTriton, Inputs, Piece, PromptCounter, Script, serving
+from support.gateway.process import running_process
 from support.gateway.rig import Rig, read_typed_events, running, running_before
+from support.paths import TESTS
 from support.tables import for_each
 from support.waiting import eventually
 
@@ -523,3 +527,53 @@ async def test_a_calculator_that_was_taken_over_sends_no_more_than_one_may(tmp_p
     async with serve_frames(tmp_path / "calculator.sock", answer, 1 << 16):
         with pytest.raises(CalculatorUnavailableError, match="not understood"):
             await SocketCalculator(str(tmp_path / "calculator.sock"), runs_code=True).run_code("1")
+
+
+@pytest.mark.unit_slow
+async def test_a_stored_answer_is_continued_with_its_programs_and_memory_leaves_them_out(tmp_path: Path) -> None:
+    prompts: list[Any] = []
+
+    async def write_once(inputs: Inputs) -> AsyncIterator[Piece]:
+        """Write a program for the first question alone, then say what came last."""
+        prompts.append(json.loads(inputs["messages"]) if "messages" in inputs else [{"content": inputs["text_input"]}])
+        last = prompts[-1][-1]["content"]
+        yield Piece(write_program("6 * 7") if last == "6 * 7?" else say(last.rpartition(": ")[2]), 1)
+        yield Piece("", 1, finish_reason="stop")
+
+    fields: dict[str, Any] = {"model": "credit", "tools": [TOOL]}
+    settings = {"data": {"contentDays": 30}}
+    async with (
+        running_patient_interpreter(tmp_path) as calculator,
+        serving(FakeTriton(write_once)) as pod,
+        running_process(tmp_path, pod, settings, calculator=calculator, runs_code=True, **MODEL) as gateway,
+        openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=await gateway.create_key(), max_retries=0) as client,
+    ):
+        talk = await client.conversations.create()
+        first = await client.responses.create(**fields, input="6 * 7?", conversation=talk.id)
+        stored = await client.responses.retrieve(first.id)
+        items = (await client.conversations.items.list(talk.id, order="asc")).data
+        await client.responses.create(**fields, input="Sure?", previous_response_id=first.id)
+        memory = {"memory": {"enabled": True, "budget_tokens": 200}}
+        await client.responses.create(**fields, input="Sure?", conversation=talk.id, extra_body=memory)
+    assert [item.type for item in first.output] == ["code_interpreter_call", "message"]
+    assert (first.output_text, stored.output) == ("42", first.output)
+    assert [item.type for item in items] == ["message", "code_interpreter_call", "message"]
+    program, outputs = items[1].model_dump(include={"code"}), items[1].model_dump()["outputs"]
+    assert (program, outputs) == ({"code": "6 * 7"}, [{"type": "logs", "logs": "42"}])
+    assert prompts[2][1:-2] == prompts[1][1:]
+    assert [one["content"] for one in prompts[2][-2:]] == ["42", "Sure?"]
+    assert not any("code_interpreter" in one["content"] for one in prompts[3][1:])
+
+
+async def test_the_example_of_the_documentation_works_as_printed(tmp_path: Path) -> None:
+    page = (TESTS.parent / "docs" / "code.md").read_text()
+    _, _, example = page.partition("```python\n")
+    rounds = Rounds(write_program("print(338350)"), say("It is 338350."))
+    async with running(tmp_path, rounds, **MODEL) as rig:
+        rig.calculator.run = CodeRun("338350\n", "None", None)
+        environment = {**os.environ, "OPENAI_BASE_URL": f"{rig.url}/v1", "OPENAI_API_KEY": KEY}
+        command = (sys.executable, "-c", example.partition("```")[0])
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.PIPE)
+        output, _ = await process.communicate()
+    assert output.decode() == "print(338350)\n338350\n\nIt is 338350.\n"
+    assert rounds.list_options(0) == ["code_interpreter"]
