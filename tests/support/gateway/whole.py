@@ -56,7 +56,7 @@ async def running_gateway(folder: Path, pod: Listener) -> AsyncIterator[GatewayP
         running_minilm(folder) as embedder,
         running_reader_process(folder) as documents,
         running_process(
-            folder, pod, STORING, calculator=calculator, documents=documents, embedder=embedder, **MODEL
+            folder, pod, STORING, calculator=calculator, runs_code=True, documents=documents, embedder=embedder, **MODEL
         ) as gateway,
     ):
         yield gateway
