@@ -60,6 +60,8 @@ class CodeRounds:
     bill: Bill
     calls: list[CodeCall] = field(default_factory=list)
     """The programs so far."""
+    is_cut: bool = False
+    """Whether the limit of new tokens was used up by programs, so that no round was left to answer."""
 
     async def finish(self, generation: Generation, listener: RoundsListener) -> tuple[Generation, str]:
         """Return the generation that answers, and its text. The caller looks at its error.
@@ -77,6 +79,10 @@ class CodeRounds:
             if code is None or len(self.calls) >= plan.most_runs:
                 return generation, text
             call = await self._run(code, listener)
+            self.bill.add(generation)
+            if self.bill.sum_usage(None).completion_tokens >= self.request.limit.tokens:
+                self.is_cut = True
+                return generation, ""
             has_more = len(self.calls) < plan.most_runs
             result = quote_output(call.logs, self.pool.model) + ("" if has_more else f"\n{LAST_ONE}")
             messages = [
@@ -85,7 +91,7 @@ class CodeRounds:
             ]
             schema = plan.next_schema if has_more else plan.last_schema
             prompt = continue_prompt(prompt, messages, schema)
-            generation = await self._begin(generation, prompt)
+            generation = await self._begin(prompt)
 
     @property
     def _request_id(self) -> str:
@@ -111,9 +117,8 @@ class CodeRounds:
         except CalculatorUnavailableError as error:
             return replace(call, failure=CodeFailure("calculator_unavailable", str(error)))
 
-    async def _begin(self, earlier: Generation, prompt: Prompt) -> Generation:
+    async def _begin(self, prompt: Prompt) -> Generation:
         """Reserve the tokens of another round, and begin it."""
-        self.bill.add(earlier)
         model, used = self.pool.model, self.bill.sum_usage(None)
         number = len(self.calls)
         counted = None
@@ -141,7 +146,7 @@ class CodeRounds:
             raise RequestError(
                 400, "context_length_exceeded", f"{message} {model.context_tokens}; {remedy}", param="tools"
             )
-        left = replace(limit, tokens=max(1, limit.tokens - used), is_explicit=limit.is_explicit and counted is None)
+        left = replace(limit, tokens=limit.tokens - used, is_explicit=limit.is_explicit and counted is None)
         return resolve_new_tokens(left, model, counted)
 
 

@@ -243,7 +243,7 @@ class Completions:
             exchange.remaining = bill.reservation.remaining
         _check_end(generation)
         await bill.settle(Outcome.ANSWERED, generation)
-        head, end = self._build_head(exchange, request, generation), self._build_end(generation, bill)
+        head, end = self._build_head(exchange, request, generation), self._build_end(exchange, generation, bill)
         head = compare_prose(head, text)
         body = form.build_answer(head, text, end)
         if request.storage is not None:
@@ -311,7 +311,7 @@ class Completions:
         await bill.settle(Outcome.ANSWERED, generation)
         if request.has_tools:
             data += events.build_tool_answer(whole)
-        end = self._build_end(generation, bill)
+        end = self._build_end(exchange, generation, bill)
         if request.storage is not None:
             text = whole if request.has_tools else events.read_text()
             head = compare_prose(head, text)
@@ -353,8 +353,9 @@ class Completions:
             () if exchange.rounds is None else tuple(exchange.rounds.calls),
         )
 
-    def _build_end(self, generation: Generation, bill: Bill) -> AnswerEnd:
-        return AnswerEnd(generation.finish_reason, bill.sum_usage(generation), int(self._parts.read_time()))
+    def _build_end(self, exchange: Exchange, generation: Generation, bill: Bill) -> AnswerEnd:
+        reason = "length" if exchange.rounds is not None and exchange.rounds.is_cut else generation.finish_reason
+        return AnswerEnd(reason, bill.sum_usage(generation), int(self._parts.read_time()))
 
 
 def _check_prompt_size(exchange: Exchange, request: GenerateRequest, model: ModelSettings) -> None:

@@ -450,6 +450,16 @@ async def test_an_answer_that_is_cut_shows_its_text_and_no_schema(tmp_path: Path
     assert (body["status"], body["output"][1]["content"][0]["text"]) == ("incomplete", "It is 4")
 
 
+async def test_programs_that_use_up_the_limit_leave_no_round_to_answer(tmp_path: Path) -> None:
+    rounds = Rounds(write_program("1"), write_program("2"), say("Done."), tokens=20)
+    async with running(tmp_path, rounds, **MODEL) as rig:
+        body = await ask(rig, max_output_tokens=40)
+    assert len(rounds.asked) == 2
+    assert (body["status"], body["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert [item["type"] for item in body["output"]] == ["code_interpreter_call"] * 2 + ["message"]
+    assert body["output"][-1]["content"][0]["text"] == ""
+
+
 @for_each(
     ("answer", "text"),
     {
