@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from r1plus_contract.frame_server import serve_frames
 from r1plus_contract.jsonable import dumps
 from r1plus_gateway.access.caller import AccessError, Outcome
 from r1plus_gateway.calculation.client import CalculatorUnavailableError, SocketCalculator
+from r1plus_gateway.calculation.desk import MOST_AT_ONCE
 from r1plus_gateway.http.code_interpreter import read_cut_text
 from r1plus_gateway.http.code_rounds import LAST_ONE
 from support.calculator.process import running_patient_interpreter
@@ -345,6 +347,18 @@ async def test_a_program_without_a_result_ends_in_an_answer(
     assert (call["status"], message["content"][0]["text"]) == ("failed", "It cannot be said.")
     assert body["r1plus"]["code"][0]["failure"] == {"code": reported, "message": "it cannot; print less"}
     assert rounds.read_messages(1)[-1]["content"].endswith("The program has no result: it cannot; print less")
+
+
+async def test_programs_and_calculations_of_a_caller_share_its_places(tmp_path: Path) -> None:
+    async with running(tmp_path, Rounds(write_program("x"), say("Later.")), **MODEL) as rig:
+        with ExitStack() as places:
+            for _ in range(MOST_AT_ONCE):
+                places.enter_context(rig.gateway.api._desk.take_place("alice"))
+            body = await ask(rig)
+        assert not rig.calculator.programs
+    failure = body["r1plus"]["code"][0]["failure"]
+    assert failure["code"] == "calculator_busy"
+    assert failure["message"].startswith("4 of your calculations and programs run already")
 
 
 async def test_without_the_calculator_the_model_answers_all_the_same(tmp_path: Path) -> None:
