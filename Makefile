@@ -262,6 +262,10 @@ bench-model: $(SYNCED) ## R1+'s architecture: perplexity and suite against spars
 bench-distillation: $(SYNCED) ## A student of SmolLM2 by its teacher's logits (KD) and by text alone (CE): suite, perplexity, KL, seconds; JSON last [STEPS="30 60 120" PROMPTS PROSE ITEMS SEED WORK]
 	@$(PYTHON) -m bench.distillation $(foreach one,$(STEPS),--steps $(one)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(PROSE),--prose $(PROSE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(if $(WORK),--work $(WORK))
 
+.PHONY: bench-reward
+bench-reward: $(SYNCED) ## SmolLM2 trained on its own translations that the calculator finds right: held-out questions before and after, with an interval; JSON last [ROUNDS QUESTIONS HELD_OUT SAMPLES STEPS BATCH RATE ITEMS SEED WORK]
+	@$(PYTHON) -m bench.reward $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUESTIONS),--questions $(QUESTIONS)) $(if $(HELD_OUT),--held-out $(HELD_OUT)) $(if $(SAMPLES),--samples $(SAMPLES)) $(if $(STEPS),--steps $(STEPS)) $(if $(BATCH),--batch $(BATCH)) $(if $(RATE),--learning-rate $(RATE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(if $(WORK),--work $(WORK))
+
 .PHONY: bench-presets
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]
 	@$(PYTHON) -m bench.presets $(if $(ENGINE),--engine $(ENGINE)) $(if $(SUITE),--suite $(SUITE))

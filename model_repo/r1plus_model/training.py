@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ _TOGETHER: Final = 2
 _LARGEST_NORM: Final = 1.0
 """Gradients are scaled down to it."""
 _WEIGHT_DECAY: Final = 0.01
-_REPORT_SECONDS: Final = 15.0
+REPORT_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,34 @@ class Material:
     teacher: TeacherCache
 
 
+class Schedule(Protocol):
+    """What decides the steps of a training."""
+
+    @property
+    def key(self) -> str:
+        """What names the training, so that its state is not taken for another's."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+
+    @property
+    def batch(self) -> int:
+        """Examples of one step."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The highest one."""
+
+    @property
+    def seed(self) -> int:
+        """Decides the order of the examples."""
+
+
+GradientSource = Callable[[int], tuple[float, int]]
+"""Step -> its loss, and how many tokens it predicted; adds the gradients of that loss to the model's."""
+
+
 def train(
     model: R1PlusModel, material: Material, recipe: DistillationRecipe, folder: Path, process: TrainingProcess
 ) -> Position:
@@ -81,20 +109,31 @@ def train(
     Raises:
         DistillationError: the loss is no number, the process should stop, or the state cannot be used.
     """
-    optimizer = AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=_WEIGHT_DECAY)
-    position = load_state(folder, recipe.key, model, optimizer)
-    meter, saved_at = _Meter(recipe, process, position), process.clock()
-    with _deterministic():
-        while position.step < recipe.steps:
+    return run_steps(model, recipe, lambda step: _add_gradients(model, material, recipe, step), folder, process)
+
+
+def run_steps(
+    model: R1PlusModel, schedule: Schedule, add_gradients: GradientSource, folder: Path, process: TrainingProcess
+) -> Position:
+    """Change the model in place by all steps of a schedule, from the state in `folder` on; return how far it is.
+
+    Raises:
+        DistillationError: the loss is no number, the process should stop, or the state cannot be used.
+    """
+    optimizer = AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.95), weight_decay=_WEIGHT_DECAY)
+    position = load_state(folder, schedule.key, model, optimizer)
+    meter, saved_at = _Meter(schedule, process, position), process.clock()
+    with deterministic():
+        while position.step < schedule.steps:
             if process.should_stop():
                 if position.step:  # Before the first step there is nothing to keep, and no moments.
-                    save_state(folder, recipe.key, position, model, optimizer)
+                    save_state(folder, schedule.key, position, model, optimizer)
                 raise InterruptedDistillationError(
-                    f"stopped after step {position.step} of {recipe.steps}; the same command goes on"
+                    f"stopped after step {position.step} of {schedule.steps}; the same command goes on"
                 )
-            position = _take_step(model, optimizer, material, recipe, position, meter)
-            if process.clock() - saved_at >= process.save_seconds or position.step == recipe.steps:
-                save_state(folder, recipe.key, position, model, optimizer)
+            position = _take_step(model, optimizer, schedule, add_gradients, position, meter)
+            if process.clock() - saved_at >= process.save_seconds or position.step == schedule.steps:
+                save_state(folder, schedule.key, position, model, optimizer)
                 saved_at = process.clock()
     return position
 
@@ -106,7 +145,7 @@ def measure_quality(model: R1PlusModel, material: Material, recipe: Distillation
         DistillationError: what it predicts is no number.
     """
     losses, divergences, tokens = 0.0, 0.0, 0
-    with torch.no_grad(), _deterministic():
+    with torch.no_grad(), deterministic():
         for number, example in enumerate(material.held_out, len(material.training)):
             prediction = material.teacher.read(number)
             logits, labels = _predict(model, [example])
@@ -128,7 +167,7 @@ def measure_teacher(material: Material) -> float:
     return round(math.exp(min(losses.mean().item(), 50.0)), 3)
 
 
-def choose_batch(count: int, recipe: DistillationRecipe, step: int) -> list[int]:
+def choose_batch(count: int, recipe: Schedule, step: int) -> list[int]:
     """Return the examples of a step, counted from 0: a new order each time that all were seen."""
     places = [divmod(place, count) for place in range(step * recipe.batch, (step + 1) * recipe.batch)]
     orders = {epoch: _shuffle(count, recipe.seed * 1_000_003 + epoch) for epoch in {epoch for epoch, _ in places}}
@@ -140,7 +179,7 @@ def _shuffle(count: int, seed: int) -> list[int]:
     return order
 
 
-def compute_rate(recipe: DistillationRecipe, step: int) -> float:
+def compute_rate(recipe: Schedule, step: int) -> float:
     """Return the learning rate of a step: a twentieth of them rises to the recipe's, then it falls along a cosine."""
     rise = max(1, recipe.steps // 20)
     if step < rise:
@@ -151,17 +190,26 @@ def compute_rate(recipe: DistillationRecipe, step: int) -> float:
 def _take_step(
     model: R1PlusModel,
     optimizer: AdamW,
-    material: Material,
-    recipe: DistillationRecipe,
+    schedule: Schedule,
+    add_gradients: GradientSource,
     position: Position,
     meter: "_Meter",
 ) -> Position:
-    rate = compute_rate(recipe, position.step)
+    rate = compute_rate(schedule, position.step)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    batch = choose_batch(len(material.training), recipe, position.step)
-    total = sum(material.training[number].targets for number in batch)
     optimizer.zero_grad(set_to_none=True)
+    loss, tokens = add_gradients(position.step)
+    norm = clip_grad_norm_(model.parameters(), _LARGEST_NORM).item()
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise DistillationError(_describe_divergence(schedule, position.step, loss, norm, rate, meter.last_loss))
+    optimizer.step()
+    return meter.note(Position(position.step + 1, position.tokens + tokens), loss)
+
+
+def _add_gradients(model: R1PlusModel, material: Material, recipe: DistillationRecipe, step: int) -> tuple[float, int]:
+    batch = choose_batch(len(material.training), recipe, step)
+    total = sum(material.training[number].targets for number in batch)
     loss = 0.0
     for start in range(0, len(batch), _TOGETHER):
         part = batch[start : start + _TOGETHER]
@@ -169,16 +217,12 @@ def _take_step(
         part_loss = _compute_loss(model, material, recipe, part) * share
         part_loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
         loss += part_loss.item()
-    norm = clip_grad_norm_(model.parameters(), _LARGEST_NORM).item()
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise DistillationError(_describe_divergence(recipe, position.step, loss, norm, rate, meter.last_loss))
-    optimizer.step()
-    return meter.note(Position(position.step + 1, position.tokens + total), loss)
+    return loss, total
 
 
 def _compute_loss(model: R1PlusModel, material: Material, recipe: DistillationRecipe, numbers: Sequence[int]) -> Tensor:
     """Return the mean loss over the tokens of these examples that count."""
-    with _autocast(recipe):
+    with autocast(recipe.precision):
         logits, labels = _predict(model, [material.training[number] for number in numbers])
     logits = logits.float()
     hard = hard_label_loss(logits, labels) if recipe.hard_weight > 0 else torch.zeros(())
@@ -210,12 +254,13 @@ def _predict(model: R1PlusModel, examples: Sequence[Example]) -> tuple[Tensor, T
     return model.compute_logits(states[before]), ids[counts]
 
 
-def _autocast(recipe: DistillationRecipe) -> AbstractContextManager[object]:
-    return torch.autocast("cpu", torch.bfloat16) if recipe.precision == "bfloat16" else nullcontext()
+def autocast(precision: str) -> AbstractContextManager[object]:
+    """Let torch multiply matrices in this precision."""
+    return torch.autocast("cpu", torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 @contextmanager
-def _deterministic() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Let torch compute the same bits each time."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
@@ -226,7 +271,7 @@ def _deterministic() -> Iterator[None]:
 
 
 def _describe_divergence(
-    recipe: DistillationRecipe, step: int, loss: float, norm: float, rate: float, last_loss: float | None
+    recipe: Schedule, step: int, loss: float, norm: float, rate: float, last_loss: float | None
 ) -> str:
     before = "the first step" if last_loss is None else f"the step before had a loss of {last_loss:.4f}"
     return (
@@ -239,7 +284,7 @@ def _describe_divergence(
 class _Meter:
     """Reports loss and speed, now and then."""
 
-    def __init__(self, recipe: DistillationRecipe, process: TrainingProcess, start: Position) -> None:
+    def __init__(self, recipe: Schedule, process: TrainingProcess, start: Position) -> None:
         self.last_loss: float | None = None
         self._recipe, self._process = recipe, process
         self._began, self._start = process.clock(), start
@@ -248,7 +293,7 @@ class _Meter:
     def note(self, position: Position, loss: float) -> Position:
         """Note a finished step; return its position."""
         self.last_loss, now = loss, self._process.clock()
-        if now - self._reported >= _REPORT_SECONDS or position.step in (self._start.step + 1, self._recipe.steps):
+        if now - self._reported >= REPORT_SECONDS or position.step in (self._start.step + 1, self._recipe.steps):
             self._reported, seconds = now, max(now - self._began, 1e-9)
             left = (self._recipe.steps - position.step) * seconds / (position.step - self._start.step)
             speed = (position.tokens - self._start.tokens) / seconds

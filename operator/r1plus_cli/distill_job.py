@@ -242,8 +242,8 @@ def _check_finished(request: "DistillationRequest") -> None:
 
 def _remove_work_of_another_trainer(request: "DistillationRequest") -> None:
     """Begin again where another version of the trainer began: its steps would not be those of this one."""
-    from r1plus_model.distillation import RECIPE_FILE
     from r1plus_model.recipe import TRAINER_VERSION, DistillationRecipe
+    from r1plus_model.work_folder import RECIPE_FILE
 
     path = request.work / RECIPE_FILE
     if not path.is_file():
