@@ -18,6 +18,8 @@ _KIND: Final = "distillation"
 GGUF_PRECISIONS: Final = {"FP16": "F16", "Q8_0": "Q8_0", "Q4_0": "Q4_0", "Q4_1": "Q4_1"}
 """`spec.precision` of a student that OpenVINO serves -> precision of its GGUF file."""
 
+EXAMPLES_TOGETHER: Final = 2
+"""Examples of one pass: logits of a large vocabulary take more memory than the model."""
 TRAINING_BYTES: Final = 16
 """Of a weight of the student in training: itself, its gradient and its two moments in float32."""
 _MOST_BYTES: Final = 2**60
