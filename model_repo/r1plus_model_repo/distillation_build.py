@@ -45,6 +45,11 @@ def find_problems(spec: EngineSpec) -> Iterator[str]:
             f"spec.build.distill.memory: {terms.memory} is less than {mebibytes(least)}, what weights, gradients and"
             f" moments of {parameters} parameters take; raise it"
         )
+    if terms.num_nodes is not None and terms.num_nodes > (parts := -(-terms.batch // EXAMPLES_TOGETHER)):
+        yield (
+            f"spec.build.distill.numNodes: {terms.num_nodes} is more than {parts}, the parts of a step: its batch of"
+            f" {terms.batch} is computed {EXAMPLES_TOGETHER} at a time; lower it, or raise batch"
+        )
     for name, quantity in (("memory", terms.memory), ("storage", terms.storage)):
         if bytes_of(quantity) > _MOST_BYTES:
             yield f"spec.build.distill.{name}: {quantity} is more than {mebibytes(_MOST_BYTES)}; lower it"
@@ -76,6 +81,6 @@ def compute_key(artifact: str, options: DistillationOptions) -> str:
     """Return the sha256 of the recipe, 64 hex digits.
 
     The artifact's digest covers teacher, data and student. Neither the trainer's image nor CPU, memory and storage are
-    part of it: a training of hours goes on after an upgrade, and with more room.
+    part of it, nor is how many machines train: a training of hours goes on after an upgrade, and with more room.
     """
     return hashlib.sha256(dumps([_KIND, artifact, options]).encode()).hexdigest()
