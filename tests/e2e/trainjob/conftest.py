@@ -10,6 +10,7 @@ from dataclasses import replace  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
+import torch  # noqa: E402
 
 from devcluster import kubeconfig  # noqa: E402
 from devcluster.steps import Steps  # noqa: E402
@@ -30,6 +31,8 @@ from r1plus_operator.runtime.client import ApiClient  # noqa: E402
 from support.apiserver.kubeflow import install_kubeflow  # noqa: E402
 from support.model.forms import split_questions  # noqa: E402
 
+# The teacher is too small for two threads: they would wait for each other, and longer where others compute.
+torch.set_num_threads(1)
 NAMESPACE = "team-trainjob"
 
 
