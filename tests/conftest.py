@@ -4,12 +4,16 @@
 """
 
 import gc
+import os
 from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from support.examples import DEFAULT
+
+# With it, a process that has used gRPC may abort what it forks: a calculator's worker, in a test of its own.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=DEFAULT)
 settings.register_profile("quick", settings.get_profile("thorough"), max_examples=DEFAULT * 2 // 5)

@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +20,7 @@ import r1plus_contract
 import r1plus_model_repo.backends
 import r1plus_monitoring
 import r1plus_policies
-from r1plus_contract import embedder, names
+from r1plus_contract import calculator, embedder, names
 from r1plus_edge import triton_sockets
 from r1plus_edge.places import LOOPBACK, Places
 from r1plus_edge.processes import mark, name_region
@@ -142,6 +143,8 @@ def build_environment(
         environment |= _build_monitor_settings(places, tmp)
     if embedder.DEFAULT_ENGINE_DIR in places.folders:
         environment |= {embedder.ENV_ENGINE_DIR: str(places.find(embedder.DEFAULT_ENGINE_DIR))}
+    if calculator.ENV_INTERPRETER in environment:
+        environment |= {calculator.ENV_INTERPRETER: str(Path(sysconfig.get_path("scripts")) / "monty")}
     return environment | {"PATH": path}
 
 

@@ -59,8 +59,8 @@ from r1plus_operator.plan.revision.storage import read_revisions
 log = logging.getLogger(__name__)
 REPORT_SECONDS: Final = 2.0
 MOST_REPORT_BYTES: Final = 256 * 1024
-BUSY_SECONDS, IDLE_SECONDS = 0.5, 5.0
-"""Between two passes, while something is on its way and while all is steady."""
+BUSY_SECONDS, IDLE_SECONDS = 0.5, 10.0
+"""Between two passes, while something is on its way and while all is steady. A pod that changes starts one at once."""
 _HEED_SECONDS: Final = 0.01
 """Some turns of the event loop: it reads a signal in one, and acts on it in the next."""
 POD_END_SECONDS: Final = 1.0

@@ -14,6 +14,7 @@ import uvloop
 from r1plus_contract import calculator, documents, embedder
 from r1plus_contract.gateway import (
     DIR_SETTINGS,
+    ENV_CODE_INTERPRETER,
     ENV_HELPER_START_SECONDS,
     ENV_INTERNAL_LISTENER,
     ENV_LISTENER,
@@ -47,7 +48,8 @@ def run() -> int:
 def _find_calculator() -> Calculator | None:
     """Return the calculator beside this gateway, if its socket is named."""
     path = os.environ.get(calculator.ENV_SOCKET, "")
-    return SocketCalculator(path, start_seconds=_read_start_seconds()) if path else None
+    runs_code = os.environ.get(ENV_CODE_INTERPRETER, "") == "true"
+    return SocketCalculator(path, start_seconds=_read_start_seconds(), runs_code=runs_code) if path else None
 
 
 def _find_documents() -> DocumentReader | None:

@@ -22,6 +22,8 @@ MOST_DIGITS: Final = 50
 DEFAULT_DIGITS: Final = 15
 ENV_INTERPRETER: Final = "R1PLUS_CALCULATOR_INTERPRETER"
 """Path of the program `monty`, for the calculator. Without it no code is run."""
+DEFAULT_INTERPRETER: Final = "/opt/r1plus/dependencies/bin/monty"
+"""In the gateway's image."""
 CODE_REQUEST_START: Final = b'{"code":'
 """Of every request that runs code, and of no other one: keys of requests are sorted."""
 MOST_OUTPUT_BYTES: Final = 8 * 1024

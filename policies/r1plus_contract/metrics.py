@@ -38,6 +38,7 @@ ENGINE_REQUESTS_TOTAL: Final = "r1plus_engine_requests_total"  # + result: ok|co
 GATEWAY_REQUESTS_TOTAL: Final = "r1plus_gateway_requests_total"  # + model, key, outcome; ended requests
 GATEWAY_TOKENS_TOTAL: Final = "r1plus_gateway_tokens_total"  # + model, key, direction: prompt|completion; as billed
 GATEWAY_CANCELLED_TOTAL: Final = "r1plus_gateway_cancelled_total"  # + model, key, state: queued|waiting|streaming|ended
+GATEWAY_CODE_RUNS_TOTAL: Final = "r1plus_gateway_code_runs_total"  # + model, key, outcome; see docs/code.md
 GATEWAY_UNSETTLED_TOTAL: Final = "r1plus_gateway_unsettled_total"  # requests whose use could not be recorded
 GATEWAY_TIME_TO_FIRST_TOKEN_SECONDS: Final = "r1plus_gateway_time_to_first_token_seconds"  # histogram, + model
 GATEWAY_TIME_PER_OUTPUT_TOKEN_SECONDS: Final = "r1plus_gateway_time_per_output_token_seconds"  # histogram, + model

@@ -47,6 +47,7 @@ SPEC: Json = {
         "enabled": True,
         "replicas": 2,
         "calculator": True,
+        "codeInterpreter": True,
         "knowledge": True,
         "embedding": {"engine": "minilm"},
         "tls": {"secretName": "web-tls"},

@@ -29,9 +29,9 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "text": ("is blank",),
     "math_mode": ("cannot be held together with tools",),
     "chunking_strategy.static.chunk_overlap_tokens": ("is more than half",),
-    **dict.fromkeys(
-        ("filters", "filters.filters", "knowledge.filters", "knowledge.filters.filters", "tools"), ("more than",)
-    ),
+    **dict.fromkeys(("filters", "filters.filters", "knowledge.filters", "knowledge.filters.filters"), ("more than",)),
+    "tools": ("more than", "is a second code_interpreter", "a function has the name", "tokens with the prompt"),
+    "max_tool_calls": ("is not between", "expected an integer"),
     "file": ("is empty",),
     "purpose": ("expected an id", "has control characters"),
     "file_ids": ("expected an id", "has control characters", "is missing or empty"),

@@ -12,10 +12,12 @@ import grpc
 import pytest
 
 from r1plus_gateway.access.caller import Outcome
+from r1plus_gateway.calculation.client import Calculator, SocketCalculator
 from r1plus_gateway.serving.errors import RefusedByEngineError
 from r1plus_gateway.serving.generation import ask_pod
 from r1plus_gateway.serving.pods import Pod
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling, build_request
+from support.calculator.process import running_patient_interpreter
 from support.engine.client import LONG_STORY, Client
 from support.engine.server import BATCH, CONTEXT, Server
 from support.gateway.fake_triton import FakeTriton, answer
@@ -31,12 +33,13 @@ PROMPTS = 'r1plus_engine_tokens_total{direction="prompt"}'
 
 
 @asynccontextmanager
-async def gateway(folder: Path, server: Server) -> AsyncIterator[Rig]:
-    """A gateway before this server."""
+async def gateway(folder: Path, server: Server, calculator: Calculator | None = None) -> AsyncIterator[Rig]:
+    """A gateway before this server; `calculator`: another one than the rig's."""
     pod = FakeTriton(answer())
     pod.port = int(server.grpc.rpartition(":")[2])
     capabilities = ["messages", "count_only", "response_schema"]
-    async with running_before(folder, pod, contextTokens=CONTEXT, batch=BATCH, capabilities=capabilities) as rig:
+    model = {"contextTokens": CONTEXT, "batch": BATCH, "capabilities": capabilities}
+    async with running_before(folder, pod, calculator=calculator, **model) as rig:
         yield rig
 
 
@@ -204,6 +207,51 @@ async def test_a_tool_is_called_by_the_engine(tmp_path: Path, server: Server) ->
     assert call["function"]["name"] == "weather"
     assert json.loads(call["function"]["arguments"])["city"] in ("Oslo", "Rome")
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def show_program(question: str, code: str, printed: str) -> list[Any]:
+    """Return a question that a program has answered, as an example for a small model."""
+    outputs = [{"type": "logs", "logs": printed}]
+    return [
+        {"role": "user", "content": question},
+        {"type": "code_interpreter_call", "code": code, "outputs": outputs},
+        {"role": "assistant", "content": printed},
+    ]
+
+
+EXAMPLES = [*show_program("Print 2 * 3.", "print(2 * 3)", "6"), *show_program("Print 5 * 4.", "print(5 * 4)", "20")]
+
+
+async def test_a_program_of_the_engine_is_run_and_the_engine_reads_what_came_of_it(
+    tmp_path: Path, server: Server
+) -> None:
+    tool = {"type": "code_interpreter", "container": {"type": "auto"}}
+    forced = {"tool_choice": {"type": "code_interpreter"}, "max_tool_calls": 1, "max_output_tokens": 400}
+    async with running_patient_interpreter(tmp_path) as path:
+        calculator = SocketCalculator(str(path), answer_seconds=120, runs_code=True)
+        async with gateway(tmp_path, server, calculator) as rig:
+            async with rig.respond(
+                [*EXAMPLES, {"role": "user", "content": "Print 6 * 7."}], tools=[tool], **forced
+            ) as response:
+                body = await response.json()
+                assert response.status == 200, body
+            await rig.until_settled()
+            (settled,) = rig.ledger.settled
+    assert len(body["output"]) == 2, body["output"]
+    call, message = body["output"]
+    (run,) = body["r1plus"]["code"]
+    # The model is too small to be trusted with more than the form: what it has written was run, whatever that is.
+    assert call["code"].strip()
+    assert (run["value"] is None) != (run["error"] is None), run
+    assert call["status"] == "completed"
+    assert message["type"] == "message"
+    usage = body["usage"]
+    assert (usage["input_tokens"], usage["output_tokens"]) == (
+        settled.usage.prompt_tokens,
+        settled.usage.completion_tokens,
+    )
+    assert usage["input_tokens"] + usage["output_tokens"] <= settled.reservation.tokens
+    print(f"{call['code']!r} gave {call['outputs'][0]['logs']!r}; {body['status']}: {message['content'][0]['text']!r}")
 
 
 async def test_template_tokens_in_a_text_stay_text(tmp_path: Path, server: Server) -> None:

@@ -171,6 +171,8 @@ REFUSED: dict[str, tuple[Case, ...]] = {
         Refused(tenant(gateway={"enabled": "yes"}), ("spec.gateway.enabled", "boolean")),
         Refused(gateway(calculator="yes"), ("spec.gateway.calculator", "boolean")),
         Refused(gateway(calculator={"image": "evil:1"}), ("spec.gateway.calculator", "image")),
+        Refused(gateway(calculator=True, codeInterpreter="yes"), ("spec.gateway.codeInterpreter", "boolean")),
+        Refused(gateway(codeInterpreter=True), ("spec.gateway", "codeInterpreter: the calculator runs the code")),
         Refused(gateway(knowledge="yes"), ("spec.gateway.knowledge", "boolean")),
     ),
     "replicas 0": (
@@ -200,6 +202,7 @@ TAKEN: dict[str, Json] = {
     "a gateway": gateway(directAccess=False, tls={"secretName": "web.tls"}, limits={"bodyBytes": 1024}),
     "a gateway that is off": tenant(gateway={}),
     "a gateway with a calculator": gateway(calculator=True),
+    "a gateway that runs code": gateway(calculator=True, codeInterpreter=True),
     "a gateway with knowledge": gateway(knowledge=True),
     "a gateway of several pods": gateway(
         replicas=5, database={"secretName": "store", "egress": {"namespace": "postgres", "ports": [5432]}}

@@ -12,11 +12,11 @@ from support.waiting import DEADLINE_SECONDS, eventually
 
 
 @asynccontextmanager
-async def running_helper(folder: Path, module: str, socket_variable: str) -> AsyncIterator[Path]:
+async def running_helper(folder: Path, module: str, socket_variable: str, **variables: str) -> AsyncIterator[Path]:
     """Run `python -m MODULE` for the block; yield the path of its socket once it is healthy."""
     command = (sys.executable, "-m", module)
     path, log = folder / f"{module}.sock", folder / f"{module}.log"
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", socket_variable: str(path)}
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **variables, socket_variable: str(path)}
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(*DIES_WITH_PARENT, *command, env=environment, stderr=output)
 

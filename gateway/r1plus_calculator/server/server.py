@@ -87,7 +87,7 @@ async def run_calculator(
     server = CalculatorServer(pool, code_runner)
     pool.start()
     try:
-        async with serve_frames(path, server.answer, MOST_REQUEST_BYTES) as frames:
+        async with serve_frames(path, server.answer, MOST_REQUEST_BYTES, cancels=True) as frames:
             server.connections = frames.connections
             yield server
     finally:

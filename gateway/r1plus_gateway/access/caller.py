@@ -163,6 +163,13 @@ class Ledger(Protocol):
                 nothing can be recorded, since what is not metered is not served.
         """
 
+    async def extend(self, reservation: Reservation, tokens: int) -> Reservation:
+        """Set `tokens` more aside for a request that runs; return the reservation of all its tokens.
+
+        Raises:
+            AccessError: as `reserve`; what was reserved before stays so.
+        """
+
     async def settle(
         self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: AnswerEvidence | None
     ) -> None:

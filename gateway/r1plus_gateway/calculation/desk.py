@@ -1,4 +1,4 @@
-"""The calculator that all requests of a gateway share, with a bound on how many calculations one caller has at once."""
+"""The calculator that all requests of a gateway share, with a bound on how much of it one caller has at once."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from r1plus_contract.calculator import CalculatorReply
 from r1plus_gateway.calculation.client import Calculator, SocketCalculator
 
 MOST_AT_ONCE: Final = 4
-"""Calculations of one caller: the calculator has few workers, and all of the tenant's callers share them."""
+"""Calculations and programs of one caller: the calculator runs few at once, and all callers share it."""
 
 
 class CallerBusyError(Exception):
@@ -30,6 +30,11 @@ class CalculatorDesk:
         """Whether there is a calculator."""
         return self._calculator is not None
 
+    @property
+    def runs_code(self) -> bool:
+        """Whether there is a calculator that runs code."""
+        return self._calculator is not None and self._calculator.runs_code
+
     @contextmanager
     def take_place(self, group: str) -> Iterator[None]:
         """Hold one of a caller's places for the block.
@@ -39,7 +44,7 @@ class CalculatorDesk:
         """
         if self._running[group] >= MOST_AT_ONCE:
             raise CallerBusyError(
-                f"{MOST_AT_ONCE} of your calculations run already; send this one when they have ended"
+                f"{MOST_AT_ONCE} of your calculations and programs run already; send this one when they have ended"
             )
         self._running[group] += 1
         try:
@@ -57,3 +62,12 @@ class CalculatorDesk:
         """
         assert self._calculator is not None
         return await self._calculator.calculate(expression, digits)
+
+    async def run_code(self, code: str) -> CalculatorReply:
+        """Run a program, for a caller that has a place.
+
+        Raises:
+            CalculatorUnavailableError: there is no answer.
+        """
+        assert self._calculator is not None
+        return await self._calculator.run_code(code)

@@ -74,7 +74,7 @@ _DELTA: Final[Schema] = {
 }
 _USAGE: Final = refer("Usage")
 _LIMIT_NAMES: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "budget_tokens")
-FEATURES: Final = ("calculator", "conversations", "documents")
+FEATURES: Final = ("calculator", "code_interpreter", "conversations", "documents")
 """What a tenant may switch on."""
 _LIMITS: Final[Schema] = build_object(**{name: or_null(COUNT) for name in _LIMIT_NAMES})
 _TIME: Final[Schema] = or_null(NUMBER)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from r1plus_gateway.access.caller import AnswerEvidence, Usage
+from r1plus_gateway.http.code_interpreter import CodeCall
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.math_answers import MathOutcome
 from r1plus_gateway.http.requests import GenerateRequest
@@ -58,6 +59,8 @@ class AnswerHead:
     storage: StorageOutcome
     math: MathOutcome | None = None
     """What was calculated; None: nothing was asked for."""
+    code: Sequence[CodeCall] = ()
+    """The programs that were run."""
     citations: FoundCitations = field(default_factory=FoundCitations, compare=False)
     """Of the documents that were searched."""
 
@@ -93,6 +96,16 @@ class EventWriter(Protocol):
 
     def build_error(self, error: RequestError, usage: Usage) -> bytes:
         """Return the last events of an answer that broke off; `usage` is what it has cost."""
+
+
+class CodeEventWriter(EventWriter, Protocol):
+    """The events of a stream whose programs the gateway runs."""
+
+    def build_code_begin(self, call: CodeCall) -> bytes:
+        """Return the events of a program that is about to run."""
+
+    def build_code_end(self, call: CodeCall) -> bytes:
+        """Return the events of a program that was run."""
 
 
 def build_fingerprint(evidence: AnswerEvidence) -> str | None:

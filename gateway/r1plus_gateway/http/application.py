@@ -91,14 +91,13 @@ class Api:
             if self._content is not None
             else None
         )
-        self._has_calculator = calculator is not None
-        desk = CalculatorDesk(calculator)
+        desk = self._desk = CalculatorDesk(calculator)
         self._completions = Completions(parts, desk, self._turns.searches, storage)
         find_knowledge: KnowledgeFinder = refuse_search
         if knowledge is not None:
             find_knowledge = make_finder(knowledge, self._turns, self._read_limits)
         read_continuation = storage.read_continuation if storage is not None else refuse_continuation
-        responses = ResponseForm(read_continuation, find_knowledge)
+        responses = ResponseForm(read_continuation, find_knowledge, runs_code=desk.runs_code)
         self._forms: tuple[Form, ...] = (ChatForm(find_knowledge), responses, TextForm(), GenerateForm())
         self._calculations = Calculations(parts, desk, self._completions.bodies, self._completions.holds)
         self._vectors = EmbeddingHandlers(parts, embedder, self._completions.bodies, self._completions.holds)
@@ -277,7 +276,8 @@ class Api:
     def _list_features(self) -> list[str]:
         """Return what the tenant has switched on."""
         has = {
-            "calculator": self._has_calculator,
+            "calculator": self._desk.is_configured,
+            "code_interpreter": self._desk.runs_code,
             "conversations": self._content is not None and self._content.is_stored,
             "documents": self._knowledge is not None and self._knowledge.knowledge.is_enabled,
         }

@@ -21,16 +21,22 @@ class Bill:
         self._tasks = tasks
         self._settlement: asyncio.Task[None] | None = None
         self._earlier: list[Generation] = []
-        """Generations before the one that answers; each has ended or is the last."""
+        """Generations besides the one that answers, in their order; each has ended or is the last."""
         self.reservation = reservation
 
     def add(self, generation: Generation) -> None:
-        """Bill a generation before the one that answers, too: it is ended and counted with that one."""
-        self._earlier.append(generation)
+        """Bill a generation besides the one that answers, too: it is ended and counted with that one."""
+        if generation not in self._earlier:
+            self._earlier.append(generation)
+
+    async def extend(self, tokens: int) -> None:
+        """Set more tokens aside. Raises AccessError; what was set aside before stays so."""
+        self.reservation = await self._ledger.extend(self.reservation, tokens)
 
     def sum_usage(self, generation: Generation | None) -> Usage:
         """Return what has been used, with the generation that answers."""
-        parts = [one.usage for one in (*self._earlier, generation) if one is not None]
+        last = () if generation in self._earlier else (generation,)
+        parts = [one.usage for one in (*self._earlier, *last) if one is not None]
         return Usage(sum(one.prompt_tokens for one in parts), sum(one.completion_tokens for one in parts))
 
     async def settle(
@@ -53,8 +59,8 @@ class Bill:
         self, outcome: Outcome, generation: Generation | None, usage: Usage, evidence: AnswerEvidence | None
     ) -> None:
         state = State.QUEUED
-        if generation is None and self._earlier:
-            generation = self._earlier.pop()
+        if self._earlier and (generation is None or generation in self._earlier):
+            generation = self._earlier.pop()  # The newest one.
         for earlier in self._earlier:
             await earlier.end()
         if generation is not None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 
@@ -18,9 +18,12 @@ from r1plus_gateway.access.caller import (
 )
 from r1plus_gateway.calculation.desk import CalculatorDesk
 from r1plus_gateway.http.admission import BodyBudget, CountAllowance, Holds, SearchTurns
-from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, StorageOutcome
+from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, CodeEventWriter, StorageOutcome
 from r1plus_gateway.http.bill import Bill, open_bill
+from r1plus_gateway.http.code_listeners import StreamedRounds, WholeRounds
+from r1plus_gateway.http.code_rounds import CodeRounds
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
+from r1plus_gateway.http.estimated_tokens import TEMPLATE_TOKENS
 from r1plus_gateway.http.event_stream import EventStream, read_whole, write_text
 from r1plus_gateway.http.exchange import LEFT, Exchange, GatewayParts, authenticate
 from r1plus_gateway.http.fields import Fields
@@ -39,8 +42,6 @@ from r1plus_gateway.serving.triton_wire import Prompt, build_request
 from r1plus_gateway.settings import Capability, ModelSettings
 
 COUNT_SECONDS: Final = 10.0
-TEMPLATE_TOKENS: Final = 256
-"""At most so many tokens of a chat template, where the engine cannot count: a few for each message."""
 ADMINISTERS_ONLY: Final = (
     "ServiceAccount r1plus-gateway-admin administers and does not generate: no budget holds its tokens. Call with an"
     " API key, which `r1plus key create` makes, or with a token of another ServiceAccount."
@@ -59,6 +60,7 @@ class Completions:
     ) -> None:
         self._parts = parts
         self._searches = searches
+        self._desk = desk
         self._math = MathMode(desk, parts.models)
         self._storage = storage
         self.bodies = BodyBudget()
@@ -209,6 +211,10 @@ class Completions:
             assert exchange.caller is not None
             caller = exchange.caller.group_id
             generation = self._parts.models.begin(pool, caller, wire, exchange.arrived, prompt_tokens)
+            if request.code is not None:
+                exchange.rounds = CodeRounds(
+                    self._desk, self._parts.models, self._parts.metrics, self._count, pool, request, bill
+                )
             if request.is_streamed:
                 return await self._stream(exchange, form, request, generation, bill)
             return await self._answer_whole(exchange, form, request, generation, bill)
@@ -230,10 +236,14 @@ class Completions:
     async def _answer_whole(
         self, exchange: Exchange, form: Form, request: GenerateRequest, generation: Generation, bill: Bill
     ) -> web.Response:
-        text = await read_whole(generation)
+        if exchange.rounds is None:
+            text = await read_whole(generation)
+        else:
+            generation, text = await exchange.rounds.finish(generation, WholeRounds())
+            exchange.remaining = bill.reservation.remaining
         _check_end(generation)
         await bill.settle(Outcome.ANSWERED, generation)
-        head, end = self._build_head(exchange, request, generation), self._build_end(generation, bill)
+        head, end = self._build_head(exchange, request, generation), self._build_end(exchange, generation, bill)
         head = compare_prose(head, text)
         body = form.build_answer(head, text, end)
         if request.storage is not None:
@@ -281,21 +291,27 @@ class Completions:
         if head.math is not None:
             events = ComparedEvents(events)
         whole, data = "", b""
-        if request.has_tools:  # only the whole answer says whether it is a call
-            await stream.write(events.build_first())
-            whole = await read_whole(generation, stream)
-        else:
-            data = await write_text(stream, generation, events)
         try:
+            if exchange.rounds is not None:
+                await stream.write(events.build_first())
+                listener = StreamedRounds(stream, cast(CodeEventWriter, events))
+                generation, whole = await exchange.rounds.finish(generation, listener)
+                head = replace(head, code=tuple(exchange.rounds.calls))
+            elif request.has_tools:  # only the whole answer says whether it is a call
+                await stream.write(events.build_first())
+                whole = await read_whole(generation, stream)
+            else:
+                data = await write_text(stream, generation, events)
             _check_end(generation)
-        except ServingError as error:
+        except (ServingError, AccessError, RequestError) as error:
             await bill.settle(Outcome.FAILED, generation)
-            await stream.write(data + events.build_error(self._convert(exchange, error), bill.sum_usage(generation)))
+            problem = self._describe_failure(exchange, error)
+            await stream.write(data + events.build_error(problem, bill.sum_usage(generation)))
             return await stream.finish()
         await bill.settle(Outcome.ANSWERED, generation)
         if request.has_tools:
             data += events.build_tool_answer(whole)
-        end = self._build_end(generation, bill)
+        end = self._build_end(exchange, generation, bill)
         if request.storage is not None:
             text = whole if request.has_tools else events.read_text()
             head = compare_prose(head, text)
@@ -309,6 +325,16 @@ class Completions:
         assert exchange.caller is not None
         return await self._storage.store(exchange.caller, head, answer)
 
+    def _describe_failure(self, exchange: Exchange, error: ServingError | AccessError | RequestError) -> RequestError:
+        """Return what a stream that has begun says of its failure."""
+        if isinstance(error, RequestError):
+            return error
+        if isinstance(error, ServingError):
+            return self._convert(exchange, error)
+        assert exchange.caller is not None
+        self.holds.remember(exchange.caller, error)
+        return convert_access_error(error)
+
     def _convert(self, exchange: Exchange, error: ServingError) -> RequestError:
         retry_after = self._parts.read_settings().limits.retry_after_seconds
         return convert_serving_error(
@@ -318,11 +344,18 @@ class Completions:
     def _build_head(self, exchange: Exchange, request: GenerateRequest, generation: Generation) -> AnswerHead:
         storage = StorageOutcome.PENDING if request.storage else StorageOutcome.NOT_REQUESTED
         return AnswerHead(
-            exchange.id, int(self._parts.read_time()), request, generation.evidence, storage, exchange.math
+            exchange.id,
+            int(self._parts.read_time()),
+            request,
+            generation.evidence,
+            storage,
+            exchange.math,
+            () if exchange.rounds is None else tuple(exchange.rounds.calls),
         )
 
-    def _build_end(self, generation: Generation, bill: Bill) -> AnswerEnd:
-        return AnswerEnd(generation.finish_reason, bill.sum_usage(generation), int(self._parts.read_time()))
+    def _build_end(self, exchange: Exchange, generation: Generation, bill: Bill) -> AnswerEnd:
+        reason = "length" if exchange.rounds is not None and exchange.rounds.is_cut else generation.finish_reason
+        return AnswerEnd(reason, bill.sum_usage(generation), int(self._parts.read_time()))
 
 
 def _check_prompt_size(exchange: Exchange, request: GenerateRequest, model: ModelSettings) -> None:

@@ -15,6 +15,8 @@ from r1plus_gateway.http.answer_schemas import (
     or_null,
     refer,
 )
+from r1plus_gateway.http.code_interpreter import CALL as CODE_CALL
+from r1plus_gateway.http.code_interpreter import NO_CONTAINER
 from r1plus_gateway.store.content import MemorySource
 
 _TRUE: Final[Schema] = {"type": "boolean", "const": True}
@@ -41,6 +43,14 @@ _ITEM: Final[Schema] = {
         build_object(id=TEXT, type=build_const("function_call_output"), status=_ENDED, call_id=TEXT, output=TEXT),
         build_object(
             {"results": NULL}, id=TEXT, type=build_const("file_search_call"), status=_ENDED, queries=build_list(TEXT)
+        ),
+        build_object(
+            id=TEXT,
+            type=build_const(CODE_CALL),
+            status=_ENDED,
+            code=TEXT,
+            container_id=build_const(NO_CONTAINER),
+            outputs=build_list(build_object(type=build_const("logs"), logs=TEXT)),
         ),
     ]
 }

@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+TEMPLATE_TOKENS: Final = 256
+"""At most so many tokens of a chat template, where the engine cannot count: a few for each message."""
 _DIGIT: Final = re.compile(r"[0-9]")
 
 

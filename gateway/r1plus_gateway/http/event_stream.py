@@ -49,6 +49,16 @@ class EventStream:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self._timer.cancel()
 
+    def follow(self, generation: Generation) -> None:
+        """Watch another generation, which goes on with the answer."""
+        self._generation = generation
+        generation.on_overflow = self.cut
+
+    @property
+    def tick_seconds(self) -> float:
+        """How often who waits without a generation has to look whether a heartbeat is due."""
+        return self._tick_seconds
+
     @property
     def is_started(self) -> bool:
         """Whether the status and the headers have been sent."""

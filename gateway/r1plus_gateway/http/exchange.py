@@ -10,6 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from r1plus_gateway.access.caller import Authenticator, Caller, Ledger, Remaining
+from r1plus_gateway.http.code_rounds import CodeRounds
 from r1plus_gateway.http.math_answers import MathOutcome
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.tasks import TaskKeeper
@@ -53,6 +54,8 @@ class Exchange:
     """Whether an answer has begun: its status is said."""
     math: MathOutcome | None = None
     """What was calculated for the answer."""
+    rounds: CodeRounds | None = None
+    """The rounds of the answer, if the gateway runs programs for it."""
     arrived: float = field(default_factory=time.monotonic)
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from r1plus_gateway.http.response_items import Item, drop_searches, read_item_text
+from r1plus_gateway.http.response_items import Item, drop_tool_runs, read_item_text
 from r1plus_gateway.http.statement_vectors import StatementVectors
 from r1plus_gateway.memory.index import ConversationIndex, View, index_remembered, split_newest, view_index
 from r1plus_gateway.memory.packing import MOST_VERBATIM
@@ -77,7 +77,7 @@ class IndexedHistory:
     def _add(self, items: Iterable[Item]) -> None:
         items = list(items)
         self._instructions += [item for item in items if item.get("role") in INSTRUCTING]
-        said = drop_searches([item for item in items if item.get("role") not in INSTRUCTING])
+        said = drop_tool_runs([item for item in items if item.get("role") not in INSTRUCTING])
         utterances = [make_utterance(item) for item in said]
         sentences = split_newest([one.text for one in utterances])
         for item, utterance, own in zip(said, utterances, sentences, strict=True):

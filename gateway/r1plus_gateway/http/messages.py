@@ -173,6 +173,17 @@ def build_prompt(
     return Prompt(messages=orjson.dumps(entries), response_schema=schema)
 
 
+def continue_prompt(prompt: Prompt, messages: Sequence[PromptMessage], schema: bytes) -> Prompt:
+    """Return the prompt with messages after it, whose answer is held to a schema."""
+    if prompt.messages is not None:
+        entries = orjson.loads(prompt.messages)
+    else:
+        system = [{"role": Role.SYSTEM, "content": prompt.system}] if prompt.system else []
+        entries = [*system, {"role": Role.USER, "content": prompt.text}]
+    entries += [{"role": message.role, "content": message.content} for message in messages]
+    return Prompt(messages=orjson.dumps(entries), response_schema=schema)
+
+
 def _add_instruction(messages: list[PromptMessage], instruction: str) -> list[PromptMessage]:
     if messages[0].role == "system":
         return [PromptMessage("system", f"{messages[0].content}\n\n{instruction}"), *messages[1:]]

@@ -90,6 +90,9 @@ class GatewayMetrics:
             "Requests that were cancelled, by how far they were",
             ("model", "key", "state"),
         )
+        self._code_runs = counter(
+            names.GATEWAY_CODE_RUNS_TOTAL, "Programs of models that were run", ("model", "key", "outcome")
+        )
         self._unsettled = counter(names.GATEWAY_UNSETTLED_TOTAL, "Reservations that could not be settled")
         self._first_token = (
             histogram(names.GATEWAY_TIME_TO_FIRST_TOKEN_SECONDS, "From a request's arrival to the first response"),
@@ -115,7 +118,7 @@ class GatewayMetrics:
         self._settings = gauge(names.GATEWAY_SETTINGS_VALID, "1: the settings' file is in use")
         self._data_state = gauge(names.GATEWAY_DATA_STATE, "1 for the present state of the tenant's data", ("reason",))
         self._of_callers = (
-            self._requests, self._tokens, self._cancelled,
+            self._requests, self._tokens, self._cancelled, self._code_runs,
             self._first_token[1], self._per_token[1], self._queue[1],
         )  # fmt: skip
         self._of_models = (
@@ -159,6 +162,10 @@ class GatewayMetrics:
         label = self._label(model, key)
         self._tokens.labels(model, label, "prompt").inc(usage.prompt_tokens)
         self._tokens.labels(model, label, "completion").inc(usage.completion_tokens)
+
+    def count_code_run(self, model: str, key: str, outcome: str) -> None:
+        """Count a program that a model has written."""
+        self._code_runs.labels(model, self._label(model, key), outcome).inc()
 
     def count_unsettled(self) -> None:
         """Count a reservation whose settlement failed."""

@@ -14,7 +14,7 @@ from r1plus_gateway.http.indexed_history import (
     Recollection,
     make_utterance,
 )
-from r1plus_gateway.http.response_items import Item, drop_searches, strip_answer_item
+from r1plus_gateway.http.response_items import Item, drop_tool_runs, strip_answer_item
 from r1plus_gateway.http.statement_embedding import IndexedStatements, StatementEmbedder
 from r1plus_gateway.store.content import StoredMemory
 from r1plus_gateway.store.content_cipher import Owner
@@ -140,7 +140,7 @@ def _name_entry(mark: ChainMark | ConversationMark) -> str:
 
 def _is_short(items: Sequence[Item]) -> bool:
     return len(items) <= MOST_ITEMS_AT_ONCE and (
-        sum(len(make_utterance(item).text) for item in drop_searches(items)) <= MOST_CHARACTERS_AT_ONCE
+        sum(len(make_utterance(item).text) for item in drop_tool_runs(items)) <= MOST_CHARACTERS_AT_ONCE
     )
 
 

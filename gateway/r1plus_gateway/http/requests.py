@@ -28,7 +28,7 @@ from r1plus_gateway.http.sampling_fields import (
     read_token_limit,
 )
 from r1plus_gateway.http.schemas import RESPONSE_FORMAT
-from r1plus_gateway.http.tools import CHAT_TOOLS, ToolSet, read_tools
+from r1plus_gateway.http.tools import CHAT_TOOLS, CodeRoundsPlan, ToolSet, read_tools
 from r1plus_gateway.knowledge.quotation import QuotedPassages, pack_passages, shrink_quotations
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling
 from r1plus_gateway.settings import ModelSettings
@@ -152,6 +152,8 @@ class GenerateRequest:
     """None: nothing in the prompt can be left out."""
     math: MathQuestion | None = None
     """None: nothing is calculated."""
+    code: CodeRoundsPlan | None = None
+    """None: no program of the model is run."""
 
 
 class MemoryFigures(Protocol):

@@ -8,6 +8,8 @@ import orjson
 
 from r1plus_gateway.access.caller import AnswerEvidence, Caller, Usage
 from r1plus_gateway.http.answers import DONE, AnswerEnd, AnswerHead, EventWriter, split_event
+from r1plus_gateway.http.code_interpreter import KIND as CODE_KIND
+from r1plus_gateway.http.code_interpreter import CodeCall, build_call_item, read_cut_text, split_code_interpreter
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.file_search import (
@@ -29,7 +31,7 @@ from r1plus_gateway.http.response_requests import (
     parse_response,
     refuse_continuation,
 )
-from r1plus_gateway.http.tools import ToolCall, parse_tool_answer
+from r1plus_gateway.http.tools import ToolAnswer, ToolCall, parse_tool_answer
 from r1plus_gateway.knowledge.citations import Citation
 from r1plus_gateway.settings import ModelSettings
 
@@ -75,8 +77,11 @@ class ResponseForm:
         self,
         read_continuation: ContinuationReader = refuse_continuation,
         find_knowledge: KnowledgeFinder = refuse_search,
+        *,
+        runs_code: bool = False,
     ) -> None:
         """`read_continuation`: looks up what a request continues; `find_knowledge`: what its file_search finds."""
+        self._runs_code = runs_code
         self._read_continuation = read_continuation
         self._find_knowledge = find_knowledge
         self._packing = asyncio.Semaphore(MOST_PACKING)
@@ -90,6 +95,7 @@ class ResponseForm:
     ) -> GenerateRequest:
         """See `Form`."""
         fields, search = split_file_search(fields)
+        fields, code = split_code_interpreter(fields, runs_code=self._runs_code)
         earlier = await self._read_continuation(fields, model, caller)
         found = None
         if search is not None:
@@ -97,18 +103,18 @@ class ResponseForm:
         recollection = earlier.recollection
         if recollection is not None and recollection.sentence_count > MOST_SENTENCES_AT_ONCE:
             async with self._packing:
-                return await asyncio.to_thread(parse_response, fields, name, model, earlier, found)
-        return parse_response(fields, name, model, earlier, found)
+                return await asyncio.to_thread(parse_response, fields, name, model, earlier, found, code)
+        return parse_response(fields, name, model, earlier, found, code)
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
         """See `Form`."""
         content, call = text, None
         if head.request.has_tools:
-            answer = parse_tool_answer(text)
+            answer = _read_tool_answer(head, text)
             content, call = answer.content, answer.call
         status = _read_status(end, call)
         item = _build_message(head, status, content) if call is None else _build_call(head, status, call)
-        output = [*_build_searches(head), item]
+        output = [*_build_searches(head), *_build_programs(head.code), item]
         return orjson.dumps(_build_response(head, status, output, end.usage, end.at, content))
 
     def open_events(self, head: AnswerHead) -> EventWriter:
@@ -121,7 +127,7 @@ class ResponseEvents:
 
     def __init__(self, head: AnswerHead) -> None:
         self._head = head
-        self._number = MARK
+        self._number = 0
         """Of the next event."""
         self._text: list[str] = []
         """Pieces of the message, which its last events repeat."""
@@ -130,11 +136,42 @@ class ResponseEvents:
         self._call: ToolCall | None = None
         self._index = len(_build_searches(head))
         """Of the message, or of the call of a function, among the items."""
-        self._place = {"item_id": _name_item(head, "msg"), "output_index": self._index, "content_index": 0}
-        marker = "\x1aTEXT\x1a"
+        self._programs: list[CodeCall] = []
+        self._set_place()
+
+    def _set_place(self) -> None:
+        """Take apart the event of a piece of text at the present index."""
+        self._place = {"item_id": _name_item(self._head, "msg"), "output_index": self._index, "content_index": 0}
+        marker, number = "\x1aTEXT\x1a", self._number
+        self._number = MARK
         event = self._encode("response.output_text.delta", **self._place, delta=marker, logprobs=[])
         self._before, self._middle, self._after = split_event(event, b"%d" % MARK, orjson.dumps(marker))
-        self._number = 0
+        self._number = number
+
+    def build_code_begin(self, call: CodeCall) -> bytes:
+        """See `CodeEventWriter`."""
+        place = {"item_id": call.id, "output_index": self._index}
+        begun = build_call_item(CodeCall(call.id, ""), IN_PROGRESS)
+        kind = f"response.{CODE_KIND}_call"
+        return b"".join(
+            (
+                self._encode("response.output_item.added", output_index=self._index, item=begun),
+                self._encode(f"{kind}.in_progress", **place),
+                self._encode(f"{kind}_code.delta", **place, delta=call.code),
+                self._encode(f"{kind}_code.done", **place, code=call.code),
+                self._encode(f"{kind}.interpreting", **place),
+            )
+        )
+
+    def build_code_end(self, call: CodeCall) -> bytes:
+        """See `CodeEventWriter`."""
+        (item,) = _build_programs([call])
+        data = self._encode(f"response.{CODE_KIND}_call.completed", item_id=call.id, output_index=self._index)
+        data += self._encode("response.output_item.done", output_index=self._index, item=item)
+        self._programs.append(call)
+        self._index += 1
+        self._set_place()
+        return data
 
     def build_first(self) -> bytes:
         """See `EventWriter`."""
@@ -153,7 +190,7 @@ class ResponseEvents:
 
     def build_tool_answer(self, text: str) -> bytes:
         """See `EventWriter`."""
-        answer = parse_tool_answer(text)
+        answer = _read_tool_answer(self._head, text)
         if answer.call is None:
             return self._open_message() + self.build_piece(answer.content.encode())
         self._call = call = answer.call
@@ -231,15 +268,29 @@ class ResponseEvents:
         )
 
     def _build_output(self, status: str) -> list[dict[str, Any]]:
-        searches = _build_searches(self._head)
+        done = [*_build_searches(self._head), *_build_programs(self._programs)]
         if self._call is not None:
-            return [*searches, _build_call(self._head, COMPLETED, self._call)]
-        return [*searches, *([_build_message(self._head, status, "".join(self._text))] if self._is_open else [])]
+            return [*done, _build_call(self._head, COMPLETED, self._call)]
+        return [*done, *([_build_message(self._head, status, "".join(self._text))] if self._is_open else [])]
 
     def _encode(self, kind: str, **fields: Any) -> bytes:
         event = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps(event))
+
+
+def _read_tool_answer(head: AnswerHead, text: str) -> ToolAnswer:
+    """Read an answer under tools. Of one that was cut where programs are run, only its text is shown."""
+    answer = parse_tool_answer(text)
+    if head.request.code is None or (answer.call is not None and answer.call.name != CODE_KIND):
+        return answer
+    is_cut = answer.call is not None or answer.content == text
+    return ToolAnswer(read_cut_text(text)) if is_cut else answer
+
+
+def _build_programs(calls: Sequence[CodeCall]) -> list[dict[str, Any]]:
+    """Return the items of programs that were run. One without a result is failed; one with an error has a result."""
+    return [build_call_item(call, COMPLETED if call.run is not None else FAILED) for call in calls]
 
 
 def _read_status(end: AnswerEnd, call: ToolCall | None) -> str:
@@ -311,7 +362,8 @@ def _build_response(
 def _build_more(head: AnswerHead, text: str) -> dict[str, Any]:
     """Return what memory and documents put into the prompt, and what was calculated, where that was asked for."""
     math = {} if head.math is None else head.math.describe()
-    return {**_build_memory(head.request), **_build_knowledge(head, text), **math}
+    code = {} if head.request.code is None else {"code": [call.describe() for call in head.code]}
+    return {**_build_memory(head.request), **_build_knowledge(head, text), **math, **code}
 
 
 def _build_memory(request: GenerateRequest) -> dict[str, Any]:

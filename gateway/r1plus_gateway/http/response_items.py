@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from r1plus_gateway.http.errors import UnsupportedFieldError
-from r1plus_gateway.http.field_tables import ListField, OtherField, StringField, Table, choose, read_item
+from r1plus_gateway.http.code_interpreter import CALL as CODE_CALL
+from r1plus_gateway.http.code_interpreter import KIND as CODE_KIND
+from r1plus_gateway.http.code_interpreter import NO_CONTAINER, read_logs
+from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
+from r1plus_gateway.http.field_tables import ListField, OtherField, StringField, Table, TextField, choose, read_item
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.http.messages import (
@@ -53,7 +56,19 @@ SEARCH: Final = Table(
     ),
     ignored=IGNORED | {"results"},
 )
-ITEM_SCHEMA: Final = choose([MESSAGE, CALL, RESULT, SEARCH])
+CODE: Final = TextField("code", is_required=True)
+_LOGS: Final = {
+    "type": "object",
+    "properties": {"type": {"const": "logs"}, "logs": {"type": "string"}},
+    "required": ["type", "logs"],
+}
+OUTPUTS: Final = ListField("outputs", 8, _LOGS)
+PROGRAM: Final = Table(
+    (StringField("type", values=(CODE_CALL,), is_required=True), CODE, OUTPUTS), ignored=IGNORED | {"container_id"}
+)
+"""A program that the model has written, with what came of it."""
+KINDS: Final = ("message", "function_call", "function_call_output", SEARCH_CALL, CODE_CALL)
+ITEM_SCHEMA: Final = choose([MESSAGE, CALL, RESULT, SEARCH, PROGRAM])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +130,32 @@ def read_response_item(path: str, value: Json) -> Item:
         if any(len(one) > MOST_QUERY_CHARACTERS for one in queries):
             raise item.build_value_error(QUERIES.name, f"one has more than {MOST_QUERY_CHARACTERS} characters")
         return {"type": kind, "queries": queries}
+    if kind == CODE_CALL:
+        return _read_program(item)
     role, content = ROLE.read(item), CONTENT.read(item)
     MESSAGE.refuse_rest(item)
     return _build_message(role, content)
 
 
+def _read_program(item: Fields) -> Item:
+    code, outputs = CODE.read(item), OUTPUTS.read(item)
+    PROGRAM.refuse_rest(item)
+    for position, output in enumerate(outputs):
+        if not (isinstance(output, dict) and output.get("type") == "logs" and isinstance(output.get("logs"), str)):
+            path = f"{item.locate(OUTPUTS.name)}[{position}]"
+            raise InvalidFieldError(path, "expected an object of type logs with a text", code="invalid_type")
+    logs = [{"type": "logs", "logs": output["logs"]} for output in outputs if isinstance(output, dict)]
+    return {"type": CODE_CALL, "code": code, "container_id": NO_CONTAINER, "outputs": logs}
+
+
 def drop_searches(items: Sequence[Item]) -> list[Item]:
     """Return the items without searches: what those found is no part of what was said."""
     return [item for item in items if item["type"] != SEARCH_CALL]
+
+
+def drop_tool_runs(items: Sequence[Item]) -> list[Item]:
+    """Return the items without what the gateway's own tools have done: it is no part of what was said."""
+    return [item for item in drop_searches(items) if item["type"] != CODE_CALL]
 
 
 def strip_answer_item(item: Item) -> Item:
@@ -142,10 +175,13 @@ def build_messages(items: Sequence[Item]) -> list[PromptMessage]:
     calls: list[str] = []
     """Of the last message. They join it together: one by one each would copy all before it."""
     for item in drop_searches(items):
-        if item["type"] == "function_call":
+        if item["type"] in ("function_call", CODE_CALL):
             if not calls and not (messages and messages[-1].role == "assistant"):
                 messages.append(build_message("assistant", ""))
-            calls.append(describe_call(item["name"], item["arguments"]))
+            calls.append(_describe_call_item(item))
+            if item["type"] == CODE_CALL:
+                _join_calls(messages, calls)
+                messages.append(build_result_message(CODE_KIND, read_logs(item["outputs"])))
             continue
         _join_calls(messages, calls)
         if item["type"] == "function_call_output":
@@ -154,6 +190,12 @@ def build_messages(items: Sequence[Item]) -> list[PromptMessage]:
             messages.append(build_message(item["role"], read_item_text(item)))
     _join_calls(messages, calls)
     return messages
+
+
+def _describe_call_item(item: Item) -> str:
+    if item["type"] == CODE_CALL:
+        return describe_call(CODE_KIND, {"code": item["code"]})
+    return describe_call(item["name"], item["arguments"])
 
 
 def _join_calls(messages: list[PromptMessage], calls: list[str]) -> None:
@@ -177,7 +219,7 @@ def _read_kind(item: Fields) -> str:
     if kind == "item_reference":
         message = "item_reference is not supported; send the item itself, or name its conversation"
         raise UnsupportedFieldError(item.locate("type"), message)
-    if kind not in ("message", "function_call", "function_call_output", SEARCH_CALL):
+    if kind not in KINDS:
         message = f"{kind!r:.80} is not supported; send message, function_call or function_call_output"
         raise UnsupportedFieldError(item.locate("type"), message)
     return kind

@@ -7,6 +7,11 @@ from typing import Any, Final
 import orjson
 
 from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.http.code_interpreter import CALL as CODE_CALL
+from r1plus_gateway.http.code_interpreter import ECHO as CODE_ECHO
+from r1plus_gateway.http.code_interpreter import KIND as CODE_KIND
+from r1plus_gateway.http.code_interpreter import TOOL as CODE_TOOL
+from r1plus_gateway.http.code_interpreter import CodeTool
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
 from r1plus_gateway.http.estimated_tokens import EstimatedTokens
 from r1plus_gateway.http.field_tables import (
@@ -75,11 +80,11 @@ INCLUDABLE: Final = (
     RESULTS_INCLUDED,
     "web_search_call.results",
     "web_search_call.action.sources",
-    "code_interpreter_call.outputs",
+    f"{CODE_CALL}.outputs",
     "computer_call_output.output.image_url",
     "message.input_image.image_url",
 )
-"""Parts of items that may be asked for; but for results of searches no answer has any."""
+"""Parts of items that may be asked for: results of searches. Outputs of programs are always there, others never."""
 INCLUDE: Final = ListField("include", 32, {"type": "string", "enum": list(INCLUDABLE)})
 LIMITS: Final = build_limit_fields("max_output_tokens")
 IGNORED: Final = frozenset(
@@ -115,14 +120,14 @@ UNSUPPORTED: Final[Mapping[str, tuple[Json, ...]]] = {
 }
 """Fields that are not supported -> values that ask for nothing, besides null."""
 TOOLS_AND_SEARCH: Final = ListField(
-    FLAT_TOOLS.tools.name, FLAT_TOOLS.tools.most, choose([FLAT_TOOLS.tool, FILE_SEARCH_TOOL])
+    FLAT_TOOLS.tools.name, FLAT_TOOLS.tools.most, choose([FLAT_TOOLS.tool, FILE_SEARCH_TOOL, CODE_TOOL])
 )
 TOOL_CHOICE: Final = OtherField(
     FLAT_TOOLS.choice.name,
     {
         "anyOf": [
             FLAT_TOOLS.choice.build_schema(),
-            {"type": "object", "properties": {"type": {"const": "file_search"}}, "required": ["type"]},
+            {"type": "object", "properties": {"type": {"enum": ["file_search", CODE_KIND]}}, "required": ["type"]},
         ]
     },
 )
@@ -215,13 +220,17 @@ def parse_response(
     model: ModelSettings,
     earlier: Continuation = NOTHING,
     found: FoundPassages | None = None,
+    code: CodeTool | None = None,
 ) -> GenerateRequest:
-    """Parse a body that continues something earlier, without the tool `file_search`; `found`: what that has found."""
+    """Parse a body that continues something earlier, without the tools `file_search` and `code_interpreter`.
+
+    `found`: what the one has found; `code`: what is asked of the other.
+    """
     items = INPUT.read(fields)
     options = read_memory_options(fields, model)
     instructions = INSTRUCTIONS.read(fields)
     text = _read_text_config(fields, model)
-    tools = read_tools(fields, model, FLAT_TOOLS)
+    tools = read_tools(fields, model, FLAT_TOOLS, code)
     refuse_both("text.format", text.schema, tools)
     includes_results = RESULTS_INCLUDED in _read_include(fields)
     metadata = METADATA.read(fields)
@@ -237,7 +246,7 @@ def parse_response(
         "instructions": instructions or None,
         "text": {"format": text.format},
         "metadata": metadata,
-        **_echo_tools(fields, found),
+        **_echo_tools(fields, found, code),
         **_echo_sampling(sampling, limit),
         **_echo_storage(earlier, storage),
     }
@@ -263,6 +272,7 @@ def parse_response(
         storage=storage,
         includes_results=includes_results,
         math=math,
+        code=tools.code if tools else None,
     )
     return _add_packing(request, _ResponsePacking(built, plan, model, request))
 
@@ -406,7 +416,7 @@ def _read_include(fields: Fields) -> list[Json]:
     return included
 
 
-def _echo_tools(fields: Fields, found: FoundPassages | None) -> dict[str, Any]:
+def _echo_tools(fields: Fields, found: FoundPassages | None, code: CodeTool | None) -> dict[str, Any]:
     """Return tools and choice, which have been read, as the answer repeats them.
 
     Raises:
@@ -425,9 +435,14 @@ def _echo_tools(fields: Fields, found: FoundPassages | None) -> dict[str, Any]:
     ]
     if (size := len(orjson.dumps(tools))) > MOST_TOOL_BYTES:
         raise InvalidFieldError(FLAT_TOOLS.tools.name, f"{size} bytes exceed {MOST_TOOL_BYTES}; send fewer")
+    if code is not None and code.is_forced:
+        choice = {"type": CODE_KIND}
+    elif not isinstance(choice, str):
+        choice = {"type": "function", "name": choice["name"]}
     return {
-        "tools": [*tools, *([found.search.echo] if found else [])],
-        "tool_choice": choice if isinstance(choice, str) else {"type": "function", "name": choice["name"]},
+        "tools": [*tools, *([found.search.echo] if found else []), *([CODE_ECHO] if code else [])],
+        "tool_choice": choice,
+        **({"max_tool_calls": code.most_runs} if code else {}),
     }
 
 

@@ -17,13 +17,16 @@ from r1plus_gateway.http.answer_schemas import (
     refer,
 )
 from r1plus_gateway.http.answers import StorageOutcome
+from r1plus_gateway.http.code_interpreter import CALL as CODE_CALL
+from r1plus_gateway.http.code_interpreter import KIND as CODE_KIND
+from r1plus_gateway.http.code_interpreter import MOST_RUNS, NO_CONTAINER
 from r1plus_gateway.http.knowledge_schemas import CITATION, KNOWLEDGE
 from r1plus_gateway.knowledge.search import SearchMethod
 
 _FALSE: Final[Schema] = {"type": "boolean", "const": False}
 _TRUE: Final[Schema] = {"type": "boolean", "const": True}
-_INDEX: Final[Schema] = {"enum": [0, 1]}
-"""Of an item: the second one follows a search."""
+_INDEX: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 1 + MOST_RUNS}
+"""Of an item: those of a search and of programs come before the message."""
 _ZERO: Final[Schema] = {"type": "integer", "const": 0}
 _ANY: Final[Schema] = {"type": "object"}
 _STATUS: Final[Schema] = {"enum": ["in_progress", "completed", "incomplete"]}
@@ -44,7 +47,22 @@ _SEARCH: Final[Schema] = build_object(
     queries=build_list(TEXT),
     results=or_null(build_list(_RESULT)),
 )
-_ITEM: Final[Schema] = {"anyOf": [_MESSAGE, _CALL, _SEARCH]}
+_CODE_CALL: Final[Schema] = build_object(
+    type=build_const(CODE_CALL),
+    id=TEXT,
+    status={"enum": ["in_progress", "completed", "failed"]},
+    code=TEXT,
+    container_id=build_const(NO_CONTAINER),
+    outputs=or_null(build_list(build_object(type=build_const("logs"), logs=TEXT))),
+)
+_RUN: Final[Schema] = build_object(
+    id=TEXT,
+    output=TEXT,
+    value=or_null(TEXT),
+    error=or_null(TEXT),
+    failure=or_null(build_object(code=TEXT, message=TEXT)),
+)
+_ITEM: Final[Schema] = {"anyOf": [_MESSAGE, _CALL, _SEARCH, _CODE_CALL]}
 _TOOL: Final[Schema] = build_object(
     type=build_const("function"), name=TEXT, description=or_null(TEXT), parameters=or_null(_ANY), strict=_TRUE
 )
@@ -55,8 +73,13 @@ _SEARCH_TOOL: Final[Schema] = build_object(
     filters=or_null(_ANY),
     ranking_options=or_null(_ANY),
 )
+_CODE_TOOL: Final[Schema] = build_object(type=build_const(CODE_KIND), container=build_object(type=build_const("auto")))
 _CHOICE: Final[Schema] = {
-    "anyOf": [{"enum": ["none", "auto", "required"]}, build_object(type=build_const("function"), name=TEXT)]
+    "anyOf": [
+        {"enum": ["none", "auto", "required"]},
+        build_object(type=build_const("function"), name=TEXT),
+        build_object(type=build_const(CODE_KIND)),
+    ]
 }
 _FORMAT: Final[Schema] = {
     "anyOf": [
@@ -83,7 +106,7 @@ _MEMORY: Final[Schema] = build_object(
     search={"enum": [method.value for method in SearchMethod]},
 )
 _EVIDENCE: Final[Schema] = build_object(
-    {"memory": _MEMORY, "knowledge": KNOWLEDGE, **MATH},
+    {"memory": _MEMORY, "knowledge": KNOWLEDGE, "code": build_list(_RUN), **MATH},
     revision=or_null(TEXT),
     engine_digest=or_null(TEXT),
     verdict=TEXT,
@@ -99,6 +122,7 @@ _PLACE: Final[Mapping[str, Any]] = {"item_id": TEXT, "output_index": _INDEX}
 _TEXT_PLACE: Final[Mapping[str, Any]] = {**_PLACE, "content_index": _ZERO}
 _LIFE: Final = ("created", "in_progress", "completed", "incomplete", "failed")
 _SEARCHING: Final = ("in_progress", "searching", "completed")
+_INTERPRETING: Final = ("in_progress", "interpreting", "completed")
 _EVENTS: Final = (
     *(_build_event(f"response.{name}", response=refer("Response")) for name in _LIFE),
     *(_build_event(f"response.output_item.{name}", output_index=_INDEX, item=_ITEM) for name in ("added", "done")),
@@ -106,6 +130,9 @@ _EVENTS: Final = (
     _build_event("response.output_text.delta", **_TEXT_PLACE, delta=TEXT, logprobs=build_list({})),
     _build_event("response.output_text.done", **_TEXT_PLACE, text=TEXT, logprobs=build_list({})),
     *(_build_event(f"response.file_search_call.{name}", **_PLACE) for name in _SEARCHING),
+    *(_build_event(f"response.{CODE_CALL}.{name}", **_PLACE) for name in _INTERPRETING),
+    _build_event(f"response.{CODE_CALL}_code.delta", **_PLACE, delta=TEXT),
+    _build_event(f"response.{CODE_CALL}_code.done", **_PLACE, code=TEXT),
     _build_event("response.output_text.annotation.added", **_TEXT_PLACE, annotation_index=COUNT, annotation=CITATION),
     _build_event("response.function_call_arguments.delta", **_PLACE, delta=TEXT),
     _build_event("response.function_call_arguments.done", **_PLACE, name=TEXT, arguments=TEXT),
@@ -134,7 +161,7 @@ RESPONSE_COMPONENTS: Final[Mapping[str, Schema]] = {
         background=_FALSE,
         truncation=build_const("disabled"),
         parallel_tool_calls=_FALSE,
-        max_tool_calls=NULL,
+        max_tool_calls=or_null(COUNT),
         presence_penalty=_ZERO,
         frequency_penalty=_ZERO,
         top_logprobs=_ZERO,
@@ -145,7 +172,7 @@ RESPONSE_COMPONENTS: Final[Mapping[str, Schema]] = {
         instructions=or_null(TEXT),
         text=build_object(format=_FORMAT),
         metadata={"type": "object", "additionalProperties": TEXT},
-        tools=build_list({"anyOf": [_TOOL, _SEARCH_TOOL]}),
+        tools=build_list({"anyOf": [_TOOL, _SEARCH_TOOL, _CODE_TOOL]}),
         tool_choice=_CHOICE,
         temperature=NUMBER,
         top_p=NUMBER,

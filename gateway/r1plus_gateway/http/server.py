@@ -34,8 +34,8 @@ from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.usage_reader import read_key_budgets
 
 log = logging.getLogger(__name__)
-SERIES_SECONDS: Final = 5.0
-"""Between two looks at keys and budgets: shorter than the time between two scrapes."""
+SERIES_SECONDS: Final = 15.0
+"""Between two looks at keys and budgets: the time between two scrapes. Each costs an idle device something."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ from typing import Final
 
 import orjson
 
+from r1plus_gateway.http.code_interpreter import FUNCTION as CODE_FUNCTION
+from r1plus_gateway.http.code_interpreter import KIND as CODE_KIND
+from r1plus_gateway.http.code_interpreter import CodeTool
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
 from r1plus_gateway.http.field_tables import (
     ListField,
@@ -22,7 +25,7 @@ from r1plus_gateway.http.field_tables import (
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.http.schemas import check_schema, encode_schema, require_schemas
-from r1plus_gateway.settings import ModelSettings
+from r1plus_gateway.settings import Capability, ModelSettings
 
 MOST_TOOLS: Final = 128
 TOOL_NAME: Final = StringField("name", most=64, is_required=True)
@@ -69,6 +72,17 @@ _CONTENT: Final[Json] = {
 
 
 @dataclass(frozen=True, slots=True)
+class CodeRoundsPlan:
+    """How many programs of the model are run, and what it may answer in between."""
+
+    most_runs: int
+    next_schema: bytes
+    """After a program: another one, or what else the tools allow."""
+    last_schema: bytes
+    """After the last one: no further program."""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolSet:
     """The tools that an answer may call."""
 
@@ -76,6 +90,8 @@ class ToolSet:
     """Of the answer."""
     instruction: str
     """System message that describes them."""
+    code: CodeRoundsPlan | None = None
+    """None: the gateway runs no program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +112,13 @@ class ToolAnswer:
     call: ToolCall | None = None
 
 
-def read_tools(fields: Fields, model: ModelSettings, form: ToolFields = CHAT_TOOLS) -> ToolSet | None:
-    """Read `tools` and `tool_choice`; None where no tool may be called."""
+def read_tools(
+    fields: Fields, model: ModelSettings, form: ToolFields = CHAT_TOOLS, code: CodeTool | None = None
+) -> ToolSet | None:
+    """Read `tools` and `tool_choice`; None where no tool may be called. `code`: the tool of the gateway itself."""
     entries = form.tools.read(fields)
     choice = fields.get(form.choice.name)
-    if not entries:
+    if not entries and code is None:
         if choice not in (None, "none", "auto"):
             raise InvalidFieldError("tool_choice", "needs tools")
         return None
@@ -114,15 +132,36 @@ def read_tools(fields: Fields, model: ModelSettings, form: ToolFields = CHAT_TOO
         if not functions:
             raise InvalidFieldError("tool_choice", f"{named!r:.80} is not one of the tools")
     must_call = named is not None or choice == "required"
+    if code is not None:
+        return _add_code(code, functions, model, must_call=must_call)
+    return ToolSet(_build_answer_schema(functions, must_call=must_call), _describe_tools(functions, must_call))
+
+
+def _add_code(code: CodeTool, functions: list[dict[str, Json]], model: ModelSettings, *, must_call: bool) -> ToolSet:
+    """Return the tools with `code_interpreter`. After a program the model may always answer."""
+    if any(function["name"] == CODE_KIND for function in functions):
+        raise InvalidFieldError("tools", f"a function has the name of the tool {CODE_KIND}; rename it")
+    if not model.can(Capability.MESSAGES):
+        raise UnsupportedFieldError("tools", f"the engine of {model.name} takes no conversation; leave {CODE_KIND} out")
+    every = [*functions, dict(CODE_FUNCTION)]
+    next_schema = _build_answer_schema(every, must_call=False)
+    schema = next_schema
+    if code.is_forced or must_call:
+        schema = _build_answer_schema([dict(CODE_FUNCTION)] if code.is_forced else every, must_call=True)
+    plan = CodeRoundsPlan(code.most_runs, next_schema, _build_answer_schema(functions, must_call=False))
+    return ToolSet(schema, _describe_tools(every, must_call=False), plan)
+
+
+def _build_answer_schema(functions: list[dict[str, Json]], *, must_call: bool) -> bytes:
     options = [_build_option(position, function) for position, function in enumerate(functions)]
-    schema = encode_schema("tools", {"anyOf": options if must_call else [*options, _CONTENT]})
-    return ToolSet(schema, _describe_tools(functions, must_call))
+    return encode_schema("tools", {"anyOf": options if must_call else [*options, _CONTENT]})
 
 
 def _read_function(path: str, entry: Json, form: ToolFields) -> dict[str, Json]:
     fields = read_item(path, entry)
     if (kind := fields.read_string(TOOL_TYPE.name)) not in TOOL_TYPE.values:
-        raise UnsupportedFieldError(f"{path}.type", f"{kind!r:.80} is not supported; only function is")
+        elsewhere = f"; {CODE_KIND} is a tool of POST /v1/responses" if kind == CODE_KIND else ""
+        raise UnsupportedFieldError(f"{path}.type", f"{kind!r:.80} is not supported; only function is{elsewhere}")
     function = fields if form.is_flat else FUNCTION.read(fields)
     assert function is not None
     form.tool.refuse_rest(fields)

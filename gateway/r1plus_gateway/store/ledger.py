@@ -51,6 +51,18 @@ class StoreLedger:
             if not has_answer:
                 self._void(request_id, caller)
 
+    async def extend(self, reservation: Reservation, tokens: int) -> Reservation:
+        """Set more tokens aside, as `Ledger` says. What is written without an answer is settled with the request."""
+
+        def extend(ledger: LedgerRepository) -> Reservation:
+            return ledger.extend(reservation, tokens)
+
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._writer.submit(extend)
+        except (StoreError, TimeoutError) as error:
+            raise refuse_unavailable(error) from error
+
     async def settle(
         self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: AnswerEvidence | None
     ) -> None:

@@ -169,6 +169,28 @@ class LedgerRepository:
         self._set_counters(key, caller.limits, after.requests, after.tokens)
         return Reservation(request_id, caller, model, tokens, compute_remaining(caller.limits, after))
 
+    def extend(self, reservation: Reservation, tokens: int) -> Reservation:
+        """Set more tokens aside for a request that runs, in the month that it began in.
+
+        Raises:
+            AccessError: 429; or 503 if the request is not recorded any more, as after a restore.
+        """
+        row = self._find_reservation(reservation.request_id)
+        if row is None:
+            message = "This request is not recorded any more, as after a restore of the tenant's data; send it again"
+            raise AccessError(503, "data_unavailable", message)
+        key, limits = (row.caller_kind, row.caller_id), reservation.caller.limits
+        standing = self._find_standing(key, limits)
+        # The request itself was admitted, and runs: only its tokens can be too many.
+        others = replace(standing, requests=standing.requests - 1, running=standing.running - 1)
+        check_demand(reservation.caller, Demand(tokens, self._month), others)
+        self._remove_reservation(row)
+        self._add_row({**_list_columns(row), "tokens": row.tokens + tokens})
+        self._set_counters(key, limits, standing.requests, standing.tokens + tokens)
+        after = replace(standing, tokens=standing.tokens + tokens, reserved_tokens=standing.reserved_tokens + tokens)
+        remaining = compute_remaining(limits, after)
+        return replace(reservation, tokens=row.tokens + tokens, remaining=remaining)
+
     def settle(self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: AnswerEvidence | None) -> bool:
         """Replace the reservation by what was used. Return False, and change nothing, if it was settled before."""
         row = self._find_reservation(reservation.request_id)
@@ -297,20 +319,25 @@ class LedgerRepository:
         return self.connection.execute(statements.SELECT_RESERVATION, {"wanted": request_id}).one_or_none()
 
     def _add_reservation(self, key: CallerKey, caller: Caller, request_id: str, model: str, tokens: int) -> None:
-        self._new[request_id] = {
-            "request_id": request_id,
-            "caller_kind": key[0],
-            "caller_id": key[1],
-            "end_user": self._keys.compute_pseudonym(caller.end_user),
-            "model": model,
-            "month": self._month,
-            "tokens": tokens,
-            "reserved_at": self.now,
-            "instance": self._instance,
-        }
-        if state := self._callers.get(key):
+        self._add_row(
+            {
+                "request_id": request_id,
+                "caller_kind": key[0],
+                "caller_id": key[1],
+                "end_user": self._keys.compute_pseudonym(caller.end_user),
+                "model": model,
+                "month": self._month,
+                "tokens": tokens,
+                "reserved_at": self.now,
+                "instance": self._instance,
+            }
+        )
+
+    def _add_row(self, row: dict[str, Any]) -> None:
+        self._new[row["request_id"]] = row
+        if state := self._callers.get((row["caller_kind"], row["caller_id"])):
             state.running += 1
-            state.reserved_tokens += tokens
+            state.reserved_tokens += row["tokens"] if row["month"] == self._month else 0
 
     def _remove_reservation(self, row: Any) -> None:
         if self._new.pop(row.request_id, None) is None:
@@ -387,6 +414,11 @@ class LedgerRepository:
         standing = self._find_standing(key, limits)
         returned = leak(unused, limits.tokens_per_minute, self.now - row.reserved_at) if unused > 0 else unused
         self._set_counters(key, limits, standing.requests, max(0.0, standing.tokens - returned))
+
+
+def _list_columns(row: Any) -> dict[str, Any]:
+    """Return a reservation, stored or new, by the names of its columns."""
+    return {name: getattr(row, name) for name in t.reservations.c.keys()}  # noqa: SIM118 - no mapping
 
 
 def read_meta(connection: Connection, name: MetaName) -> str | None:

@@ -128,11 +128,9 @@ def classify_reply(item: Item, reply: ProbeReply) -> Result:
 class Pace:
     """A token bucket of one: never faster than `per_minute`, and no burst after a pause.
 
-    Once traffic may flow, probes run one at a time at this rate. The rate is read at every step, since the operator
-    may
-    change it at any time. While requests wait for a slot, a turn is skipped before an item is drawn, so that load
-    does not
-    choose the items. At most MOST_SKIPPED turns in a row are skipped, since some faults show under load alone.
+    Once traffic may flow, probes run one at a time at this rate. The rate is read at every step, since the operator may
+    change it at any time. While requests wait for a slot, a turn is skipped before an item is drawn, so that load does
+    not choose the items. At most MOST_SKIPPED turns in a row are skipped, since some faults show under load alone.
     """
 
     def __init__(self, per_minute: Callable[[], int], is_busy: Callable[[], Awaitable[bool]] | None = None) -> None:

@@ -275,6 +275,12 @@ _REPLICAS_SHARE = Rule(
 )
 
 
+_CODE_NEEDS_CALCULATOR = Rule(
+    "has(self.codeInterpreter) && self.codeInterpreter ? has(self.calculator) && self.calculator : true",
+    "codeInterpreter: the calculator runs the code, and there is none; set calculator: true, or codeInterpreter: false",
+)
+
+
 class GatewayEmbedding(ApiModel):
     """An embedder in the gateway's pods, in a container of its own."""
 
@@ -286,7 +292,7 @@ class GatewayEmbedding(ApiModel):
 class Gateway(ApiModel):
     """The tenant's HTTP entry to its models. Nothing of it exists unless `enabled` is true."""
 
-    model_config = build_rules_config(_REPLICAS_SHARE)
+    model_config = build_rules_config(_REPLICAS_SHARE, _CODE_NEEDS_CALCULATOR)
 
     enabled: Flag = Field(
         False, description="Whether there is one. Switched off, its volume and its Secrets stay, and all else goes."
@@ -319,6 +325,14 @@ class Gateway(ApiModel):
             " `POST /v1/calculate`. It requests 50m CPU and 128Mi memory. A change restarts the gateway."
         ),
     )
+    code_interpreter: Flag = Field(
+        False,
+        description=(
+            "Whether the calculator also runs Python code that a model writes, for the tool `code_interpreter` of"
+            " `POST /v1/responses`: each program in a process without files and network. It needs `calculator`. A"
+            " change restarts the gateway."
+        ),
+    )
     knowledge: Flag = Field(
         False,
         description=(
@@ -334,6 +348,12 @@ class Gateway(ApiModel):
             " one engine are not comparable with those of another."
         ),
     )
+
+    @model_validator(mode="after")
+    def _have_a_calculator(self) -> "Gateway":
+        if self.code_interpreter and not self.calculator:
+            raise ValueError(_CODE_NEEDS_CALCULATOR.message)
+        return self
 
     @model_validator(mode="after")
     def _share_a_database(self) -> "Gateway":

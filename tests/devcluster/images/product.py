@@ -31,7 +31,10 @@ class Product:
 
 
 # Tests and headers that a running image never reads.
-_NEVER_RUN = ("bin", "*/tests", "*/*/tests", "*/test", "*/include")
+_NEVER_IMPORTED = ("*/tests", "*/*/tests", "*/test", "*/include")
+_NEVER_RUN = ("bin", *_NEVER_IMPORTED)
+_NO_PROGRAM_BUT_MONTY = ("bin/[!m]*", "bin/m[!o]*")
+"""The calculator runs code with it."""
 
 # Of OpenVINO: devices that our images do not have, and formats that engines do not have.
 _OPENVINO_NEVER_RUN = (
@@ -84,7 +87,7 @@ PRODUCTS: dict[str, Product] = {
     "gateway": Product(
         containerfile="gateway/Containerfile",
         # Its helpers' programs as well: they run as containers of their own in the gateway's pod.
-        extras=("gateway", "calculator", "documents", "embedder"),
+        extras=("gateway", "calculator", "code", "documents", "embedder"),
         rooms=(
             "r1plus_contract",
             "r1plus_gateway",
@@ -93,7 +96,7 @@ PRODUCTS: dict[str, Product] = {
             "r1plus_documents",
             "r1plus_embedder",
         ),
-        left_out=(*_NEVER_RUN, *_OPENVINO_NEVER_RUN, "openvino_telemetry*"),
+        left_out=(*_NO_PROGRAM_BUT_MONTY, *_NEVER_IMPORTED, *_OPENVINO_NEVER_RUN, "openvino_telemetry*"),
     ),
     "triton-cpu": Product(
         containerfile="model_repo/Containerfile.triton",

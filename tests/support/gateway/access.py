@@ -1,7 +1,7 @@
 """An authenticator and a ledger in memory: the protocols of `r1plus_gateway.access`."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from r1plus_gateway.access.caller import (
     AccessError,
@@ -52,6 +52,9 @@ class FakeLedger:
     open: dict[str, Reservation] = field(default_factory=dict)
     settled: list[Settlement] = field(default_factory=list)
     refusal: AccessError | None = None
+    extended: list[int] = field(default_factory=list)
+    """Tokens that were set aside for requests that ran."""
+    extension_refusal: AccessError | None = None
     gate: asyncio.Event | None = None
     """Reservations wait for it."""
     trouble: Exception | None = None
@@ -69,6 +72,15 @@ class FakeLedger:
         reservation = Reservation(request_id, caller, model, tokens, remaining)
         self.open[request_id] = reservation
         return reservation
+
+    async def extend(self, reservation: Reservation, tokens: int) -> Reservation:
+        """See `Ledger`."""
+        self.extended.append(tokens)
+        if self.extension_refusal is not None:
+            raise self.extension_refusal
+        extended = replace(reservation, tokens=reservation.tokens + tokens)
+        self.open[reservation.request_id] = extended
+        return extended
 
     async def settle(
         self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: AnswerEvidence | None

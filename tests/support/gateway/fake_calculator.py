@@ -2,14 +2,18 @@
 
 import asyncio
 
-from r1plus_contract.calculator import Calculation, CalculationFailure, CalculatorReply, FailureCode
+from r1plus_contract.calculator import Calculation, CalculationFailure, CalculatorReply, CodeRun, FailureCode
 
 
 class FakeCalculator:
     """Answers every expression by `result`, unless it is told otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, runs_code: bool = True) -> None:
         self.result = "42"
+        self.runs_code = runs_code
+        self.run = CodeRun("42\n", "None", None)
+        """What every program prints and gives."""
+        self.programs: list[str] = []
         self.asked: list[tuple[str, int]] = []
         self.failure: CalculationFailure | None = None
         self.is_verified = True
@@ -20,6 +24,15 @@ class FakeCalculator:
     def fail(self, code: FailureCode, message: str = "it cannot") -> None:
         """Answer with a failure from now on."""
         self.failure = CalculationFailure(code, message)
+
+    async def run_code(self, code: str) -> CalculatorReply:
+        """See `Calculator`."""
+        self.programs.append(code)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.trouble is not None:
+            raise self.trouble
+        return CalculatorReply(run=self.run) if self.failure is None else CalculatorReply(failure=self.failure)
 
     async def calculate(self, expression: str, digits: int) -> CalculatorReply:
         """See `Calculator`."""

@@ -15,6 +15,7 @@ from r1plus_contract import calculator as calculator_contract
 from r1plus_contract import documents as documents_contract
 from r1plus_contract import embedder as embedder_contract
 from r1plus_contract.atomic_files import replace_text
+from r1plus_contract.gateway import ENV_CODE_INTERPRETER
 from r1plus_gateway.settings import ENV_SETTINGS
 from r1plus_gateway.store.tenant_keys import make_half
 from support.apiserver.process import PythonProcess
@@ -180,13 +181,14 @@ async def running_process(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     calculator: Path | None = None,
+    runs_code: bool = False,
     documents: Path | None = None,
     embedder: EmbedderProcess | None = None,
     **model: Any,
 ) -> AsyncIterator[GatewayProcess]:
     """Run a gateway before this pod; `model` as for `GatewayProcess`, `settings`: other settings, by their section.
 
-    `calculator`, `documents`, `embedder`: the socket of one.
+    `calculator`, `documents`, `embedder`: the socket of one; `runs_code`: whether programs of models are run.
     """
     async with FakeMonitor().listen() as monitor:
         gateway = GatewayProcess(folder, pod, monitor, **model)
@@ -195,6 +197,8 @@ async def running_process(
             sockets[embedder_contract.ENV_SOCKET] = embedder.socket
             gateway.settings["embedding"] = embedder.settings
         gateway.sockets = {name: str(path) for name, path in sockets.items() if path is not None}
+        if runs_code:
+            gateway.sockets[ENV_CODE_INTERPRETER] = "true"
         for section, values in (settings or {}).items():
             gateway.settings[section] = {**gateway.settings.get(section, {}), **values}
         gateway.write_settings()

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from devcluster.cache import cache_dir
 from r1plus_model_repo.importing.embedding import minilm
@@ -20,7 +20,7 @@ from support.gateway.process import GatewayProcess, Listener, running_process
 ENGINE: Final = "smollm2-lite-q8-0"
 """The smallest that ends its answers by itself, which cases of llm-comply ask for."""
 
-MODEL: Final = {
+MODEL: Final[Mapping[str, Any]] = {
     "contextTokens": CONTEXT,
     "batch": BATCH,
     "capabilities": ["messages", "count_only", "response_schema"],
@@ -56,7 +56,7 @@ async def running_gateway(folder: Path, pod: Listener) -> AsyncIterator[GatewayP
         running_minilm(folder) as embedder,
         running_reader_process(folder) as documents,
         running_process(
-            folder, pod, STORING, calculator=calculator, documents=documents, embedder=embedder, **MODEL
+            folder, pod, STORING, calculator=calculator, runs_code=True, documents=documents, embedder=embedder, **MODEL
         ) as gateway,
     ):
         yield gateway

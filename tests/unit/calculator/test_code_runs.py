@@ -206,6 +206,18 @@ async def test_code_without_end_is_ended_and_others_go_on_meanwhile(tmp_path: Pa
         assert len(read_children()) == len(before)
 
 
+async def test_a_client_that_leaves_ends_the_interpreter_and_frees_its_place(tmp_path: Path) -> None:
+    async with running_calculator(tmp_path, evaluate=answer_at_once, code_runner=build_code_runner()) as (_, client):
+        before = read_children()
+        for _ in range(3):  # more than run at once
+            running = asyncio.create_task(client.run("while True:\n    pass"))
+            await eventually(lambda: len(read_children()) == len(before) + 1, "it runs")
+            running.cancel()
+            # It may run for a minute, so it ends by the client's leaving alone.
+            await eventually(lambda: len(read_children()) == len(before), "it has ended", seconds=30)
+        assert (await client.run("6 * 7"))["run"]["value"] == "42"
+
+
 @pytest.mark.unit_slow
 async def test_the_interpreter_gets_no_environment_two_pipes_and_code_that_it_cannot_change(tmp_path: Path) -> None:
     runner = build_code_runner(ProgramLimits(cpu_seconds=2, wall_seconds=60.0))

@@ -9,21 +9,34 @@ from openai import AsyncOpenAI
 
 from r1plus_cli import local
 from r1plus_contract.delivery import digest_folder
+from r1plus_contract.gateway import ENV_CODE_INTERPRETER
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.gateway import EdgeGateway
 from r1plus_edge.images import find_images
 from r1plus_edge.listening import open_listener, read_listening
+from r1plus_edge.on_demand import OnDemandContainer
+from r1plus_edge.places import short_path
 from r1plus_edge.processes import find_processes
 from r1plus_edge.tenant import TenantRequest
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine, EmbeddingEngineSpec
 from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.plan.observation import Json
+from support.calculator.running import CalculatorClient
 from support.edge.served import read_command
 from support.embedding.tiny_model import SHAPE, make_tiny_engine
 from support.waiting import eventually
 
 HANDBOOK = b"# Archive\n\n## Keys\n\nThe key of the archive hangs in room 214, beside the window.\n"
 SPEC = R1PlusTenantSpec.model_validate(
-    {"gateway": {"enabled": True, "calculator": True, "knowledge": True, "embedding": {"engine": "tiny"}}}
+    {
+        "gateway": {
+            "enabled": True,
+            "calculator": True,
+            "codeInterpreter": True,
+            "knowledge": True,
+            "embedding": {"engine": "tiny"},
+        }
+    }
 )
 MODULES = ("r1plus_calculator", "r1plus_documents", "r1plus_embedder")
 
@@ -103,6 +116,30 @@ async def test_helpers_start_when_they_are_asked_and_documents_are_searched_befo
         await check_documents(gateway, client, tmp_path)
     # Nobody has calculated.
     assert list_running(data) == {"r1plus_documents", "r1plus_embedder"}
+
+
+@pytest.mark.unit_slow
+async def test_the_calculator_finds_and_runs_the_interpreter_within_its_confinement(gateway: EdgeGateway) -> None:
+    calculator = gateway.pod.find_container("calculator")
+    assert isinstance(calculator, OnDemandContainer)
+
+    async def run(code: str) -> Json | None:
+        """Run a program, again if a busy machine did not give it its two seconds."""
+        with short_path(calculator._front) as path:
+            reply = await CalculatorClient(Path(path)).run(code)
+        failure = reply["failure"]
+        assert failure is None or failure["code"] in ("time_limit", "busy"), failure
+        return reply["run"]
+
+    assert await eventually(lambda: run("print(6 * 7)"), "it has run") == {
+        "output": "42\n",
+        "value": "None",
+        "error": None,
+    }
+    denied = await eventually(lambda: run("open('/etc/passwd').read()"), "it has run, too")
+    assert denied["error"]
+    gateway_variables = gateway.pod.find_container("gateway").program.environment
+    assert gateway_variables[ENV_CODE_INTERPRETER] == "true"
 
 
 async def check_documents(gateway: EdgeGateway, client: AsyncOpenAI, tmp_path: Path) -> None:

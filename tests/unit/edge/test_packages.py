@@ -5,7 +5,7 @@ import tomllib
 from support.paths import TESTS
 from support.tables import for_each
 
-PARTS = ("cli", "monitor", "gateway", "engine", "calculator", "documents", "embedder")
+PARTS = ("cli", "monitor", "gateway", "engine", "calculator", "code", "documents", "embedder")
 
 
 @for_each("part", {part: part for part in PARTS})

@@ -1,19 +1,25 @@
 """The gateway and the calculator as two processes that share a socket, as in the gateway's pod."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import openai
 import pytest
 import pytest_asyncio
+from openai.types.responses import Response
 
 from r1plus_contract.calculator import FailureCode
 from r1plus_gateway.calculation.client import SocketCalculator
 from support.calculator.process import running_calculator_process
-from support.gateway.fake_triton import FakeTriton, answer, serving
+from support.gateway.fake_triton import FakeTriton, Inputs, Piece, answer, serving
 from support.gateway.process import running_process
+from support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+TOOL: Any = {"type": "code_interpreter", "container": {"type": "auto"}}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -44,3 +50,29 @@ async def test_the_real_calculator_answers_through_its_socket(calculator: Path) 
     reply = await client.calculate("1/0", 15)
     assert reply.failure is not None
     assert reply.failure.code is FailureCode.UNDEFINED
+
+
+@pytest.mark.unit_slow
+async def test_a_program_of_the_model_goes_through_both(calculator: Path, tmp_path: Path) -> None:
+    async def write_and_say(inputs: Inputs) -> AsyncIterator[Piece]:
+        """Write a program, and say what the gateway says of it."""
+        _, _, result = inputs.get("messages", "").partition("Result of the tool call code_interpreter: ")
+        program = {"name": "code_interpreter", "arguments": {"code": "print(6 * 7)"}}
+        yield Piece(json.dumps({"content": result[:2]} if result else program), 5)
+        yield Piece("", 5, finish_reason="stop")
+
+    async with (
+        serving(FakeTriton(write_and_say)) as pod,
+        running_process(
+            tmp_path, pod, calculator=calculator, runs_code=True, capabilities=["messages", "response_schema"]
+        ) as gateway,
+        openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=await gateway.create_key()) as client,
+    ):
+
+        async def ask() -> Response | None:
+            """Return an answer, unless a busy machine ended the program."""
+            answer = await client.responses.create(model="credit", input="6 * 7?", tools=[TOOL])
+            return answer if answer.output[0].status == "completed" else None
+
+        answer = await eventually(ask, "the program has run within its two seconds")
+    assert answer.output_text == "42"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -335,3 +336,33 @@ async def test_a_budget_that_leaves_no_prompt_and_answer_is_spent(store: TenantS
     with pytest.raises(AccessError) as refusal:
         await store.ledger.reserve("second", caller, "credit", 2)
     assert refusal.value.hold_seconds > 0
+
+
+async def test_a_request_that_runs_may_set_more_tokens_aside_within_its_budget(store: TenantStore) -> None:
+    caller = make_caller(limits=Limits(budget_tokens=100, concurrent_requests=1, requests_per_minute=1))
+    reservation = await store.ledger.reserve("r1", caller, "credit", 40)
+    extended = await store.ledger.extend(reservation, 50)
+    assert (extended.tokens, extended.remaining.budget_tokens) == (90, 10)
+    with pytest.raises(AccessError, match="this request may use 11 tokens, more than is left of its budget") as refused:
+        await store.ledger.extend(extended, 11)
+    assert (refused.value.status, refused.value.code) == (429, "insufficient_quota")
+    await store.ledger.settle(extended, Usage(30, 5), Outcome.ANSWERED, EVIDENCE)
+    assert (
+        await store.ledger.reserve("r2", replace(caller, limits=Limits(budget_tokens=100)), "credit", 65)
+    ).tokens == 65
+
+
+async def test_a_gateway_that_dies_has_used_what_it_had_extended(volume: Volume) -> None:
+    caller = make_caller(limits=Limits(budget_tokens=100))
+    async with volume.open() as store:
+        await store.ledger.extend(await store.ledger.reserve("r1", caller, "credit", 40), 50)
+    async with volume.open() as store:
+        with pytest.raises(AccessError, match="90 of 100 used"):
+            await store.ledger.reserve("r2", caller, "credit", 11)
+
+
+async def test_what_is_not_recorded_any_more_cannot_be_extended(store: TenantStore) -> None:
+    reservation = Reservation("gone", make_caller(), "credit", 40)
+    with pytest.raises(AccessError, match="send it again") as refused:
+        await store.ledger.extend(reservation, 1)
+    assert refused.value.status == 503

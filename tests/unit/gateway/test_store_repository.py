@@ -26,7 +26,8 @@ CALLERS = (make_caller("key000000001", LIMITS), make_caller("key000000002", LIMI
 Step = tuple[str, int, int]
 """What, which request, and how many tokens."""
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["reserve", "settle", "void"]), st.integers(0, 5), st.integers(0, 90)), max_size=16
+    st.tuples(st.sampled_from(["reserve", "extend", "settle", "void"]), st.integers(0, 5), st.integers(0, 90)),
+    max_size=16,
 )
 
 
@@ -40,6 +41,9 @@ def run(repository: LedgerRepository, step: Step) -> Any:
         reservation = Reservation(request_id, caller, "credit", 0)
         return repository.settle(reservation, Usage(tokens, 0), Outcome.ANSWERED, EVIDENCE)
     try:
+        if what == "extend":
+            extended = repository.extend(Reservation(request_id, caller, "credit", 0), tokens)
+            return extended.tokens, extended.remaining
         return repository.reserve(request_id, caller, "credit", tokens).remaining
     except (AccessError, ValueError) as error:
         return type(error).__name__, str(error)

@@ -6,10 +6,11 @@ the chart holds the operator to that, and knows the helpers by name.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from r1plus_contract import calculator, documents, early_exit, embedder
+from r1plus_contract.gateway import ENV_CODE_INTERPRETER
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes, millicores_of
 from r1plus_operator.api.tenants import Gateway
@@ -60,6 +61,8 @@ class GatewayHelper:
     """Size of its /tmp; empty: it has none."""
     settings: tuple[tuple[str, str], ...] = ()
     """Its own variables: names, which begin with R1PLUS_NAME_, and values."""
+    gateway_settings: tuple[tuple[str, str], ...] = ()
+    """The gateway's variables about it: names, which begin with R1PLUS_GATEWAY_, and values."""
     init_containers: tuple[Json, ...] = ()
     """What fills its volumes before the pod starts."""
     files_bytes: int = 0
@@ -94,6 +97,14 @@ CALCULATOR: Final = GatewayHelper(
     resources=Resources(cpu="50m", cpu_limit="2", memory="128Mi", memory_limit="1280Mi"),
 )
 
+
+CODE_INTERPRETER: Final = replace(
+    CALCULATOR,
+    resources=replace(CALCULATOR.resources, memory_limit="1600Mi"),
+    settings=((calculator.ENV_INTERPRETER, calculator.DEFAULT_INTERPRETER),),
+    gateway_settings=((ENV_CODE_INTERPRETER, "true"),),
+)
+"""The calculator, which also runs code: two programs at once, which take 150 MiB each with 128 MB of values."""
 
 DOCUMENTS: Final = GatewayHelper(
     name="documents",
@@ -154,7 +165,7 @@ def build_embedder(engine: EmbeddingEngine) -> GatewayHelper:
 def select_helpers(gateway: Gateway, engine: EmbeddingEngine | None) -> tuple[GatewayHelper, ...]:
     """Return the helpers that a gateway asks for. `engine`: the one that it embeds with; None: it does not."""
     return (
-        *((CALCULATOR,) if gateway.calculator else ()),
+        *((CODE_INTERPRETER if gateway.code_interpreter else CALCULATOR,) if gateway.calculator else ()),
         *((build_embedder(engine),) if engine is not None else ()),
         *((DOCUMENTS,) if gateway.knowledge else ()),
     )
@@ -229,6 +240,7 @@ def build_socket_mounts(helpers: Sequence[GatewayHelper]) -> list[Json]:
     return [build_mount(helper.name, helper.socket_folder, read_only=True) for helper in helpers]
 
 
-def list_socket_variables(helpers: Sequence[GatewayHelper]) -> list[Json]:
-    """Return the gateway's variables that name its helpers' sockets."""
-    return [helper.environment for helper in helpers]
+def list_gateway_variables(helpers: Sequence[GatewayHelper]) -> list[Json]:
+    """Return the gateway's variables about its helpers: their sockets, and what else it knows of them."""
+    settings = [{"name": name, "value": value} for helper in helpers for name, value in helper.gateway_settings]
+    return [*(helper.environment for helper in helpers), *settings]

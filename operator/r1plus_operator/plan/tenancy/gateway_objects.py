@@ -66,7 +66,7 @@ from r1plus_operator.plan.tenancy.gateway_helpers import (
     build_helper_volumes,
     build_init_containers,
     build_socket_mounts,
-    list_socket_variables,
+    list_gateway_variables,
     select_helpers,
 )
 from r1plus_operator.plan.tenancy.network_policies import build_egress_rule, build_metadata, build_policy
@@ -288,7 +288,7 @@ def _build_container(
         "imagePullPolicy": "IfNotPresent",
         "env": [
             {"name": ENV_SETTINGS, "value": f"{DIR_SETTINGS}/{SETTINGS_FILE}"},
-            *list_socket_variables(helpers),
+            *list_gateway_variables(helpers),
         ],
         "ports": [
             {"name": "api", "containerPort": PORT_API, "protocol": "TCP"},

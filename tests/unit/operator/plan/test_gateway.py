@@ -103,6 +103,7 @@ GATEWAYS = st.fixed_dictionaries(
         "database": st.just(DATABASE),
         "replicas": st.integers(0, 3),
         "calculator": st.booleans(),
+        "codeInterpreter": st.booleans(),
         "knowledge": st.booleans(),
         "nonsense": st.just(1),
     },

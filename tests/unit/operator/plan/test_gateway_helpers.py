@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from r1plus_contract import embedder
-from r1plus_contract.calculator import DEFAULT_SOCKET, ENV_SOCKET
-from r1plus_contract.gateway import GATEWAY
+from r1plus_contract.calculator import DEFAULT_INTERPRETER, DEFAULT_SOCKET, ENV_INTERPRETER, ENV_SOCKET
+from r1plus_contract.gateway import ENV_CODE_INTERPRETER, GATEWAY
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_operator.plan.observation import Json, NamespaceFacts, TokenIssuer
 from r1plus_operator.plan.settings import PodUser
@@ -51,6 +51,17 @@ def test_without_a_switch_the_pod_is_as_it_was() -> None:
     gateway, helpers = split(settle_pod(plain))
     assert not helpers
     assert [variable["name"] for variable in gateway["env"]] == ["R1PLUS_GATEWAY_SETTINGS"]
+
+
+def test_code_is_run_by_the_calculator_alone_and_only_where_it_is_asked_for() -> None:
+    gateway, helpers = split(settle_pod(make_world(calculator=True, codeInterpreter=True)))
+    assert set(helpers) == {"calculator"}
+    variables = {one["name"]: one["value"] for one in helpers["calculator"]["env"]}
+    assert variables == {ENV_SOCKET: DEFAULT_SOCKET, ENV_INTERPRETER: DEFAULT_INTERPRETER}
+    assert {"name": ENV_CODE_INTERPRETER, "value": "true"} in gateway["env"]
+    without = make_world(calculator=True)
+    assert settle_pod(without) == settle_pod(make_world(calculator=True, codeInterpreter=False))
+    assert "INTERPRETER" not in json.dumps(settle_pod(without))
 
 
 @pytest.mark.parametrize(("switch", "helper"), SWITCHES.items(), ids=SWITCHES)
