@@ -45,6 +45,7 @@ def register(kube: Kube, made: TrainJobImages) -> None:
         "tier": "edge",
         "version": "1.0.0",
         "precision": "FP16",
+        "backend": "openvino",
         "architecture": {"layers": 1, "kvHeads": 2, "headSize": 16, "contextLength": 512, "parameters": 200_000},
         "artifact": {"image": made.teacher.pinned, "sha256": made.sha256},
         "build": {"distill": distill},
