@@ -28,7 +28,7 @@ from r1plus_contract.suite import SCORER_VERSION, SuiteHeader, SuiteSampling  # 
 from r1plus_contract.suite_reference import RecordedAnswer  # noqa: E402
 from r1plus_operator.observe.suite_signature import generate_key  # noqa: E402
 from r1plus_operator.runtime.client import ApiClient  # noqa: E402
-from support.apiserver.kubeflow import install_kubeflow  # noqa: E402
+from support.apiserver.kubeflow import CONTROLLERS, install_kubeflow  # noqa: E402
 from support.model.forms import split_questions  # noqa: E402
 
 # The teacher is too small for two threads: they would wait for each other, and longer where others compute.
@@ -54,7 +54,7 @@ def built(made: TrainJobImages, built: Parts) -> Parts:
 def chart_values(built: Parts, made: TrainJobImages, chart_values: dict[str, Any]) -> dict[str, Any]:
     """Name the trainer's image, and let the operator write TrainJobs."""
     named = {**chart.values_of(built)["images"], "trainer": made.trainer.pinned}
-    return {**chart_values, "images": named, "trainJobs": {"enabled": True}}
+    return {**chart_values, "images": named, "trainJobs": {"enabled": True, "controllers": list(CONTROLLERS)}}
 
 
 @pytest.fixture(scope="session")
