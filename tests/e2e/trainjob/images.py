@@ -36,6 +36,8 @@ RUN site=$(python3 -c 'import site; print(site.getsitepackages()[0])') \\
 COPY packages/ /opt/torch/
 COPY dependencies/ /opt/r1plus/dependencies/
 COPY application/ /opt/r1plus/application/
+# Of the wheel's data, where Python's prefix is /usr: the suites that no data may have.
+RUN ln -s /opt/r1plus/application/data/share/r1plus /usr/share/r1plus
 # What is imported is compiled once, here: a pod's root is read-only, so each start would do it again.
 RUN python3 -c 'import torch, r1plus_cli.distill_job, r1plus_model.distillation, r1plus_model.workers, \
 r1plus_model_repo.importing.engine, r1plus_model_repo.importing.huggingface.to_gguf, openvino'
@@ -91,7 +93,10 @@ def _list_rooms(wheel: Path) -> tuple[str, ...]:
 def _assemble(packages: Path, dependencies: python_layers.Dependencies, wheel: Path, context: Path, log: Path) -> None:
     link_tree(packages, context / "packages")
     link_tree(python_layers.installed(dependencies, log), context / "dependencies")
-    python_layers.unpack_rooms(wheel, _list_rooms(wheel), (), context / "application")
+    application = context / "application"
+    python_layers.unpack_rooms(wheel, _list_rooms(wheel), (), application)
+    (data,) = application.glob("*.data")
+    (data / "data").rename(application / "data")
 
 
 def _check_room(recipe: Recipe) -> None:
