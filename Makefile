@@ -162,6 +162,10 @@ test-code: $(SYNCED) ## HumanEval's own solutions in the calculator's interprete
 test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against OpenVINO's, ids against the official vocabulary
 	$(PYTEST) -m checkpoint -s tests/checkpoint
 
+.PHONY: test-trainjob
+test-trainjob: $(SYNCED) ## Engines that several machines train, on the real API server with the controllers of Kubeflow's trainer and of JobSet
+	$(PYTEST) -m trainjob tests/apiserver
+
 .PHONY: test-vllm
 test-vllm: $(SYNCED) ## vLLM for CPUs in the real Triton: its two parts below, and a JSON line last (2.3 GB, cached) [KEEP_GOING=1, SLOWEST=10]
 	@$(RUNNER) test-vllm-processes test-vllm-contract
@@ -213,6 +217,10 @@ e2e-delivery: $(SYNCED) ## An engine fetched onto a volume, served and scored, a
 .PHONY: e2e-gpus
 e2e-gpus: $(SYNCED) ## An engine for GPUs built, sealed, gated and served, with stand-ins for what needs a GPU, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/gpus
+
+.PHONY: e2e-trainjob
+e2e-trainjob: $(SYNCED) ## A student that two pods train by Kubeflow's trainer, one killed in the middle: gated and served, on the embedded cluster (8 GB more on disk)
+	$(PYTEST) -m e2e_long -s tests/e2e/trainjob
 
 .PHONY: e2e-vllm
 e2e-vllm: $(SYNCED) ## vLLM on CPU through the operator: gated, served, a bad checkpoint refused, a killed process, on the embedded cluster (12 GB more on disk)

@@ -1,4 +1,4 @@
-"""Distillation on one machine: from a teacher's checkpoint and a file of text to a student's checkpoint.
+"""Distillation: from a teacher's checkpoint and a file of text to a student's checkpoint.
 
 The steps: check everything that can be wrong; cut the student out of the teacher; compute what the teacher predicts,
 once; train; measure; write. The working folder has what is done, so a run that was killed goes on there.
@@ -43,6 +43,7 @@ from r1plus_model.training import (
     measure_teacher,
     train,
 )
+from r1plus_model.training_state import Position
 from r1plus_model.work_folder import (
     RECIPE_FILE,
     check_folders,
@@ -124,9 +125,26 @@ def distil(request: DistillationRequest, process: TrainingProcess) -> Distillati
             material = _prepare_material(request, inputs)
             _check_room(request, inputs, material, process)
             replace_text(request.work / RECIPE_FILE, dumps(inputs.recipe))
+            process.workers.wait()
             result = _distil(request, inputs, material, process)
         remove_work(request.work)
         return result
+
+
+def assist(request: DistillationRequest, process: TrainingProcess) -> None:
+    """Train with a leader that runs `distil`, and leave all but the teacher's predictions to it.
+
+    Raises:
+        DistillationError: as for `distil`.
+    """
+    inputs = _read_inputs(request, process)
+    process.workers.wait()  # Until the leader has checked the folders.
+    _train(request, inputs, _prepare_material(request, inputs), process)
+
+
+def is_trained(request: DistillationRequest) -> bool:
+    """Return whether every step is done, so that the leader needs no other worker for the rest."""
+    return request.out.exists() or training_state.read_step(request.work) == request.recipe.steps
 
 
 def _read_inputs(request: DistillationRequest, process: TrainingProcess) -> _Inputs:
@@ -181,23 +199,40 @@ def _check_room(request: DistillationRequest, inputs: _Inputs, material: Materia
         )
 
 
-def _distil(
+def _train(
     request: DistillationRequest, inputs: _Inputs, material: Material, process: TrainingProcess
-) -> Distillation:
+) -> tuple[Start, R1PlusModel, Position]:
+    """Take all steps; return where they began, the student, and how far it is."""
+    workers = process.workers
+
     def check_stop() -> None:
         if process.should_stop():
             raise InterruptedDistillationError("stopped while the teacher predicted; the same command goes on")
 
-    def report_example(number: int, total: int) -> None:
+    def report_example(number: int, _: int) -> None:
+        number, total = min(number * workers.count, len(predicted)), len(predicted)
         process.note(TrainingProgress(number, total))
         process.report(f"teacher: example {number} of {total}")
 
     def load_teacher() -> R1PlusModel:
         return load(inputs.teacher, "teacher")
 
-    material.teacher.fill(load_teacher, _list_predicted(inputs, material), report_example, check_stop)
+    predicted = _list_predicted(inputs, material)
+    share = {number: predicted[number] for number in workers.select_share(list(predicted))}
+    material.teacher.fill(load_teacher, share, report_example, check_stop)
+    workers.wait()  # The leader measures by all predictions.
+    if not workers.is_leader:
+        workers.wait()
     start, model = _start(request, inputs, material, process, load_teacher)
-    position = train(model, material, inputs.recipe, request.work, process)
+    if workers.is_leader:
+        workers.wait()
+    return start, model, train(model, material, inputs.recipe, request.work, process)
+
+
+def _distil(
+    request: DistillationRequest, inputs: _Inputs, material: Material, process: TrainingProcess
+) -> Distillation:
+    start, model, position = _train(request, inputs, material, process)
     process.report("measuring the student")
     record = DistillationRecord(
         inputs.recipe.key,

@@ -9,23 +9,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from r1plus_model.errors import DistillationError, InterruptedDistillationError
+from r1plus_model.errors import DistillationError, InterruptedDistillationError, LostWorkerError
 from r1plus_model.examples import Example
 from r1plus_model.losses import combine_losses, hard_label_loss, top_distillation_loss
 from r1plus_model.model import R1PlusModel
 from r1plus_model.recipe import DistillationRecipe, Quality
 from r1plus_model.teacher_cache import TeacherCache
 from r1plus_model.training_state import Position, load_state, save_state
+from r1plus_model.workers import ALONE, Workers
+from r1plus_model_repo.distillation_build import EXAMPLES_TOGETHER
 
-_TOGETHER: Final = 2
-"""Examples of one pass: logits of a large vocabulary take more memory than the model."""
 _LARGEST_NORM: Final = 1.0
 """Gradients are scaled down to it."""
 _WEIGHT_DECAY: Final = 0.01
@@ -62,6 +62,8 @@ class TrainingProcess:
     """Return the free bytes of a folder's disk."""
     note: Callable[[TrainingProgress], None] = _ignore
     """Receives the figures of what `report` says in words."""
+    workers: Workers = ALONE
+    """Which share of the work is this process's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +108,15 @@ def train(
 ) -> Position:
     """Train the model in place, from the state in `folder` on; return how far it is.
 
+    Several workers take each step together, and the leader alone saves.
+
     Raises:
+        LostWorkerError: another worker ended or should stop; a new start goes on.
         DistillationError: the loss is no number, the process should stop, or the state cannot be used.
     """
-    return run_steps(model, recipe, lambda step: _add_gradients(model, material, recipe, step), folder, process)
+    return run_steps(
+        model, recipe, lambda step: _add_gradients(model, material, recipe, step, process.workers), folder, process
+    )
 
 
 def run_steps(
@@ -118,24 +125,38 @@ def run_steps(
     """Change the model in place by all steps of a schedule, from the state in `folder` on; return how far it is.
 
     Raises:
+        LostWorkerError: another worker ended or should stop; a new start goes on.
         DistillationError: the loss is no number, the process should stop, or the state cannot be used.
     """
     optimizer = AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.95), weight_decay=_WEIGHT_DECAY)
-    position = load_state(folder, schedule.key, model, optimizer)
+    position, workers = load_state(folder, schedule.key, model, optimizer), process.workers
+    workers.check_same(position.step)
     meter, saved_at = _Meter(schedule, process, position), process.clock()
     with deterministic():
         while position.step < schedule.steps:
-            if process.should_stop():
-                if position.step:  # Before the first step there is nothing to keep, and no moments.
+            should_stop = process.should_stop()
+            try:
+                if workers.is_any(should_stop):
+                    _stop(position, schedule, should_stop=should_stop)
+                position = _take_step(model, optimizer, schedule, add_gradients, position, meter)
+            except InterruptedDistillationError:
+                # Nothing has changed since the last step. Before the first there is nothing to keep, and no moments.
+                if position.step and workers.is_leader:
                     save_state(folder, schedule.key, position, model, optimizer)
-                raise InterruptedDistillationError(
-                    f"stopped after step {position.step} of {schedule.steps}; the same command goes on"
-                )
-            position = _take_step(model, optimizer, schedule, add_gradients, position, meter)
-            if process.clock() - saved_at >= process.save_seconds or position.step == schedule.steps:
+                raise
+            is_due = process.clock() - saved_at >= process.save_seconds or position.step == schedule.steps
+            if workers.is_leader and is_due:
                 save_state(folder, schedule.key, position, model, optimizer)
                 saved_at = process.clock()
+    workers.wait()  # The others must not end before the last state is there: without them it cannot be made again.
     return position
+
+
+def _stop(position: Position, schedule: Schedule, *, should_stop: bool) -> NoReturn:
+    where = f"after step {position.step} of {schedule.steps}"
+    if should_stop:
+        raise InterruptedDistillationError(f"stopped {where}; the same command goes on")
+    raise LostWorkerError(f"another worker stopped {where}; the training goes on when it is back")
 
 
 def measure_quality(model: R1PlusModel, material: Material, recipe: DistillationRecipe) -> Quality:
@@ -207,17 +228,21 @@ def _take_step(
     return meter.note(Position(position.step + 1, position.tokens + tokens), loss)
 
 
-def _add_gradients(model: R1PlusModel, material: Material, recipe: DistillationRecipe, step: int) -> tuple[float, int]:
+def _add_gradients(
+    model: R1PlusModel, material: Material, recipe: DistillationRecipe, step: int, workers: Workers
+) -> tuple[float, int]:
     batch = choose_batch(len(material.training), recipe, step)
     total = sum(material.training[number].targets for number in batch)
     loss = 0.0
-    for start in range(0, len(batch), _TOGETHER):
-        part = batch[start : start + _TOGETHER]
+    parts = [batch[start : start + EXAMPLES_TOGETHER] for start in range(0, len(batch), EXAMPLES_TOGETHER)]
+    for part in workers.select_share(parts):
         share = sum(material.training[number].targets for number in part) / total
         part_loss = _compute_loss(model, material, recipe, part) * share
         part_loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
         loss += part_loss.item()
-    return loss, total
+    # Each part is weighted by its share of all tokens of the step, so the sum is the step's, however many work on it.
+    workers.add_gradients(model)
+    return workers.add(loss), total
 
 
 def _compute_loss(model: R1PlusModel, material: Material, recipe: DistillationRecipe, numbers: Sequence[int]) -> Tensor:
