@@ -19,7 +19,7 @@ from r1plus_contract.engine_fetch import (
     PROXY_FILE,
     SIGNATURE_FILE,
 )
-from r1plus_contract.jsonable import dumps
+from r1plus_contract.jsonable import dumps, to_jsonable
 from r1plus_contract.settings import ITEMS_FILE, SUITE_FILE
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.config_pbtxt import count_threads
@@ -252,10 +252,18 @@ def _hash_job(need: VolumeNeed, order: Json, config: OperatorConfig, *, fetches_
     if fetches_only:
         inputs.append(_FETCH)
     elif need.volume.trainer:
-        inputs += [need.volume.trainer, config.trainer_image]
+        inputs += [_list_training_inputs(need.volume.trainer), config.trainer_image]
     if not config.pod_user.security_fields:
         inputs.append("no user")
     return hashlib.sha256(dumps(inputs).encode()).hexdigest()[:16]
+
+
+def _list_training_inputs(trainer: Trainer) -> Json:
+    """Return what of a training is hashed. One machine is left out: the hash of Jobs from before there were more."""
+    inputs: Json = to_jsonable(trainer)
+    if trainer.nodes is None:
+        del inputs["nodes"]
+    return inputs
 
 
 def _is_too_small(claim: Json, need: VolumeNeed) -> bool:

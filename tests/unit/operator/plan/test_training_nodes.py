@@ -1,5 +1,6 @@
 """Engines that several machines train: what is planned in which order, how it is described, and what is refused."""
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import FillPhase, FillProgress
+from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.types import DistillTerms, Engine, EngineSpec
 from r1plus_operator.observe.volume_observation import with_current_source
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, NodeFacts, VolumeFacts
@@ -155,6 +157,17 @@ def test_a_student_of_one_machine_has_no_rule_and_no_account_of_its_own() -> Non
     assert place.kinds == {"PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job"}
     assert place.get("NetworkPolicy")["spec"]["egress"] == []
     assert len(place.get("NetworkPolicy")["spec"]["ingress"]) == 1
+
+
+def test_a_job_of_one_machine_from_before_there_were_more_is_still_current() -> None:
+    """Else an upgrade of the operator would end each training that runs."""
+    place = Namespace(started(student(runtimeRef=None, numNodes=None))).settle()
+    volume, order = place.world.volume(), place.get("ConfigMap")
+    assert volume.trainer is not None
+    trainer = {"cpu": volume.trainer.cpu, "memory": volume.trainer.memory, "suite": SUITE}
+    inputs = dumps([order["data"], volume.image, trainer, TRAINER])
+    written = place.get("Job")["metadata"]["annotations"][names.ANNOTATION_ORDER]
+    assert written == hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
 def test_without_train_jobs_in_the_cluster_none_is_written() -> None:
