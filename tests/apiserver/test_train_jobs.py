@@ -145,7 +145,7 @@ async def test_a_cluster_without_the_trainer_says_what_to_install(operator: Oper
     await write_engine(tenant.client, "early")
     volume = await deploy(tenant, "early")
     status, reason, _ = await says(
-        tenant, "install Kubeflow Trainer 2.2 or later, or remove spec.build.distill.runtimeRef"
+        tenant, "install Kubeflow Trainer 2.2 or later, set the chart's trainJobs.enabled to true, or remove"
     )
     assert (status, reason) == ("False", "EngineNotDelivered")
     await fetch(tenant, volume)

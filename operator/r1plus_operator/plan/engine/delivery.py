@@ -371,9 +371,9 @@ def derive_delivery_finding(volume: EngineVolume, observation: Observation) -> F
         return _report_write_error(subject, write_error)
     if volume.training_nodes and names.KIND_TRAIN_JOB not in observation.kinds:
         text = (
-            f"{subject}: it is trained by a TrainJob, and this cluster has no trainjobs of"
-            f" {names.GROUP_TRAINER}/v1alpha1; install Kubeflow Trainer 2.2 or later, or remove"
-            " spec.build.distill.runtimeRef and numNodes"
+            f"{subject}: it is trained by a TrainJob, and the operator finds no trainjobs of"
+            f" {names.GROUP_TRAINER}/v1alpha1; install Kubeflow Trainer 2.2 or later, set the chart's trainJobs.enabled"
+            " to true, or remove spec.build.distill.runtimeRef and numNodes"
         )
         return Finding("False", Reason.ENGINE_NOT_DELIVERED, text)
     if facts is None:

@@ -7,7 +7,7 @@ from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
 from r1plus_operator.api.conditions import Finding
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, hash_of
-from r1plus_operator.plan.engine.delivery import can_start_pods, derive_delivery_finding
+from r1plus_operator.plan.engine.delivery import can_start_pods, derive_delivery_finding, with_current_source
 from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.observation import Json, Observation, PodFacts, SuiteSource
 from r1plus_operator.plan.revision.record import Revision
@@ -72,7 +72,9 @@ class StatusContext:
             or can_start_pods(revision.volume, revision.name, self.observation)
         ):
             return None
-        return derive_delivery_finding(revision.volume, self.observation)
+        name = revision.volume.order.engine
+        engine = next((one for one in self.observation.engines if one.name == name), None)
+        return derive_delivery_finding(with_current_source(revision.volume, engine), self.observation)
 
     def select_suite(self, revision: Revision) -> SuiteSource | None:
         """Return the suite that judges a revision: for what serves the former one, while the new one is shadowed."""

@@ -276,7 +276,16 @@ def test_the_condition_says_why_a_training_failed(facts: VolumeFacts, text: str)
 def test_a_cluster_without_train_jobs_is_told_what_to_install() -> None:
     status, reason, message = describe(VolumeFacts(), kinds=frozenset())
     assert (status, reason) == ("False", "EngineNotDelivered")
-    assert "this cluster has no trainjobs of trainer.kubeflow.org/v1alpha1; install Kubeflow Trainer 2.2" in message
+    assert "finds no trainjobs of trainer.kubeflow.org/v1alpha1; install Kubeflow Trainer 2.2 or later, set" in message
+
+
+def test_an_engine_that_one_machine_trains_from_now_on_needs_no_train_jobs() -> None:
+    world = started().deliver(VolumeFacts(has_train_job=True))
+    world.settle()
+    world.engines, world.kinds = (student(runtimeRef=None, numNodes=None),), frozenset()
+    world.config = replace(world.config, has_train_jobs=False)
+    world.deliver(VolumeFacts()).settle()
+    world.expect(EngineReady=("Unknown Delivering", "its Job has no pod yet"))
 
 
 def test_an_operator_without_the_right_names_the_charts_value() -> None:
