@@ -11,14 +11,19 @@ import pytest
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import FillPhase, FillProgress
+from r1plus_contract.gateway import LABEL_GATEWAY
 from r1plus_operator.api import kinds
 from r1plus_operator.api.rbac import RbacGrant
+from r1plus_operator.plan.podspec.pod import build_container_security_context, build_pod_security_context
 from r1plus_operator.plan.revision.storage import read_revision
+from r1plus_operator.plan.settings import PodUser
+from r1plus_operator.plan.tenancy.train_jobs import PATCH_MANAGER
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import NotFoundError
+from r1plus_operator.runtime.resources import Resource
 from support.apiserver.chart import started_with_chart
 from support.apiserver.kubeflow import CONTROLLERS, JOB_SET, TORCH, install_kubeflow
-from support.apiserver.manifests import Json, manifest, user
+from support.apiserver.manifests import SERVICE_ACCOUNT, Json, manifest, user
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.people import Answer, people
 from support.apiserver.rights import OPERATOR, grant
@@ -35,6 +40,7 @@ VALUES = (
 )
 SETTINGS = {"R1PLUS_DELIVERY_REQUIRE_SIGNATURE": "false", "R1PLUS_TRAINER_IMAGE": TRAINER, "R1PLUS_TRAIN_JOBS": "true"}
 BASE, SUITE = "smollm2-edge-q4-1", "smollm2-edge-v1"
+JOB, SERVICE = kinds.BY_KIND["Job"], kinds.BY_KIND["Service"]
 
 
 @pytest.fixture(scope="module")
@@ -272,30 +278,130 @@ async def test_a_foreign_train_job_of_the_same_name_is_left_alone_and_reported(
     assert (await tenant.present("TrainJob", volume))["spec"]["suspend"] is True
 
 
+def merge(target: Json, change: Json) -> Json:
+    """Return a copy with the fields of `change`, at any depth."""
+    merged = {key: merge(target.get(key) or {}, one) if isinstance(one, dict) else one for key, one in change.items()}
+    return target | merged
+
+
+def own_train_job(namespace: str, *, pod: Json, container: Json, job: str = "node", **spec: Any) -> Json:
+    """Return a TrainJob as the operator writes them, with changes of its pods, of their container and of its spec."""
+    right = {"image": TRAINER, "command": ["python3", "-m", "r1plus_cli.distill_job", "--worker"]}
+    containers = [merge({"name": "node", "securityContext": build_container_security_context()}, container)]
+    own = {"serviceAccountName": "r1plus-engine-1", "securityContext": build_pod_security_context(PodUser())}
+    template = {"spec": merge({**own, "containers": containers}, pod)}
+    patched = {"replicatedJobs": [{"name": job, "template": {"spec": {"template": template}}}]}
+    patch = {"manager": PATCH_MANAGER, "trainingRuntimeSpec": {"template": {"spec": patched}}}
+    marks = {names.LABEL_MANAGED_BY: names.MANAGED_BY}
+    document: Json = {"runtimeRef": {"name": TORCH}, "trainer": right, "runtimePatches": [patch]}
+    return manifest(kinds.TRAIN_JOB, "r1plus-engine-1", namespace, labels=marks, spec=document | spec)
+
+
+SECRET = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "r1plus-gateway-key", "key": "key"}}}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"trainer": {"image": "registry.local/other:1"}}, "images.trainer"),
         ({"trainer": {"image": TRAINER, "command": ["sh", "-c", "id"]}}, "r1plus_cli.distill_job"),
         ({"initializer": {"model": {"storageUri": "hf://x/y"}}}, "initializer"),
+        ({"runtimePatches": []}, "own account"),
+        ({"job": "other"}, "job node"),
+        ({"pod": {"serviceAccountName": "default"}}, "own account"),
+        ({"container": {"env": [SECRET]}}, "without env"),
+        ({"pod": {"volumes": [{"name": "x", "secret": {"secretName": "r1plus-gateway-key"}}]}}, "volumes emptyDir"),
+        ({"pod": {"volumes": [{"name": "x", "persistentVolumeClaim": {"claimName": "own"}}]}}, "claims r1plus-engine-"),
+        ({"pod": {"tolerations": [{"operator": "Exists"}]}}, "tolerate neither"),
+        ({"pod": {"imagePullSecrets": [{"name": "others"}]}}, "pull secrets"),
+        ({"container": {"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}}, "no capabilities"),
+        ({"container": {"securityContext": {"runAsUser": 0}}}, "user 0"),
+        ({"pod": {"securityContext": {"seccompProfile": {"type": "Unconfined"}}}}, "seccompProfile"),
+        ({"pod": {"securityContext": {"sysctls": [{"name": "net.core.somaxconn", "value": "1"}]}}}, "sysctls"),
     ],
-    ids=["another image", "another program", "an initializer, which has a network of its own"],
+    ids=[
+        "another image",
+        "another program",
+        "an initializer, which has a network of its own",
+        "no patch, so that the pods run as the account of their runtime",
+        "a patch of another job alone",
+        "another account",
+        "a Secret in the environment",
+        "a Secret as a volume",
+        "another claim",
+        "every taint",
+        "another pull secret",
+        "a capability",
+        "root",
+        "no seccomp profile",
+        "a sysctl",
+    ],
 )
 async def test_the_operators_account_makes_no_other_train_job(
     kubeflow: None, server: ApiServer, tenant: Tenant, change: Json, words: str
 ) -> None:
-    right = {"image": TRAINER, "command": ["python3", "-m", "r1plus_cli.distill_job", "--worker"]}
-    spec: Json = {"runtimeRef": {"name": TORCH}, "trainer": right}
-    marks = {names.LABEL_MANAGED_BY: names.MANAGED_BY}
+    unchanged: Json = {"pod": {}, "container": {}}
     with people(server, OPERATOR) as known:
         path = kinds.TRAIN_JOB.path(tenant.namespace)
-        bad = manifest(kinds.TRAIN_JOB, "r1plus-engine-1", tenant.namespace, labels=marks, spec=spec | change)
-        answer = known[OPERATOR].ask("POST", path, bad)
+        answer = known[OPERATOR].ask("POST", path, own_train_job(tenant.namespace, **unchanged | change))
         assert answer.status == 403, answer.text
         assert words in answer.text
-        good = manifest(kinds.TRAIN_JOB, "r1plus-engine-1", tenant.namespace, labels=marks, spec=spec)
-        answer = known[OPERATOR].ask("POST", path, good)
+        answer = known[OPERATOR].ask("POST", path, own_train_job(tenant.namespace, **unchanged))
         assert answer.status == 201, answer.text
+
+
+async def test_the_account_of_a_train_jobs_pods_has_no_token(server: ApiServer, tenant: Tenant) -> None:
+    marks = {names.LABEL_MANAGED_BY: names.MANAGED_BY}
+    with people(server, OPERATOR) as known:
+        path = SERVICE_ACCOUNT.path(tenant.namespace)
+        for has_token, status in ((True, 403), (False, 201)):
+            account = manifest(SERVICE_ACCOUNT, "r1plus-engine-1", tenant.namespace, labels=marks)
+            answer = known[OPERATOR].ask("POST", path, account | {"automountServiceAccountToken": has_token})
+            assert answer.status == status, answer.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "status"),
+    [
+        ({names.LABEL_VOLUME: "r1plus-engine-1"}, 201),
+        ({names.LABEL_VOLUME: "r1plus-engine-2"}, 403),
+        ({names.LABEL_VOLUME: "r1plus-engine-1", names.LABEL_SERVING: names.SERVING}, 403),
+        ({LABEL_GATEWAY: "true"}, 403),
+    ],
+    ids=["of its volume", "of another volume", "that serve, too", "of a gateway"],
+)
+async def test_jobset_makes_pods_with_the_label_of_its_train_jobs_volume_alone(
+    kubeflow: None, server: ApiServer, tenant: Tenant, labels: dict[str, str], status: int
+) -> None:
+    """Whatever a runtime says, which may be one of the tenant's."""
+    pod = {"restartPolicy": "Never", "containers": [{"name": "node", "image": "own:1"}]}
+    spec = {"template": {"metadata": {"labels": labels}, "spec": pod}}
+    job = manifest(JOB, "r1plus-engine-1-node-0", tenant.namespace, spec=spec)
+    answer = ask_of_job_set(server, JOB, job)
+    assert answer.status == status, answer.text
+    assert status == 201 or "belongs to the operator" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("r1plus-engine-1", 201), ("gateway", 403), ("r1plus-registry", 403), ("r1plus-engine-12", 403)],
+)
+async def test_jobset_makes_the_service_of_its_train_job_alone(
+    kubeflow: None, server: ApiServer, tenant: Tenant, name: str, status: int
+) -> None:
+    service = manifest(SERVICE, name, tenant.namespace, spec={"clusterIP": "None", "selector": {"own": "true"}})
+    answer = ask_of_job_set(server, SERVICE, service)
+    assert answer.status == status, answer.text
+    assert status == 201 or "is a name that the operator gives" in answer.text
+
+
+def ask_of_job_set(server: ApiServer, kind: Resource, body: Json) -> Answer:
+    """Let JobSet's account create an object of a JobSet of the operator's."""
+    owner = {"apiVersion": f"{JOB_SET.group}/v1alpha2", "kind": JOB_SET.kind, "name": "r1plus-engine-1", "uid": "u-1"}
+    body["metadata"]["ownerReferences"] = [owner]
+    account = CONTROLLERS[1]
+    with people(server, account) as known:
+        return known[account].ask("POST", kind.path(body["metadata"]["namespace"]), body)
 
 
 async def test_nobody_has_jobset_make_pods_for_him_with_the_operators_labels(
