@@ -24,7 +24,8 @@ TRAINER: Final = "trainer"
 TEACHER: Final = "forms-teacher"
 NEEDED_BYTES: Final = 8 * 10**9
 """Of the disk, while the image is built and unpacked on the node."""
-_EXTRAS: Final = ("cli", "engine", "distil")
+_EXTRAS: Final = ("cli", "engine", "distil", "calculator")
+"""The last for SymPy: the folder of torch leaves out what the tests' own environment has."""
 _CONTAINERFILE: Final = """\
 ARG BASE
 FROM ${BASE}
