@@ -6,7 +6,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import Archive, Build, FillOrder, FillPhase, FillProgress, FillRefusal
+from r1plus_contract.engine_fetch import (
+    EXIT_PERMANENT,
+    Archive,
+    Build,
+    FillOrder,
+    FillPhase,
+    FillProgress,
+    FillRefusal,
+)
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_model_repo.distillation_build import build_distillation, find_problems
@@ -360,6 +368,11 @@ def is_finished(pod: PodFacts) -> bool:
     )
 
 
+def _is_refused(pod: PodFacts) -> bool:
+    """Whether a worker has ended for good. The others wait for it, and look as if they worked."""
+    return any(c.exit_code == EXIT_PERMANENT and not c.runs_again for c in pod.containers)
+
+
 _LAST_CONTAINERS = (names.CONTAINER_FILL, names.CONTAINER_WORKER)
 """Containers with whose end their pod has ended."""
 
@@ -379,7 +392,8 @@ def derive_delivery_finding(volume: EngineVolume, observation: Observation) -> F
     if facts is None:
         return Finding("Unknown", Reason.DELIVERING, f"{subject} is being created")
     active_pods = [pod for pod in facts.pods if not is_finished(pod)]
-    for pod in active_pods or facts.pods:
+    refused_pods = [pod for pod in facts.pods if _is_refused(pod)] if volume.training_nodes else []
+    for pod in (*refused_pods, *(active_pods or facts.pods)):
         for container in pod.containers:
             if finding := _find_container_problem(subject, container, is_distilled=volume.trainer is not None):
                 return finding

@@ -258,6 +258,13 @@ def test_the_condition_says_how_far_the_training_is(facts: VolumeFacts, text: st
         VolumeFacts(pods=(job_pod(worker(exit_code=2, message="TrainingRefused: spec.build.distill.layers: 40 is not from 1")),)),
         "spec.build.distill.layers: 40 is not from 1",
     ),
+    "a refusal by one, for which another waits": (
+        VolumeFacts(
+            has_train_job=True,
+            pods=(job_pod(worker(exit_code=2, message="TrainingRefused: images.trainer: torch is not")), job_pod(worker())),
+        ),
+        "images.trainer: torch is not",
+    ),
     "memory that ran out": (
         VolumeFacts(pods=(job_pod(worker(exit_code=137, message="step 3 of 2000")),)),
         "raise spec.build.distill.memory",
