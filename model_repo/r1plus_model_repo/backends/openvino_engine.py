@@ -99,7 +99,7 @@ class EngineSettings:
 
 
 _PARAMETERS: Final = frozenset(
-    {"backend", "engine_path", "max_batch", "context", "kv_cache_bytes", "kv_bytes_per_token", "threads"}
+    {"backend", "built", "engine_path", "max_batch", "context", "kv_cache_bytes", "kv_bytes_per_token", "threads"}
 )
 _EVICTION_PARAMETERS: Final = ("eviction_start_tokens", "eviction_recent_tokens", "eviction_max_tokens")
 _ATTENTION_PARAMETERS: Final = frozenset({"sparse_threshold", *_EVICTION_PARAMETERS})

@@ -21,8 +21,8 @@ BOTH = {
 }
 
 
-def parameters(spec: EngineSpec) -> dict[str, str]:
-    config = parse_config(render_config(spec, batch=4, context=2048, kv_cache_bytes=0))
+def parameters(spec: EngineSpec, build_key: str = "") -> dict[str, str]:
+    config = parse_config(render_config(spec, batch=4, context=2048, kv_cache_bytes=0, build_key=build_key))
     return {name: value.string_value for name, value in config.parameters.items()}
 
 
@@ -36,6 +36,12 @@ def test_what_is_rendered_is_read_again() -> None:
     assert (read.sparse_threshold, read.eviction) == (0.85, Eviction(64, 256, 1024))
     dense = EngineSettings.from_parameters(parameters(DENSE))
     assert (dense.sparse_threshold, dense.eviction) == (None, None)
+
+
+def test_an_engine_that_a_job_has_made_is_served_as_any_other() -> None:
+    made = parameters(DENSE, build_key="ab" * 32)
+    assert made["built"] == "ab" * 32
+    assert EngineSettings.from_parameters(made) == EngineSettings.from_parameters(parameters(DENSE))
 
 
 def test_the_scheduler_does_what_is_asked_and_nothing_else() -> None:
