@@ -81,6 +81,12 @@ async def ask(rig: Rig, **fields: Any) -> Any:
         return body
 
 
+async def fetch_status(rig: Rig) -> int:
+    """Return the status of an answer."""
+    async with rig.respond("6 * 7?", tools=[TOOL]) as response:
+        return int(response.status)
+
+
 async def test_a_program_is_run_and_the_model_answers_with_what_it_printed(tmp_path: Path) -> None:
     rounds = Rounds(write_program("print(6 * 7)"), say("It is 42."))
     async with running(tmp_path, rounds, **MODEL) as rig:
@@ -419,6 +425,40 @@ async def test_a_budget_that_ends_between_two_rounds_ends_the_answer(tmp_path: P
         await rig.until_settled()
         (settled,) = rig.ledger.settled
     assert (len(rounds.asked), settled.outcome, settled.usage.completion_tokens) == (1, Outcome.FAILED, 5)
+
+
+async def test_a_stream_that_ends_at_its_budget_says_all_that_was_used(tmp_path: Path) -> None:
+    rounds = Rounds(write_program("1"), write_program("2"))
+    async with running(tmp_path, rounds, **MODEL) as rig:
+        rig.calculator.gate = asyncio.Event()
+        async with rig.respond("Go", tools=[TOOL], stream=True) as response:
+            await eventually(lambda: len(rig.calculator.programs) == 1, "the first program runs")
+            rig.calculator.gate.set()
+            rig.calculator.gate = asyncio.Event()
+            await eventually(lambda: len(rig.calculator.programs) == 2, "the second program runs")
+            rig.ledger.extension_refusal = AccessError(429, "insufficient_quota", "Key alice: no budget is left")
+            rig.calculator.gate.set()
+            *_, failed = await read_typed_events(response)
+        await rig.until_settled()
+        (settled,) = rig.ledger.settled
+    assert failed["response"]["usage"]["total_tokens"] == 2 * (7 + 5)
+    assert (settled.usage.prompt_tokens, settled.usage.completion_tokens) == (14, 10)
+
+
+async def test_the_record_names_what_answered_where_no_later_round_began(tmp_path: Path) -> None:
+    async with running(tmp_path, Rounds(write_program("1")), **MODEL) as rig:
+        rig.calculator.gate = asyncio.Event()
+        asking = asyncio.create_task(fetch_status(rig))
+        await eventually(lambda: rig.calculator.programs, "the program runs")
+        rig.model["name"] = "debit"
+        rig.write_settings()
+        rig.file.refresh()
+        rig.calculator.gate.set()
+        assert await asking == 503
+        await rig.until_settled()
+        (settled,) = rig.ledger.settled
+    assert settled.evidence is not None
+    assert (settled.evidence.revision, settled.usage.completion_tokens) == ("credit-1", 5)
 
 
 async def test_a_context_that_the_programs_have_filled_is_named(tmp_path: Path) -> None:
