@@ -110,8 +110,7 @@ class CodeRounds:
             message = f"it has {size} bytes as JSON, more than {MOST_REQUEST_BYTES}; write a shorter one"
             return replace(call, failure=CodeFailure("code_limit", message))
         try:
-            with self.desk.take_place(self.bill.reservation.caller.group_id):
-                return _add_reply(call, await self.desk.run_code(call.code))
+            return _add_reply(call, await self.desk.run_code(call.code, self.bill.reservation.caller.group_id))
         except CallerBusyError as error:
             return replace(call, failure=CodeFailure("calculator_busy", str(error)))
         except CalculatorUnavailableError as error:

@@ -16,6 +16,7 @@ from r1plus_contract.calculator import CalculatorReply, CodeRun, FailureCode
 from r1plus_contract.frame_server import serve_frames
 from r1plus_contract.jsonable import dumps
 from r1plus_gateway.access.caller import AccessError, Outcome
+from r1plus_gateway.calculation import desk
 from r1plus_gateway.calculation.client import CalculatorUnavailableError, SocketCalculator
 from r1plus_gateway.calculation.desk import MOST_AT_ONCE
 from r1plus_gateway.http.code_interpreter import read_cut_text
@@ -459,6 +460,38 @@ async def test_the_record_names_what_answered_where_no_later_round_began(tmp_pat
         (settled,) = rig.ledger.settled
     assert settled.evidence is not None
     assert (settled.evidence.revision, settled.usage.completion_tokens) == ("credit-1", 5)
+
+
+async def test_programs_of_one_caller_leave_a_place_to_others(tmp_path: Path) -> None:
+    async with running(tmp_path, Rounds(), **MODEL) as rig:
+        rig.calculator.gate = asyncio.Event()
+        run = rig.gateway.api._desk.run_code
+        runs = [asyncio.create_task(run(f"{group}{number}", group)) for group in "ab" for number in range(2)]
+        await eventually(lambda: len(rig.calculator.programs) == 2, "one program of each runs")
+        assert rig.calculator.programs == ["a0", "b0"]
+        runs[1].cancel()
+        rig.calculator.gate.set()
+        await asyncio.wait(runs)
+    assert rig.calculator.programs == ["a0", "b0", "b1"]
+
+
+async def test_programs_of_one_caller_wait_for_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [write_program("1")] * (count := 2 * MOST_AT_ONCE) + [say("Done.")] * count
+    async with running(tmp_path, Rounds(*answers), **MODEL) as rig:
+        rig.calculator.gate = asyncio.Event()
+        asking = [asyncio.create_task(ask(rig)) for _ in range(count)]
+        await eventually(lambda: len(rig.pod.inputs) == count and rig.pod.running == 0, "all have a program")
+        rig.calculator.gate.set()
+        bodies = await asyncio.gather(*asking)
+        assert [body["output"][0]["status"] for body in bodies] == ["completed"] * count
+        rig.calculator.gate = asyncio.Event()
+        monkeypatch.setattr(desk, "TURN_SECONDS", 0.0)
+        first = asyncio.create_task(rig.gateway.api._desk.run_code("1", "alice"))
+        await eventually(lambda: len(rig.calculator.programs) == count + 1, "the first one runs")
+        with pytest.raises(desk.CallerBusyError, match="your other programs have not ended"):
+            await rig.gateway.api._desk.run_code("2", "alice")
+        rig.calculator.gate.set()
+        await first
 
 
 async def test_a_context_that_the_programs_have_filled_is_named(tmp_path: Path) -> None:
