@@ -20,6 +20,9 @@ KIND: Final = "code_interpreter"
 CALL: Final = "code_interpreter_call"
 NO_CONTAINER: Final = "none"
 """Id of a call's container: nothing is kept from one program to the next."""
+QUOTED_SHARE: Final = 8
+"""The model reads at most so many bytes of an output: its context's tokens, divided by this, times four."""
+LEAST_QUOTED_BYTES: Final = 256
 DEFAULT_RUNS: Final = 4
 MOST_RUNS: Final = 8
 MOST_RUNS_FIELD: Final = IntegerField("max_tool_calls", 1, MOST_RUNS)
@@ -88,14 +91,17 @@ class CodeCall:
 
     @property
     def logs(self) -> str:
-        """What the model and the client read: what was printed, then the value or the error."""
+        """What the model and the client read: what was printed, then the value or the error.
+
+        A NUL is replaced, so that the item can be sent back: no request may have one.
+        """
         if self.failure is not None:
             return f"The program has no result: {self.failure.message}"
         if self.run is None:
             return ""
         value = self.run.error or ("" if self.run.value in (None, "None") else self.run.value)
         between = "\n" if value and self.run.output and not self.run.output.endswith("\n") else ""
-        return f"{self.run.output}{between}{value}"
+        return f"{self.run.output}{between}{value}".replace("\0", "\N{REPLACEMENT CHARACTER}")
 
     def describe(self) -> dict[str, Any]:
         """Return it as `r1plus.code` of an answer has it."""
@@ -164,6 +170,16 @@ def build_call_item(call: CodeCall, status: str) -> dict[str, Any]:
 def read_logs(outputs: Sequence[Mapping[str, Any]] | None) -> str:
     """Return the text of a past call's outputs."""
     return "".join(output["logs"] for output in outputs or ())
+
+
+def quote_output(text: str, context_tokens: int) -> str:
+    """Return what the model reads of an output: of one longer than a share of the context its beginning and its end."""
+    most = max(LEAST_QUOTED_BYTES, 4 * context_tokens // QUOTED_SHARE)
+    data = text.encode()
+    if len(data) <= most:
+        return text
+    first, last = data[: most // 2].decode(errors="ignore"), data[-(most // 2) :].decode(errors="ignore")
+    return f"{first}\n[{len(data) - most} bytes are left out]\n{last}"
 
 
 def read_cut_text(answer: str) -> str:

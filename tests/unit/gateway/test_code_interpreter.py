@@ -575,6 +575,27 @@ async def test_a_past_program_can_be_sent_back_and_reads_as_it_did(tmp_path: Pat
     assert [entry["content"] for entry in rounds.read_messages(2)[4:]] == ["It is 42.", "Sure?"]
 
 
+async def test_a_past_program_reads_no_longer_than_while_it_answered(tmp_path: Path) -> None:
+    rounds = Rounds(write_program("x"), say("Long."), say("Yes."))
+    async with running(tmp_path, rounds, **MODEL) as rig:
+        rig.calculator.run = CodeRun("a" * 8000, "None", None)
+        body = await ask(rig)
+        async with rig.respond([*body["output"], {"role": "user", "content": "Sure?"}]) as response:
+            assert response.status == 200
+    assert rounds.read_messages(2)[1] == rounds.read_messages(1)[-1]
+
+
+async def test_a_program_without_code_and_a_nul_that_is_printed_can_be_sent_back(tmp_path: Path) -> None:
+    rounds = Rounds(write_program(""), write_program("print(chr(0))"), say("Odd."), say("Yes."))
+    async with running(tmp_path, rounds, **MODEL) as rig:
+        rig.calculator.run = CodeRun("a\0b\n", "None", None)
+        body = await ask(rig)
+        async with rig.respond([*body["output"], {"role": "user", "content": "Sure?"}]) as response:
+            assert response.status == 200, await response.text()
+    assert body["output"][1]["outputs"] == [{"type": "logs", "logs": "a\N{REPLACEMENT CHARACTER}b\n"}]
+    assert body["r1plus"]["code"][1]["output"] == "a\0b\n"
+
+
 @for_each(
     ("item", "message"),
     {
