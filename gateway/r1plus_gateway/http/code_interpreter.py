@@ -114,12 +114,15 @@ def split_code_interpreter(fields: Fields, *, runs_code: bool) -> tuple[Fields, 
     """Return the fields without the tool `code_interpreter`, and what it asks for.
 
     Raises:
-        InvalidFieldError: it has another form, or is there twice.
+        InvalidFieldError: it has another form, is there twice, or is chosen and not there.
         NotConfiguredError: this gateway runs no code.
     """
     entries = fields.get(TOOLS)
     places = [place for place, one in enumerate(entries) if _is_code(one)] if isinstance(entries, list) else []
+    choice = fields.get(CHOICE)
     if not isinstance(entries, list) or not places:
+        if _is_code(choice):
+            raise InvalidFieldError(CHOICE, f"{KIND} is not one of the tools; add it to {TOOLS}")
         return fields, None
     if len(places) > 1:
         raise InvalidFieldError(f"{TOOLS}[{places[1]}]", f"is a second {KIND}; send one")
@@ -128,11 +131,13 @@ def split_code_interpreter(fields: Fields, *, runs_code: bool) -> tuple[Fields, 
     if not runs_code:
         raise NotConfiguredError("code_interpreter_not_configured", f"{path}: {NOT_CONFIGURED}", param=path)
     most_runs = MOST_RUNS_FIELD.read(fields) or DEFAULT_RUNS
-    choice, others = fields.get(CHOICE), [one for place, one in enumerate(entries) if place != places[0]]
+    others = [one for place, one in enumerate(entries) if place != places[0]]
     is_forced = _is_code(choice)
     is_left_out = choice == "none" or (isinstance(choice, dict) and not is_forced)
+    if is_left_out and choice != "none" and not others:
+        raise InvalidFieldError(CHOICE, f'names none of the tools; send "auto", or {{"type": "{KIND}"}}')
     changes: dict[str, Json] = {TOOLS: others or None}
-    if is_forced or (is_left_out and choice == "none" and not others):
+    if is_forced or (choice == "none" and not others):
         changes[CHOICE] = None
     return fields.change(changes), None if is_left_out else CodeTool(most_runs, is_forced)
 

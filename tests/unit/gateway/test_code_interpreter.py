@@ -304,6 +304,33 @@ async def test_what_cannot_be_held_is_refused(
         assert not rig.ledger.open
 
 
+@for_each(
+    ("tools", "choice", "message"),
+    {
+        "no tool": ([], {"type": "code_interpreter"}, "code_interpreter is not one of the tools; add it to tools"),
+        "another tool": (
+            [WEATHER],
+            {"type": "code_interpreter"},
+            "code_interpreter is not one of the tools; add it to tools",
+        ),
+        "another choice": (
+            [TOOL],
+            {"type": "function", "name": "weather"},
+            'names none of the tools; send "auto", or {"type": "code_interpreter"}',
+        ),
+    },
+)
+async def test_a_choice_of_a_tool_that_is_not_there_is_named(
+    tmp_path: Path, tools: list[Any], choice: Any, message: str
+) -> None:
+    async with (
+        running(tmp_path, Rounds(), **MODEL) as rig,
+        rig.respond("Go", tools=tools, tool_choice=choice) as response,
+    ):
+        error = (await response.json())["error"]
+    assert (response.status, error["message"]) == (400, f"tool_choice: {message}")
+
+
 @for_each("has_calculator", {"no calculator": False, "a calculator that runs no code": True})
 async def test_a_gateway_that_runs_no_code_says_who_can_change_that(tmp_path: Path, has_calculator: bool) -> None:
     calculator = FakeCalculator(runs_code=False)
