@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc
 import openai
 import pytest
 
@@ -24,7 +25,7 @@ from r1plus_gateway.http.code_rounds import LAST_ONE
 from support.calculator.process import running_patient_interpreter
 from support.gateway.access import KEY
 from support.gateway.fake_calculator import FakeCalculator
-from support.gateway.fake_triton import FakeTriton, Inputs, Piece, PromptCounter, Script, serving
+from support.gateway.fake_triton import FakeTriton, Inputs, Piece, PromptCounter, Script, fail, serving
 from support.gateway.process import running_process
 from support.gateway.rig import Rig, read_typed_events, running, running_before
 from support.paths import TESTS
@@ -535,6 +536,20 @@ async def test_a_context_that_the_programs_have_filled_is_named(tmp_path: Path) 
         "have 1024 tokens with the prompt, and the context has 1024; ask for programs that print less"
         in error["message"]
     )
+
+
+async def test_a_context_that_an_engine_without_counts_finds_full_is_named(tmp_path: Path) -> None:
+    too_long = fail(grpc.StatusCode.INVALID_ARGUMENT, "messages: prompt has 1030 tokens; the context of 1024")
+
+    async def run_once(inputs: Inputs) -> AsyncIterator[Piece]:
+        if "messages" in inputs:
+            async for piece in too_long(inputs):
+                yield piece
+        yield Piece(write_program("1"), 5, finish_reason="stop")
+
+    async with running(tmp_path, run_once, **MODEL) as rig, rig.respond("Go", tools=[TOOL]) as response:
+        error = (await response.json())["error"]
+    assert (response.status, error["code"], error["param"]) == (400, "context_length_exceeded", "tools")
 
 
 @for_each("where", {"while a program runs": "program", "in a later round": "round"})
