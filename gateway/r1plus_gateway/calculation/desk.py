@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from r1plus_contract.calculator import CalculatorReply
+from r1plus_contract.calculator import MOST_RUNS_AT_ONCE, CalculatorReply
 from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.calculation.client import Calculator, SocketCalculator
 
 MOST_AT_ONCE: Final = 4
 """Calculations and programs of one caller: the calculator runs few at once, and all callers share it."""
 TURN_SECONDS: Final = 30.0
-"""For which a program waits for others of its caller."""
+"""For which a program waits for others."""
 MOST_PROGRAMS_AT_ONCE: Final = 1
-"""Of one caller in the calculator: it runs two, each for up to two seconds, so another caller finds a place."""
+"""Of one caller: it holds one place of the calculator, or one in the line before it."""
 
 
 class CallerBusyError(Exception):
@@ -30,7 +30,8 @@ class CalculatorDesk:
         self.start_seconds = calculator.start_seconds if isinstance(calculator, SocketCalculator) else 0.0
         """What a calculation may take beyond its own time, where the first one starts the calculator."""
         self._running: Counter[str] = Counter()
-        self._programs = Turns()
+        self._turns = Turns()
+        self._programs = asyncio.Semaphore(MOST_RUNS_AT_ONCE)
 
     @property
     def is_configured(self) -> bool:
@@ -71,7 +72,7 @@ class CalculatorDesk:
         return await self._calculator.calculate(expression, digits)
 
     async def run_code(self, code: str, group: str) -> CalculatorReply:
-        """Run a program of a caller, which takes one of its places. Its programs wait for one another.
+        """Run a program of a caller, which takes one of its places. Callers take turns.
 
         Raises:
             CallerBusyError: its turn does not come, or all its places are taken.
@@ -81,9 +82,10 @@ class CalculatorDesk:
         async with contextlib.AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(TURN_SECONDS + self.start_seconds):
-                    await stack.enter_async_context(self._programs.wait(group, MOST_PROGRAMS_AT_ONCE))
+                    await stack.enter_async_context(self._turns.wait(group, MOST_PROGRAMS_AT_ONCE))
+                    await stack.enter_async_context(self._programs)
             except TimeoutError as error:
-                message = "your other programs have not ended; send this one when they have ended"
+                message = "other programs have not ended in time; send this one when they have ended"
                 raise CallerBusyError(message) from error
             stack.enter_context(self.take_place(group))
             return await self._calculator.run_code(code)

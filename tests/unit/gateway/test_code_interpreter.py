@@ -490,17 +490,17 @@ async def test_the_record_names_what_answered_where_no_later_round_began(tmp_pat
     assert (settled.evidence.revision, settled.usage.completion_tokens) == ("credit-1", 5)
 
 
-async def test_programs_of_one_caller_leave_a_place_to_others(tmp_path: Path) -> None:
+async def test_callers_take_turns_with_their_programs(tmp_path: Path) -> None:
     async with running(tmp_path, Rounds(), **MODEL) as rig:
         rig.calculator.gate = asyncio.Event()
         run = rig.gateway.api._desk.run_code
-        runs = [asyncio.create_task(run(f"{group}{number}", group)) for group in "ab" for number in range(2)]
-        await eventually(lambda: len(rig.calculator.programs) == 2, "one program of each runs")
+        runs = [asyncio.create_task(run(f"{group}{number}", group)) for group in "abc" for number in range(2)]
+        await eventually(lambda: len(rig.calculator.programs) == 2, "the calculator's places are taken")
         assert rig.calculator.programs == ["a0", "b0"]
         runs[1].cancel()
         rig.calculator.gate.set()
         await asyncio.wait(runs)
-    assert rig.calculator.programs == ["a0", "b0", "b1"]
+    assert rig.calculator.programs == ["a0", "b0", "c0", "b1", "c1"]
 
 
 async def test_programs_of_one_caller_wait_for_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,7 +516,7 @@ async def test_programs_of_one_caller_wait_for_one_another(tmp_path: Path, monke
         monkeypatch.setattr(desk, "TURN_SECONDS", 0.0)
         first = asyncio.create_task(rig.gateway.api._desk.run_code("1", "alice"))
         await eventually(lambda: len(rig.calculator.programs) == count + 1, "the first one runs")
-        with pytest.raises(desk.CallerBusyError, match="your other programs have not ended"):
+        with pytest.raises(desk.CallerBusyError, match="other programs have not ended in time"):
             await rig.gateway.api._desk.run_code("2", "alice")
         rig.calculator.gate.set()
         await first
