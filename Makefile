@@ -121,6 +121,10 @@ test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's eng
 test-edge: $(SYNCED) ## Stories of r1plus serve, advise and the quickstart with the real tritonserver: kills, power cuts, updates, other software, a rollback, refusals; nothing is left
 	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_serve_updates.py tests/engine/test_serve_software.py tests/engine/test_advise.py tests/engine/test_quickstart.py
 
+.PHONY: test-full
+test-full: $(SYNCED) ## The 1.5B of the family qwen as the tier full on one machine: gated on all of its suite, asked; a JSON line last (1 GB, cached)
+	$(PYTEST) -m edge -s tests/engine/test_serve_full.py
+
 .PHONY: test-offline
 test-offline: $(SYNCED) ## From a bundle to an answer in a network namespace without a route; the units of r1plus serve install under a real systemd
 	$(PYTEST) -m edge -s tests/engine/test_offline.py tests/engine/test_systemd.py
@@ -157,6 +161,10 @@ test-code: $(SYNCED) ## HumanEval's own solutions in the calculator's interprete
 .PHONY: test-checkpoint
 test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against OpenVINO's, ids against the official vocabulary
 	$(PYTEST) -m checkpoint -s tests/checkpoint
+
+.PHONY: test-trainjob
+test-trainjob: $(SYNCED) ## Engines that several machines train, on the real API server with the controllers of Kubeflow's trainer and of JobSet
+	$(PYTEST) -m trainjob tests/apiserver
 
 .PHONY: test-vllm
 test-vllm: $(SYNCED) ## vLLM for CPUs in the real Triton: its two parts below, and a JSON line last (2.3 GB, cached) [KEEP_GOING=1, SLOWEST=10]
@@ -210,6 +218,10 @@ e2e-delivery: $(SYNCED) ## An engine fetched onto a volume, served and scored, a
 e2e-gpus: $(SYNCED) ## An engine for GPUs built, sealed, gated and served, with stand-ins for what needs a GPU, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/gpus
 
+.PHONY: e2e-trainjob
+e2e-trainjob: $(SYNCED) ## A student that two pods train by Kubeflow's trainer, one killed in the middle: gated and served, on the embedded cluster (8 GB more on disk)
+	$(PYTEST) -m e2e_long -s tests/e2e/trainjob
+
 .PHONY: e2e-vllm
 e2e-vllm: $(SYNCED) ## vLLM on CPU through the operator: gated, served, a bad checkpoint refused, a killed process, on the embedded cluster (12 GB more on disk)
 	$(PYTEST) -m e2e_long -s tests/e2e/vllm
@@ -261,6 +273,10 @@ bench-model: $(SYNCED) ## R1+'s architecture: perplexity and suite against spars
 .PHONY: bench-distillation
 bench-distillation: $(SYNCED) ## A student of SmolLM2 by its teacher's logits (KD) and by text alone (CE): suite, perplexity, KL, seconds; JSON last [STEPS="30 60 120" PROMPTS PROSE ITEMS SEED WORK]
 	@$(PYTHON) -m bench.distillation $(foreach one,$(STEPS),--steps $(one)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(PROSE),--prose $(PROSE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(if $(WORK),--work $(WORK))
+
+.PHONY: bench-reward
+bench-reward: $(SYNCED) ## SmolLM2 trained on its own translations that the calculator finds right: held-out questions before and after, with an interval; JSON last [ROUNDS QUESTIONS HELD_OUT SAMPLES STEPS BATCH RATE ITEMS SEED WORK]
+	@$(PYTHON) -m bench.reward $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUESTIONS),--questions $(QUESTIONS)) $(if $(HELD_OUT),--held-out $(HELD_OUT)) $(if $(SAMPLES),--samples $(SAMPLES)) $(if $(STEPS),--steps $(STEPS)) $(if $(BATCH),--batch $(BATCH)) $(if $(RATE),--learning-rate $(RATE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(if $(WORK),--work $(WORK))
 
 .PHONY: bench-presets
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]

@@ -5,13 +5,14 @@ With the options off it computes what transformers 5 computes by `sdpa`, in the 
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from r1plus_model.architecture import Architecture, LlamaShape
-from r1plus_model.cache import EMPTY, KvCache, SlotLayout, SlotWrite
+from r1plus_model.cache import EMPTY, SlotLayout, SlotWrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,16 @@ class Visibility:
     """(batch or 1, queries, keys): which column of `Attention.score_distances` is added; None for full attention."""
 
 
+class KeyStore(Protocol):
+    """What a pass stores keys and values in, and reads them from."""
+
+    def write(self, layer: int, write: SlotWrite, keys: Tensor, values: Tensor) -> None:
+        """Store a chunk of one layer, (batch, KV heads, tokens, head size) each."""
+
+    def read(self, layer: int, slots: int) -> tuple[Tensor, Tensor]:
+        """Return keys and values in the first slots of a layer."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerContext:
     """What the layers of one layout share while they compute one chunk of tokens."""
@@ -31,7 +42,7 @@ class LayerContext:
     cosines: Tensor
     sines: Tensor
     visibility: Visibility
-    cache: KvCache | None = None
+    cache: KeyStore | None = None
     write: SlotWrite | None = None
     stored_slots: int = 0
     """Slots of the cache that may hold tokens; 0: the chunk is all there is."""
@@ -111,7 +122,7 @@ class Attention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
     def _exchange(
-        self, context: LayerContext, cache: KvCache, write: SlotWrite, keys: Tensor, values: Tensor
+        self, context: LayerContext, cache: KeyStore, write: SlotWrite, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Store the chunk, and return all keys and values that its queries may see."""
         if write.sources is None:

@@ -1,22 +1,17 @@
-"""Distillation on one machine: from a teacher's checkpoint and a file of text to a student's checkpoint.
+"""Distillation: from a teacher's checkpoint and a file of text to a student's checkpoint.
 
 The steps: check everything that can be wrong; cut the student out of the teacher; compute what the teacher predicts,
 once; train; measure; write. The working folder has what is done, so a run that was killed goes on there.
 """
 
-import json
-import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, NoReturn, TypeVar
+from typing import Final
 
-from safetensors import SafetensorError
-
-from r1plus_contract.atomic_files import replace_text, sync, sync_all
+from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.delivery import hash_file
-from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Suite
 from r1plus_model import training_state
 from r1plus_model.checkpoint import WEIGHTS
@@ -26,10 +21,9 @@ from r1plus_model.checkpoints import (
     cut_layers,
     load,
     open_checkpoint,
-    write_checkpoint,
 )
 from r1plus_model.encoder import read_encoder
-from r1plus_model.errors import DamagedWorkError, DistillationError, InterruptedDistillationError
+from r1plus_model.errors import DistillationError, InterruptedDistillationError
 from r1plus_model.examples import (
     Example,
     ExampleSet,
@@ -49,11 +43,20 @@ from r1plus_model.training import (
     measure_teacher,
     train,
 )
-from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.package.folders import lock_folder, stage_folder
+from r1plus_model.training_state import Position
+from r1plus_model.work_folder import (
+    RECIPE_FILE,
+    check_folders,
+    check_work,
+    format_size,
+    lock_work,
+    measure_present,
+    read_finished,
+    read_work,
+    remove_work,
+    write_student,
+)
 
-T = TypeVar("T")
-RECIPE_FILE: Final = "recipe.json"
 START_FILE: Final = "start.json"
 _CALIBRATION: Final = 8
 """Examples by which the influence of layers is measured."""
@@ -111,60 +114,37 @@ def distil(request: DistillationRequest, process: TrainingProcess) -> Distillati
     Raises:
         DistillationError: the request cannot be trained, or the training had to stop. `out` is not there then.
     """
-    _check_folders(request)
+    check_folders(request.out, request.work)
     inputs = _read_inputs(request, process)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(lock_folder(request.work))
-        except ImportingError as error:
-            raise InterruptedDistillationError(
-                f"work: {request.work}: another run has it; wait for that, or give another --work"
-            ) from error
-        _check_work(request, inputs.recipe)
+    with lock_work(request.work):
+        check_work(request.work, inputs.recipe)
         if request.out.exists():
-            return _finish(request, _read_finished(request, inputs.recipe))
-        material = _prepare_material(request, inputs)
-        _check_room(request, inputs, material, process)
-        replace_text(request.work / RECIPE_FILE, dumps(inputs.recipe))
-        return _finish(request, _distil(request, inputs, material, process))
+            record = read_finished(request.out, RECORD_FILE, DistillationRecord, inputs.recipe.key)
+            result = Distillation(request.out, hash_file(request.out / WEIGHTS), record)
+        else:
+            material = _prepare_material(request, inputs)
+            _check_room(request, inputs, material, process)
+            replace_text(request.work / RECIPE_FILE, dumps(inputs.recipe))
+            process.workers.wait()
+            result = _distil(request, inputs, material, process)
+        remove_work(request.work)
+        return result
 
 
-def _check_folders(request: DistillationRequest) -> None:
-    """Refuse folders of which one would go with the other, and an `out` that no interrupted run has left."""
-    out, work = request.out.resolve(), request.work.resolve()
-    if out == work or out in work.parents or work in out.parents:
-        raise DistillationError(
-            f"work: {request.work} and --out {request.out}: one is in the other, and the working folder is removed at"
-            " the end; give folders beside each other"
-        )
-    if request.out.exists() and not request.work.is_dir():
-        _refuse_out(request)
+def assist(request: DistillationRequest, process: TrainingProcess) -> None:
+    """Train with a leader that runs `distil`, and leave all but the teacher's predictions to it.
+
+    Raises:
+        DistillationError: as for `distil`.
+    """
+    inputs = _read_inputs(request, process)
+    process.workers.wait()  # Until the leader has checked the folders.
+    _train(request, inputs, _prepare_material(request, inputs), process)
 
 
-def _refuse_out(request: DistillationRequest) -> NoReturn:
-    raise DistillationError(f"out: {request.out} already exists; remove it, or give another name")
-
-
-def _read_finished(request: DistillationRequest, recipe: DistillationRecipe) -> Distillation:
-    """Return the student of a run that ended before its working folder was gone; refuse anything else."""
-    try:
-        record = loads(DistillationRecord, (request.out / RECORD_FILE).read_bytes(), tolerant=True)
-    except (OSError, ContractError):
-        _refuse_out(request)
-    if record.key != recipe.key:
-        _refuse_out(request)
-    return Distillation(request.out, hash_file(request.out / WEIGHTS), record)
-
-
-def _finish(request: DistillationRequest, result: Distillation) -> Distillation:
-    """Remove the working folder. Its recipe goes last: a run that is killed here can still tell that it is its own."""
-    for path in request.work.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != RECIPE_FILE:
-            path.unlink()
-    shutil.rmtree(request.work)
-    return result
+def is_trained(request: DistillationRequest) -> bool:
+    """Return whether every step is done, so that the leader needs no other worker for the rest."""
+    return request.out.exists() or training_state.read_step(request.work) == request.recipe.steps
 
 
 def _read_inputs(request: DistillationRequest, process: TrainingProcess) -> _Inputs:
@@ -188,32 +168,6 @@ def _read_inputs(request: DistillationRequest, process: TrainingProcess) -> _Inp
     return _Inputs(teacher, student, recipe, examples)
 
 
-def _check_work(request: DistillationRequest, recipe: DistillationRecipe) -> None:
-    """Refuse a working folder of another recipe, and one that has other files."""
-    path = request.work / RECIPE_FILE
-    if path.is_file():
-        other = _read_work(path, DistillationRecipe)
-        pairs = [(one.name, getattr(other, one.name), getattr(recipe, one.name)) for one in fields(DistillationRecipe)]
-        differences = [f"{name} {theirs}, here {ours}" for name, theirs, ours in pairs if theirs != ours]
-        if differences:
-            raise DistillationError(
-                f"work: {request.work} is of another recipe: {'; '.join(differences)[:400]}. Give another --work, or"
-                " remove the folder"
-            )
-    elif any(one.name != f".{RECIPE_FILE}.part" for one in request.work.iterdir()):  # That is left by a kill.
-        raise DistillationError(f"work: {request.work} has files and no {RECIPE_FILE}; give an empty folder, or none")
-
-
-def _read_work(path: Path, kind: type[T]) -> T:
-    """Return the content of a file of the working folder."""
-    try:
-        return loads(kind, path.read_bytes(), tolerant=True)
-    except ContractError as error:
-        raise DamagedWorkError(
-            f"work: {path}: damaged: {error}; remove its folder, and the run begins again", path.parent
-        ) from error
-
-
 def _prepare_material(request: DistillationRequest, inputs: _Inputs) -> Material:
     cache = TeacherCache(request.work / "teacher", inputs.recipe.top, inputs.recipe.temperature)
     return Material(inputs.examples.training, inputs.examples.held_out, cache)
@@ -232,12 +186,12 @@ def _check_room(request: DistillationRequest, inputs: _Inputs, material: Materia
     parameters = (inputs.student or inputs.teacher).parameters  # At most: of a student that is cut they are fewer.
     examples = _list_predicted(inputs, material).values()
     predictions = material.teacher.estimate_bytes(examples)
-    present = sum(path.stat().st_size for path in request.work.rglob("*") if path.is_file())
+    present = measure_present(request.work)
     # The state is replaced by a whole new one, and the student is written while both are there.
     needed = max(0, predictions + 2 * training_state.BYTES_PER_PARAMETER * parameters - present) + 4 * parameters
     free = process.measure_free(request.work)
     if needed > free:
-        sizes = [_format_size(size) for size in (free, needed, predictions)]
+        sizes = [format_size(size) for size in (free, needed, predictions)]
         raise DistillationError(
             f"work: {request.work} has {sizes[0]} free, and {sizes[1]} are needed: {sizes[2]} for what the teacher"
             f" predicts of {len(examples)} examples, the rest for the training's state and the student. Make room, give"
@@ -245,27 +199,40 @@ def _check_room(request: DistillationRequest, inputs: _Inputs, material: Materia
         )
 
 
-def _format_size(size: int) -> str:
-    return f"{size / 10**9:.1f} GB" if size >= 10**9 else f"{size / 10**6:.1f} MB"
-
-
-def _distil(
+def _train(
     request: DistillationRequest, inputs: _Inputs, material: Material, process: TrainingProcess
-) -> Distillation:
+) -> tuple[Start, R1PlusModel, Position]:
+    """Take all steps; return where they began, the student, and how far it is."""
+    workers = process.workers
+
     def check_stop() -> None:
         if process.should_stop():
             raise InterruptedDistillationError("stopped while the teacher predicted; the same command goes on")
 
-    def report_example(number: int, total: int) -> None:
+    def report_example(number: int, _: int) -> None:
+        number, total = min(number * workers.count, len(predicted)), len(predicted)
         process.note(TrainingProgress(number, total))
         process.report(f"teacher: example {number} of {total}")
 
     def load_teacher() -> R1PlusModel:
         return load(inputs.teacher, "teacher")
 
-    material.teacher.fill(load_teacher, _list_predicted(inputs, material), report_example, check_stop)
+    predicted = _list_predicted(inputs, material)
+    share = {number: predicted[number] for number in workers.select_share(list(predicted))}
+    material.teacher.fill(load_teacher, share, report_example, check_stop)
+    workers.wait()  # The leader measures by all predictions.
+    if not workers.is_leader:
+        workers.wait()
     start, model = _start(request, inputs, material, process, load_teacher)
-    position = train(model, material, inputs.recipe, request.work, process)
+    if workers.is_leader:
+        workers.wait()
+    return start, model, train(model, material, inputs.recipe, request.work, process)
+
+
+def _distil(
+    request: DistillationRequest, inputs: _Inputs, material: Material, process: TrainingProcess
+) -> Distillation:
+    start, model, position = _train(request, inputs, material, process)
     process.report("measuring the student")
     record = DistillationRecord(
         inputs.recipe.key,
@@ -278,18 +245,7 @@ def _distil(
         start.before,
         measure_quality(model, material, inputs.recipe),
     )
-    if request.out.exists():  # It came while the training ran, and is not ours.
-        _refuse_out(request)
-    try:
-        with stage_folder(request.out) as folder:
-            sha256 = write_checkpoint(folder, model, inputs.student or inputs.teacher)
-            (folder / RECORD_FILE).write_text(json.dumps(json.loads(dumps(record)), indent=2) + "\n", encoding="utf-8")
-            open_checkpoint(folder, "student")
-            sync_all(folder)
-        sync(request.out.parent)
-    except (OSError, SafetensorError) as error:
-        remedy = "make room and start again: the run goes on after its last step"
-        raise DistillationError(f"out: {request.out} cannot be written: {error}; {remedy}") from error
+    sha256 = write_student(request.out, model, inputs.student or inputs.teacher, RECORD_FILE, record)
     return Distillation(request.out, sha256, record)
 
 
@@ -302,7 +258,7 @@ def _start(
 ) -> tuple[Start, R1PlusModel]:
     """Return the student before its training; measured once."""
     path = request.work / START_FILE
-    start = _read_work(path, Start) if path.is_file() else None
+    start = read_work(path, Start) if path.is_file() else None
     if inputs.student is not None:
         kept: tuple[int, ...] = ()
         model = load(inputs.student, "student")

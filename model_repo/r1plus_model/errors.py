@@ -3,6 +3,7 @@
 DistillationError                  what was asked for cannot be trained, or training had to stop: field, what is wrong,
                                    what to do
 ├─ InterruptedDistillationError    nothing is wrong with it: the same request goes on later
+│  └─ LostWorkerError              another worker of this training ended or should stop
 └─ DamagedWorkError                a file of the working folder is damaged, as after a power cut
 """
 
@@ -15,6 +16,10 @@ class DistillationError(RuntimeError):
 
 class InterruptedDistillationError(DistillationError):
     """A run that was asked to stop, or that waits for another one."""
+
+
+class LostWorkerError(InterruptedDistillationError):
+    """A run that another worker has left. This one may begin again at once, and waits for its successor."""
 
 
 class DamagedWorkError(DistillationError):

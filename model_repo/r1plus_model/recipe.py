@@ -6,9 +6,9 @@ killed goes on with its own files, and a changed one begins again.
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from r1plus_contract.jsonable import dumps
 from r1plus_model.errors import DistillationError
@@ -16,6 +16,8 @@ from r1plus_model.errors import DistillationError
 TRAINER_VERSION: Final = 1
 """Raised when the same recipe gives another student."""
 PRECISIONS: Final = ("float32", "bfloat16")
+Bounds = Mapping[str, tuple[float, float, str]]
+"""Field -> its least and greatest value, and what to do."""
 RECORD_FILE: Final = "distilled.json"
 """In the student's checkpoint: a `DistillationRecord`."""
 
@@ -89,7 +91,7 @@ def check_recipe(recipe: DistillationRecipe, teacher_layers: int, vocabulary: in
 def _find_problems(recipe: DistillationRecipe, teacher_layers: int, vocabulary: int) -> Iterator[str]:
     if (recipe.layers is None) == (recipe.student is None):
         yield "layers: give layers or student: how many of the teacher's layers to keep, or what to train instead"
-    whole = {
+    whole: Bounds = {
         "layers": (1, teacher_layers - 1, f"a student has fewer layers than its teacher, which has {teacher_layers}"),
         "steps": (1, 10**6, "give a number of training steps"),
         "batch": (1, 1024, "give the examples of one step"),
@@ -97,18 +99,23 @@ def _find_problems(recipe: DistillationRecipe, teacher_layers: int, vocabulary: 
         "top": (1, vocabulary, f"the vocabulary has {vocabulary} tokens"),
         "seed": (0, 2**31 - 1, "give another seed"),
     }
-    for name, (least, most, why) in whole.items():
-        value = getattr(recipe, name)
-        if value is not None and not least <= value <= most:
-            yield f"{name}: {value} is not from {least} to {most}: {why}"
-    real = {
+    real: Bounds = {
         "temperature": (0.1, 100.0, "3 softens a teacher well"),
         "hard_weight": (0.0, 1.0, "it is a share: 0 is the teacher alone, 1 the text alone"),
         "learning_rate": (1e-8, 1.0, "0.0002 suits small models"),
     }
-    for name, (lowest, highest, why) in real.items():
+    yield from find_out_of_range(recipe, whole, real)
+
+
+def find_out_of_range(recipe: Any, whole: Bounds, real: Bounds) -> Iterator[str]:
+    """Yield what is wrong with the values of a recipe: whole numbers, real ones, and its precision."""
+    for name, (least, most, why) in whole.items():
         value = getattr(recipe, name)
-        if not (math.isfinite(value) and lowest <= value <= highest):
-            yield f"{name}: {value} is not from {lowest:g} to {highest:g}: {why}"
+        if value is not None and not least <= value <= most:
+            yield f"{name}: {value} is not from {least} to {most}: {why}"
+    for name, (least, most, why) in real.items():
+        value = getattr(recipe, name)
+        if not (math.isfinite(value) and least <= value <= most):
+            yield f"{name}: {value} is not from {least:g} to {most:g}: {why}"
     if recipe.precision not in PRECISIONS:
         yield f"precision: {recipe.precision!r:.40} is not one of {', '.join(PRECISIONS)}"

@@ -64,7 +64,7 @@ class TeacherCache:
             DistillationError: what the teacher predicts is no number, or cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        missing = {number: one for number, one in examples.items() if not self._locate(number).is_file()}
+        missing = {number: one for number, one in examples.items() if not _has_content(self._locate(number))}
         if not missing:
             return
         teacher = load_teacher()
@@ -116,3 +116,8 @@ class TeacherCache:
             _LOG_PROBABILITIES: softened.values.contiguous(),
             _TEXT_LOSSES: losses,
         }
+
+
+def _has_content(path: Path) -> bool:
+    """Return whether there is a file that no power cut has left empty."""
+    return path.is_file() and path.stat().st_size > 0

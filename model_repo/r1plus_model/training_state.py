@@ -58,6 +58,15 @@ def save_state(folder: Path, key: str, position: Position, model: nn.Module, opt
         ) from error
 
 
+def read_step(folder: Path) -> int:
+    """Return how many steps are done by the state in `folder`; 0 if there is none, or none that can be read."""
+    try:
+        with safe_open(folder / FILE, framework="pt") as file:
+            return int((file.metadata() or {})["step"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return 0
+
+
 def load_state(folder: Path, key: str, model: nn.Module, optimizer: AdamW) -> Position:
     """Read the state into model and optimiser; return its position, which is the start if there is none.
 

@@ -18,6 +18,8 @@ _KIND: Final = "distillation"
 GGUF_PRECISIONS: Final = {"FP16": "F16", "Q8_0": "Q8_0", "Q4_0": "Q4_0", "Q4_1": "Q4_1"}
 """`spec.precision` of a student that OpenVINO serves -> precision of its GGUF file."""
 
+EXAMPLES_TOGETHER: Final = 2
+"""Examples of one pass: logits of a large vocabulary take more memory than the model."""
 TRAINING_BYTES: Final = 16
 """Of a weight of the student in training: itself, its gradient and its two moments in float32."""
 _MOST_BYTES: Final = 2**60
@@ -42,6 +44,11 @@ def find_problems(spec: EngineSpec) -> Iterator[str]:
         yield (
             f"spec.build.distill.memory: {terms.memory} is less than {mebibytes(least)}, what weights, gradients and"
             f" moments of {parameters} parameters take; raise it"
+        )
+    if terms.num_nodes is not None and terms.num_nodes > (parts := -(-terms.batch // EXAMPLES_TOGETHER)):
+        yield (
+            f"spec.build.distill.numNodes: {terms.num_nodes} is more than {parts}, the parts of a step: its batch of"
+            f" {terms.batch} is computed {EXAMPLES_TOGETHER} at a time; lower it, or raise batch"
         )
     for name, quantity in (("memory", terms.memory), ("storage", terms.storage)):
         if bytes_of(quantity) > _MOST_BYTES:
@@ -74,6 +81,6 @@ def compute_key(artifact: str, options: DistillationOptions) -> str:
     """Return the sha256 of the recipe, 64 hex digits.
 
     The artifact's digest covers teacher, data and student. Neither the trainer's image nor CPU, memory and storage are
-    part of it: a training of hours goes on after an upgrade, and with more room.
+    part of it, nor is how many machines train: a training of hours goes on after an upgrade, and with more room.
     """
     return hashlib.sha256(dumps([_KIND, artifact, options]).encode()).hexdigest()

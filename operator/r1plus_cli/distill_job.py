@@ -4,6 +4,9 @@ It distils the engine of O/order.json from V/.checkpoint/engine, turns the stude
 import` does, and leaves that where the stage `seal` looks for it. V/.training has what is done: the successor of a
 killed pod goes on there. Exit code 0: it is made. 1: it was interrupted, and a retry goes on. 2: a retry cannot help.
 The reason is on stderr and in the pod's status, with the field of the R1PlusEngine.
+
+With `--worker` it is a container of a TrainJob, one of several that train the student together and make no engine of
+it. The pods of the others come and go: after each loss the process replaces itself, and goes on from the checkpoint.
 """
 
 import argparse
@@ -13,10 +16,10 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from r1plus_cli.engine_distil import load_compared_suites, stop_on_signals
 from r1plus_cli.errors import CliError
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from r1plus_model.distillation import DistillationRequest
     from r1plus_model.recipe import DistillationRecipe
     from r1plus_model.training import TrainingProcess, TrainingProgress
+    from r1plus_model.workers import Workers
 
 _FIELDS: Final = {
     "work": "volume",
@@ -64,11 +68,18 @@ _FIELDS: Final = {
     "data": f"spec.artifact: {DATA_PART}",
     "teacher": f"spec.artifact: {TEACHER_PART}/",
     "student": f"spec.artifact: {STUDENT_PART}/",
+    "runtime": "spec.build.distill.runtimeRef",
 }
 """What the trainer calls a field, and where a user of the R1PlusEngine has it."""
 _FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REPORT_SECONDS: Final = 30.0
 """Least time between two reports of figures: each change is a write to the API server."""
+
+
+_SAVE_SECONDS: Final = 300.0
+_RESTARTS: Final = "R1PLUS_TRAINING_RESTARTS"
+"""Variable of a worker that has begun again, with how often."""
+_MOST_RESTARTS: Final = 200
 
 
 class TrainingError(Exception):
@@ -92,7 +103,7 @@ class TrainingJob:
     report: ReportProgress
     should_stop: Callable[[], bool]
     clock: Callable[[], float] = time.monotonic
-    save_seconds: float = 300.0
+    save_seconds: float = _SAVE_SECONDS
     """Between two checkpoints."""
 
     @property
@@ -129,6 +140,21 @@ def train_engine(job: TrainingJob) -> bool:
     return True
 
 
+def train_together(job: TrainingJob, workers: "Workers") -> None:
+    """Train the student as one of several workers. The leader leaves its checkpoint for the Job that comes after.
+
+    Raises:
+        TrainingError: this worker cannot go on.
+        LostWorkerError: another one is gone. A new process goes on.
+    """
+    with _translate_errors():
+        if workers.is_leader:
+            with _hold_training(job):
+                _train_student(job, workers)
+        else:
+            _assist(job, workers)
+
+
 @contextmanager
 def _hold_training(job: TrainingJob) -> Iterator[None]:
     """Hold the folder of the training. The pod of a Job that was replaced may still have it: it ends within minutes."""
@@ -144,32 +170,68 @@ def _hold_training(job: TrainingJob) -> Iterator[None]:
         yield
 
 
-def _train_student(job: TrainingJob) -> Path:
-    """Return the checkpoint of the student, which an earlier pod may have finished."""
+def _build_request(job: TrainingJob) -> "DistillationRequest":
     from r1plus_model.distillation import DistillationRequest
-    from r1plus_model.training import TrainingProcess
 
-    has_student = job.options.layers is None
-    request = DistillationRequest(
+    return DistillationRequest(
         job.artifact / TEACHER_PART,
         job.artifact / DATA_PART,
         job.training / "student",
         job.training / "work",
         _build_recipe(job.options),
-        job.artifact / STUDENT_PART if has_student else None,
+        job.artifact / STUDENT_PART if job.options.layers is None else None,
         load_compared_suites([job.suite] if (job.suite / SUITE_FILE).exists() else []),
     )
+
+
+def _train_student(job: TrainingJob, workers: "Workers | None" = None) -> Path:
+    """Return the checkpoint of the student, which an earlier pod may have finished."""
+    from r1plus_model.distillation import is_trained
+    from r1plus_model.training import TrainingProcess
+    from r1plus_model.workers import ALONE, join_workers
+
+    request = _build_request(job)
     if request.out.exists() and not request.work.exists():
         _check_finished(request)
         return request.out
     shutil.rmtree(job.training / ".discarded-work", ignore_errors=True)
     _remove_work_of_another_trainer(request)
     job.report(FillProgress(FillPhase.PREDICTING))
-    process = TrainingProcess(
-        _say, job.clock, job.should_stop, job.save_seconds, note=_Reporter(job.report, job.clock).note
-    )
-    _distil(request, process)
+    with ExitStack() as stack:
+        if workers is None or is_trained(request):
+            workers = ALONE  # The others have ended, or are not needed any more.
+        if workers.count > 1:
+            stack.enter_context(join_workers(workers))
+        note = _Reporter(job.report, job.clock).note
+        process = TrainingProcess(_say, job.clock, job.should_stop, job.save_seconds, note=note, workers=workers)
+        _distil(request, process)
     return request.out
+
+
+def _assist(job: TrainingJob, workers: "Workers") -> None:
+    from r1plus_model.distillation import assist, is_trained
+    from r1plus_model.training import TrainingProcess
+    from r1plus_model.workers import join_workers
+
+    request = _build_request(job)
+    if is_trained(request):
+        return
+    process = TrainingProcess(_say, job.clock, job.should_stop, workers=workers)
+    with join_workers(workers), _remake_damaged():
+        assist(request, process)
+
+
+@contextmanager
+def _remake_damaged() -> Iterator[None]:
+    """Remove a file that is damaged, and let all workers begin again: they make it again together."""
+    from r1plus_model.errors import DamagedWorkError, LostWorkerError
+
+    try:
+        yield
+    except DamagedWorkError as error:
+        if error.path.exists():  # Another worker may have removed it.
+            _remove(error.path)
+        raise LostWorkerError(f"{error.path} is damaged, and made again: {error}") from error
 
 
 def _distil(request: "DistillationRequest", process: "TrainingProcess") -> None:
@@ -177,6 +239,10 @@ def _distil(request: "DistillationRequest", process: "TrainingProcess") -> None:
     from r1plus_model.distillation import distil
     from r1plus_model.errors import DamagedWorkError
 
+    if process.workers.count > 1:
+        with _remake_damaged():
+            distil(request, process)
+        return
     removed = set[Path]()
     while True:
         try:
@@ -242,8 +308,8 @@ def _check_finished(request: "DistillationRequest") -> None:
 
 def _remove_work_of_another_trainer(request: "DistillationRequest") -> None:
     """Begin again where another version of the trainer began: its steps would not be those of this one."""
-    from r1plus_model.distillation import RECIPE_FILE
     from r1plus_model.recipe import TRAINER_VERSION, DistillationRecipe
+    from r1plus_model.work_folder import RECIPE_FILE
 
     path = request.work / RECIPE_FILE
     if not path.is_file():
@@ -326,11 +392,13 @@ def _place(job: TrainingJob, engine: Path) -> None:
 def _translate_errors() -> Iterator[None]:
     """Translate errors of trainer and import to TrainingError, with the R1PlusEngine's fields."""
     try:
-        from r1plus_model.errors import DistillationError, InterruptedDistillationError
+        from r1plus_model.errors import DistillationError, InterruptedDistillationError, LostWorkerError
         from r1plus_model_repo.importing.errors import ImportingError
 
         try:
             yield
+        except LostWorkerError:
+            raise
         except InterruptedDistillationError as error:
             raise TrainingError(FillRefusal.TRAINING_STOPPED, _name_fields(error)) from error
         except (DistillationError, ImportingError) as error:
@@ -390,23 +458,81 @@ def main() -> int:
     parser.add_argument("--order-dir", type=Path, required=True)
     parser.add_argument("--volume", type=Path, required=True)
     parser.add_argument("--suite", type=Path, required=True)
+    parser.add_argument("--worker", action="store_true", help="train with others, as a TrainJob's runtime describes it")
     parser.add_argument("--port", type=int, default=names.PORT_MONITOR)
+    parser.add_argument("--save-seconds", type=float, default=_SAVE_SECONDS)
     parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG)
     arguments = parser.parse_args()
-    progress = ProgressServer()
-    progress.serve(arguments.port)
-    host = os.environ.get("HOSTNAME") or os.uname().nodename
     try:
-        order = _read_order(arguments.order_dir / ORDER_FILE)
-        with stop_on_signals() as stopping:
-            job = TrainingJob(order, arguments.volume, arguments.suite, host, progress.update, stopping.is_set)
-            is_made = train_engine(job)
+        return _run_worker(arguments) if arguments.worker else _run_job(arguments)
     except (TrainingError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         write_termination_message(arguments.termination_log, str(error))
         return error.exit_code if isinstance(error, TrainingError) else EXIT_RETRYABLE
-    _say(f"Engine {order.engine} is {'trained' if is_made else 'on the volume already'}")
+
+
+def _run_job(arguments: argparse.Namespace) -> int:
+    with _prepare_job(arguments, _serve_progress(arguments.port)) as job:
+        is_made = train_engine(job)
+    _say(f"Engine {job.order.engine} is {'trained' if is_made else 'on the volume already'}")
     return 0
+
+
+def _run_worker(arguments: argparse.Namespace) -> int:
+    with _translate_errors():
+        from r1plus_model.errors import LostWorkerError
+        from r1plus_model.workers import read_workers
+
+        workers = read_workers(os.environ)
+    report = _serve_progress(arguments.port) if workers.is_leader else _ignore
+    with _prepare_job(arguments, report) as job:
+        try:
+            train_together(job, workers)
+        except LostWorkerError as error:
+            if job.should_stop():
+                raise TrainingError(FillRefusal.TRAINING_STOPPED, _name_fields(error)) from error
+            _replace_process(error)
+    _say(f"Engine {job.order.engine} is trained: worker {workers.rank + 1} of {workers.count} is done")
+    return 0
+
+
+def _replace_process(error: Exception) -> NoReturn:
+    """Begin again without a trace of the connections that are lost. For the pod this is no restart."""
+    _say(str(error))
+    restarts = int(os.environ.get(_RESTARTS, "0")) + 1
+    if restarts > _MOST_RESTARTS:
+        text = f"began again {_MOST_RESTARTS} times without the other workers: {error}"
+        raise TrainingError(FillRefusal.TRAINING_STOPPED, text) from error
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # The one of the listing itself is closed.
+            os.set_inheritable(int(descriptor.name), int(descriptor.name) <= sys.stderr.fileno())
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, _RESTARTS: str(restarts)})  # noqa: S606 - this program
+
+
+@contextmanager
+def _prepare_job(arguments: argparse.Namespace, report: ReportProgress) -> Iterator[TrainingJob]:
+    host = os.environ.get("HOSTNAME") or os.uname().nodename
+    order = _read_order(arguments.order_dir / ORDER_FILE)
+    with stop_on_signals() as stopping:
+        yield TrainingJob(
+            order,
+            arguments.volume,
+            arguments.suite,
+            host,
+            report,
+            stopping.is_set,
+            save_seconds=arguments.save_seconds,
+        )
+
+
+def _serve_progress(port: int) -> ReportProgress:
+    progress = ProgressServer()
+    progress.serve(port)
+    return progress.update
+
+
+def _ignore(progress: FillProgress) -> None:
+    """Report nothing: the leader reports for all workers."""
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -91,7 +91,7 @@ def distil_command(
 
     Example: `r1plus engine distill model-hf --data prompts.jsonl --layers 24 --out student`
     """
-    with _translate_errors(), stop_on_signals() as stopping:
+    with translate_training_errors("distilling", "distil", _OPTIONS), stop_on_signals() as stopping:
         from r1plus_model.distillation import DistillationRequest, distil
         from r1plus_model.recipe import DistillationRecipe
         from r1plus_model.training import TrainingProcess
@@ -141,10 +141,15 @@ def _report(result: "Distillation") -> None:
         say(f"{name}: perplexity {quality.perplexity:.2f}, KL from the teacher {quality.divergence:.4f}")
     say(f"teacher: perplexity {record.teacher_perplexity:.2f}, on {record.held_out_tokens} tokens that were held out")
     say(f"{result.folder}: sha256 of the weights {result.sha256}", style="green")
+    print_import(result.folder)
+
+
+def print_import(student: Path) -> None:
+    """Print the commands that make an engine of a trained checkpoint."""
     say("Next:")
     for line in (
-        f"r1plus engine convert {result.folder} --out {result.folder}.gguf",
-        f"r1plus engine import {result.folder}.gguf --name NAME --tier TIER --out engines",
+        f"r1plus engine convert {student} --out {student}.gguf",
+        f"r1plus engine import {student}.gguf --name NAME --tier TIER --out engines",
     ):
         sys.stdout.write(runnable_hint(line) + "\n")
 
@@ -167,21 +172,21 @@ def stop_on_signals() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _translate_errors() -> Iterator[None]:
-    """Translate errors of the trainer to CliError."""
+def translate_training_errors(purpose: str, extra: str, options: Collection[str]) -> Iterator[None]:
+    """Translate errors of the trainer to CliError; `options` are the fields that have one of the same name."""
 
     def explain(error: RuntimeError) -> str | None:
         from r1plus_model.errors import DistillationError
 
         if not isinstance(error, DistillationError):
             return None
-        return "\n".join(map(_name_option, str(error).splitlines()))
+        return "\n".join(_name_option(line, options) for line in str(error).splitlines())
 
-    with translate_errors("distilling", "distil", "what is done is kept, and the same command goes on", explain):
+    with translate_errors(purpose, extra, "what is done is kept, and the same command goes on", explain):
         yield
 
 
-def _name_option(line: str) -> str:
+def _name_option(line: str, options: Collection[str]) -> str:
     """Let an error name the option instead of the field."""
     field, colon, what = line.partition(": ")
-    return f"--{field.replace('_', '-')}{colon}{what}" if field in _OPTIONS else line
+    return f"--{field.replace('_', '-')}{colon}{what}" if field in options else line

@@ -22,6 +22,7 @@ from r1plus_cli.edge import app as edge_app
 from r1plus_cli.engine import app as engine_app
 from r1plus_cli.engine_distil import distil_command
 from r1plus_cli.engine_export import export_command
+from r1plus_cli.engine_reinforce import reinforce_command
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
 from r1plus_cli.fit import fit_command
@@ -66,6 +67,7 @@ Start here: `r1plus plan -f examples/credit-full.yaml`
 
 app.add_typer(suite_app)
 engine_app.command("distill")(distil_command)
+engine_app.command("reinforce")(reinforce_command)
 engine_app.command("export")(export_command)
 app.add_typer(engine_app)
 app.add_typer(edge_app)

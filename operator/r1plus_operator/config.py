@@ -85,6 +85,7 @@ def load_settings(env: Mapping[str, str] = os.environ) -> OperatorSettings:
         has_registry=bool(env.get("R1PLUS_REGISTRY_URL")),
         gateway_image=env.get("R1PLUS_GATEWAY_IMAGE", ""),
         trainer_image=env.get("R1PLUS_TRAINER_IMAGE", ""),
+        has_train_jobs=env.get("R1PLUS_TRAIN_JOBS", "") == "true",
         image_pull_secrets=secrets,
         suite_trust=_read_suite_trust(env),
         volumes=_read_volume_terms(env),

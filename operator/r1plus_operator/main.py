@@ -177,6 +177,7 @@ def build(settings: OperatorSettings, client: ApiClient, election: ApiClient) ->
         enqueue_edited=enqueue_edited,
         enqueue_low=partial(queue.add, priority=Priority.LOW),
         slots=settings.operator.max_concurrent,
+        has_train_jobs=settings.operator.has_train_jobs,
     )
     terms = LeaseTerms.for_duration(settings.lease_seconds)
     elector = Elector(election, settings.operator.operator_namespace, names.LEASE, settings.identity, terms=terms)

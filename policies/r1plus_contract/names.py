@@ -77,6 +77,8 @@ CONTAINER_FILL: Final = "fill"
 INIT_FETCH: Final = "fetch"
 INIT_BUILD: Final = "build"
 """Containers of the Job that fetches an engine to a volume."""
+CONTAINER_WORKER: Final = "node"
+"""Container of a TrainJob's pods, and its replicated job: Kubeflow's trainer finds them by this name."""
 
 PORT_HTTP: Final = 8000
 PORT_GRPC: Final = 8001
@@ -115,6 +117,9 @@ ENV_POD: Final = "R1PLUS_POD"
 KIND_DEPLOYMENT: Final = "R1PlusDeployment"
 KIND_ENGINE: Final = "R1PlusEngine"
 KIND_TENANT: Final = "R1PlusTenant"
+GROUP_TRAINER: Final = "trainer.kubeflow.org"
+KIND_TRAIN_JOB: Final = "TrainJob"
+"""Of Kubeflow's trainer, version v1alpha1."""
 TENANT: Final = "tenant"
 """Name of the one R1PlusTenant of a namespace."""
 FINALIZER_TENANT: Final = f"{GROUP}/tenant"

@@ -16,7 +16,7 @@ _BISECTIONS: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Two one-sided bounds on a proportion; each is missed with probability at most alpha."""
+    """Two one-sided bounds on a proportion or a difference; each is missed with probability at most alpha."""
 
     lower: float
     upper: float
@@ -69,6 +69,19 @@ def clopper_pearson(successes: int, n: int, alpha: float) -> Interval:
     lower = 0.0 if successes == 0 else _find_largest(lambda p: binomial_at_least(successes, n, p) <= alpha)
     upper = 1.0 if successes == n else _find_largest(lambda p: binomial_at_most(successes, n, p) >= alpha)
     return Interval(lower, upper)
+
+
+def paired_difference(lost: int, gained: int, n: int, alpha: float) -> Interval:
+    """Return bounds on how much a proportion has changed between two runs over the same n items, from -1 to 1.
+
+    Both hold together with a chance of at least 1 - alpha: each of four one-sided bounds, of gained and of lost items,
+    gets a quarter of it. So the interval is wider than an approximate one.
+    """
+    _check(
+        lost >= 0 and gained >= 0 and lost + gained <= n, "lost, gained", (lost, gained), f"0 or more, up to n = {n}"
+    )
+    gains, losses = (clopper_pearson(count, n, alpha / 4) for count in (gained, lost))
+    return Interval(gains.lower - losses.upper, gains.upper - losses.lower)
 
 
 def hypergeometric_at_least(k: int, population: int, marked: int, drawn: int) -> Fraction:

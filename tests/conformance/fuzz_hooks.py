@@ -24,7 +24,7 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "after": ("is no entry of this list", "has control characters"),
     "keys": ("is not a file of r1plus tenant backup",),
     "dimensions": ("leave it out",),
-    "input": ("bytes exceed", "tokens, and the engine reads"),
+    "input": ("bytes exceed", "tokens, and the engine reads", "all items are a file_search_call"),
     "expires_after_days": ("for which this tenant keeps",),
     "text": ("is blank",),
     "math_mode": ("cannot be held together with tools",),

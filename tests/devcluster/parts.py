@@ -15,6 +15,7 @@ _REQUIREMENT = re.compile(r"^(?:require )?\s*(\S+) v(\S+?)(?: // indirect)?$", r
 
 _VERSION_VARIABLES = "k8s.io/component-base/version"
 _PROMETHEUS_VARIABLES = "github.com/prometheus/common/version"
+_TRAINER = "github.com/kubeflow/trainer/v2"
 
 
 def required(module: str, by: str = "addons") -> str:
@@ -97,7 +98,12 @@ GO_BINARIES: tuple[GoBinary, ...] = (
     _plain("local-path-provisioner", "github.com/rancher/local-path-provisioner"),
     _prometheus("prometheus"),
     _prometheus("promtool"),
+    GoBinary("trainer-controller-manager", _TRAINER, f"{_TRAINER}/cmd/trainer-controller-manager", tool_of="trainer"),
+    GoBinary("jobset", "sigs.k8s.io/jobset", "sigs.k8s.io/jobset", tool_of="jobset"),
 )
+
+TRAINING_BINARIES: tuple[str, ...] = ("trainer-controller-manager", "jobset")
+"""Kubeflow's trainer and JobSet: of few tests, and in no cluster unless it is asked for."""
 
 API_SERVER_BINARIES: tuple[str, ...] = ("etcd", "kube-apiserver", "kube-controller-manager")
 

@@ -208,7 +208,17 @@ DISTILLATION: tuple[Case, ...] = (
     Refused(distill(learningRate=2), (f"{DISTILL}.learningRate", "2", "less than or equal to 1")),
     Refused(distill(trainingPrecision="fp8"), (f"{DISTILL}.trainingPrecision", '"fp8"', '"float32", "bfloat16"')),
     Refused(distill(seed=-1), (f"{DISTILL}.seed", "-1", "greater than or equal to 0")),
-    Refused(distill(runtimeRef="torch"), ('unknown field "spec.build.distill.runtimeRef"',)),
+    Refused(distill(runtimeRef="torch", numNodes=2), (f"{DISTILL}.runtimeRef", "object", "string")),
+    Refused(distill(runtimeRef={}, numNodes=2), (f"{DISTILL}.runtimeRef.name: Required value",)),
+    Refused(distill(runtimeRef={"name": "A b"}, numNodes=2), (f"{DISTILL}.runtimeRef.name", '"A b"', LABEL)),
+    Refused(
+        distill(runtimeRef={"name": "torch", "kind": "Runtime"}, numNodes=2),
+        (f"{DISTILL}.runtimeRef.kind", '"Runtime"', '"ClusterTrainingRuntime", "TrainingRuntime"'),
+    ),
+    Refused(distill(runtimeRef={"name": "torch"}), (DISTILL, "runtimeRef and numNodes go together")),
+    Refused(distill(numNodes=2), (DISTILL, "runtimeRef and numNodes go together")),
+    Refused(distill(runtimeRef={"name": "torch"}, numNodes=1), (f"{DISTILL}.numNodes", "1", "greater than or equal to 2")),
+    Refused(distill(runtimeRef={"name": "torch"}, numNodes=65), (f"{DISTILL}.numNodes", "65", "less than or equal to 64")),
     Refused(
         engine("bad", backend="tensorrtllm", requirements_gpu={"count": 1}, build=distill()["spec"]["build"]),
         ("spec", "build.distill is for the backends openvino and vllm"),

@@ -198,7 +198,10 @@ class Documents:
         if "build" in fields:
             on_gpu = fields.get("backend") in ("tensorrtllm", "tensorrt")
             way = "maxNumTokens" if on_gpu else "distill"
-            fields["build"] = {way: self.valid(properties["build"]["properties"][way])}
+            terms = self.valid(properties["build"]["properties"][way])
+            if isinstance(terms, dict) and ("runtimeRef" in terms) != ("numNodes" in terms):
+                terms = {name: term for name, term in terms.items() if name not in ("runtimeRef", "numNodes")}
+            fields["build"] = {way: terms}
         return fields
 
     def _of_one_kind(self, fields: Json, properties: Json) -> Json:

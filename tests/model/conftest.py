@@ -1,5 +1,6 @@
 """torch for the tests of this folder, from the cache; `make test-model` runs them."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ environment.add_to_path()
 import torch  # noqa: E402 - only now can it be imported
 
 from support.model.tiny_models import write_data, write_tiny  # noqa: E402 - this, too
+from support.model.training_volume import OPTIONS, TrainingVolume  # noqa: E402 - this, too
 
 # Models here are too small for two: threads would wait for each other, and longer where others compute.
 torch.set_num_threads(1)
@@ -23,3 +25,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny(folder / "teacher", folder)
     write_data(folder / "data.jsonl")
     return folder
+
+
+@pytest.fixture
+def place(inputs: Path, tmp_path: Path) -> TrainingVolume:
+    """An empty volume, and an artifact with the tiny teacher and its data."""
+    artifact = tmp_path / "artifact"
+    shutil.copytree(inputs / "teacher", artifact / "teacher")
+    shutil.copyfile(inputs / "data.jsonl", artifact / "data.jsonl")
+    return TrainingVolume(tmp_path, OPTIONS)

@@ -18,7 +18,6 @@ from r1plus_cli.distill_job import TrainingError
 from r1plus_contract.engine_fetch import (
     EXIT_PERMANENT,
     EXIT_RETRYABLE,
-    DistillationOptions,
     FillPhase,
     FillProgress,
 )
@@ -31,38 +30,15 @@ from r1plus_model_repo.kv_shape import read_kv_shape
 from support.golden_suites import files_of
 from support.model import environment
 from support.model.tiny_models import write_tiny
-from support.model.training_volume import TrainingVolume, ignore
+from support.model.training_volume import OPTIONS, TrainingVolume, ignore
 from support.ports import free_port
 from support.tables import for_each
 
 pytestmark = pytest.mark.model
-OPTIONS = DistillationOptions(
-    layers=3,
-    temperature=3.0,
-    hard_weight=0.0,
-    steps=6,
-    batch=4,
-    length=48,
-    learning_rate=3e-4,
-    top=16,
-    training_precision="float32",
-    seed=0,
-    backend="vllm",
-    precision="FP32",
-)
 
 
 class KilledError(BaseException):
     """The pod is killed: nothing of the process runs any more."""
-
-
-@pytest.fixture
-def place(inputs: Path, tmp_path: Path) -> TrainingVolume:
-    """An empty volume, and an artifact with the tiny teacher and its data."""
-    artifact = tmp_path / "artifact"
-    shutil.copytree(inputs / "teacher", artifact / "teacher")
-    shutil.copyfile(inputs / "data.jsonl", artifact / "data.jsonl")
-    return TrainingVolume(tmp_path, OPTIONS)
 
 
 def count_layers(volume: TrainingVolume) -> int:

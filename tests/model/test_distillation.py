@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from r1plus_contract.delivery import hash_file
 from r1plus_model.checkpoint import load_model
@@ -28,7 +27,7 @@ from r1plus_model.training import TrainingProcess
 from r1plus_model_repo.importing.package.folders import lock_folder
 from support.model import environment
 from support.model.distil_process import SMALL, make_request, run
-from support.model.tiny_models import LAYERS, write_gguf, write_tiny
+from support.model.tiny_models import LAYERS, change_weight, write_gguf, write_tiny
 from support.paths import TESTS
 from support.tables import for_each
 
@@ -356,13 +355,6 @@ def test_no_numbers_are_refused_from(inputs: Path, tmp_path: Path, role: str, me
 
     with pytest.raises(DistillationError, match=message):
         run(replace(request, teacher=broken if role == "teacher" else request.teacher, student=other))
-
-
-def change_weight(folder: Path, name: str, factor: float) -> None:
-    """Multiply a tensor, and store all in 32 bits."""
-    weights = {key: tensor.float() for key, tensor in load_file(folder / "model.safetensors").items()}
-    weights[name] = weights[name] * factor
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
 # Requests that are refused before anything is computed.

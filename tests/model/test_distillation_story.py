@@ -3,11 +3,9 @@
 The containers of the Job run here as functions on a folder; `r1plus serve` and Triton are the real ones.
 """
 
-import itertools
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,11 +16,7 @@ import yaml
 
 from r1plus_contract.delivery import digest_folder
 from r1plus_contract.engine_fetch import DistillationOptions, FillPhase
-from r1plus_contract.suite import Item
 from r1plus_edge.report import ServePhase
-from r1plus_model.distillation import DistillationRequest, distil
-from r1plus_model.recipe import DistillationRecipe
-from r1plus_model.training import TrainingProcess
 from r1plus_model_repo.importing import smollm2
 from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint
 from r1plus_model_repo.importing.source import fetch_weights
@@ -30,7 +24,7 @@ from support.edge.engines import SHIPPED
 from support.edge.served import Served
 from support.edge.suites import write_part
 from support.golden_suites import files_of
-from support.model.tiny_models import write_data, write_tiny
+from support.model.forms import split_questions, write_forms
 from support.model.training_volume import TrainingVolume
 from support.paths import TESTS
 from support.waiting import wait_until
@@ -132,52 +126,18 @@ def test_a_student_that_lost_too_much_is_refused_with_figures(artifact: Path, tm
         expect_refusal(served)
 
 
-MEANINGS = (
-    "loan", "card", "cash", "bond", "fund", "note", "rate", "bill", "coin", "bank", "debt", "fees", "cost", "sale", "rent", "gift",
-)  # fmt: skip
-FORMS = dict(zip("ABCDEFGHIJKLMNOP", MEANINGS, strict=True))
-"""What each form of a bank is for: the facts of a teacher with four layers, 64 wide."""
-WORDINGS = (
-    "form {} is which?",
-    "which form is {}?",
-    "name the form {}",
-    "what does {} mean?",
-    "please say what {} is",
-    "now tell of {} here",
-)
 LEARN = replace(CUT, layers=1, steps=80, batch=16, learning_rate=3e-3, top=16, precision="FP16")
 """One of four layers, and enough steps to learn what the teacher knows."""
-
-
-def split_questions() -> tuple[list[dict[str, str]], tuple[Item, ...]]:
-    """Return lines of data, and items of a suite: of each form a third of the wordings, which no line has."""
-    lines, items = [], []
-    for (row, (form, meaning)), (column, wording) in itertools.product(enumerate(FORMS.items()), enumerate(WORDINGS)):
-        question = wording.format(form)
-        if (row + column) % 3:
-            lines.append({"prompt": question, "answer": meaning})
-        else:
-            items.append(Item(f"form-{form.lower()}-{column}", f"wording-{column}", question, "exact", (meaning,)))
-    return lines, tuple(items)
 
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifact of a teacher that knows the forms, trained from random weights, and next to it the suite."""
     folder = tmp_path_factory.mktemp("forms")
-    lines, items = split_questions()
-    for name in ("artifact", "bank-v1"):
-        (folder / name).mkdir()
-    for name, text in files_of(items).texts().items():
+    write_forms(folder / "artifact", folder)
+    (folder / "bank-v1").mkdir()
+    for name, text in files_of(split_questions()[1]).texts().items():
         (folder / "bank-v1" / name).write_text(text)
-    data = write_data(folder / "artifact" / "data.jsonl", lines)
-    untrained = write_tiny(folder / "untrained", folder)
-    recipe = DistillationRecipe(
-        "", "", None, hard_weight=1.0, steps=80, batch=16, length=48, learning_rate=3e-3, top=16
-    )
-    teacher = folder / "artifact" / "teacher"
-    request = DistillationRequest(untrained, data, teacher, folder / "work", recipe, untrained)
-    distil(request, TrainingProcess(print, time.monotonic))
     return folder
 
 

@@ -83,7 +83,7 @@ class InputField:
         """Return the items.
 
         Raises:
-            InvalidFieldError: there is none, or one is not a text, a call of a function, or its result.
+            InvalidFieldError: there is none, one has another form, or all are searches, which say nothing.
         """
         value = fields.get(self.name)
         if value is None or value in ("", []):
@@ -94,7 +94,10 @@ class InputField:
             raise fields.build_type_error(self.name, "a string or a list of items", value)
         if len(value) > MOST_MESSAGES:
             raise fields.build_value_error(self.name, f"{len(value)} items exceed {MOST_MESSAGES}")
-        return [read_response_item(f"{self.name}[{position}]", item) for position, item in enumerate(value)]
+        items = [read_response_item(f"{self.name}[{position}]", item) for position, item in enumerate(value)]
+        if not drop_searches(items):
+            raise fields.build_value_error(self.name, f"all items are a {SEARCH_CALL}; send a message, too")
+        return items
 
     def build_schema(self) -> dict[str, Json]:
         """See `Field`."""

@@ -328,13 +328,37 @@ _DISTILL_LIMITS = Rule(
 """kube-apiserver compares the integer 0 with no limit that has a fraction, so the schema's limits admit it."""
 
 
+class RuntimeKind(StrEnum):
+    """Kinds of runtimes of Kubeflow's trainer."""
+
+    CLUSTER = "ClusterTrainingRuntime"
+    NAMESPACE = "TrainingRuntime"
+
+
+class RuntimeRef(ApiModel):
+    """A runtime of Kubeflow's trainer, with mlPolicy.torch and a replicated job `node` with a container `node`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)] = Field(
+        description="Name of the runtime, such as torch-distributed."
+    )
+    kind: RuntimeKind = Field(
+        RuntimeKind.CLUSTER, description="Its kind; a TrainingRuntime is one of the deployment's namespace."
+    )
+
+
+_TRAINING_NODES = Rule(
+    "has(self.runtimeRef) == has(self.numNodes)",
+    "runtimeRef and numNodes go together: who trains on several machines, and on how many",
+)
+
+
 class DistillTerms(ApiModel):
     """Settings for a Job that trains the engine, a student, to answer as its teacher does.
 
     The artifact has teacher/ (a Hugging Face checkpoint of a Llama), data.jsonl and, without `layers`, student/.
     """
 
-    model_config = build_rules_config(_DISTILL_LIMITS)
+    model_config = build_rules_config(_DISTILL_LIMITS, _TRAINING_NODES)
 
     layers: Annotated[int, Field(ge=1, le=1023), WHOLE] | None = Field(
         None,
@@ -373,6 +397,22 @@ class DistillTerms(ApiModel):
             " the student, and the artifact if it is an image."
         )
     )
+    runtime_ref: RuntimeRef | None = Field(
+        None,
+        description=(
+            "Runtime of Kubeflow's trainer that trains on several machines, as a TrainJob; cpu and memory are each"
+            " machine's. Default: a Job trains on one."
+        ),
+    )
+    num_nodes: Annotated[int, Field(ge=2, le=64), WHOLE] | None = Field(
+        None, description="Pods that train together, with runtimeRef. Each step's examples are divided among them."
+    )
+
+    @model_validator(mode="after")
+    def _check_training_nodes(self) -> "DistillTerms":
+        if (self.runtime_ref is None) != (self.num_nodes is None):
+            raise ValueError(_TRAINING_NODES.message)
+        return self
 
 
 _ONE_BUILD = Rule("has(self.maxNumTokens) != has(self.distill)", "build needs exactly one of maxNumTokens and distill")

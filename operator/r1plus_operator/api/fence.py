@@ -13,7 +13,7 @@ fence that is installed again would compare every writer with a holder of long a
 """
 
 from r1plus_contract import names
-from r1plus_operator.api.rbac import list_operator_grants
+from r1plus_operator.api.rbac import list_operator_grants, list_train_job_grants
 from r1plus_operator.api.schema import Json
 from r1plus_operator.runtime.lease import LEASE
 
@@ -81,7 +81,7 @@ def _build_rules() -> list[Json]:
     """Build rules for all kinds that the operator writes, each once."""
     rules: list[Json] = []
     fenced_resources: set[tuple[str, str]] = set()
-    for grant in list_operator_grants():
+    for grant in (*list_operator_grants(), *list_train_job_grants()):
         new_resources = (
             [one for one in grant.resources if (grant.group, one) not in fenced_resources]
             if _WRITES & set(grant.verbs)

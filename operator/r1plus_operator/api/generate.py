@@ -86,6 +86,8 @@ def build_outputs(root: Path) -> dict[Path, str]:
     }
     templates = CHART / "templates"
     files[templates / "clusterrole.yaml"] = render_role("ClusterRole", _NAME, rbac.list_operator_grants())
+    train_jobs_role = render_role("ClusterRole", f"{_NAME}-train-jobs", rbac.list_train_job_grants())
+    files[templates / "train-jobs-clusterrole.yaml"] = _render_if("trainJobs.enabled", train_jobs_role)
     files[templates / "role.yaml"] = render_role(
         "Role", _NAME, rbac.list_lease_grants(), f"  namespace: {_NAMESPACE}\n"
     )

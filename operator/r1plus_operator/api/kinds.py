@@ -40,6 +40,9 @@ OPTIONAL_CHILDREN = (
 )
 """Children that exist only where prometheus-operator's CRDs are installed."""
 
+TRAIN_JOB = Resource(names.GROUP_TRAINER, "v1alpha1", "trainjobs", names.KIND_TRAIN_JOB)
+"""What trains an engine on several machines, where the chart's trainJobs.enabled grants the right to it."""
+
 TENANT_PARTS = (
     Resource("", "v1", "resourcequotas", "ResourceQuota"),
     Resource("", "v1", "limitranges", "LimitRange"),
@@ -50,7 +53,7 @@ TENANT_PARTS = (
 DELETED_KINDS = frozenset(
     {
         *("configmaps", "controllerrevisions", "deployments"),  # Of revisions that are over.
-        *("persistentvolumeclaims", "jobs", "networkpolicies"),  # Of volumes and isolation tests.
+        *("persistentvolumeclaims", "jobs", "trainjobs", "networkpolicies"),  # Of volumes and isolation tests.
         *("resourcequotas", "limitranges", "rolebindings"),  # Of an R1PlusTenant that grants less, or is deleted.
         *("services", "poddisruptionbudgets", "podmonitors"),  # Of a gateway that is switched off.
     }
@@ -58,5 +61,6 @@ DELETED_KINDS = frozenset(
 """Kinds of children (plurals) that the operator itself deletes; the others go with their owner or their namespace."""
 CHILDREN = (*REQUIRED_CHILDREN, *VOLUME_PARTS, *OPTIONAL_CHILDREN, *TENANT_PARTS)
 BY_KIND = {
-    resource.kind: resource for resource in (*CHILDREN, R1PLUS_ENGINE, R1PLUS_DEPLOYMENT, R1PLUS_TENANT, POD, EVENT)
+    resource.kind: resource
+    for resource in (*CHILDREN, TRAIN_JOB, R1PLUS_ENGINE, R1PLUS_DEPLOYMENT, R1PLUS_TENANT, POD, EVENT)
 }

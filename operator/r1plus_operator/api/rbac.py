@@ -104,6 +104,17 @@ def list_operator_grants() -> tuple[RbacGrant, ...]:
     )
 
 
+def list_train_job_grants() -> tuple[RbacGrant, ...]:
+    """Return what the operator needs in every namespace where engines are trained on several machines."""
+    return (
+        _grant_on(
+            "Apply the TrainJobs that train engines on several machines; delete those that are no longer needed",
+            kinds.TRAIN_JOB,
+            (*_CACHE_VERBS, *_APPLY_VERBS, "delete"),
+        ),
+    )
+
+
 def list_lease_grants() -> tuple[RbacGrant, ...]:
     """Return what the operator needs in addition in its own namespace."""
     return (

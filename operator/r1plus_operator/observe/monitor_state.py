@@ -10,6 +10,7 @@ from r1plus_contract.verdict import MonitorReport, Verdict, WatchStanding
 from r1plus_operator.observe.caches import TENANT_NAME, VOLUMES_NAME, Caches, Key
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.plan.observation import Json, PoolView
+from r1plus_operator.plan.tenancy.train_jobs import TRAIN_JOB, format_workers_job
 
 DROPS = frozenset({WatchStanding.BELOW_THRESHOLD, WatchStanding.ERRORS})
 """Standings that the operator answers by a rollback or a quarantine."""
@@ -118,7 +119,14 @@ class MonitorReports:
 
     def _fills_volume(self, pod: ServingPod) -> bool:
         job = self._caches.children["Job"].store.get(pod.namespace, pod.volume)
-        return job is not None and job.volume == pod.volume and job.uid == pod.job
+        return (job is not None and job.volume == pod.volume and job.uid == pod.job) or self._trains(pod)
+
+    def _trains(self, pod: ServingPod) -> bool:
+        """Whether a pod is one of a TrainJob, whose controllers make a JobSet, and that a Job of this name."""
+        if TRAIN_JOB not in self._caches.children or not pod.volume:
+            return False
+        train_job = self._caches.children[TRAIN_JOB].store.get(pod.namespace, pod.volume)
+        return train_job is not None and pod.job_name == format_workers_job(pod.volume)
 
     def _is_of_gateway(self, pod: ServingPod) -> bool:
         is_ours = pod.is_gateway and not pod.deployment and pod.facts.replica_set.rpartition("-")[0] == GATEWAY

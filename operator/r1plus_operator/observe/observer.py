@@ -66,6 +66,9 @@ ORPHAN = "orphan"
 _OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
 
+_OPTIONAL_KINDS = frozenset(resource.kind for resource in (*kinds.OPTIONAL_CHILDREN, kinds.TRAIN_JOB))
+
+
 class Observer:
     """Reflectors of every kind that matters, the CRs that kopf delivers, and the monitors' reports."""
 
@@ -80,14 +83,16 @@ class Observer:
         enqueue_edited: Callable[[Key], None] | None = None,
         enqueue_low: Callable[[Key], None] | None = None,
         slots: int = 1,
+        has_train_jobs: bool = False,
     ) -> None:
         """Enqueue keys by one of four functions.
 
         `enqueue_urgent`: before the keys that wait, for network policies that somebody changed, accuracy drops and
         requests. `enqueue_edited`: for what its tenant may change without end, where the edit filter has not let it
         through. `enqueue_low`: for new deployments, first reports, and many at once. `slots`: how many deployments
-        waves may roll at once.
+        waves may roll at once. `has_train_jobs`: whether the operator may read TrainJobs.
         """
+        more_kinds = (kinds.TRAIN_JOB,) if has_train_jobs else ()
         self._client = client
         self._tasks: list[asyncio.Task[None]] = []
         self._group: asyncio.TaskGroup | None = None
@@ -105,7 +110,7 @@ class Observer:
         self._prometheus: PrometheusView | None = None
         self._token_issuer: TokenIssuer | None = None
         self.children: dict[str, Reflector[Child]] = {
-            resource.kind: self._build_child_reflector(client, resource) for resource in kinds.CHILDREN
+            resource.kind: self._build_child_reflector(client, resource) for resource in (*kinds.CHILDREN, *more_kinds)
         }
         self.pods: Reflector[ServingPod] = Reflector(
             client,
@@ -157,8 +162,8 @@ class Observer:
             on_change=partial(self._on_child_change, resource),
             label_selector=_OURS,
             index=select_index,
-            optional=resource in kinds.OPTIONAL_CHILDREN,
-            on_available=lambda: self._enqueue_all(None),
+            optional=resource in (*kinds.OPTIONAL_CHILDREN, kinds.TRAIN_JOB),
+            on_available=self._on_new_kind,
         )
 
     def list_reflectors(self) -> Iterable[Reflector[Any]]:
@@ -349,7 +354,9 @@ class Observer:
             children=self._caches.list_children(key, cr["metadata"]["uid"]),
             pods=tuple(pod.facts for pod in pods),
             reports={pod.name: reports[pod.uid] for pod in pods if pod.uid in reports},
-            kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].is_available),
+            kinds=frozenset(
+                kind for kind in _OPTIONAL_KINDS & self.children.keys() if self.children[kind].is_available
+            ),
             prometheus_state=self._select_prometheus_state(key),
             pool=self.monitors.pools.get(key),
             endpoints=self._list_endpoints(key),
@@ -536,6 +543,12 @@ class Observer:
 
     def _on_suite_change(self, event: str, suite: CachedObject) -> None:
         self._enqueue_all(suite.namespace, self._enqueue_low if event == "ADDED" else self._enqueue_edited)
+
+    def _on_new_kind(self) -> None:
+        """Enqueue whatever may have waited for an optional kind."""
+        self._enqueue_all(None)
+        for namespace in {namespace for namespace, _ in self.crs}:
+            self._enqueue_low((namespace, VOLUMES_NAME))
 
     def _enqueue_all(self, namespace: str | None, enqueue: Callable[[Key], None] | None = None) -> None:
         for key in self.crs:

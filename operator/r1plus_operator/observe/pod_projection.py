@@ -28,6 +28,7 @@ class ServingPod:
     """The namespace whose isolation it tests; empty: it tests none."""
     job: str = ""
     """uid of its controller, if that is a Job."""
+    job_name: str = ""
     is_gateway: bool = False
     """Whether it is of the tenant's gateway."""
 
@@ -78,6 +79,7 @@ def project_pod(obj: Json) -> ServingPod | None:
         labels.get(names.LABEL_VOLUME, ""),
         read_probed_namespace(meta) if is_probe else "",
         find_controller(meta, "Job").get("uid", ""),
+        find_controller(meta, "Job").get("name", ""),
         LABEL_GATEWAY in labels,
     )
 
@@ -108,7 +110,8 @@ def _read_quarantine(meta: Json) -> str | None:
 def _read_container(item: Json) -> ContainerFacts:
     state = item.get("state") or {}
     waiting_state = state.get("waiting") or {}
-    terminated_state = state.get("terminated") or (item.get("lastState") or {}).get("terminated") or {}
+    last_end = (item.get("lastState") or {}).get("terminated") or {}
+    terminated_state = state.get("terminated") or last_end
     return ContainerFacts(
         name=item["name"],
         ready=bool(item.get("ready")),
@@ -116,6 +119,7 @@ def _read_container(item: Json) -> ContainerFacts:
         terminated_reason=terminated_state.get("reason", ""),
         message=terminated_state.get("message") or waiting_state.get("message") or "",
         exit_code=terminated_state.get("exitCode"),
+        runs_again=bool(state.get("running") and last_end),
         # A node reports a digest of its own for an image that was loaded and not pulled.
         image_digest=item.get("imageID", "").partition("@")[2],
     )

@@ -167,17 +167,18 @@ def _read_volume_name(resource: Resource, obj: Json) -> str:
 
 
 def _read_job_end(resource: Resource, obj: Json) -> Json:
-    """Return how a Job ended and when; empty while it runs."""
-    if resource.kind != "Job":
+    """Return how a Job or TrainJob ended and when; empty while it runs."""
+    if resource.kind not in ("Job", kinds.TRAIN_JOB.kind):
         return {}
     for condition in (obj.get("status") or {}).get("conditions") or ():
         if condition["type"] in (COMPLETE, FAILED) and condition["status"] == "True":
             final = condition.get("reason") == "PodFailurePolicy"
-            return {
+            end = {
                 "type": condition["type"],
                 "at": parse_timestamp(condition.get("lastTransitionTime", "")),
                 "final": final,
             }
+            return end if resource.kind == "Job" else {**end, "message": condition.get("message", "")[:600]}
     return {}
 
 

@@ -7,8 +7,9 @@ from r1plus_contract.engine_fetch import FillProgress
 from r1plus_operator.observe.caches import VOLUMES_NAME, Caches, format_volumes_index
 from r1plus_operator.observe.projections import find_controller
 from r1plus_operator.plan.engine.delivery import EngineVolume, is_finished, with_current_source
-from r1plus_operator.plan.observation import JOB_ENDED, VolumeFacts
+from r1plus_operator.plan.observation import JOB_ENDED, Json, VolumeFacts
 from r1plus_operator.plan.revision.storage import read_volume
+from r1plus_operator.plan.tenancy.train_jobs import TRAIN_JOB
 from r1plus_operator.plan.tenancy.volumes import (
     FAILED,
     VOLUME_KINDS,
@@ -39,6 +40,7 @@ def observe_volumes(caches: Caches, namespace: str) -> VolumesObservation:
     parts = {
         (kind, child.name): child
         for kind in VOLUME_KINDS
+        if kind in caches.children
         for child in caches.children[kind].store.by_index(format_volumes_index(namespace))
     }
     facts, tenant = caches.find_namespace(namespace), caches.tenants.store.get(namespace, names.TENANT)
@@ -50,6 +52,7 @@ def observe_volumes(caches: Caches, namespace: str) -> VolumesObservation:
         assigns_users=facts is not None and facts.assigns_users,
         run_as_user=tenant.value["spec"].get("runAsUser") if tenant else None,
         mounted=_list_mounted_claims(caches, namespace),
+        has_train_jobs=TRAIN_JOB in caches.children and caches.children[TRAIN_JOB].is_available,
     )
 
 
@@ -77,7 +80,7 @@ def observe_volume_facts(
     if not claims:
         return {}
     pods = sorted(caches.pods.store.by_index(f"{namespace}/{VOLUMES_NAME}"), key=lambda pod: pod.name)
-    jobs = {job.name: job.live for job in caches.children["Job"].store.by_index(format_volumes_index(namespace))}
+    ends = {kind: _read_ends(caches, kind, namespace) for kind in ("Job", TRAIN_JOB)}
     facts = {}
     for claim in claims:
         if claim.is_deleting:
@@ -85,10 +88,20 @@ def observe_volume_facts(
         volume_pods = [pod for pod in pods if pod.volume == claim.name]
         facts[claim.name] = VolumeFacts(
             delivered_digest=read_delivered_digest(claim.live),
-            has_failed=(jobs.get(claim.name, {}).get(JOB_ENDED) or {}).get("type") == FAILED,
+            has_failed=any(ends[kind].get(claim.name, {}).get("type") == FAILED for kind in ends),
+            has_train_job=claim.name in ends[TRAIN_JOB],
+            train_job_message=str(ends[TRAIN_JOB].get(claim.name, {}).get("message", "")),
             pods=tuple(pod.facts for pod in volume_pods),
             progress=next(
                 (progress[p.uid] for p in volume_pods if p.uid in progress and not is_finished(p.facts)), None
             ),
         )
     return facts
+
+
+def _read_ends(caches: Caches, kind: str, namespace: str) -> dict[str, Json]:
+    """Return how the Jobs or TrainJobs of a namespace's volumes have ended, by name; empty for one that runs."""
+    if kind not in caches.children:
+        return {}
+    children = caches.children[kind].store.by_index(format_volumes_index(namespace))
+    return {child.name: child.live.get(JOB_ENDED) or {} for child in children}

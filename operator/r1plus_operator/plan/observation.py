@@ -127,11 +127,13 @@ class ContainerFacts:
     exit_code: int | None = None
     image_digest: str = ""
     """Digest of the image that its node runs; empty: the node reports none that is valid in every registry."""
+    runs_again: bool = False
+    """Whether it runs after an end, of which the message and the exit code are."""
 
     @property
     def is_running(self) -> bool:
         """Whether it has started and not ended."""
-        return self.exit_code is None and not self.waiting_reason
+        return self.runs_again or (self.exit_code is None and not self.waiting_reason)
 
     @property
     def has_pull_error(self) -> bool:
@@ -194,7 +196,11 @@ class VolumeFacts:
     delivered_digest: str = ""
     """Digest of the engine that is verified on the volume; empty: none yet."""
     has_failed: bool = False
-    """Whether the Job has given up."""
+    """Whether the Job, or the TrainJob, has given up."""
+    has_train_job: bool = False
+    """Whether a TrainJob trains the engine, or has."""
+    train_job_message: str = ""
+    """Why it has ended; empty: it runs, or there is none."""
     pods: tuple[PodFacts, ...] = ()
     """Pods of the Job, sorted by name."""
     progress: FillProgress | None = None

@@ -174,6 +174,8 @@ class OperatorConfig:
     """Image of tenants' gateways; empty: there are none."""
     trainer_image: str = ""
     """Image that distils engines, with torch; empty: none is distilled."""
+    has_train_jobs: bool = False
+    """Whether the operator may write TrainJobs, which distil engines on several machines."""
     image_pull_secrets: tuple[str, ...] = ()
     gpu_runtimes: Mapping[str, TritonRuntime] = field(default_factory=dict)
     """Backend -> its Triton image for GPUs."""

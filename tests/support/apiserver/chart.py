@@ -57,7 +57,7 @@ def helm(*words: str, kubeconfig: Path | None = None, home: Path | None = None) 
 
 
 @functools.cache
-def _rendered() -> str:
+def _rendered(values: tuple[str, ...]) -> str:
     words = ["template", "r1plus", str(CHART), f"--namespace={OPERATOR_NAMESPACE}", f"--kube-version={KUBERNETES}"]
     chosen = (
         "leaderElection.fence=false",
@@ -65,15 +65,15 @@ def _rendered() -> str:
         f"imagePullSecrets={{{PULL_SECRET}}}",
         f"images.gateway={GATEWAY_IMAGE}",
     )
-    return helm(*words, *(f"--set={value}" for value in chosen))
+    return helm(*words, *(f"--set={value}" for value in (*chosen, *values)))
 
 
-def rendered() -> list[Json]:
-    """Return everything that `helm install r1plus` would send, the leader's fence excepted.
+def rendered(*values: str) -> list[Json]:
+    """Return everything that `helm install r1plus` with these values would send, the leader's fence excepted.
 
     The fence is of the operator's replicas: it looks at a Lease that nobody holds here.
     """
-    return [found for found in yaml.safe_load_all(_rendered()) if found]
+    return [found for found in yaml.safe_load_all(_rendered(values)) if found]
 
 
 def policies() -> list[Json]:
@@ -83,17 +83,20 @@ def policies() -> list[Json]:
 
 
 @contextmanager
-def started_with_chart() -> Iterator[ApiServer]:
-    """Start an API server with the controller manager, and with the chart's rights and policies in force."""
+def started_with_chart(*values: str) -> Iterator[ApiServer]:
+    """Start an API server with the controller manager, and with the chart's rights and policies in force.
+
+    `values` are the chart's, NAME=VALUE, where they are not the default.
+    """
     with started_with_crds(controller_manager=True) as server:
-        asyncio.run(_install(server))
+        asyncio.run(_install(server, values))
         _wait_for_policies(server)
         yield server
 
 
-async def _install(server: ApiServer) -> None:
+async def _install(server: ApiServer, values: tuple[str, ...]) -> None:
     """Apply the chart's namespaces, accounts, rights and policies; the bindings of policies last, one after the other."""
-    wanted = [found for found in rendered() if found["kind"] in INSTALLED]
+    wanted = [found for found in rendered(*values) if found["kind"] in INSTALLED]
     wanted += [manifest(kinds.NAMESPACE, name) for name in (OPERATOR_NAMESPACE, "monitoring")]
     for found in wanted:
         found["metadata"].pop("annotations", None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from r1plus_model.checkpoints import open_checkpoint, write_checkpoint
 from r1plus_model.model import R1PlusModel
@@ -57,3 +58,10 @@ def write_data(path: Path, lines: Iterator[Mapping[str, Any]] | list[Any] | None
     """Write lines of JSON; by default `list_lines`."""
     path.write_text("".join(json.dumps(line) + "\n" for line in (lines if lines is not None else list_lines(count))))
     return path
+
+
+def change_weight(folder: Path, name: str, factor: float) -> None:
+    """Multiply a tensor, and store all in 32 bits."""
+    weights = {key: tensor.float() for key, tensor in load_file(folder / "model.safetensors").items()}
+    weights[name] = weights[name] * factor
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})

@@ -13,6 +13,21 @@ from r1plus_contract.engine_fetch import Build, DistillationOptions, FillOrder, 
 from r1plus_model_repo.distillation_build import compute_key
 from r1plus_model_repo.engine_fetch.seal import prepare_checkpoint, seal
 
+OPTIONS = DistillationOptions(
+    layers=3,
+    temperature=3.0,
+    hard_weight=0.0,
+    steps=6,
+    batch=4,
+    length=48,
+    learning_rate=3e-4,
+    top=16,
+    training_precision="float32",
+    seed=0,
+    backend="vllm",
+    precision="FP32",
+)
+
 
 def ignore(progress: FillProgress) -> None:
     """Nobody asks."""

@@ -41,7 +41,7 @@ def test_every_policy_is_in_force_and_fails_closed(objects: Objects) -> None:
 def test_what_protects_children_looks_at_every_kind_of_child(objects: Objects, name: str) -> None:
     rules = policies(objects)[name]["matchConstraints"]["resourceRules"]
     seen = {(group, plural) for rule in rules for group in rule["apiGroups"] for plural in rule["resources"]}
-    of_children = {(resource.group, resource.plural) for resource in kinds.CHILDREN}
+    of_children = {(resource.group, resource.plural) for resource in (*kinds.CHILDREN, kinds.TRAIN_JOB)}
     assert {one for one in seen if not one[1].endswith("/status")} == of_children
     assert {(group, plural.removesuffix("/status")) for group, plural in seen if "/" in plural} <= of_children
 

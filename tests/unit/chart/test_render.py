@@ -130,12 +130,13 @@ def test_the_lease_is_touched_in_the_operators_own_namespace_only_and_by_name(re
 
 
 def test_the_fence_is_the_codes_and_covers_all_that_the_operator_may_write(render: Render) -> None:
-    objects = render()
+    objects = render({"trainJobs": {"enabled": True}})
     policy, binding = (one(objects, kind, "r1plus-system.r1plus-operator.fence.r1plus.ai") for kind in FENCE)
     assert policy["spec"] == fence.build_policy("r1plus-system", "r1plus-operator")["spec"]
     assert binding["spec"] == fence.build_binding("r1plus-system", "r1plus-operator")["spec"]
     covered = {(rule["apiGroups"][0], name) for rule in policy["spec"]["matchConstraints"]["resourceRules"] for name in rule["resources"]}  # fmt: skip
-    rules = one(objects, "ClusterRole")["rules"]
+    roles = [one(objects, "ClusterRole"), one(objects, "ClusterRole", "r1plus-operator-train-jobs")]
+    rules = [rule for role in roles for rule in role["rules"]]
     written = {
         (rule["apiGroups"][0], name)
         for rule in rules

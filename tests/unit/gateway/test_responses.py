@@ -541,6 +541,14 @@ async def test_an_item_by_its_id_alone_is_refused(tmp_path: Path, item: dict[str
     assert "send the item itself" in error["message"]
 
 
+async def test_searches_alone_are_nothing_to_answer(tmp_path: Path) -> None:
+    search = {"type": "file_search_call", "queries": ["a"]}
+    async with running(tmp_path, answer("a")) as rig, rig.respond([search, search]) as response:
+        error = (await response.json())["error"]
+    assert (response.status, error["param"]) == (400, "input")
+    assert "send a message, too" in error["message"]
+
+
 @for_each("fields", {
     "a response": {"previous_response_id": "resp_1"},
     "a conversation": {"conversation": "conv_1"},

@@ -14,6 +14,7 @@ from r1plus_policies.bounds import (
     clopper_pearson,
     hypergeometric_at_least,
     mcnemar_exact,
+    paired_difference,
 )
 from support.tables import for_each
 
@@ -102,6 +103,36 @@ def test_mcnemar(lost: int, gained: int, p: float) -> None:
     assert mcnemar_exact(lost, gained) == pytest.approx(p)
 
 
+@for_each("lost, gained, n", {
+    "nothing changed": (0, 0, 40),
+    "some gained": (2, 15, 60),
+    "all gained": (0, 12, 12),
+})  # fmt: skip
+def test_a_difference_of_pairs_is_within_its_bounds_which_are_those_of_lost_and_gained(
+    lost: int, gained: int, n: int
+) -> None:
+    interval = paired_difference(lost, gained, n, 0.05)
+
+    assert -1 <= interval.lower <= (gained - lost) / n <= interval.upper <= 1
+    assert interval.lower == clopper_pearson(gained, n, 0.0125).lower - clopper_pearson(lost, n, 0.0125).upper
+    mirrored = paired_difference(gained, lost, n, 0.05)
+    assert (mirrored.lower, mirrored.upper) == pytest.approx((-interval.upper, -interval.lower))
+
+
+@given(st.integers(1, 9), st.data())
+def test_a_difference_of_pairs_is_missed_no_more_often_than_it_says(n: int, data: st.DataObject) -> None:
+    gain = data.draw(st.floats(0, 1))
+    loss = data.draw(st.floats(0, 1 - gain))
+    missed = 0.0
+    for gained in range(n + 1):
+        for lost in range(n + 1 - gained):
+            interval = paired_difference(lost, gained, n, 0.2)
+            if not interval.lower <= gain - loss <= interval.upper:
+                ways = math.comb(n, gained) * math.comb(n - gained, lost)
+                missed += ways * gain**gained * loss**lost * max(0.0, 1 - gain - loss) ** (n - gained - lost)
+    assert missed <= 0.2 + 1e-9
+
+
 @for_each("call, field", {
     "a chance above 1": (lambda: binomial_at_most(1, 2, 1.5), "p: 1.5"),
     "fewer than no trials": (lambda: binomial_at_least(1, -1, 0.5), "n: -1"),
@@ -110,6 +141,7 @@ def test_mcnemar(lost: int, gained: int, p: float) -> None:
     "an alpha of 0": (lambda: clopper_pearson(1, 2, 0.0), "alpha: 0.0"),
     "more marked than there are": (lambda: hypergeometric_at_least(0, 5, 6, 1), "marked: 6"),
     "fewer than none lost": (lambda: mcnemar_exact(-1, 0), "lost, gained"),
+    "more changes than items": (lambda: paired_difference(3, 3, 5, 0.05), "lost, gained"),
 })  # fmt: skip
 def test_nonsense_is_refused_by_name(call: object, field: str) -> None:
     with pytest.raises(ValueError, match=field):

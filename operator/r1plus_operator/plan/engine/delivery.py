@@ -41,6 +41,15 @@ class Builder:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingNodes:
+    """How many machines train an engine together, and by which runtime of Kubeflow's trainer."""
+
+    count: int
+    runtime_kind: str
+    runtime_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Trainer:
     """What the container that distils an engine may use. Its image is the operator's: training goes on with another."""
 
@@ -49,6 +58,8 @@ class Trainer:
     """Bytes."""
     suite: str
     """Golden suite of the deployment, whose questions must not be in the data."""
+    nodes: TrainingNodes | None = None
+    """None: the Job trains, on one machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,11 @@ class EngineVolume:
     def is_built(self) -> bool:
         """Whether a Job builds the engine; otherwise the files are served as they are."""
         return self.builder is not None or self.trainer is not None
+
+    @property
+    def training_nodes(self) -> TrainingNodes | None:
+        """Machines that train the engine together; None: it is not trained, or on one."""
+        return self.trainer.nodes if self.trainer else None
 
     @property
     def revision_key(self) -> str:
@@ -175,7 +191,12 @@ def _build_builder(engine: Engine, recipe: Recipe, placement: EnginePlacement) -
 
 def _build_trainer(engine: Engine, suite: str) -> Trainer | None:
     terms = engine.spec.distill
-    return Trainer(terms.cpu, bytes_of(terms.memory), suite) if terms else None
+    if terms is None:
+        return None
+    nodes = None
+    if terms.runtime_ref is not None and terms.num_nodes is not None:
+        nodes = TrainingNodes(terms.num_nodes, terms.runtime_ref.kind.value, terms.runtime_ref.name)
+    return Trainer(terms.cpu, bytes_of(terms.memory), suite, nodes)
 
 
 def with_current_source(volume: EngineVolume, engine: Engine | None) -> EngineVolume:
@@ -244,6 +265,8 @@ def _check_deliverable(
     archive = _build_order(engine, None).archive
     if archive and not find_route(archive, terms).cidrs:
         return _report_no_network(engine)
+    if terms.access_mode is AccessMode.ONE_NODE and _is_trained_together(engine) and len(fitting_nodes) > 1:
+        return _report_training_spread(engine)
     if terms.access_mode is AccessMode.ONE_NODE and spec.replicas > 1 and len(fitting_nodes) > 1:
         return Undeliverable(
             ConditionType.CAPACITY_FITS, Reason.STORAGE_NOT_SHARED, _explain_spread(spec, engine, fitting_nodes)
@@ -261,7 +284,26 @@ def _check_distillation(engine: Engine, config: OperatorConfig) -> Undeliverable
             " chart's images.trainer to an image with r1plus[cli,engine,distil]"
         )
         return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
+    if _is_trained_together(engine) and not config.has_train_jobs:
+        text = (
+            f"spec.engine: {engine.name} is trained by a TrainJob (spec.build.distill.runtimeRef), and the operator has"
+            " no right to write one; set the chart's trainJobs.enabled to true, or remove runtimeRef and numNodes"
+        )
+        return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
     return None
+
+
+def _is_trained_together(engine: Engine) -> bool:
+    return engine.spec.distill is not None and engine.spec.distill.runtime_ref is not None
+
+
+def _report_training_spread(engine: Engine) -> Undeliverable:
+    text = (
+        f"spec.engine: {engine.name} is trained on several nodes, but a ReadWriteOnce volume is on one node; set the"
+        " chart's delivery.volume.accessMode to ReadWriteMany with a class that offers it, let"
+        " spec.placement.nodeSelector admit one node, or remove spec.build.distill.runtimeRef and numNodes"
+    )
+    return Undeliverable(ConditionType.CAPACITY_FITS, Reason.STORAGE_NOT_SHARED, text)
 
 
 def _report_no_image(engine: Engine) -> Undeliverable:
@@ -313,8 +355,13 @@ def is_delivered(volume: EngineVolume, observation: Observation) -> bool:
 def is_finished(pod: PodFacts) -> bool:
     """Whether a Job's pod has succeeded or failed."""
     return bool(pod.failure_reason) or any(
-        c.exit_code is not None and (c.name == names.CONTAINER_FILL or c.exit_code) for c in pod.containers
+        c.exit_code is not None and not c.runs_again and (c.name in _LAST_CONTAINERS or c.exit_code)
+        for c in pod.containers
     )
+
+
+_LAST_CONTAINERS = (names.CONTAINER_FILL, names.CONTAINER_WORKER)
+"""Containers with whose end their pod has ended."""
 
 
 def derive_delivery_finding(volume: EngineVolume, observation: Observation) -> Finding:
@@ -322,6 +369,13 @@ def derive_delivery_finding(volume: EngineVolume, observation: Observation) -> F
     subject, facts = f"{volume.order.engine}: volume {volume.name}", observation.volumes.get(volume.name)
     if write_error := observation.volume_write_errors.get(volume.name):
         return _report_write_error(subject, write_error)
+    if volume.training_nodes and names.KIND_TRAIN_JOB not in observation.kinds:
+        text = (
+            f"{subject}: it is trained by a TrainJob, and this cluster has no trainjobs of"
+            f" {names.GROUP_TRAINER}/v1alpha1; install Kubeflow Trainer 2.2 or later, or remove"
+            " spec.build.distill.runtimeRef and numNodes"
+        )
+        return Finding("False", Reason.ENGINE_NOT_DELIVERED, text)
     if facts is None:
         return Finding("Unknown", Reason.DELIVERING, f"{subject} is being created")
     active_pods = [pod for pod in facts.pods if not is_finished(pod)]
@@ -332,12 +386,14 @@ def derive_delivery_finding(volume: EngineVolume, observation: Observation) -> F
         if pod.unschedulable:
             text = f"{subject}: its Job waits for a node: {pod.unschedulable}{_hint_at_node(volume)}"
             return Finding("Unknown", Reason.DELIVERING, text)
-    failed_pod, remedy = _describe_failed_pod(facts), f"see `kubectl describe job {volume.name}`"
+    failed_pod, kind = _describe_failed_pod(facts), "TrainJob" if facts.has_train_job else "Job"
+    remedy = f"see `kubectl describe {kind.lower()} {volume.name}`"
     if facts.has_failed:
-        text = f"{subject}: its Job has failed{failed_pod} and is retried; {remedy}"
+        why = f" ({facts.train_job_message})" if facts.train_job_message else failed_pod
+        text = f"{subject}: its {kind} has failed{why} and is retried; {remedy}"
         return Finding("False", Reason.DELIVERY_FAILED, text)
     if not active_pods:
-        text = f"{subject}: its Job has no pod yet{failed_pod}; if this lasts, {remedy}"
+        text = f"{subject}: its {kind} has no pod yet{failed_pod}; if this lasts, {remedy}"
         return Finding("Unknown", Reason.DELIVERING, text)
     state = _describe_progress(facts, is_distilled=volume.trainer is not None)
     return Finding("Unknown", Reason.DELIVERING, f"{subject}: {state}")
@@ -364,6 +420,11 @@ def _report_write_error(subject: str, error: str) -> Finding:
     if _IMMUTABLE in error:
         error = "a claim of this name exists and is not the operator's, which does not take over foreign objects"
         remedy = "delete the claim if its data is not needed"
+    elif names.GROUP_TRAINER in error and "admission webhook" in error:  # The trainer's own.
+        remedy = (
+            "correct spec.build.distill.runtimeRef of the R1PlusEngine: the runtime must exist, have mlPolicy.torch,"
+            " and a replicated job `node` with a container `node`"
+        )
     else:
         remedy = "ask the owner of this namespace's quotas and admission policies"
     return Finding("False", Reason.DELIVERY_FAILED, f"{subject}: {error}; {remedy}")
@@ -391,11 +452,11 @@ def _find_container_problem(subject: str, container: ContainerFacts, *, is_disti
         )
         return Finding("False", Reason.IMAGE_PULL_FAILED, text)
     message = container.message.strip()
-    if not container.exit_code or not message:
+    if not container.exit_code or not message or container.runs_again:
         return None  # A deleted pod has no message, and the Job creates another.
     if "No space left on device" in message or "Disk quota exceeded" in message:
         return Finding("False", Reason.STORAGE_FULL, f"{subject}: {message[-600:]}; give it more storage")
-    if container.name == names.INIT_BUILD and message.partition(":")[0] not in _TRAINER_REASONS:
+    if container.name in _BUILDERS and message.partition(":")[0] not in _TRAINER_REASONS:
         # Another program than ours, or ours was killed: the last lines explain most.
         text = f"{subject}: its builder ended with {container.exit_code}: {message[-600:]}"
         if container.exit_code == EXIT_KILLED and is_distilled:
@@ -407,6 +468,7 @@ def _find_container_problem(subject: str, container: ContainerFacts, *, is_disti
     return Finding("False", condition_reason, f"{subject}: {text[:900]}")
 
 
+_BUILDERS = (names.INIT_BUILD, names.CONTAINER_WORKER)
 _TRAINER_REASONS = frozenset({FillRefusal.TRAINING_REFUSED.value, FillRefusal.TRAINING_STOPPED.value})
 _TRAINER_PHASES = frozenset({FillPhase.PREDICTING, FillPhase.TRAINING, FillPhase.IMPORTING})
 
@@ -433,7 +495,7 @@ def _describe_seconds(seconds: int) -> str:
 
 def _describe_progress(facts: VolumeFacts, *, is_distilled: bool) -> str:
     progress = facts.progress
-    is_building = any(c.name == names.INIT_BUILD and c.is_running for pod in facts.pods for c in pod.containers)
+    is_building = any(c.name in _BUILDERS and c.is_running for pod in facts.pods for c in pod.containers)
     if is_building and progress and progress.phase in _TRAINER_PHASES:
         return _describe_training(progress)
     if is_building and not is_distilled:

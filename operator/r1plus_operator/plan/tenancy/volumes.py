@@ -38,6 +38,13 @@ from r1plus_operator.plan.podspec.pod import (
     build_pod_security_context,
 )
 from r1plus_operator.plan.settings import OperatorConfig
+from r1plus_operator.plan.tenancy.train_jobs import (
+    TRAIN_JOB,
+    build_account,
+    build_peer_rules,
+    build_train_job,
+    build_worker_pod,
+)
 
 RETRY_SECONDS = 300.0
 """Wait after a Job has given up, until the next one starts."""
@@ -52,7 +59,9 @@ DEADLINE_SECONDS_TRAINING = 30 * 86400
 GRACE_SECONDS_TRAINING = 120
 """Grace period of a pod that trains: it ends its step, and writes a checkpoint."""
 COMPLETE, FAILED = "Complete", "Failed"
-VOLUME_KINDS = ("PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job")
+_FETCH, _SEAL = "fetch", "seal"
+"""Stages of `engine_fetch` before and after a build."""
+VOLUME_KINDS = ("PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "ServiceAccount", "Job", TRAIN_JOB)
 """Kinds of objects that belong to a volume."""
 
 
@@ -80,6 +89,8 @@ class VolumesObservation:
     """User of the tenant's pods; None: the same as everywhere."""
     mounted: frozenset[str] = frozenset()
     """Names of the claims that Deployments mount: these stay, whatever the revisions say."""
+    has_train_jobs: bool = False
+    """Whether the cluster has TrainJobs, and the operator the right to write them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +150,8 @@ class _VolumePass:
         order = build_order(self.need, self.observation.namespace, self.config)
         end_state = (job or {}).get(JOB_ENDED) or {}
         digest = _hash_job(self.need, order, self.config)
-        is_current = job is not None and _read_job_target(job) == (live["metadata"]["uid"], digest)
+        target = live["metadata"]["uid"], digest
+        is_current = job is not None and _read_job_target(job) == target
         if read_delivered_digest(live) == self.need.volume.order.digest or (
             is_current and end_state.get("type") == COMPLETE
         ):
@@ -150,14 +162,52 @@ class _VolumePass:
         if self._has_no_route() or self._has_no_trainer():
             return [[claim]], None
         inputs = [build_network_policy(self.need, self.observation.namespace, self.config), order]
+        if self.need.volume.training_nodes is None:
+            stages, wait = self._plan_job(job, target)
+            return [[claim], inputs, *stages], wait
+        inputs.append(build_account(_build_metadata(self.need, self.observation.namespace)))
+        train_job = self.observation.live.get(self._get_key(TRAIN_JOB))
+        is_trained = is_current or _has_trained(train_job, target)
+        fetch_target = live["metadata"]["uid"], _hash_job(self.need, order, self.config, fetches_only=True)
+        if is_trained:
+            stages, wait = self._plan_job(job, target)
+        else:
+            stages, wait = self._plan_training(job, fetch_target, train_job, target)
+        return [[claim], inputs, *([[train_job]] if is_trained and train_job else []), *stages], wait
+
+    def _plan_job(
+        self, job: Json | None, target: tuple[str, str], *, fetches_only: bool = False
+    ) -> tuple[list[list[Json]], float | None]:
+        """Return the stage with the Job of this target, and the seconds until it is replaced."""
         if job is None:
-            is_name_free = self._get_key("Job") not in self.observation.deleting
-            new_job = build_job(self.need, self.observation.namespace, self.config, live["metadata"]["uid"], digest)
-            return [[claim], inputs, [new_job] if is_name_free else []], None
-        wait = self._compute_retry_wait(end_state)
-        if not is_current or (wait is not None and wait <= 0):
-            return [[claim], inputs], None  # Without the Job, so that it is deleted, and the next pass creates another.
-        return [[claim], inputs, [job]], wait
+            new_job = build_job(self.need, self.observation.namespace, self.config, *target, fetches_only=fetches_only)
+            return [[new_job] if self._is_free("Job") else []], None
+        wait = self._compute_retry_wait(job.get(JOB_ENDED) or {})
+        if _read_job_target(job) != target or (wait is not None and wait <= 0):
+            return [], None  # Without the Job, so that it is deleted, and the next pass creates another.
+        return [[job]], wait
+
+    def _plan_training(
+        self, job: Json | None, fetch_target: tuple[str, str], train_job: Json | None, target: tuple[str, str]
+    ) -> tuple[list[list[Json]], float | None]:
+        """Return the stages of a training on several machines: a Job fetches, then the TrainJob trains.
+
+        After it the Job that there is without a TrainJob makes the engine: it finds the student trained.
+        """
+        stages, wait = self._plan_job(job, fetch_target, fetches_only=True)
+        is_fetched = stages == [[job]] and (job.get(JOB_ENDED) or {}).get("type") == COMPLETE if job else False
+        if not is_fetched or not self.observation.has_train_jobs:
+            return stages, wait
+        if train_job is None:
+            new = build_training(self.need, self.observation.namespace, self.config, *target)
+            return [*stages, [new] if self._is_free(TRAIN_JOB) else []], None
+        wait = self._compute_retry_wait(train_job.get(JOB_ENDED) or {})
+        if _read_job_target(train_job) != target or (wait is not None and wait <= 0):
+            return stages, None
+        return [*stages, [train_job]], wait
+
+    def _is_free(self, kind: str) -> bool:
+        return self._get_key(kind) not in self.observation.deleting
 
     def _get_key(self, kind: str) -> tuple[str, str]:
         return kind, self.need.volume.name
@@ -187,12 +237,21 @@ def _read_job_target(job: Json) -> tuple[str, str]:
     return _read_annotation(job, names.ANNOTATION_VOLUME_UID), _read_annotation(job, names.ANNOTATION_ORDER)
 
 
-def _hash_job(need: VolumeNeed, order: Json, config: OperatorConfig) -> str:
+def _has_trained(train_job: Json | None, target: tuple[str, str]) -> bool:
+    """Return whether the TrainJob of this target has trained the student."""
+    if train_job is None or _read_job_target(train_job) != target:
+        return False
+    return (train_job.get(JOB_ENDED) or {}).get("type") == COMPLETE
+
+
+def _hash_job(need: VolumeNeed, order: Json, config: OperatorConfig, *, fetches_only: bool = False) -> str:
     """Return the hash of a Job's inputs, including whether it sets a user. If it changes, the Job is replaced."""
     inputs = [order["data"], need.volume.image]
     if need.volume.builder:
         inputs.append(need.volume.builder.script)
-    if need.volume.trainer:
+    if fetches_only:
+        inputs.append(_FETCH)
+    elif need.volume.trainer:
         inputs += [need.volume.trainer, config.trainer_image]
     if not config.pod_user.security_fields:
         inputs.append("no user")
@@ -222,7 +281,7 @@ def _select_changed(stage: list[Json], observation: VolumesObservation) -> tuple
     for desired in stage:
         key = (desired["kind"], desired["metadata"]["name"])
         live = observation.live.get(key)
-        if desired["kind"] == "Job" and live is not None:
+        if desired["kind"] in ("Job", TRAIN_JOB) and live is not None:
             continue
         if not is_in_sync(with_spec_hash(desired), live):
             writes.append(with_preconditions(with_spec_hash(desired), live))
@@ -280,13 +339,20 @@ def build_claim(need: VolumeNeed, namespace: str, config: OperatorConfig, live: 
 def build_network_policy(need: VolumeNeed, namespace: str, config: OperatorConfig) -> Json:
     """Return the Job's NetworkPolicy: out to the archive's server or the proxy, and to DNS; in from the operator.
 
-    It is deleted with the Job.
+    Pods that train together reach each other. It is deleted with the Job.
     """
     route = _find_route(need, config)
     egress: list[Json] = []
     if route is not None and route.cidrs:  # An empty list would allow all networks.
         peers = [{"ipBlock": {"cidr": cidr}} for cidr in route.cidrs]
         egress = [build_dns_rule(config.dns), {"to": peers, "ports": build_tcp_ports(route.port)}]
+    ingress = [
+        {"from": [build_namespace_peer(config.operator_namespace)], "ports": build_tcp_ports(names.PORT_MONITOR)}
+    ]
+    if need.volume.training_nodes:
+        peer_ingress, peer_egress = build_peer_rules(_build_pod_labels(need), build_dns_rule(config.dns))
+        ingress.append(peer_ingress)
+        egress += [rule for rule in peer_egress if rule not in egress]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -294,12 +360,7 @@ def build_network_policy(need: VolumeNeed, namespace: str, config: OperatorConfi
         "spec": {
             "podSelector": {"matchLabels": _build_pod_labels(need)},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [
-                {
-                    "from": [build_namespace_peer(config.operator_namespace)],
-                    "ports": build_tcp_ports(names.PORT_MONITOR),
-                }
-            ],
+            "ingress": ingress,
             "egress": egress,
         },
     }
@@ -330,15 +391,28 @@ def build_order(need: VolumeNeed, namespace: str, config: OperatorConfig) -> Jso
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _build_metadata(need, namespace), "data": data}
 
 
-def build_job(need: VolumeNeed, namespace: str, config: OperatorConfig, claim_uid: str, order: str) -> Json:
-    """Return the Job that fetches the engine onto the claim of that uid. `order` is the hash of its inputs."""
+def build_job(
+    need: VolumeNeed,
+    namespace: str,
+    config: OperatorConfig,
+    claim_uid: str,
+    order: str,
+    *,
+    fetches_only: bool = False,
+) -> Json:
+    """Return the Job that fetches the engine onto the claim of that uid. `order` is the hash of its inputs.
+
+    With `fetches_only` it leaves the verified files there, for what builds the engine of them.
+    """
     volume = need.volume
+    is_built = volume.is_built and not fetches_only
+    last_stage = _FETCH if fetches_only else _SEAL if is_built else ""
     pod: Json = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": build_pod_security_context(config.pod_user),
-        "containers": [_build_fetch_container(config, names.CONTAINER_FILL, "seal" if volume.is_built else "")],
+        "containers": [_build_fetch_container(config, names.CONTAINER_FILL, last_stage)],
         "volumes": [
             {"name": "volume", "persistentVolumeClaim": {"claimName": volume.name}},
             {"name": "order", "configMap": {"name": volume.name}},
@@ -346,12 +420,12 @@ def build_job(need: VolumeNeed, namespace: str, config: OperatorConfig, claim_ui
         ],
     }
     init_containers = [_build_copy_container(volume.image)] if volume.image else []
-    if volume.is_built:
-        init_containers.append(_build_fetch_container(config, names.INIT_FETCH, "fetch"))
+    if is_built:
+        init_containers.append(_build_fetch_container(config, names.INIT_FETCH, _FETCH))
         pod["volumes"].append({"name": "build-tmp", "emptyDir": {"sizeLimit": TMP_GPU}})
-    if volume.builder:
+    if volume.builder and is_built:
         init_containers.append(_build_builder_container(volume.builder))
-    if volume.trainer:
+    if volume.trainer and is_built:
         init_containers.append(_build_trainer_container(volume.trainer, config.trainer_image))
         pod["volumes"].append(_build_suite_volume(volume.trainer.suite))
         pod["terminationGracePeriodSeconds"] = GRACE_SECONDS_TRAINING
@@ -365,7 +439,7 @@ def build_job(need: VolumeNeed, namespace: str, config: OperatorConfig, claim_ui
     if volume.tolerations:
         pod["tolerations"] = list(volume.tolerations)
     # A builder with an unknown argument also exits with 2.
-    final_containers = [names.CONTAINER_FILL, *([names.INIT_FETCH, names.INIT_BUILD] if volume.is_built else [])]
+    final_containers = [names.CONTAINER_FILL, *([names.INIT_FETCH, names.INIT_BUILD] if is_built else [])]
     rules: list[Json] = [
         # Evictions and deleted nodes do not count as failures.
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
@@ -387,6 +461,30 @@ def build_job(need: VolumeNeed, namespace: str, config: OperatorConfig, claim_ui
             "template": {"metadata": {"labels": _build_pod_labels(need)}, "spec": pod},
         },
     }
+
+
+def build_training(need: VolumeNeed, namespace: str, config: OperatorConfig, claim_uid: str, order: str) -> Json:
+    """Return the TrainJob that trains the engine on several machines, after a Job has fetched its files."""
+    volume = need.volume
+    assert volume.trainer is not None and volume.trainer.nodes is not None
+    volumes = [
+        {"name": "volume", "persistentVolumeClaim": {"claimName": volume.name}},
+        {"name": "order", "configMap": {"name": volume.name}},
+        {"name": "build-tmp", "emptyDir": {"sizeLimit": TMP_GPU}},
+        _build_suite_volume(volume.trainer.suite),
+    ]
+    placement: Json = {"nodeSelector": volume.node_selector} if volume.node_selector else {}
+    placement |= {"tolerations": list(volume.tolerations)} if volume.tolerations else {}
+    container = _build_trainer_container(volume.trainer, config.trainer_image)
+    annotations = {names.ANNOTATION_VOLUME_UID: claim_uid, names.ANNOTATION_ORDER: order}
+    return build_train_job(
+        volume,
+        volume.trainer.nodes,
+        _build_metadata(need, namespace, **annotations),
+        build_worker_pod(config, container, volumes, placement),
+        _build_pod_labels(need),
+        DEADLINE_SECONDS_TRAINING,
+    )
 
 
 def _build_affinity(volume: EngineVolume) -> Json:

@@ -1,0 +1,140 @@
+"""The working folder of a training: what is done, so that a run that was killed goes on there.
+
+It belongs to one recipe and to one run at a time. The result appears when it is whole; then the folder goes.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+from safetensors import SafetensorError
+
+from r1plus_contract.atomic_files import sync, sync_all
+from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_model.checkpoints import Checkpoint, open_checkpoint, write_checkpoint
+from r1plus_model.errors import DamagedWorkError, DistillationError, InterruptedDistillationError
+from r1plus_model.model import R1PlusModel
+from r1plus_model_repo.importing.errors import ImportingError
+from r1plus_model_repo.importing.package.folders import lock_folder, stage_folder
+
+T = TypeVar("T")
+RECIPE_FILE: Final = "recipe.json"
+
+
+class Record(Protocol):
+    """What says how a student was made."""
+
+    @property
+    def key(self) -> str:
+        """Of its recipe."""
+
+
+R = TypeVar("R", bound=Record)
+
+
+def check_folders(out: Path, work: Path) -> None:
+    """Refuse folders of which one would go with the other, and an `out` that no interrupted run has left."""
+    whole_out, whole_work = out.resolve(), work.resolve()
+    if whole_out == whole_work or whole_out in whole_work.parents or whole_work in whole_out.parents:
+        raise DistillationError(
+            f"work: {work} and --out {out}: one is in the other, and the working folder is removed at the end; give"
+            " folders beside each other"
+        )
+    if out.exists() and not work.is_dir():
+        refuse_out(out)
+
+
+def refuse_out(out: Path) -> NoReturn:
+    """Raise DistillationError: `out` is there, and is not this run's."""
+    raise DistillationError(f"out: {out} already exists; remove it, or give another name")
+
+
+@contextmanager
+def lock_work(work: Path) -> Iterator[None]:
+    """Hold the working folder, which is made if it is not there; raise InterruptedDistillationError if another does."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock_folder(work))
+        except ImportingError as error:
+            raise InterruptedDistillationError(
+                f"work: {work}: another run has it; wait for that, or give another --work"
+            ) from error
+        yield
+
+
+def check_work(work: Path, recipe: Any) -> None:
+    """Refuse a working folder of another recipe, a frozen dataclass, and one that has other files."""
+    path = work / RECIPE_FILE
+    if path.is_file():
+        other = read_work(path, type(recipe))
+        pairs = [(one.name, getattr(other, one.name), getattr(recipe, one.name)) for one in fields(recipe)]
+        differences = [f"{name} {theirs}, here {ours}" for name, theirs, ours in pairs if theirs != ours]
+        if differences:
+            raise DistillationError(
+                f"work: {work} is of another recipe: {'; '.join(differences)[:400]}. Give another --work, or"
+                " remove the folder"
+            )
+    elif any(one.name != f".{RECIPE_FILE}.part" for one in work.iterdir()):  # That is left by a kill.
+        raise DistillationError(f"work: {work} has files and no {RECIPE_FILE}; give an empty folder, or none")
+
+
+def read_work(path: Path, kind: type[T]) -> T:
+    """Return the content of a file of the working folder."""
+    try:
+        return loads(kind, path.read_bytes(), tolerant=True)
+    except ContractError as error:
+        raise DamagedWorkError(
+            f"work: {path}: damaged: {error}; remove its folder, and the run begins again", path.parent
+        ) from error
+
+
+def read_finished(out: Path, name: str, kind: type[R], key: str) -> R:
+    """Return the record of a run that ended before its working folder was gone; refuse anything else."""
+    try:
+        record = loads(kind, (out / name).read_bytes(), tolerant=True)
+    except (OSError, ContractError):
+        refuse_out(out)
+    if record.key != key:
+        refuse_out(out)
+    return record
+
+
+def write_student(out: Path, model: R1PlusModel, source: Checkpoint, name: str, record: Record) -> str:
+    """Write the student and its record, whole or not at all; return the sha256 of its weights."""
+    if out.exists():  # It came while the training ran, and is not ours.
+        refuse_out(out)
+    try:
+        with stage_folder(out) as folder:
+            sha256 = write_checkpoint(folder, model, source)
+            (folder / name).write_text(json.dumps(json.loads(dumps(record)), indent=2) + "\n", encoding="utf-8")
+            open_checkpoint(folder, "student")
+            sync_all(folder)
+        sync(out.parent)
+    except (OSError, SafetensorError) as error:
+        remedy = "make room and start again: the run goes on after its last step"
+        raise DistillationError(f"out: {out} cannot be written: {error}; {remedy}") from error
+    return sha256
+
+
+def remove_work(work: Path) -> None:
+    """Remove the working folder. Its recipe goes last: a run that is killed here can still tell that it is its own."""
+    for path in work.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != RECIPE_FILE:
+            path.unlink()
+    shutil.rmtree(work)
+
+
+def measure_present(work: Path) -> int:
+    """Return the bytes that the working folder has already."""
+    return sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+
+
+def format_size(size: int) -> str:
+    """Return a size in words."""
+    return f"{size / 10**9:.1f} GB" if size >= 10**9 else f"{size / 10**6:.1f} MB"
