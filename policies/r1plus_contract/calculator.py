@@ -28,6 +28,8 @@ CODE_REQUEST_START: Final = b'{"code":'
 """Of every request that runs code, and of no other one: keys of requests are sorted."""
 MOST_OUTPUT_BYTES: Final = 8 * 1024
 """Of what a run prints, and of its value or error."""
+MOST_RUNS_AT_ONCE: Final = 2
+"""Of code; further ones wait, if they can still be answered in time."""
 
 
 class FailureCode(StrEnum):

@@ -23,6 +23,7 @@ from r1plus_contract.calculator import (
     ENV_INTERPRETER,
     MOST_OUTPUT_BYTES,
     MOST_REPLY_BYTES,
+    MOST_RUNS_AT_ONCE,
     CalculatorReply,
     CodeRequest,
     CodeRun,
@@ -33,7 +34,6 @@ from r1plus_sandbox.children import ForkedChild
 from r1plus_sandbox.programs import NOT_STARTED, SOURCE_PATH, ProgramLimits, Streams, become_program
 
 log = logging.getLogger(__name__)
-MOST_AT_ONCE: Final = 2
 MOST_HEAP: Final = "128MB"
 """Of the code's values; the process has 512 MiB of address space, of which its program and libraries take a part."""
 MOST_DEPTH: Final = 500
@@ -93,7 +93,7 @@ class CodeRunner:
         self._interpreter = interpreter
         self._limits = limits or ProgramLimits()
         self._seconds = answer_seconds - MARGIN_SECONDS
-        self._places = asyncio.Semaphore(MOST_AT_ONCE)
+        self._places = asyncio.Semaphore(MOST_RUNS_AT_ONCE)
         self._waiting = 0
 
     async def answer(self, payload: bytes) -> bytes:

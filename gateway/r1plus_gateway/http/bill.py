@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from r1plus_gateway.access.caller import AnswerEvidence, Caller, Ledger, Outcome, Reservation, Usage
 from r1plus_gateway.http.metrics import GatewayMetrics, classify_end
@@ -21,7 +22,7 @@ class Bill:
         self._tasks = tasks
         self._settlement: asyncio.Task[None] | None = None
         self._earlier: list[Generation] = []
-        """Generations besides the one that answers, in their order; each has ended or is the last."""
+        """Generations that were begun before the one that answers, in their order; that one too, once it is added."""
         self.reservation = reservation
 
     def add(self, generation: Generation) -> None:
@@ -35,9 +36,14 @@ class Bill:
 
     def sum_usage(self, generation: Generation | None) -> Usage:
         """Return what has been used, with the generation that answers."""
-        last = () if generation in self._earlier else (generation,)
-        parts = [one.usage for one in (*self._earlier, *last) if one is not None]
+        parts = [one.usage for one in self._list(generation)]
         return Usage(sum(one.prompt_tokens for one in parts), sum(one.completion_tokens for one in parts))
+
+    def _list(self, generation: Generation | None) -> list[Generation]:
+        """Return all generations, the newest last."""
+        if generation is None or generation in self._earlier:
+            return self._earlier
+        return [*self._earlier, generation]
 
     async def settle(
         self,
@@ -59,14 +65,14 @@ class Bill:
         self, outcome: Outcome, generation: Generation | None, usage: Usage, evidence: AnswerEvidence | None
     ) -> None:
         state = State.QUEUED
-        if self._earlier and (generation is None or generation in self._earlier):
-            generation = self._earlier.pop()  # The newest one.
-        for earlier in self._earlier:
+        generations = self._list(generation)
+        for earlier in generations[:-1]:
             await earlier.end()
-        if generation is not None:
+        if generations:
+            generation = generations[-1]
             state = generation.state
             await generation.end()
-            usage, evidence = self.sum_usage(generation), _known(generation.evidence)
+            usage, evidence = self.sum_usage(generation), _find_evidence(generations)
         try:
             await self._ledger.settle(self.reservation, usage, outcome, evidence)
         except Exception as error:  # noqa: BLE001 - the tokens stay reserved, so no budget is exceeded
@@ -88,8 +94,9 @@ class Bill:
         self._metrics.count_usage(model, key, usage)
 
 
-def _known(evidence: AnswerEvidence) -> AnswerEvidence | None:
-    return evidence if evidence.revision else None
+def _find_evidence(generations: Sequence[Generation]) -> AnswerEvidence | None:
+    """Return what answered: of the newest generation that has begun."""
+    return next((one.evidence for one in reversed(generations) if one.evidence.revision), None)
 
 
 async def open_bill(

@@ -20,6 +20,9 @@ KIND: Final = "code_interpreter"
 CALL: Final = "code_interpreter_call"
 NO_CONTAINER: Final = "none"
 """Id of a call's container: nothing is kept from one program to the next."""
+QUOTED_SHARE: Final = 8
+"""The model reads at most so many bytes of an output: its context's tokens, divided by this, times four."""
+LEAST_QUOTED_BYTES: Final = 256
 DEFAULT_RUNS: Final = 4
 MOST_RUNS: Final = 8
 MOST_RUNS_FIELD: Final = IntegerField("max_tool_calls", 1, MOST_RUNS)
@@ -88,14 +91,17 @@ class CodeCall:
 
     @property
     def logs(self) -> str:
-        """What the model and the client read: what was printed, then the value or the error."""
+        """What the model and the client read: what was printed, then the value or the error.
+
+        A NUL is replaced, so that the item can be sent back: no request may have one.
+        """
         if self.failure is not None:
             return f"The program has no result: {self.failure.message}"
         if self.run is None:
             return ""
         value = self.run.error or ("" if self.run.value in (None, "None") else self.run.value)
         between = "\n" if value and self.run.output and not self.run.output.endswith("\n") else ""
-        return f"{self.run.output}{between}{value}"
+        return f"{self.run.output}{between}{value}".replace("\0", "\N{REPLACEMENT CHARACTER}")
 
     def describe(self) -> dict[str, Any]:
         """Return it as `r1plus.code` of an answer has it."""
@@ -108,12 +114,15 @@ def split_code_interpreter(fields: Fields, *, runs_code: bool) -> tuple[Fields, 
     """Return the fields without the tool `code_interpreter`, and what it asks for.
 
     Raises:
-        InvalidFieldError: it has another form, or is there twice.
+        InvalidFieldError: it has another form, is there twice, or is chosen and not there.
         NotConfiguredError: this gateway runs no code.
     """
     entries = fields.get(TOOLS)
     places = [place for place, one in enumerate(entries) if _is_code(one)] if isinstance(entries, list) else []
+    choice = fields.get(CHOICE)
     if not isinstance(entries, list) or not places:
+        if _is_code(choice):
+            raise InvalidFieldError(CHOICE, f"{KIND} is not one of the tools; add it to {TOOLS}")
         return fields, None
     if len(places) > 1:
         raise InvalidFieldError(f"{TOOLS}[{places[1]}]", f"is a second {KIND}; send one")
@@ -122,11 +131,13 @@ def split_code_interpreter(fields: Fields, *, runs_code: bool) -> tuple[Fields, 
     if not runs_code:
         raise NotConfiguredError("code_interpreter_not_configured", f"{path}: {NOT_CONFIGURED}", param=path)
     most_runs = MOST_RUNS_FIELD.read(fields) or DEFAULT_RUNS
-    choice, others = fields.get(CHOICE), [one for place, one in enumerate(entries) if place != places[0]]
+    others = [one for place, one in enumerate(entries) if place != places[0]]
     is_forced = _is_code(choice)
     is_left_out = choice == "none" or (isinstance(choice, dict) and not is_forced)
+    if is_left_out and choice != "none" and not others:
+        raise InvalidFieldError(CHOICE, f'names none of the tools; send "auto", or {{"type": "{KIND}"}}')
     changes: dict[str, Json] = {TOOLS: others or None}
-    if is_forced or (is_left_out and choice == "none" and not others):
+    if is_forced or (choice == "none" and not others):
         changes[CHOICE] = None
     return fields.change(changes), None if is_left_out else CodeTool(most_runs, is_forced)
 
@@ -164,6 +175,16 @@ def build_call_item(call: CodeCall, status: str) -> dict[str, Any]:
 def read_logs(outputs: Sequence[Mapping[str, Any]] | None) -> str:
     """Return the text of a past call's outputs."""
     return "".join(output["logs"] for output in outputs or ())
+
+
+def quote_output(text: str, context_tokens: int) -> str:
+    """Return what the model reads of an output: of one longer than a share of the context its beginning and its end."""
+    most = max(LEAST_QUOTED_BYTES, 4 * context_tokens // QUOTED_SHARE)
+    data = text.encode()
+    if len(data) <= most:
+        return text
+    first, last = data[: most // 2].decode(errors="ignore"), data[-(most // 2) :].decode(errors="ignore")
+    return f"{first}\n[{len(data) - most} bytes are left out]\n{last}"
 
 
 def read_cut_text(answer: str) -> str:

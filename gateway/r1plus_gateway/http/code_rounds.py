@@ -13,7 +13,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_gateway.calculation.client import CalculatorUnavailableError
 from r1plus_gateway.calculation.desk import CalculatorDesk, CallerBusyError
 from r1plus_gateway.http.bill import Bill
-from r1plus_gateway.http.code_interpreter import KIND, CodeCall, CodeFailure, read_code
+from r1plus_gateway.http.code_interpreter import KIND, CodeCall, CodeFailure, quote_output, read_code
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.estimated_tokens import TEMPLATE_TOKENS
 from r1plus_gateway.http.messages import build_message, build_result_message, continue_prompt, describe_call
@@ -25,11 +25,8 @@ from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import PodPool
 from r1plus_gateway.serving.triton_wire import Prompt, build_request
-from r1plus_gateway.settings import Capability, ModelSettings
+from r1plus_gateway.settings import Capability
 
-QUOTED_SHARE: Final = 8
-"""The model reads at most so many bytes of an output: its context's tokens, divided by this, times four."""
-LEAST_QUOTED_BYTES: Final = 256
 LAST_ONE: Final = "No further program is run; answer now."
 _LIMITS: Final = (FailureCode.LIMIT, FailureCode.TIME_LIMIT, FailureCode.MEMORY_LIMIT, FailureCode.INVALID_REQUEST)
 """Failures that the program is the cause of."""
@@ -84,7 +81,7 @@ class CodeRounds:
                 self.is_cut = True
                 return generation, ""
             has_more = len(self.calls) < plan.most_runs
-            result = quote_output(call.logs, self.pool.model) + ("" if has_more else f"\n{LAST_ONE}")
+            result = quote_output(call.logs, self.pool.model.context_tokens) + ("" if has_more else f"\n{LAST_ONE}")
             messages = [
                 build_message("assistant", describe_call(KIND, {"code": code})),
                 build_result_message(KIND, result),
@@ -110,8 +107,7 @@ class CodeRounds:
             message = f"it has {size} bytes as JSON, more than {MOST_REQUEST_BYTES}; write a shorter one"
             return replace(call, failure=CodeFailure("code_limit", message))
         try:
-            with self.desk.take_place(self.bill.reservation.caller.group_id):
-                return _add_reply(call, await self.desk.run_code(call.code))
+            return _add_reply(call, await self.desk.run_code(call.code, self.bill.reservation.caller.group_id))
         except CallerBusyError as error:
             return replace(call, failure=CodeFailure("calculator_busy", str(error)))
         except CalculatorUnavailableError as error:
@@ -173,13 +169,3 @@ def classify_run(call: CodeCall) -> str:
         return "completed" if call.run.error is None else "error"
     assert call.failure is not None
     return "limit" if call.failure.code in [f"code_{one.value}" for one in _LIMITS] else "unavailable"
-
-
-def quote_output(text: str, model: ModelSettings) -> str:
-    """Return what the model reads of an output: of one longer than a share of the context its beginning and its end."""
-    most = max(LEAST_QUOTED_BYTES, 4 * model.context_tokens // QUOTED_SHARE)
-    data = text.encode()
-    if len(data) <= most:
-        return text
-    first, last = data[: most // 2].decode(errors="ignore"), data[-(most // 2) :].decode(errors="ignore")
-    return f"{first}\n[{len(data) - most} bytes are left out]\n{last}"

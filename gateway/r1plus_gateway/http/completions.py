@@ -20,6 +20,7 @@ from r1plus_gateway.calculation.desk import CalculatorDesk
 from r1plus_gateway.http.admission import BodyBudget, CountAllowance, Holds, SearchTurns
 from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, CodeEventWriter, StorageOutcome
 from r1plus_gateway.http.bill import Bill, open_bill
+from r1plus_gateway.http.code_interpreter import TOOLS
 from r1plus_gateway.http.code_listeners import StreamedRounds, WholeRounds
 from r1plus_gateway.http.code_rounds import CodeRounds
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
@@ -108,7 +109,7 @@ class Completions:
         """Read a body, with what it searches and continues, and reserve it; return what `_admit` does."""
         request = await form.read_request(fields, name, pool.model, caller)
         exchange.prompt_field = form.description.prompt_field
-        exchange.schema_field = "tools" if request.has_tools else form.description.schema_field
+        exchange.schema_field = TOOLS if request.has_tools else form.description.schema_field
         if request.math is not None:
             request = replace(request, math=self._math.plan(request.math, pool.model))
         _check_prompt_size(exchange, request, pool.model)
@@ -337,9 +338,9 @@ class Completions:
 
     def _convert(self, exchange: Exchange, error: ServingError) -> RequestError:
         retry_after = self._parts.read_settings().limits.retry_after_seconds
-        return convert_serving_error(
-            error, retry_after, prompt_field=exchange.prompt_field, schema_field=exchange.schema_field
-        )
+        has_run = exchange.rounds is not None and exchange.rounds.calls
+        prompt_field = TOOLS if has_run else exchange.prompt_field  # programs have made the prompt longer
+        return convert_serving_error(error, retry_after, prompt_field=prompt_field, schema_field=exchange.schema_field)
 
     def _build_head(self, exchange: Exchange, request: GenerateRequest, generation: Generation) -> AnswerHead:
         storage = StorageOutcome.PENDING if request.storage else StorageOutcome.NOT_REQUESTED

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from r1plus_gateway.http.code_interpreter import CALL as CODE_CALL
 from r1plus_gateway.http.code_interpreter import KIND as CODE_KIND
-from r1plus_gateway.http.code_interpreter import NO_CONTAINER, read_logs
+from r1plus_gateway.http.code_interpreter import NO_CONTAINER, quote_output, read_logs
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
-from r1plus_gateway.http.field_tables import ListField, OtherField, StringField, Table, TextField, choose, read_item
+from r1plus_gateway.http.field_tables import ListField, OtherField, StringField, Table, choose, read_item
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.http.messages import (
@@ -56,7 +56,8 @@ SEARCH: Final = Table(
     ),
     ignored=IGNORED | {"results"},
 )
-CODE: Final = TextField("code", is_required=True)
+CODE: Final = OtherField("code", {"type": "string"}, is_required=True)
+"""Empty where the model has written nothing."""
 _LOGS: Final = {
     "type": "object",
     "properties": {"type": {"const": "logs"}, "logs": {"type": "string"}},
@@ -141,8 +142,10 @@ def read_response_item(path: str, value: Json) -> Item:
 
 
 def _read_program(item: Fields) -> Item:
-    code, outputs = CODE.read(item), OUTPUTS.read(item)
+    code, outputs = item.read_text(CODE.name), OUTPUTS.read(item)
     PROGRAM.refuse_rest(item)
+    if code is None:
+        raise item.build_missing_error(CODE.name)
     for position, output in enumerate(outputs):
         if not (isinstance(output, dict) and output.get("type") == "logs" and isinstance(output.get("logs"), str)):
             path = f"{item.locate(OUTPUTS.name)}[{position}]"
@@ -159,6 +162,15 @@ def drop_searches(items: Sequence[Item]) -> list[Item]:
 def drop_tool_runs(items: Sequence[Item]) -> list[Item]:
     """Return the items without what the gateway's own tools have done: it is no part of what was said."""
     return [item for item in drop_searches(items) if item["type"] != CODE_CALL]
+
+
+def quote_outputs(items: Sequence[Item], context_tokens: int) -> list[Item]:
+    """Return the items with as much of each program's outputs as the model read while it answered."""
+    return [_quote_program(item, context_tokens) if item["type"] == CODE_CALL else item for item in items]
+
+
+def _quote_program(item: Item, context_tokens: int) -> Item:
+    return {**item, "outputs": [{"type": "logs", "logs": quote_output(read_logs(item["outputs"]), context_tokens)}]}
 
 
 def strip_answer_item(item: Item) -> Item:

@@ -41,7 +41,7 @@ from r1plus_gateway.http.requests import (
     read_stream,
     refuse_both,
 )
-from r1plus_gateway.http.response_items import INPUT, Item, build_messages
+from r1plus_gateway.http.response_items import INPUT, Item, build_messages, quote_outputs
 from r1plus_gateway.http.response_memory import (
     KEEP,
     LONG_TERM,
@@ -321,11 +321,12 @@ class _PromptPlan:
         `budget`: tokens of memory, instead of all that was said before; `knowledge_budget`: tokens of quotations.
         """
         use, quoted, counter = None, None, EstimatedTokens()
+        items = quote_outputs(self.items, model.context_tokens)
         if budget is None:
-            messages = build_messages([*self.earlier, *self.items])
+            messages = build_messages([*quote_outputs(self.earlier, model.context_tokens), *items])
         else:
             recollection = self.recollection or IndexedHistory().view()
-            messages, use = recall_messages(recollection, self.items, budget)
+            messages, use = recall_messages(recollection, items, budget)
         if self.instructions:
             messages = [PromptMessage("system", self.instructions), *messages]
         if self.found is not None and knowledge_budget is not None:

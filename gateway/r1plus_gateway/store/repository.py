@@ -170,7 +170,9 @@ class LedgerRepository:
         return Reservation(request_id, caller, model, tokens, compute_remaining(caller.limits, after))
 
     def extend(self, reservation: Reservation, tokens: int) -> Reservation:
-        """Set more tokens aside for a request that runs, in the month that it began in.
+        """Set more tokens aside for a request that runs.
+
+        After a month's end the whole request counts in the new month, whose budget has to have room for it.
 
         Raises:
             AccessError: 429; or 503 if the request is not recorded any more, as after a restore.
@@ -182,12 +184,15 @@ class LedgerRepository:
         key, limits = (row.caller_kind, row.caller_id), reservation.caller.limits
         standing = self._find_standing(key, limits)
         # The request itself was admitted, and runs: only its tokens can be too many.
-        others = replace(standing, requests=standing.requests - 1, running=standing.running - 1)
+        reserved = standing.reserved_tokens + (0 if row.month == self._month else row.tokens)
+        others = replace(
+            standing, requests=standing.requests - 1, running=standing.running - 1, reserved_tokens=reserved
+        )
         check_demand(reservation.caller, Demand(tokens, self._month), others)
         self._remove_reservation(row)
-        self._add_row({**_list_columns(row), "tokens": row.tokens + tokens})
+        self._add_row({**_list_columns(row), "month": self._month, "tokens": row.tokens + tokens})
         self._set_counters(key, limits, standing.requests, standing.tokens + tokens)
-        after = replace(standing, tokens=standing.tokens + tokens, reserved_tokens=standing.reserved_tokens + tokens)
+        after = replace(standing, tokens=standing.tokens + tokens, reserved_tokens=reserved + tokens)
         remaining = compute_remaining(limits, after)
         return replace(reservation, tokens=row.tokens + tokens, remaining=remaining)
 
@@ -337,7 +342,7 @@ class LedgerRepository:
         self._new[row["request_id"]] = row
         if state := self._callers.get((row["caller_kind"], row["caller_id"])):
             state.running += 1
-            state.reserved_tokens += row["tokens"] if row["month"] == self._month else 0
+            state.reserved_tokens += row["tokens"]
 
     def _remove_reservation(self, row: Any) -> None:
         if self._new.pop(row.request_id, None) is None:

@@ -277,7 +277,10 @@ async def test_models_usage_and_key(tmp_path: Path) -> None:
         async with rig.get("/v1/key") as response:
             key = await response.json()
         assert (key["id"], key["models"], key["limits"]["requests_per_minute"]) == ("alice", ["credit"], 60)
-        assert key["features"] == ["calculator"]
+        assert key["features"] == ["calculator", "code_interpreter"]
+        rig.calculator.runs_code = False
+        async with rig.get("/v1/key") as response:
+            assert (await response.json())["features"] == ["calculator"]
 
 
 async def test_metrics_and_probes(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc
 import openai
 import pytest
 
@@ -16,6 +17,7 @@ from r1plus_contract.calculator import CalculatorReply, CodeRun, FailureCode
 from r1plus_contract.frame_server import serve_frames
 from r1plus_contract.jsonable import dumps
 from r1plus_gateway.access.caller import AccessError, Outcome
+from r1plus_gateway.calculation import desk
 from r1plus_gateway.calculation.client import CalculatorUnavailableError, SocketCalculator
 from r1plus_gateway.calculation.desk import MOST_AT_ONCE
 from r1plus_gateway.http.code_interpreter import read_cut_text
@@ -23,7 +25,7 @@ from r1plus_gateway.http.code_rounds import LAST_ONE
 from support.calculator.process import running_patient_interpreter
 from support.gateway.access import KEY
 from support.gateway.fake_calculator import FakeCalculator
-from support.gateway.fake_triton import FakeTriton, Inputs, Piece, PromptCounter, Script, serving
+from support.gateway.fake_triton import FakeTriton, Inputs, Piece, PromptCounter, Script, fail, serving
 from support.gateway.process import running_process
 from support.gateway.rig import Rig, read_typed_events, running, running_before
 from support.paths import TESTS
@@ -79,6 +81,12 @@ async def ask(rig: Rig, **fields: Any) -> Any:
         body = await response.json()
         assert response.status == 200, body
         return body
+
+
+async def fetch_status(rig: Rig) -> int:
+    """Return the status of an answer."""
+    async with rig.respond("6 * 7?", tools=[TOOL]) as response:
+        return int(response.status)
 
 
 async def test_a_program_is_run_and_the_model_answers_with_what_it_printed(tmp_path: Path) -> None:
@@ -297,6 +305,33 @@ async def test_what_cannot_be_held_is_refused(
         assert not rig.ledger.open
 
 
+@for_each(
+    ("tools", "choice", "message"),
+    {
+        "no tool": ([], {"type": "code_interpreter"}, "code_interpreter is not one of the tools; add it to tools"),
+        "another tool": (
+            [WEATHER],
+            {"type": "code_interpreter"},
+            "code_interpreter is not one of the tools; add it to tools",
+        ),
+        "another choice": (
+            [TOOL],
+            {"type": "function", "name": "weather"},
+            'names none of the tools; send "auto", or {"type": "code_interpreter"}',
+        ),
+    },
+)
+async def test_a_choice_of_a_tool_that_is_not_there_is_named(
+    tmp_path: Path, tools: list[Any], choice: Any, message: str
+) -> None:
+    async with (
+        running(tmp_path, Rounds(), **MODEL) as rig,
+        rig.respond("Go", tools=tools, tool_choice=choice) as response,
+    ):
+        error = (await response.json())["error"]
+    assert (response.status, error["message"]) == (400, f"tool_choice: {message}")
+
+
 @for_each("has_calculator", {"no calculator": False, "a calculator that runs no code": True})
 async def test_a_gateway_that_runs_no_code_says_who_can_change_that(tmp_path: Path, has_calculator: bool) -> None:
     calculator = FakeCalculator(runs_code=False)
@@ -421,6 +456,72 @@ async def test_a_budget_that_ends_between_two_rounds_ends_the_answer(tmp_path: P
     assert (len(rounds.asked), settled.outcome, settled.usage.completion_tokens) == (1, Outcome.FAILED, 5)
 
 
+async def test_a_stream_that_ends_at_its_budget_says_all_that_was_used(tmp_path: Path) -> None:
+    rounds = Rounds(write_program("1"), write_program("2"))
+    async with running(tmp_path, rounds, **MODEL) as rig:
+        rig.calculator.gate = asyncio.Event()
+        async with rig.respond("Go", tools=[TOOL], stream=True) as response:
+            await eventually(lambda: len(rig.calculator.programs) == 1, "the first program runs")
+            rig.calculator.gate.set()
+            rig.calculator.gate = asyncio.Event()
+            await eventually(lambda: len(rig.calculator.programs) == 2, "the second program runs")
+            rig.ledger.extension_refusal = AccessError(429, "insufficient_quota", "Key alice: no budget is left")
+            rig.calculator.gate.set()
+            *_, failed = await read_typed_events(response)
+        await rig.until_settled()
+        (settled,) = rig.ledger.settled
+    assert failed["response"]["usage"]["total_tokens"] == 2 * (7 + 5)
+    assert (settled.usage.prompt_tokens, settled.usage.completion_tokens) == (14, 10)
+
+
+async def test_the_record_names_what_answered_where_no_later_round_began(tmp_path: Path) -> None:
+    async with running(tmp_path, Rounds(write_program("1")), **MODEL) as rig:
+        rig.calculator.gate = asyncio.Event()
+        asking = asyncio.create_task(fetch_status(rig))
+        await eventually(lambda: rig.calculator.programs, "the program runs")
+        rig.model["name"] = "debit"
+        rig.write_settings()
+        rig.file.refresh()
+        rig.calculator.gate.set()
+        assert await asking == 503
+        await rig.until_settled()
+        (settled,) = rig.ledger.settled
+    assert settled.evidence is not None
+    assert (settled.evidence.revision, settled.usage.completion_tokens) == ("credit-1", 5)
+
+
+async def test_callers_take_turns_with_their_programs(tmp_path: Path) -> None:
+    async with running(tmp_path, Rounds(), **MODEL) as rig:
+        rig.calculator.gate = asyncio.Event()
+        run = rig.gateway.api._desk.run_code
+        runs = [asyncio.create_task(run(f"{group}{number}", group)) for group in "abc" for number in range(2)]
+        await eventually(lambda: len(rig.calculator.programs) == 2, "the calculator's places are taken")
+        assert rig.calculator.programs == ["a0", "b0"]
+        runs[1].cancel()
+        rig.calculator.gate.set()
+        await asyncio.wait(runs)
+    assert rig.calculator.programs == ["a0", "b0", "c0", "b1", "c1"]
+
+
+async def test_programs_of_one_caller_wait_for_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [write_program("1")] * (count := 2 * MOST_AT_ONCE) + [say("Done.")] * count
+    async with running(tmp_path, Rounds(*answers), **MODEL) as rig:
+        rig.calculator.gate = asyncio.Event()
+        asking = [asyncio.create_task(ask(rig)) for _ in range(count)]
+        await eventually(lambda: len(rig.pod.inputs) == count and rig.pod.running == 0, "all have a program")
+        rig.calculator.gate.set()
+        bodies = await asyncio.gather(*asking)
+        assert [body["output"][0]["status"] for body in bodies] == ["completed"] * count
+        rig.calculator.gate = asyncio.Event()
+        monkeypatch.setattr(desk, "TURN_SECONDS", 0.0)
+        first = asyncio.create_task(rig.gateway.api._desk.run_code("1", "alice"))
+        await eventually(lambda: len(rig.calculator.programs) == count + 1, "the first one runs")
+        with pytest.raises(desk.CallerBusyError, match="other programs have not ended in time"):
+            await rig.gateway.api._desk.run_code("2", "alice")
+        rig.calculator.gate.set()
+        await first
+
+
 async def test_a_context_that_the_programs_have_filled_is_named(tmp_path: Path) -> None:
     counts = iter((100, 1024))
     async with running(
@@ -435,6 +536,20 @@ async def test_a_context_that_the_programs_have_filled_is_named(tmp_path: Path) 
         "have 1024 tokens with the prompt, and the context has 1024; ask for programs that print less"
         in error["message"]
     )
+
+
+async def test_a_context_that_an_engine_without_counts_finds_full_is_named(tmp_path: Path) -> None:
+    too_long = fail(grpc.StatusCode.INVALID_ARGUMENT, "messages: prompt has 1030 tokens; the context of 1024")
+
+    async def run_once(inputs: Inputs) -> AsyncIterator[Piece]:
+        if "messages" in inputs:
+            async for piece in too_long(inputs):
+                yield piece
+        yield Piece(write_program("1"), 5, finish_reason="stop")
+
+    async with running(tmp_path, run_once, **MODEL) as rig, rig.respond("Go", tools=[TOOL]) as response:
+        error = (await response.json())["error"]
+    assert (response.status, error["code"], error["param"]) == (400, "context_length_exceeded", "tools")
 
 
 @for_each("where", {"while a program runs": "program", "in a later round": "round"})
@@ -500,6 +615,27 @@ async def test_a_past_program_can_be_sent_back_and_reads_as_it_did(tmp_path: Pat
             assert response.status == 200
     assert rounds.read_messages(2)[:4] == rounds.read_messages(1)
     assert [entry["content"] for entry in rounds.read_messages(2)[4:]] == ["It is 42.", "Sure?"]
+
+
+async def test_a_past_program_reads_no_longer_than_while_it_answered(tmp_path: Path) -> None:
+    rounds = Rounds(write_program("x"), say("Long."), say("Yes."))
+    async with running(tmp_path, rounds, **MODEL) as rig:
+        rig.calculator.run = CodeRun("a" * 8000, "None", None)
+        body = await ask(rig)
+        async with rig.respond([*body["output"], {"role": "user", "content": "Sure?"}]) as response:
+            assert response.status == 200
+    assert rounds.read_messages(2)[1] == rounds.read_messages(1)[-1]
+
+
+async def test_a_program_without_code_and_a_nul_that_is_printed_can_be_sent_back(tmp_path: Path) -> None:
+    rounds = Rounds(write_program(""), write_program("print(chr(0))"), say("Odd."), say("Yes."))
+    async with running(tmp_path, rounds, **MODEL) as rig:
+        rig.calculator.run = CodeRun("a\0b\n", "None", None)
+        body = await ask(rig)
+        async with rig.respond([*body["output"], {"role": "user", "content": "Sure?"}]) as response:
+            assert response.status == 200, await response.text()
+    assert body["output"][1]["outputs"] == [{"type": "logs", "logs": "a\N{REPLACEMENT CHARACTER}b\n"}]
+    assert body["r1plus"]["code"][1]["output"] == "a\0b\n"
 
 
 @for_each(

@@ -352,6 +352,22 @@ async def test_a_request_that_runs_may_set_more_tokens_aside_within_its_budget(s
     ).tokens == 65
 
 
+async def test_a_request_that_is_extended_in_a_new_month_counts_in_that_month(
+    volume: Volume, store: TenantStore
+) -> None:
+    caller = make_caller(limits=Limits(budget_tokens=100))
+    reservation = await store.ledger.reserve("r1", caller, "credit", 60)
+    volume.time.advance(31 * 86400)
+    with pytest.raises(AccessError, match="this request may use 41 tokens, more than is left of its budget"):
+        await store.ledger.extend(reservation, 41)
+    extended = await store.ledger.extend(reservation, 30)
+    assert (extended.tokens, extended.remaining.budget_tokens) == (90, 10)
+    with pytest.raises(AccessError):
+        await store.ledger.reserve("r2", caller, "credit", 11)
+    await store.ledger.settle(extended, Usage(50, 30), Outcome.ANSWERED, EVIDENCE)
+    assert (await store.ledger.reserve("r2", caller, "credit", 20)).remaining.budget_tokens == 0
+
+
 async def test_a_gateway_that_dies_has_used_what_it_had_extended(volume: Volume) -> None:
     caller = make_caller(limits=Limits(budget_tokens=100))
     async with volume.open() as store:
