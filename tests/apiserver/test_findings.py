@@ -41,7 +41,7 @@ OWN, OURS = "mallorys-own", "r1plus-engine-0123456789"
 
 BODIES: dict[str, dict[str, Any]] = {
     "ConfigMap": {"data": {"a": "b"}},
-    "ServiceAccount": {},
+    "ServiceAccount": {"automountServiceAccountToken": False},
     "Service": {"spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}},
     "ControllerRevision": {"revision": 1, "data": {"a": "b"}},
     "Deployment": {"spec": deployment("d", {"a": "b"})["spec"]},

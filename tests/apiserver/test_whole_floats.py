@@ -23,6 +23,7 @@ ARCHITECTURE = {"layers": 4, "kvHeads": 4, "headSize": 4, "contextLength": 64, "
 GPU = {"count": 1, "products": ["NVIDIA-L4"]}
 MEASURED = {"items": 4, "correctAtBatch1": 4, "correctAtBatch": 4}
 DISTILL = {"layers": 4, "steps": 4, "batch": 4, "length": 8, "top": 4, "seed": 4, "memory": "1Gi", "storage": "1Gi"}
+DISTILL |= {"runtimeRef": {"name": "torch"}, "numNodes": 4}
 EVICTION = {"startTokens": 32, "recentTokens": 32, "maxTokens": 96}
 REQUIREMENTS = {"cpu": "1", "weightsMemory": "1Mi", "runtimeMemory": "1Mi"}
 DOCUMENTS: dict[str, tuple[Json, ...]] = {
@@ -75,6 +76,7 @@ DOCUMENTS: dict[str, tuple[Json, ...]] = {
 """Documents that both take as they are; together they have each integer field."""
 READ_BY_RULES = {
     "R1PlusEngine.spec.build.maxNumTokens",
+    "R1PlusEngine.spec.build.distill.numNodes",
     "R1PlusEngine.spec.requirements.gpu.count",
     "R1PlusEngine.spec.attention.eviction.startTokens",
     "R1PlusEngine.spec.attention.eviction.recentTokens",

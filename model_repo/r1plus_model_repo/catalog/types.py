@@ -404,7 +404,7 @@ class DistillTerms(ApiModel):
             " machine's. Default: a Job trains on one."
         ),
     )
-    num_nodes: Annotated[int, Field(ge=2, le=64), WHOLE] | None = Field(
+    num_nodes: Annotated[JsonInteger, Field(ge=2, le=64)] | None = Field(
         None, description="Pods that train together, with runtimeRef. Each step's examples are divided among them."
     )
 
