@@ -14,7 +14,6 @@ from r1plus_contract.delivery import hash_file
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Suite
 from r1plus_model import training_state
-from r1plus_model.checkpoint import WEIGHTS
 from r1plus_model.checkpoints import (
     Checkpoint,
     check_same_tokenizer,
@@ -47,13 +46,10 @@ from r1plus_model.training_state import Position
 from r1plus_model.work_folder import (
     RECIPE_FILE,
     check_folders,
-    check_work,
     format_size,
-    lock_work,
+    make_student,
     measure_present,
-    read_finished,
     read_work,
-    remove_work,
     write_student,
 )
 
@@ -116,19 +112,16 @@ def distil(request: DistillationRequest, process: TrainingProcess) -> Distillati
     """
     check_folders(request.out, request.work)
     inputs = _read_inputs(request, process)
-    with lock_work(request.work):
-        check_work(request.work, inputs.recipe)
-        if request.out.exists():
-            record = read_finished(request.out, RECORD_FILE, DistillationRecord, inputs.recipe.key)
-            result = Distillation(request.out, hash_file(request.out / WEIGHTS), record)
-        else:
-            material = _prepare_material(request, inputs)
-            _check_room(request, inputs, material, process)
-            replace_text(request.work / RECIPE_FILE, dumps(inputs.recipe))
-            process.workers.wait()
-            result = _distil(request, inputs, material, process)
-        remove_work(request.work)
-        return result
+
+    def make() -> tuple[str, DistillationRecord]:
+        material = _prepare_material(request, inputs)
+        _check_room(request, inputs, material, process)
+        replace_text(request.work / RECIPE_FILE, dumps(inputs.recipe))
+        process.workers.wait()
+        return _distil(request, inputs, material, process)
+
+    made = make_student(request.out, request.work, inputs.recipe, RECORD_FILE, DistillationRecord, make)
+    return Distillation(request.out, *made)
 
 
 def assist(request: DistillationRequest, process: TrainingProcess) -> None:
@@ -231,7 +224,7 @@ def _train(
 
 def _distil(
     request: DistillationRequest, inputs: _Inputs, material: Material, process: TrainingProcess
-) -> Distillation:
+) -> tuple[str, DistillationRecord]:
     start, model, position = _train(request, inputs, material, process)
     process.report("measuring the student")
     record = DistillationRecord(
@@ -245,8 +238,7 @@ def _distil(
         start.before,
         measure_quality(model, material, inputs.recipe),
     )
-    sha256 = write_student(request.out, model, inputs.student or inputs.teacher, RECORD_FILE, record)
-    return Distillation(request.out, sha256, record)
+    return write_student(request.out, model, inputs.student or inputs.teacher, RECORD_FILE, record), record
 
 
 def _start(

@@ -25,7 +25,6 @@ from r1plus_contract.delivery import hash_file
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Suite
 from r1plus_model import training_state
-from r1plus_model.checkpoint import WEIGHTS
 from r1plus_model.checkpoints import Checkpoint, load, open_checkpoint
 from r1plus_model.constrained_sampling import ROWS, Answer, AnswerSampler, Prompt, PromptEncoder, open_sampler
 from r1plus_model.drawn_answers import Draw, DrawnAnswer, count_answers, count_right, merge_right, read_draws
@@ -47,13 +46,10 @@ from r1plus_model.training import REPORT_SECONDS, GradientSource, TrainingProces
 from r1plus_model.work_folder import (
     RECIPE_FILE,
     check_folders,
-    check_work,
     format_size,
-    lock_work,
+    make_student,
     measure_present,
-    read_finished,
     read_work,
-    remove_work,
     write_student,
 )
 from r1plus_policies.bounds import mcnemar_exact, paired_difference
@@ -131,19 +127,15 @@ def reinforce(request: ReinforcementRequest, process: TrainingProcess) -> Reinfo
     """
     check_folders(request.out, request.work)
     inputs = _read_inputs(request, process)
-    with lock_work(request.work):
-        check_work(request.work, inputs.recipe)
-        if request.out.exists():
-            record = read_finished(request.out, RECORD_FILE, ReinforcementRecord, inputs.recipe.key)
-            result = Reinforcement(request.out, hash_file(request.out / WEIGHTS), record)
-        else:
-            _check_room(request, inputs, process)
-            replace_text(request.work / RECIPE_FILE, dumps(inputs.recipe))
-            model, record = _Rounds(request, inputs, process).run()
-            sha256 = write_student(request.out, model, inputs.checkpoint, RECORD_FILE, record)
-            result = Reinforcement(request.out, sha256, record)
-        remove_work(request.work)
-        return result
+
+    def make() -> tuple[str, ReinforcementRecord]:
+        _check_room(request, inputs, process)
+        replace_text(request.work / RECIPE_FILE, dumps(inputs.recipe))
+        model, record = _Rounds(request, inputs, process).run()
+        return write_student(request.out, model, inputs.checkpoint, RECORD_FILE, record), record
+
+    made = make_student(request.out, request.work, inputs.recipe, RECORD_FILE, ReinforcementRecord, make)
+    return Reinforcement(request.out, *made)
 
 
 def _read_inputs(request: ReinforcementRequest, process: TrainingProcess) -> _Inputs:

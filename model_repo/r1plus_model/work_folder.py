@@ -5,7 +5,7 @@ It belongs to one recipe and to one run at a time. The result appears when it is
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 from safetensors import SafetensorError
 
 from r1plus_contract.atomic_files import sync, sync_all
+from r1plus_contract.delivery import hash_file
 from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_model.checkpoint import WEIGHTS
 from r1plus_model.checkpoints import Checkpoint, open_checkpoint, write_checkpoint
 from r1plus_model.errors import DamagedWorkError, DistillationError, InterruptedDistillationError
 from r1plus_model.model import R1PlusModel
@@ -92,7 +94,24 @@ def read_work(path: Path, kind: type[T]) -> T:
         ) from error
 
 
-def read_finished(out: Path, name: str, kind: type[R], key: str) -> R:
+def make_student(
+    out: Path, work: Path, recipe: Any, name: str, kind: type[R], make: Callable[[], tuple[str, R]]
+) -> tuple[str, R]:
+    """Make the student in the working folder and remove that; return the sha256 of its weights, and its record.
+
+    `name`, `kind`: of the record in `out`. `make` writes both. A student that an interrupted run has left is returned.
+
+    Raises:
+        DistillationError: the folders are another run's.
+    """
+    with lock_work(work):
+        check_work(work, recipe)
+        made = _read_finished(out, name, kind, recipe.key) if out.exists() else make()
+        remove_work(work)
+    return made
+
+
+def _read_finished(out: Path, name: str, kind: type[R], key: str) -> tuple[str, R]:
     """Return the record of a run that ended before its working folder was gone; refuse anything else."""
     try:
         record = loads(kind, (out / name).read_bytes(), tolerant=True)
@@ -100,7 +119,7 @@ def read_finished(out: Path, name: str, kind: type[R], key: str) -> R:
         refuse_out(out)
     if record.key != key:
         refuse_out(out)
-    return record
+    return hash_file(out / WEIGHTS), record
 
 
 def write_student(out: Path, model: R1PlusModel, source: Checkpoint, name: str, record: Record) -> str:
