@@ -43,6 +43,17 @@ _OPTIONS: Final = (
 )
 """Fields that an error names, and that have an option of the same name."""
 
+PrecisionOption = Annotated[
+    str, typer.Option("--precision", help="float32, or bfloat16: faster where the CPU computes in it.")
+]
+SuiteOption = Annotated[
+    list[Path] | None,
+    typer.Option("--suite", help="Folder of a golden suite whose questions must not be in the data; repeatable."),
+]
+WorkOption = Annotated[
+    Path | None, typer.Option("--work", help="Folder for what is done; a run goes on there. Default: OUT.work.")
+]
+
 
 def distil_command(
     teacher: Annotated[
@@ -67,17 +78,10 @@ def distil_command(
     length: Annotated[int, typer.Option("--length", help="Most tokens of one example.")] = 256,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="The highest one.")] = 2e-4,
     top: Annotated[int, typer.Option("--top", help="Tokens of the teacher that are kept for each position.")] = 64,
-    precision: Annotated[
-        str, typer.Option("--precision", help="float32, or bfloat16: faster where the CPU computes in it.")
-    ] = "float32",
+    precision: PrecisionOption = "float32",
     seed: Annotated[int, typer.Option("--seed", help="Decides which lines are used, and in which order.")] = 0,
-    suite: Annotated[
-        list[Path] | None,
-        typer.Option("--suite", help="Folder of a golden suite whose questions must not be in the data; repeatable."),
-    ] = None,
-    work: Annotated[
-        Path | None, typer.Option("--work", help="Folder for what is done; a run goes on there. Default: OUT.work.")
-    ] = None,
+    suite: SuiteOption = None,
+    work: WorkOption = None,
 ) -> None:
     """Train a student to answer as its teacher does, and write its checkpoint with the record distilled.json.
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from r1plus_cli.engine import report_progress, say
-from r1plus_cli.engine_distil import load_compared_suites, print_import, stop_on_signals, translate_training_errors
+from r1plus_cli.engine_distil import (
+    PrecisionOption,
+    SuiteOption,
+    WorkOption,
+    load_compared_suites,
+    print_import,
+    stop_on_signals,
+    translate_training_errors,
+)
 
 if TYPE_CHECKING:
     from r1plus_model.reinforcement import Reinforcement
@@ -48,17 +56,10 @@ def reinforce_command(
     steps: Annotated[int, typer.Option("--steps", help="Training steps of a round.")] = 60,
     batch: Annotated[int, typer.Option("--batch", help="Answers of one step.")] = 16,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="The highest one.")] = 5e-5,
-    precision: Annotated[
-        str, typer.Option("--precision", help="float32, or bfloat16: faster where the CPU computes in it.")
-    ] = "float32",
+    precision: PrecisionOption = "float32",
     seed: Annotated[int, typer.Option("--seed", help="Decides which answers are drawn, and their order.")] = 0,
-    suite: Annotated[
-        list[Path] | None,
-        typer.Option("--suite", help="Folder of a golden suite whose questions must not be in the data; repeatable."),
-    ] = None,
-    work: Annotated[
-        Path | None, typer.Option("--work", help="Folder for what is done; a run goes on there. Default: OUT.work.")
-    ] = None,
+    suite: SuiteOption = None,
+    work: WorkOption = None,
 ) -> None:
     """Train a model to translate questions in prose into expressions, by the calculator's verdict on its own attempts.
 

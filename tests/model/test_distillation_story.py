@@ -25,7 +25,7 @@ from support.edge.served import Served
 from support.edge.suites import write_part
 from support.golden_suites import files_of
 from support.model.forms import split_questions, write_forms
-from support.model.training_volume import TrainingVolume
+from support.model.training_volume import OPTIONS, TrainingVolume
 from support.paths import TESTS
 from support.waiting import wait_until
 
@@ -41,20 +41,7 @@ spec:
   context: {maxTokens: 512}
   accuracy: {threshold: 0.9, probesPerMinute: 60}
 """
-CUT = DistillationOptions(
-    layers=12,
-    temperature=3.0,
-    hard_weight=0.0,
-    steps=1,
-    batch=2,
-    length=48,
-    learning_rate=1e-6,
-    top=64,
-    training_precision="float32",
-    seed=0,
-    backend="openvino",
-    precision="Q8_0",
-)
+CUT = replace(OPTIONS, layers=12, steps=1, batch=2, learning_rate=1e-6, top=64, backend="openvino", precision="Q8_0")
 """Twelve of thirty layers and one step: a student that knows little."""
 
 
