@@ -407,7 +407,7 @@ def ask_of_job_set(server: ApiServer, kind: Resource, body: Json) -> Answer:
 async def test_nobody_has_jobset_make_pods_for_him_with_the_operators_labels(
     kubeflow: None, server: ApiServer, client: ApiClient, tenant: Tenant
 ) -> None:
-    """Whoever may write JobSets, but is not of the platform team: the controller would act for him."""
+    """A user who may write JobSets, but is not of the platform team: the controller would act for him."""
     right = RbacGrant("", JOB_SET.group, (JOB_SET.plural,), ("create",))
     await grant(client, "job-sets", (right,), user("jo"), namespace=tenant.namespace)
     labels = {names.LABEL_VOLUME: "r1plus-engine-1"}

@@ -57,7 +57,7 @@ def helm(*words: str, kubeconfig: Path | None = None, home: Path | None = None) 
 
 
 @functools.cache
-def _rendered(values: tuple[str, ...]) -> str:
+def _render_text(values: tuple[str, ...]) -> str:
     words = ["template", "r1plus", str(CHART), f"--namespace={OPERATOR_NAMESPACE}", f"--kube-version={KUBERNETES}"]
     chosen = (
         "leaderElection.fence=false",
@@ -68,18 +68,18 @@ def _rendered(values: tuple[str, ...]) -> str:
     return helm(*words, *(f"--set={value}" for value in (*chosen, *values)))
 
 
-def rendered(*values: str) -> list[Json]:
+def render_objects(*values: str) -> list[Json]:
     """Return everything that `helm install r1plus` with these values would send, the leader's fence excepted.
 
     The fence is of the operator's replicas: it looks at a Lease that nobody holds here.
     """
-    return [found for found in yaml.safe_load_all(_rendered(values)) if found]
+    return [found for found in yaml.safe_load_all(_render_text(values)) if found]
 
 
 def policies() -> list[Json]:
     """Return the policies and their bindings."""
     wanted = {resource.kind for resource in POLICIES}
-    return [found for found in rendered() if found["kind"] in wanted]
+    return [found for found in render_objects() if found["kind"] in wanted]
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def started_with_chart(*values: str) -> Iterator[ApiServer]:
 
 async def _install(server: ApiServer, values: tuple[str, ...]) -> None:
     """Apply the chart's namespaces, accounts, rights and policies; the bindings of policies last, one after the other."""
-    wanted = [found for found in rendered(*values) if found["kind"] in INSTALLED]
+    wanted = [found for found in render_objects(*values) if found["kind"] in INSTALLED]
     wanted += [manifest(kinds.NAMESPACE, name) for name in (OPERATOR_NAMESPACE, "monitoring")]
     for found in wanted:
         found["metadata"].pop("annotations", None)

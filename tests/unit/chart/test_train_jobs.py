@@ -10,7 +10,7 @@ EXEMPTION = "not-of-a-train-job"
 
 
 def exemptions(objects: Objects) -> dict[str, str]:
-    """Return policy -> whom it leaves alone."""
+    """Return policy -> the users that it leaves alone."""
     return {
         policy["metadata"]["name"]: condition["expression"]
         for policy in objects
@@ -20,7 +20,7 @@ def exemptions(objects: Objects) -> dict[str, str]:
     }
 
 
-def named(objects: Objects, kind: str) -> Objects:
+def find_train_job_objects(objects: Objects, kind: str) -> Objects:
     return [one for one in objects if one["kind"] == kind and one["metadata"]["name"] == "r1plus-operator-train-jobs"]
 
 
@@ -35,14 +35,17 @@ def setting_of(objects: Objects) -> str:
 
 def test_by_default_the_operator_has_no_right_to_train_jobs(render: Render) -> None:
     objects = render()
-    assert named(objects, "ClusterRole") == named(objects, "ClusterRoleBinding") == []
+    assert find_train_job_objects(objects, "ClusterRole") == find_train_job_objects(objects, "ClusterRoleBinding") == []
     assert exemptions(objects) == {}
     assert setting_of(objects) == "false"
 
 
 def test_with_train_jobs_it_has_the_tables_rights_and_their_controllers_may_make_what_they_need(render: Render) -> None:
     objects = render(ENABLED)
-    (role,), (binding,) = named(objects, "ClusterRole"), named(objects, "ClusterRoleBinding")
+    (role,), (binding,) = (
+        find_train_job_objects(objects, "ClusterRole"),
+        find_train_job_objects(objects, "ClusterRoleBinding"),
+    )
     assert role["rules"] == [grant.build_rule() for grant in rbac.list_train_job_grants()]
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
     assert [one["name"] for one in binding["subjects"]] == ["r1plus-operator"]
