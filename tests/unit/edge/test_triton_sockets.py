@@ -15,6 +15,7 @@ from r1plus_edge.probes import Probe, build_readiness
 from r1plus_edge.triton_sockets import Drain, build_drain, find_sockets
 from r1plus_monitoring.probe.client import TritonEngine
 from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, build_readiness_script
+from support.waiting import eventually
 
 IDENTITY = "1d"
 Answer = Callable[[], str | None]
@@ -105,10 +106,14 @@ async def test_its_end_waits_while_requests_run_or_wait(tmp_path: Path, texts: t
 
 @pytest.mark.unit_slow
 async def test_its_end_waits_for_none_that_is_gone_or_hangs_and_not_beyond_its_time(tmp_path: Path) -> None:
-    metrics, looks = tmp_path / "metrics.sock", list[None]()
+    metrics, looks = tmp_path / "metrics.sock", list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]()
     await Drain(metrics, 600.0).wait_for_requests()
-    async with serve_answer(metrics, lambda: looks.append(None)):
+    async with await asyncio.start_unix_server(lambda *streams: looks.append(streams), metrics):
+        # Each look connects before its time can end, so that all come here, however late.
         await Drain(metrics, 600.0, answer_seconds=0.05).wait_for_requests()
+        await eventually(lambda: len(looks) >= HUNG_LOOKS, "each look to be seen")
+        for _, writer in looks:
+            writer.close()
     assert len(looks) == HUNG_LOOKS
     begin = time.monotonic()
     metrics.unlink()
