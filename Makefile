@@ -199,7 +199,7 @@ e2e-rollouts: $(SYNCED) ## A rollout superseded five times under traffic, on the
 	$(PYTEST) -m e2e_long tests/e2e/test_superseded.py
 
 .PHONY: e2e-gateway
-e2e-gateway: $(SYNCED) ## A tenant's gateway through promotion, rollback, kills, removal and PostgreSQL, on the embedded cluster
+e2e-gateway: $(SYNCED) ## A tenant's gateway through promotion, rollback, kills, removal and PostgreSQL, and programs in it, on the embedded cluster
 	$(PYTEST) -m e2e_long -s tests/e2e/gateway
 
 .PHONY: e2e-restricted
