@@ -54,14 +54,17 @@ def deploy(tenant: Tenant, suite: OwnSuite, name: str) -> Name:
     )
 
 
-def until_training(tenant: Tenant, name: Name, beyond: int = 0) -> str:
-    """Wait until EngineReady says that the training is at a step beyond this one; return its message."""
+def until_training(tenant: Tenant, name: Name, beyond: int = 0) -> int:
+    """Wait until EngineReady says that the training is at a step beyond this one; return the step."""
 
-    def read_progress() -> str:
+    def read_step() -> int:
         cr = tenant.kube.get("r1plusdeployments", name.namespace, name.name) or {}
         message = str(condition(cr, "EngineReady").get("message", ""))
         step = re.search(r"training, step (\d+) of", message)
-        return message if step and int(step[1]) > beyond else ""
+        if step is None or int(step[1]) <= beyond:
+            return 0
+        print(message)
+        return int(step[1])
 
     what = f"EngineReady says that the training is beyond step {beyond}"
-    return wait_for(read_progress, what, tenant.evidence(name), seconds=1200)
+    return wait_for(read_step, what, tenant.evidence(name), seconds=1200)

@@ -57,7 +57,7 @@ def test_with_more_steps_it_is_trained_through_the_loss_of_its_pod_and_serves(
     kube, evidence = target.kube, tenant.evidence(clerk)
     refused = set(read_claims(kube, clerk.namespace))
     tenant.register(build_engine(made, "clerk", steps=STEPS, seed=SEED))
-    print(until_training(tenant, clerk))
+    before = until_training(tenant, clerk)
     lost = find_builder(kube, clerk.namespace)
     assert lost is not None
     assert not any("projected" in volume for volume in lost["spec"]["volumes"]), "no token"
@@ -69,13 +69,16 @@ def test_with_more_steps_it_is_trained_through_the_loss_of_its_pod_and_serves(
         return pod if pod and pod["metadata"]["uid"] != lost["metadata"]["uid"] else None
 
     successor = wait_for(find_successor, "the Job has another pod", evidence, seconds=300)
-    print(until_training(tenant, clerk, beyond=1))
-    text = f"step {STEPS} of {STEPS}"
-    wait_for(lambda: text in log_of_trainer(kube, successor), "all steps are done", evidence, seconds=1200)
-    log = log_of_trainer(kube, successor)
+    until_training(tenant, clerk, beyond=before)
+
+    def read_whole_log() -> str:
+        log = log_of_trainer(kube, successor)
+        return log if f"step {STEPS} of {STEPS}" in log else ""
+
+    log = wait_for(read_whole_log, "all steps are done", evidence, seconds=1200)
     print(log)
     steps = [int(step) for step in re.findall(rf"step (\d+) of {STEPS}:", log)]
-    assert 1 < steps[0] < STEPS, "it went on from the checkpoint"
+    assert before < steps[0] < STEPS, "it went on from the checkpoint"
     assert "teacher: example" not in log, "the teacher's predictions were there"
 
     revision = tenant.until_ready(clerk)

@@ -40,7 +40,7 @@ def test_a_student_of_two_pods_survives_the_loss_of_one_and_serves_after_its_gat
     tenant.register(build_engine(made, "forms", runtimeRef={"name": TORCH}, numNodes=2))
     name = deploy(tenant, suite, "forms")
     evidence = tenant.evidence(name)
-    print(until_training(tenant, name))
+    until_training(tenant, name)
     leader, other = list_workers(kube, name)
     killed = other["metadata"]
     assert killed["labels"][LABEL_VOLUME].startswith("r1plus-engine-")
