@@ -121,6 +121,10 @@ test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's eng
 test-edge: $(SYNCED) ## Stories of r1plus serve, advise and the quickstart with the real tritonserver: kills, power cuts, updates, other software, a rollback, refusals; nothing is left
 	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_serve_updates.py tests/engine/test_serve_software.py tests/engine/test_advise.py tests/engine/test_quickstart.py
 
+.PHONY: test-full
+test-full: $(SYNCED) ## The 1.5B of the family qwen as the tier full on one machine: gated on all of its suite, asked; a JSON line last (1 GB, cached)
+	$(PYTEST) -m edge -s tests/engine/test_serve_full.py
+
 .PHONY: test-offline
 test-offline: $(SYNCED) ## From a bundle to an answer in a network namespace without a route; the units of r1plus serve install under a real systemd
 	$(PYTEST) -m edge -s tests/engine/test_offline.py tests/engine/test_systemd.py
