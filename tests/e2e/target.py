@@ -80,6 +80,11 @@ class EmbeddedTarget:
         self.cluster.diagnostics(folder)
         return folder
 
+    def describe_entrance(self) -> list[str]:
+        """Return how to look in while the story goes on; the program that is named is where it is said to be."""
+        put_beside_python(kubectl())
+        return looking_in(self.kube.kubeconfig)
+
     def farewell(self) -> list[str]:
         """For a person at this machine."""
         put_beside_python(kubectl(), binary("promtool"))
@@ -92,6 +97,15 @@ GOING_BACK: Final = (
     f"  {BIN}/kubectl apply -f examples/credit-full.yaml",
 )
 """What step 7 leaves behind."""
+
+
+def looking_in(kubeconfig: Path) -> list[str]:
+    """What to type in another shell before the operator is installed."""
+    return [
+        "To look in from another shell, from this folder:",
+        f"  export KUBECONFIG={kubeconfig}",
+        f"  {BIN}/kubectl get pods -A",
+    ]
 
 
 def looking_around(kubeconfig: Path, prometheus: str, alertmanager: str) -> list[str]:

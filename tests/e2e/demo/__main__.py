@@ -65,8 +65,8 @@ def _prepare(family: Family, teller: Teller) -> tuple[Target, Family]:
             manifests = build_manifests(family, made)
         with teller.stage(Stage.START):
             target = _start(steps, made)
-            teller.line("To look in from another shell, from this folder:")
-            teller.line(f"  export KUBECONFIG={target.kube.kubeconfig}")
+            for line in target.describe_entrance():
+                teller.line(line)
     with teller.stage(Stage.INSTALL):
         steps.expect(1)
         with steps.step("helm upgrade --install r1plus"):

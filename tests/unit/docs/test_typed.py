@@ -11,7 +11,7 @@ from click import Command
 from typer.core import TyperGroup
 
 from devcluster.packages import PACKAGES
-from e2e.target import BIN, looking_around
+from e2e.target import BIN, looking_around, looking_in
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.main import app
 from r1plus_contract.requests import Verb
@@ -23,7 +23,8 @@ TOLD = sorted(
     for path in (*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*")))
     if path.suffix in (".md", ".py", ".txt", ".yaml") and path.name != "CHANGELOG.md"
 )
-COMMANDS = [line.strip() for line in looking_around(Path("/k"), "http://p", "http://a") if line.startswith("  ")]
+PRINTED = (*looking_in(Path("/k")), *looking_around(Path("/k"), "http://p", "http://a"))
+COMMANDS = sorted({line.strip() for line in PRINTED if line.startswith("  ")})
 
 
 def test_nobody_is_told_to_type_uv() -> None:
