@@ -1,8 +1,9 @@
-"""Turns of callers: how many of one caller's requests may be at something at one time, while the others wait."""
+"""How many of one caller's requests may be at something at one time: the others wait, or are refused."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
 
@@ -30,3 +31,26 @@ class Turns:
             line.users -= 1
             if not line.users:
                 del self._lines[name]
+
+
+class Places:
+    """Requests of each caller that run at one time, within a bound. Others are refused."""
+
+    def __init__(self, most: int, build_refusal: Callable[[], Exception]) -> None:
+        """`build_refusal`: makes what `take` raises."""
+        self._most = most
+        self._build_refusal = build_refusal
+        self._taken: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def take(self, caller: str) -> Iterator[None]:
+        """Hold one of a caller's places for the block. Raises the refusal if all are taken."""
+        if self._taken[caller] >= self._most:
+            raise self._build_refusal()
+        self._taken[caller] += 1
+        try:
+            yield
+        finally:
+            self._taken[caller] -= 1
+            if not self._taken[caller]:
+                del self._taken[caller]

@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Final
 
 from r1plus_contract.calculator import MOST_RUNS_AT_ONCE, CalculatorReply
-from r1plus_gateway.access.turns import Turns
+from r1plus_gateway.access.turns import Places, Turns
 from r1plus_gateway.calculation.client import Calculator, SocketCalculator
 
 MOST_AT_ONCE: Final = 4
@@ -29,7 +28,7 @@ class CalculatorDesk:
         self._calculator = calculator
         self.start_seconds = calculator.start_seconds if isinstance(calculator, SocketCalculator) else 0.0
         """What a calculation may take beyond its own time, where the first one starts the calculator."""
-        self._running: Counter[str] = Counter()
+        self._places = Places(MOST_AT_ONCE, _refuse_place)
         self._turns = Turns()
         self._programs = asyncio.Semaphore(MOST_RUNS_AT_ONCE)
 
@@ -43,24 +42,13 @@ class CalculatorDesk:
         """Whether there is a calculator that runs code."""
         return self._calculator is not None and self._calculator.runs_code
 
-    @contextlib.contextmanager
-    def take_place(self, group: str) -> Iterator[None]:
-        """Hold one of a caller's places for the block.
+    def take_place(self, group: str) -> AbstractContextManager[None]:
+        """Hold one of a caller's places for a block.
 
         Raises:
             CallerBusyError: all are taken.
         """
-        if self._running[group] >= MOST_AT_ONCE:
-            raise CallerBusyError(
-                f"{MOST_AT_ONCE} of your calculations and programs run already; send this one when they have ended"
-            )
-        self._running[group] += 1
-        try:
-            yield
-        finally:
-            self._running[group] -= 1
-            if not self._running[group]:
-                del self._running[group]
+        return self._places.take(group)
 
     async def calculate(self, expression: str, digits: int) -> CalculatorReply:
         """Return the result of an expression, for a caller that has a place.
@@ -89,3 +77,9 @@ class CalculatorDesk:
                 raise CallerBusyError(message) from error
             stack.enter_context(self.take_place(group))
             return await self._calculator.run_code(code)
+
+
+def _refuse_place() -> CallerBusyError:
+    return CallerBusyError(
+        f"{MOST_AT_ONCE} of your calculations and programs run already; send this one when they have ended"
+    )

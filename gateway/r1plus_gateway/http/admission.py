@@ -55,31 +55,6 @@ class BodyBudget:
                 del self._of[caller]
 
 
-class Places:
-    """Requests of each caller that run at one time, within a bound."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._of: Counter[str] = Counter()
-
-    @contextlib.contextmanager
-    def take(self, caller: str, what: str) -> Iterator[None]:
-        """Hold a place for the block. `what` the requests do, for the message: `calculations`.
-
-        Raises:
-            QueueFullError: the caller has none left.
-        """
-        if self._of[caller] >= self._most:
-            raise QueueFullError(f"{self._most} of your {what} run already; send this one when they have ended")
-        self._of[caller] += 1
-        try:
-            yield
-        finally:
-            self._of[caller] -= 1
-            if not self._of[caller]:
-                del self._of[caller]
-
-
 class SearchTurns:
     """Searches of each caller in its vector stores: a few run at one time, and the others wait for those.
 

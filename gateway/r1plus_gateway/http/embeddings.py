@@ -11,8 +11,9 @@ from aiohttp import web
 
 from r1plus_contract.embedder import MOST_TEXT_BYTES
 from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, CallerKind, Outcome, Usage
+from r1plus_gateway.access.turns import Places
 from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, Embeddings, TextRefusedError, join
-from r1plus_gateway.http.admission import BodyBudget, Holds, Places
+from r1plus_gateway.http.admission import BodyBudget, Holds
 from r1plus_gateway.http.bill import open_bill
 from r1plus_gateway.http.errors import InvalidFieldError, NotConfiguredError, RequestError
 from r1plus_gateway.http.exchange import LEFT, Exchange, GatewayParts, authenticate
@@ -21,6 +22,7 @@ from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json, read_object
 from r1plus_gateway.http.presets import build_unknown_model_error
 from r1plus_gateway.http.refusals import convert_refusals
+from r1plus_gateway.serving.errors import QueueFullError
 from r1plus_gateway.settings import EmbeddingSettings, GatewaySettings
 
 HEADER_ENGINE: Final = "x-r1plus-engine"
@@ -80,7 +82,7 @@ class EmbeddingHandlers:
         self._embedder = embedder
         self._bodies = bodies
         self._holds = holds
-        self._places = Places(MOST_AT_ONCE)
+        self._places = Places(MOST_AT_ONCE, _refuse_place)
 
     async def answer(self, exchange: Exchange) -> web.Response:
         """Answer one request.
@@ -107,7 +109,7 @@ class EmbeddingHandlers:
             raise build_unknown_model_error(name)
         exchange.model = engine.name
         request = read_request(fields, engine)
-        with self._places.take(caller.group_id, "requests for embeddings"):
+        with self._places.take(caller.group_id):
             return await self._embed(exchange, caller, self._embedder, engine, request)
 
     async def _embed(
@@ -252,3 +254,8 @@ def build_body(embeddings: Embeddings, model: str, encoding: str) -> bytes:
         "r1plus": {"engine": embeddings.engine, "truncated": list(embeddings.truncated)},
     }
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _refuse_place() -> QueueFullError:
+    message = f"{MOST_AT_ONCE} of your requests for embeddings run already; send this one when they have ended"
+    return QueueFullError(message)

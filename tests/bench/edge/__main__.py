@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,8 @@ BATCH, CONTEXT, TOKENS = 16, 1024, 64
 QUESTIONS: Final = 4 * BATCH
 PAIRS: Final = 3
 IDLE_SECONDS: Final = 60.0
+SLEEPER_HZ: Final = 20
+SLEEPER: Final = f"import time\nwhile True: time.sleep({1 / SLEEPER_HZ})"
 MIB: Final = 2**20
 DEPLOYMENT: Final = """
 apiVersion: r1plus.ai/v1alpha1
@@ -103,6 +105,10 @@ class Report:
     """Of all processes but the engine's; what several share is counted once."""
     idle_cpu_percent: float
     """Of one core, of the same processes, while the monitor probes at its default rate."""
+    idle_wakeups_per_second: float
+    """Of the same: how often one of their threads gave up its core, and was woken again."""
+    sleeper_wakeup_ms: float
+    """Processor time of a wake-up of a process that does nothing else: what this machine charges for it."""
     engine_idle_cpu_percent: float
     """Of the engine's processes, which answer those probes."""
     tokens_per_second: float
@@ -143,14 +149,14 @@ def _measure(served: Served, spec: EngineSpec, files: Path) -> Report:
     served.call("stop")
     served.wait()
     warm = _start(served, "warm")
-    memory, own, engine = _measure_idle(served)
+    idle = _measure_idle(served)
     speed, ratio = _compare(served, spec, files)
     update, missing = _update(served)
     served.kill()
     killed = _start(served, "after SIGKILL")
     figures: Json = {
-        "idle_memory_mib": memory,
-        "idle_cpu_percent": own,
+        "idle_memory_mib": idle.memory_mib,
+        "idle_cpu_percent": idle.cpu_percent,
         "served_to_in_process": ratio,
         "update_failed_requests": update.failed_requests if update is not None else None,
     }
@@ -161,7 +167,9 @@ def _measure(served: Served, spec: EngineSpec, files: Path) -> Report:
         cold=cold,
         warm=warm,
         killed=killed,
-        engine_idle_cpu_percent=engine,
+        idle_wakeups_per_second=idle.wakeups_per_second,
+        engine_idle_cpu_percent=idle.engine_cpu_percent,
+        sleeper_wakeup_ms=idle.sleeper_wakeup_ms,
         tokens_per_second=speed,
         update=update,
         update_missing=missing,
@@ -188,19 +196,46 @@ def _start(served: Served, what: str) -> Start:
     return start
 
 
-def _measure_idle(served: Served) -> tuple[float, float, float]:
-    """Return MiB and percent of a core of all but the engine, and percent of the engine."""
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    """What nobody's questions take; the names are those of `Report`."""
+
+    memory_mib: float
+    cpu_percent: float
+    wakeups_per_second: float
+    engine_cpu_percent: float
+    sleeper_wakeup_ms: float
+
+
+def _measure_idle(served: Served) -> _Idle:
+    """Measure all but the engine, the engine, and a process that only wakes up, over the same seconds."""
     others, engine = split_processes(served)
-    before, began = [read_processor_seconds(pids) for pids in (others, engine)], time.monotonic()
-    threading.Event().wait(IDLE_SECONDS)
-    seconds = time.monotonic() - began
-    shares = [
-        100 * (read_processor_seconds(pids) - used) / seconds
-        for pids, used in zip((others, engine), before, strict=True)
-    ]
-    memory = read_proportional_memory(others) / MIB
-    print(f"idle: {memory:.0f} MiB and {shares[0]:.2f} % of a core, the engine {shares[1]:.2f} %", flush=True)
-    return memory, shares[0], shares[1]
+    sleeper = subprocess.Popen([sys.executable, "-c", SLEEPER])
+    try:
+        groups = (others, engine, [sleeper.pid])
+        used, woken, began = [read_processor_seconds(pids) for pids in groups], _count_wakeups(others), time.monotonic()
+        threading.Event().wait(IDLE_SECONDS)
+        seconds = time.monotonic() - began
+        shares = [(read_processor_seconds(pids) - before) / seconds for pids, before in zip(groups, used, strict=True)]
+        idle = _Idle(
+            memory_mib=read_proportional_memory(others) / MIB,
+            cpu_percent=100 * shares[0],
+            wakeups_per_second=(_count_wakeups(others) - woken) / seconds,
+            engine_cpu_percent=100 * shares[1],
+            sleeper_wakeup_ms=1000 * shares[2] / SLEEPER_HZ,
+        )
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    print(f"idle: {_round(dataclasses.asdict(idle))}", flush=True)
+    return idle
+
+
+def _count_wakeups(processes: Iterable[int]) -> int:
+    """Return how often the threads of processes have waited for something since they started."""
+    statuses = (path for pid in processes for path in Path(f"/proc/{pid}/task").glob("*/status"))
+    lines = (line for path in statuses for line in path.read_text().splitlines())
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches:"))
 
 
 def _list_prompts() -> list[str]:

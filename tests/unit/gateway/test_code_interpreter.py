@@ -567,7 +567,7 @@ async def test_a_client_that_leaves_frees_slot_and_program_and_pays_what_was_use
         await rig.until_settled()
         await rig.until_running(0)
         (settled,) = rig.ledger.settled
-        assert rig.gateway.api._desk._running == {}
+        assert rig.gateway.api._desk._places._taken == {}
     assert (settled.outcome, settled.usage.completion_tokens) == (Outcome.CANCELLED, 5)
 
 

@@ -1,10 +1,10 @@
-"""What the gateway tells gRPC, and when."""
+"""What gateway and monitor tell gRPC, and when."""
 
 import os
 import subprocess
 import sys
 
-from r1plus_gateway.grpc_environment import ENV_EXPERIMENTS, configure_grpc
+from r1plus_contract.grpc_environment import ENV_EXPERIMENTS, WITHOUT_EVENT_ENGINE, configure_grpc
 
 MAKE_CHANNEL = """
 import asyncio, grpc
@@ -36,3 +36,19 @@ def test_a_value_that_is_set_stays() -> None:
     environ = {ENV_EXPERIMENTS: "tcp_frame_size_tuning"}
     configure_grpc(environ)
     assert environ == {ENV_EXPERIMENTS: "tcp_frame_size_tuning"}
+
+
+STARTS_PROBERS = """
+import os, runpy
+from r1plus_monitoring.process import supervisor
+
+supervisor.main = lambda: print(os.environ["GRPC_EXPERIMENTS"])
+runpy.run_module("r1plus_monitoring", run_name="__main__")
+"""
+
+
+def test_the_monitor_gives_it_to_its_probers() -> None:
+    environ = {name: value for name, value in os.environ.items() if name != ENV_EXPERIMENTS}
+    command = [sys.executable, "-c", STARTS_PROBERS]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == WITHOUT_EVENT_ENGINE
