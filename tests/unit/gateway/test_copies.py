@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,9 @@ class Site:
         return Files(*parts)
 
 
-@pytest.fixture
-async def site(tmp_path: Path, volume: Volume) -> AsyncIterator[Site]:
-    """The tenant in another cluster, where nobody has called yet, with limits that a test can wait for."""
+@asynccontextmanager
+async def run_site(tmp_path: Path, volume: Volume, limits: dict[str, float]) -> AsyncIterator[Site]:
     there = make_elsewhere(volume, tmp_path / "there")
-    limits = {"slowReaderSeconds": 0.3, "bodySeconds": 0.3}
     settings = {"namespace": "team-credit", "host": "127.0.0.1", "port": 0, "internalPort": 0, "limits": limits}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     metrics, authenticator, ledger = GatewayMetrics(), FakeAuthenticator(), FakeLedger()
@@ -69,6 +68,20 @@ async def site(tmp_path: Path, volume: Volume) -> AsyncIterator[Site]:
         aiohttp.ClientSession() as client,
     ):
         yield Site(f"http://127.0.0.1:{gateway.port}", store, client)
+
+
+@pytest.fixture
+async def site(tmp_path: Path, volume: Volume) -> AsyncIterator[Site]:
+    """The tenant in another cluster, where nobody has called yet."""
+    async with run_site(tmp_path, volume, {}) as made:
+        yield made
+
+
+@pytest.fixture
+async def impatient_site(tmp_path: Path, volume: Volume) -> AsyncIterator[Site]:
+    """The same, with limits that a test can wait for; on a machine that stalls, they may cut off any body."""
+    async with run_site(tmp_path, volume, {"slowReaderSeconds": 0.3, "bodySeconds": 0.3}) as made:
+        yield made
 
 
 @pytest.fixture
@@ -193,7 +206,8 @@ async def until_free(store: TenantStore) -> None:
 
 
 @pytest.mark.unit_slow
-async def test_a_client_that_takes_nothing_is_cut_off_and_one_that_leaves_ends_its_copy(site: Site) -> None:
+async def test_a_client_that_takes_nothing_is_cut_off_and_one_that_leaves_ends_its_copy(impatient_site: Site) -> None:
+    site = impatient_site
     await fill_much(site.store)
     for is_leaving in (False, True):
         reader, writer = await asyncio.open_connection(*site.url.removeprefix("http://").split(":"), limit=1024)
@@ -205,11 +219,15 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_one_that_leaves_ends_i
             writer.transport.abort()
         await until_free(site.store)
         writer.transport.abort()
-    assert StreamReader(io.BytesIO((await site.get_files()).backup).read, StreamKind.BACKUP).header.rows > 40_000
+    backup = (await back_up(site.store)).backup
+    assert StreamReader(io.BytesIO(backup).read, StreamKind.BACKUP).header.rows > 40_000
 
 
 @pytest.mark.unit_slow
-async def test_a_client_that_sends_nothing_more_is_told_so_and_nothing_stays(site: Site, files: Files) -> None:
+async def test_a_client_that_sends_nothing_more_is_told_so_and_nothing_stays(
+    impatient_site: Site, files: Files
+) -> None:
+    site = impatient_site
     for path in ("/restores", "/backup-checks"):
 
         async def stall() -> AsyncIterator[bytes]:
