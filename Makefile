@@ -203,7 +203,7 @@ e2e-rollouts: $(SYNCED) ## A rollout superseded five times under traffic, on the
 	$(PYTEST) -m e2e_long tests/e2e/test_superseded.py
 
 .PHONY: e2e-gateway
-e2e-gateway: $(SYNCED) ## A tenant's gateway through promotion, rollback, kills, removal and PostgreSQL, on the embedded cluster
+e2e-gateway: $(SYNCED) ## A tenant's gateway through promotion, rollback, kills, removal and PostgreSQL, and programs in it, on the embedded cluster
 	$(PYTEST) -m e2e_long -s tests/e2e/gateway
 
 .PHONY: e2e-restricted
@@ -219,7 +219,7 @@ e2e-gpus: $(SYNCED) ## An engine for GPUs built, sealed, gated and served, with 
 	$(PYTEST) -m e2e_long tests/e2e/gpus
 
 .PHONY: e2e-trainjob
-e2e-trainjob: $(SYNCED) ## A student that two pods train by Kubeflow's trainer, one killed in the middle: gated and served, on the embedded cluster (8 GB more on disk)
+e2e-trainjob: $(SYNCED) ## Students that a Job and two pods of Kubeflow's trainer train, pods deleted in the middle: refused, gated, served, on the embedded cluster (8 GB more on disk)
 	$(PYTEST) -m e2e_long -s tests/e2e/trainjob
 
 .PHONY: e2e-vllm
