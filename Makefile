@@ -121,6 +121,10 @@ test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's eng
 test-edge: $(SYNCED) ## Stories of r1plus serve, advise and the quickstart with the real tritonserver: kills, power cuts, updates, other software, a rollback, refusals; nothing is left
 	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_serve_updates.py tests/engine/test_serve_software.py tests/engine/test_advise.py tests/engine/test_quickstart.py
 
+.PHONY: test-full
+test-full: $(SYNCED) ## The 1.5B of the family qwen as the tier full on one machine: gated on all of its suite, asked; a JSON line last (1 GB, cached)
+	$(PYTEST) -m edge -s tests/engine/test_serve_full.py
+
 .PHONY: test-offline
 test-offline: $(SYNCED) ## From a bundle to an answer in a network namespace without a route; the units of r1plus serve install under a real systemd
 	$(PYTEST) -m edge -s tests/engine/test_offline.py tests/engine/test_systemd.py
@@ -199,7 +203,7 @@ e2e-rollouts: $(SYNCED) ## A rollout superseded five times under traffic, on the
 	$(PYTEST) -m e2e_long tests/e2e/test_superseded.py
 
 .PHONY: e2e-gateway
-e2e-gateway: $(SYNCED) ## A tenant's gateway through promotion, rollback, kills, removal and PostgreSQL, on the embedded cluster
+e2e-gateway: $(SYNCED) ## A tenant's gateway through promotion, rollback, kills, removal and PostgreSQL, and programs in it, on the embedded cluster
 	$(PYTEST) -m e2e_long -s tests/e2e/gateway
 
 .PHONY: e2e-restricted
@@ -215,7 +219,7 @@ e2e-gpus: $(SYNCED) ## An engine for GPUs built, sealed, gated and served, with 
 	$(PYTEST) -m e2e_long tests/e2e/gpus
 
 .PHONY: e2e-trainjob
-e2e-trainjob: $(SYNCED) ## A student that two pods train by Kubeflow's trainer, one killed in the middle: gated and served, on the embedded cluster (8 GB more on disk)
+e2e-trainjob: $(SYNCED) ## Students that a Job and two pods of Kubeflow's trainer train, pods deleted in the middle: refused, gated, served, on the embedded cluster (8 GB more on disk)
 	$(PYTEST) -m e2e_long -s tests/e2e/trainjob
 
 .PHONY: e2e-vllm

@@ -6,6 +6,7 @@ With the KUBECONFIG of a cluster of your own that one is used, as by the demo. S
 import os
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from e2e import chart, parts, passing_tenant
 from e2e.background import run_in_background
 from e2e.kube import Kube
 from e2e.lite_story import LiteStory
+from e2e.own_images import OwnImages
 from e2e.parts import Parts
 from e2e.regression import Regression
 from e2e.target import EmbeddedTarget, GivenTarget, Target
@@ -28,19 +30,27 @@ _TARGET = pytest.StashKey[Target]()
 
 
 @pytest.fixture(scope="session")
-def built() -> Parts:
-    """Programs, engines and images; from the cache where they are there."""
-    return parts.given(parts.given_path()) if kubeconfig.of_ones_own() else parts.build(Steps())
+def own_images() -> OwnImages:
+    """Images that a folder of tests alone has; most have none."""
+    return OwnImages()
 
 
 @pytest.fixture(scope="session")
-def chart_values() -> dict[str, Any]:
-    """Values of the chart beside the images; a folder of tests may have others.
+def built(own_images: OwnImages) -> Parts:
+    """Programs, engines and images; from the cache where they are there."""
+    found = parts.given(parts.given_path()) if kubeconfig.of_ones_own() else parts.build(Steps())
+    return replace(found, archives=(*found.archives, *own_images.archives))
+
+
+@pytest.fixture(scope="session")
+def chart_values(built: Parts, own_images: OwnImages) -> dict[str, Any]:
+    """Values of the chart; a folder of tests may have others.
 
     Archives may be fetched from a network that nobody has: a tenant's volume gets its Job, which finds nothing. Monitors are
     asked and scraped often, so that nobody waits for what is known already.
     """
     return {
+        "images": {**chart.values_of(built)["images"], **own_images.chart_images},
         "delivery": {"cidrs": ["192.0.2.0/24"], "requireSignature": False},
         "verdictIntervalSeconds": 2,
         "monitoring": {"interval": "5s"},

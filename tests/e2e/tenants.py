@@ -1,7 +1,8 @@
 """A namespace of a story's own with its deployments, and what is recorded on their revisions."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from e2e import evidence, objects, story
 from e2e.command_line import run_r1plus
 from e2e.kube import Json, Kube
 from e2e.story import Name
+from e2e.suites import OwnSuite
 from e2e.waiting import wait_for
 from r1plus_contract.names import ANNOTATION_ROLLBACK, ANNOTATION_VERDICT, LABEL_REVISION, LABEL_SERVING
 
@@ -21,6 +23,7 @@ class Tenant:
     namespace: str
     tell: Callable[[str], None]
     _names: list[str] = field(default_factory=list)
+    _engines: list[str] = field(default_factory=list)
 
     def make(self) -> None:
         """As a platform team does."""
@@ -31,6 +34,11 @@ class Tenant:
         self._names.append(name)
         self.kube.apply(objects.deployment(self.namespace, name, tier, **spec))
         return Name(self.namespace, name)
+
+    def register(self, engine: Json) -> None:
+        """Apply an R1PlusEngine, which goes with the namespace."""
+        self._engines.append(engine["metadata"]["name"])
+        self.kube.apply(engine)
 
     def change(self, name: Name, **spec: Any) -> None:
         """`kubectl patch --type=merge`."""
@@ -46,11 +54,23 @@ class Tenant:
         return lambda: evidence.of_deployment(self.kube, name.namespace, name.name)
 
     def clear(self) -> None:
-        """The deployments and their pods are gone, then the namespace: what is left would be in the next story's way."""
+        """Deployments and their pods are gone, then namespace and engines: what is left would be in the next story's way."""
         for name in self._names:
             self.kube.delete("r1plusdeployments", self.namespace, name)
         wait_for(lambda: not self.kube.all("pods", self.namespace, LABEL_SERVING), "the pods are gone")
         self.kube.kubectl("delete", "namespace", self.namespace, "--timeout=90s")
+        for engine in self._engines:
+            self.kube.delete("r1plusengines", None, engine)
+
+
+@contextmanager
+def open_tenant(kube: Kube, namespace: str, suite: OwnSuite) -> Iterator[Tenant]:
+    """Yield a namespace that has a golden suite. It is gone at the end, with its engines."""
+    tenant = Tenant(kube, namespace, print)
+    tenant.make()
+    suite.put(kube, namespace)
+    yield tenant
+    tenant.clear()
 
 
 def record_of(kube: Kube, name: Name, revision: str) -> Json:

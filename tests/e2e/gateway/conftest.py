@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from devcluster import kubeconfig
 from devcluster.steps import Steps
 from e2e import gateways, objects
 from e2e.gateway import postgresql
@@ -14,6 +13,7 @@ from e2e.gateway.postgresql import NAMESPACE as DATABASE_NAMESPACE
 from e2e.gateway.postgresql import PORT, PostgreSql
 from e2e.gateways import ApiKey, GatewayAsker
 from e2e.kube import Json, Kube
+from e2e.own_images import require_embedded_cluster
 from e2e.parts import Parts, build_embedding_engine
 from e2e.story import Name
 from e2e.suites import own_suite
@@ -43,8 +43,7 @@ def database_image(built: Parts) -> str:
 @pytest.fixture(scope="session")
 def built(built: Parts) -> Parts:
     """With PostgreSQL and the embedding engine on the node."""
-    if kubeconfig.of_ones_own():
-        pytest.skip("the image of PostgreSQL is built for the embedded cluster; unset KUBECONFIG")
+    require_embedded_cluster("the image of PostgreSQL is built for the embedded cluster")
     steps = Steps()
     steps.expect(2)
     return built.add_images({postgresql.NAME: postgresql.build_image(steps), **build_embedding_engine(steps)})

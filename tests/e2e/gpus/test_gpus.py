@@ -17,6 +17,7 @@ import pytest
 
 from devcluster.api import pod_ready
 from e2e import objects
+from e2e.builds import can_reach_api_server, find_builder, read_claims
 from e2e.gpus.images import REFUSAL, TENANT, VERSION, GpuImages
 from e2e.gpus.node import A10, L40S, RESOURCE, Gpu, Node
 from e2e.kube import Json, Kube
@@ -28,7 +29,6 @@ from e2e.waiting import wait_for
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import loads
 from r1plus_contract.names import (
-    ANNOTATION_DELIVERED,
     CONTAINER_TRITON,
     DIR_ENGINE,
     DIR_MODELS,
@@ -45,10 +45,9 @@ pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 FAMILY, REFUSED_FAMILY, OTHER_FAMILY = "bank-gpu", "bank-gpu-refused", "bank-gpu-vllm"
 BATCH, CONTEXT, SHORTER, STEP = 4, 512, 256, 1024
 CHECKPOINT, REFUSED = "gpu-checkpoint", "gpu-checkpoint-refused"
-CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 443), 3)"
 
 
-def register(kube: Kube, made: GpuImages, family: str, checkpoint: str, backend: str = "tensorrtllm") -> None:
+def register(tenant: Tenant, made: GpuImages, family: str, checkpoint: str, backend: str = "tensorrtllm") -> None:
     """An R1PlusEngine of a model that is a toy in every figure."""
     spec: Json = {
         "family": family,
@@ -76,7 +75,7 @@ def register(kube: Kube, made: GpuImages, family: str, checkpoint: str, backend:
     }
     if backend == "tensorrtllm":
         spec["build"] = {"maxNumTokens": STEP}
-    kube.apply(objects.engine(family, spec))
+    tenant.register(objects.engine(family, spec))
 
 
 def deploy(tenant: Tenant, suite: OwnSuite, name: str, family: str, context: int = CONTEXT) -> Name:
@@ -136,27 +135,10 @@ def until_serving(tenant: Tenant, name: Name, than: str = "") -> str:
     return wait_for(look, f"{name} serves", tenant.evidence(name))
 
 
-def builder(kube: Kube, volume: str) -> Json | None:
-    """The pod that builds now."""
-    pods = kube.all("pods", TENANT, f"{LABEL_VOLUME}={volume},app.kubernetes.io/name=r1plus-delivery")
-    return next((pod for pod in pods if "running" in _state(pod, INIT_BUILD)), None)
-
-
-def _state(pod: Json, container: str) -> Json:
-    states = pod.get("status", {}).get("initContainerStatuses", ())
-    return next((dict(one["state"]) for one in states if one["name"] == container), {})
-
-
 def container_of(pod: Json, name: str) -> Json:
     """As its spec has it."""
     both = (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"])
     return next(one for one in both if one["name"] == name)
-
-
-def claims(kube: Kube) -> dict[str, str]:
-    """Volumes of the tenant, and the digest that each is marked with; empty: nothing has been proved to be on it."""
-    found = kube.all("persistentvolumeclaims", TENANT)
-    return {c["metadata"]["name"]: c["metadata"].get("annotations", {}).get(ANNOTATION_DELIVERED, "") for c in found}
 
 
 def product_of(kube: Kube, name: Name) -> str:
@@ -169,18 +151,6 @@ def in_triton(kube: Kube, pod: Json, *words: str) -> str:
     return kube.kubectl("exec", "-n", TENANT, pod["metadata"]["name"], "-c", CONTAINER_TRITON, "--", *words)
 
 
-def is_let_out(kube: Kube, pod: Json) -> bool:
-    """Whether the builder reaches the API server."""
-    address = (kube.get("services", "default", "kubernetes") or {})["spec"]["clusterIP"]
-    words = ("exec", "-n", TENANT, pod["metadata"]["name"], "-c", INIT_BUILD, "--", "python3", "-c", CONNECT, address)
-    try:
-        kube.kubectl(*words)
-    except RuntimeError as error:
-        assert re.search("timed out|refused|unreachable", str(error)), error
-        return False
-    return True
-
-
 @pytest.fixture(scope="module")
 def known() -> dict[str, Any]:
     """What the tests, which go on from one another, found."""
@@ -191,21 +161,21 @@ def test_an_engine_is_built_where_it_serves_and_what_serves_is_what_was_built(
     tenant: Tenant, target: Target, node: Node, made: GpuImages, suite: OwnSuite, known: dict[str, Any]
 ) -> None:
     kube, wanted = tenant.kube, recipe(made, L40S)
-    register(kube, made, FAMILY, CHECKPOINT)
+    register(tenant, made, FAMILY, CHECKPOINT)
     credit = deploy(tenant, suite, "credit", FAMILY)
-    job = wait_for(lambda: builder(kube, volume_of(wanted)), "it is built", tenant.evidence(credit))
+    job = wait_for(lambda: find_builder(kube, TENANT), "it is built", tenant.evidence(credit))
 
     told(tenant, credit, "EngineReady", "^Unknown Delivering ")
     assert says(tenant, credit, "Ready") == ("False", "NotServing")
     assert kube.pods_of(TENANT, "credit") == [], "nothing starts before its engine is there"
-    assert not is_let_out(kube, job)
+    assert not can_reach_api_server(kube, job)
     assert job["spec"]["nodeName"] == node.name
     assert job["spec"]["nodeSelector"] == PLATFORM | {f"{RESOURCE}.product": L40S.product}
     assert container_of(job, INIT_BUILD)["resources"]["limits"][RESOURCE] == "1"
     assert container_of(job, INIT_BUILD)["image"] == made.runtime.pinned
 
     revision = until_serving(tenant, credit)
-    assert claims(kube) == {volume_of(wanted): wanted.checkpoint}
+    assert read_claims(kube, TENANT) == {volume_of(wanted): wanted.checkpoint}
     wait_for(lambda: not kube.all("jobs", TENANT, LABEL_VOLUME), "the Job has gone")
     assert volume_of(wanted) not in [p["metadata"]["name"] for p in kube.all("networkpolicies", TENANT)]
     assert product_of(kube, credit) == L40S.product
@@ -237,7 +207,7 @@ def test_a_build_that_fails_says_why_and_a_corrected_engine_goes_through(
 ) -> None:
     """The one GPU is taken at first: a Job waits as any pod does, and what serves keeps what it has."""
     kube, wanted = tenant.kube, recipe(made, L40S, SHORTER)
-    register(kube, made, REFUSED_FAMILY, REFUSED)
+    register(tenant, made, REFUSED_FAMILY, REFUSED)
     triage, credit = deploy(tenant, suite, "triage", REFUSED_FAMILY, SHORTER), Name(TENANT, "credit")
     told(tenant, triage, "EngineReady", f"^Unknown Delivering .*waits for a node: .*Insufficient {RESOURCE}")
     node.has(L40S, 2)
@@ -248,13 +218,13 @@ def test_a_build_that_fails_says_why_and_a_corrected_engine_goes_through(
     assert says(tenant, triage, "Ready") == ("False", "NotServing")
     assert says(tenant, credit, "Ready") == ("True", "Serving"), "others are not affected"
 
-    register(kube, made, REFUSED_FAMILY, CHECKPOINT)
+    register(tenant, made, REFUSED_FAMILY, CHECKPOINT)
     until_serving(tenant, triage)
     both = {volume_of(one): one.checkpoint for one in (wanted, recipe(made, L40S))}
-    wait_for(lambda: claims(kube) == both, "what failed is given up, since nobody waits for it")
+    wait_for(lambda: read_claims(kube, TENANT) == both, "what failed is given up, since nobody waits for it")
     kube.delete("r1plusdeployments", TENANT, "triage")
     only = {volume_of(recipe(made, L40S)): wanted.checkpoint}
-    wait_for(lambda: claims(kube) == only, "its volumes go with it")
+    wait_for(lambda: read_claims(kube, TENANT) == only, "its volumes go with it")
 
 
 def test_another_gpu_is_another_engine_and_the_old_ones_pods_do_not_start_on_it(
@@ -266,7 +236,7 @@ def test_another_gpu_is_another_engine_and_the_old_ones_pods_do_not_start_on_it(
     node.has(A10, 1)
     told(tenant, credit, "EngineReady", f"^Unknown Delivering .*{volume_of(wanted)}.*waits for a node: ")
     assert says(tenant, credit, "Ready") == ("True", "Serving"), "what serves goes on"
-    assert sorted(claims(kube)) == sorted([volume_of(recipe(made, L40S)), volume_of(wanted)])
+    assert sorted(read_claims(kube, TENANT)) == sorted([volume_of(recipe(made, L40S)), volume_of(wanted)])
 
     kube.delete("pods", TENANT, pod["metadata"]["name"])
 
@@ -280,7 +250,7 @@ def test_another_gpu_is_another_engine_and_the_old_ones_pods_do_not_start_on_it(
     revision = until_serving(tenant, credit, than=before)
     wait_for(lambda: not pods_of(kube, credit, before), "the old revision's pod has gone")
     assert sorted(revisions_of(kube, credit)) == sorted([before, revision])
-    assert claims(kube)[volume_of(wanted)] == wanted.checkpoint
+    assert read_claims(kube, TENANT)[volume_of(wanted)] == wanted.checkpoint
     assert product_of(kube, credit) == A10.product
     (now,) = pods_of(kube, credit, revision)
     assert now["spec"]["nodeSelector"] == PLATFORM | {f"{RESOURCE}.product": A10.product}
@@ -290,7 +260,7 @@ def test_without_a_gpu_or_an_image_for_the_backend_it_says_what_is_missing(
     tenant: Tenant, node: Node, made: GpuImages, suite: OwnSuite
 ) -> None:
     credit = Name(TENANT, "credit")
-    register(tenant.kube, made, OTHER_FAMILY, CHECKPOINT, backend="vllm")
+    register(tenant, made, OTHER_FAMILY, CHECKPOINT, backend="vllm")
     other = deploy(tenant, suite, "other", OTHER_FAMILY)
     told(tenant, other, "EngineReady", r"^False RuntimeNotServed .*needs the backend vllm, .*images\.gpu")
     late = deploy(tenant, suite, "late", FAMILY, SHORTER)

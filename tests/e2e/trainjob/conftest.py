@@ -1,4 +1,4 @@
-"""One install that may write TrainJobs, Kubeflow's trainer beside it, and a tenant; away again at the end."""
+"""One install that trains students, Kubeflow's trainer beside it, and a tenant; away again at the end."""
 
 from support.model import environment
 
@@ -6,20 +6,17 @@ environment.add_to_path()
 
 import asyncio  # noqa: E402 - the path comes first: the teacher is trained with torch, in this process
 from collections.abc import Iterator  # noqa: E402
-from dataclasses import replace  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from devcluster import kubeconfig  # noqa: E402
 from devcluster.steps import Steps  # noqa: E402
-from e2e import chart  # noqa: E402
 from e2e.kube import Kube  # noqa: E402
-from e2e.parts import Parts  # noqa: E402
+from e2e.own_images import OwnImages, require_embedded_cluster  # noqa: E402
 from e2e.suites import OwnSuite, sealed  # noqa: E402
 from e2e.target import EmbeddedTarget, Target  # noqa: E402
-from e2e.tenants import Tenant  # noqa: E402
+from e2e.tenants import Tenant, open_tenant  # noqa: E402
 from e2e.trainjob import images  # noqa: E402
 from e2e.trainjob.images import TrainJobImages  # noqa: E402
 from r1plus_contract.inference import FinishReason  # noqa: E402
@@ -39,22 +36,20 @@ NAMESPACE = "team-trainjob"
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> TrainJobImages:
     """The images that only these tests have."""
-    if kubeconfig.of_ones_own():
-        pytest.skip("Kubeflow's trainer is installed into the embedded cluster; unset KUBECONFIG")
+    require_embedded_cluster("Kubeflow's trainer is installed into the embedded cluster")
     return images.build(Steps(), tmp_path_factory.mktemp("teacher"))
 
 
 @pytest.fixture(scope="session")
-def built(made: TrainJobImages, built: Parts) -> Parts:
-    """With them on the node."""
-    return replace(built, archives=(*built.archives, *made.archives))
+def own_images(made: TrainJobImages) -> OwnImages:
+    """With them on the node, and the chart names the trainer's."""
+    return OwnImages(made.archives, {"trainer": made.trainer.pinned})
 
 
 @pytest.fixture(scope="session")
-def chart_values(built: Parts, made: TrainJobImages, chart_values: dict[str, Any]) -> dict[str, Any]:
-    """Name the trainer's image, and let the operator write TrainJobs."""
-    named = {**chart.values_of(built)["images"], "trainer": made.trainer.pinned}
-    return {**chart_values, "images": named, "trainJobs": {"enabled": True, "controllers": list(CONTROLLERS)}}
+def chart_values(chart_values: dict[str, Any]) -> dict[str, Any]:
+    """Let the operator write TrainJobs."""
+    return {**chart_values, "trainJobs": {"enabled": True, "controllers": list(CONTROLLERS)}}
 
 
 @pytest.fixture(scope="session")
@@ -96,10 +91,6 @@ def suite() -> OwnSuite:
 
 @pytest.fixture(scope="session")
 def tenant(kube: Kube, kubeflow: None, suite: OwnSuite) -> Iterator[Tenant]:
-    """A namespace that is gone at the end, with the engine of these tests."""
-    found = Tenant(kube, NAMESPACE, print)
-    found.make()
-    suite.put(kube, NAMESPACE)
-    yield found
-    found.clear()
-    kube.delete("r1plusengines", None, "forms")
+    """A namespace that is gone at the end, with the engines of these tests."""
+    with open_tenant(kube, NAMESPACE, suite) as opened:
+        yield opened

@@ -9,11 +9,12 @@ import pytest
 
 from e2e import story
 from e2e.kube import Json, Kube
-from e2e.story import Name, ask_through_service, condition
+from e2e.story import Name, ask_through_service
 from e2e.suites import OwnSuite
 from e2e.target import Target
 from e2e.tenants import Tenant, gates_of, pods_of
 from e2e.trainjob.images import TrainJobImages
+from e2e.trainjob.students import STEPS, build_engine, deploy, until_training
 from e2e.waiting import wait_for
 from r1plus_contract.names import LABEL_VOLUME
 from r1plus_contract.verdict import Verdict
@@ -21,40 +22,7 @@ from support.apiserver.kubeflow import TORCH
 from support.model.forms import split_questions
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(3600)]
-STEPS = 400
 WORKERS = "jobset.sigs.k8s.io/replicatedjob-name=node"
-
-
-def register(kube: Kube, made: TrainJobImages) -> None:
-    """An R1PlusEngine that two pods train: one of the teacher's four layers."""
-    distill: Json = {
-        "layers": 1,
-        "steps": STEPS,
-        "batch": 16,
-        "length": 48,
-        "learningRate": 0.003,
-        "top": 16,
-        "cpu": "1",
-        "memory": "1500Mi",
-        "storage": "200Mi",
-        "runtimeRef": {"name": TORCH},
-        "numNodes": 2,
-    }
-    spec: Json = {
-        "family": "forms",
-        "tier": "edge",
-        "version": "1.0.0",
-        "precision": "FP16",
-        "backend": "openvino",
-        "architecture": {"layers": 1, "kvHeads": 2, "headSize": 16, "contextLength": 512, "parameters": 200_000},
-        "artifact": {"image": made.teacher.pinned, "sha256": made.sha256},
-        "build": {"distill": distill},
-        "requirements": {"cpu": "1", "weightsMemory": "64Mi", "runtimeMemory": "400Mi"},
-        "batch": {"best": 4, "max": 4},
-        "reference": {"suite": "forms-v1", "claimedBy": "trained here"},
-    }
-    body = {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusEngine", "metadata": {"name": "forms"}, "spec": spec}
-    kube.apply(body)
 
 
 def list_workers(kube: Kube, name: Name) -> list[Json]:
@@ -69,23 +37,10 @@ def test_a_student_of_two_pods_survives_the_loss_of_one_and_serves_after_its_gat
     target: Target, tenant: Tenant, made: TrainJobImages, suite: OwnSuite
 ) -> None:
     kube = target.kube
-    register(kube, made)
-    name = tenant.apply(
-        "forms",
-        "edge",
-        engine={"family": "forms"},
-        batching={"maxBatchSize": 4},
-        context={"maxTokens": 512},
-        accuracy={**suite.held, "threshold": 0.9},
-    )
+    tenant.register(build_engine(made, "forms", runtimeRef={"name": TORCH}, numNodes=2))
+    name = deploy(tenant, suite, "forms")
     evidence = tenant.evidence(name)
-
-    def read_progress() -> str:
-        cr = kube.get("r1plusdeployments", name.namespace, name.name) or {}
-        message = str(condition(cr, "EngineReady").get("message", ""))
-        return message if "training, step " in message else ""
-
-    print(wait_for(read_progress, "EngineReady says at which step the training is", evidence, seconds=1200))
+    until_training(tenant, name)
     leader, other = list_workers(kube, name)
     killed = other["metadata"]
     assert killed["labels"][LABEL_VOLUME].startswith("r1plus-engine-")

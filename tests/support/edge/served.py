@@ -93,7 +93,7 @@ class Served:
         logs = "\n".join(f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in self.folder.logs.iterdir())
         return f"{self.output}\n{logs}"
 
-    def until(self, phase: ServePhase) -> None:
+    def until(self, phase: ServePhase, seconds: float = START_SECONDS) -> None:
         """Wait for a phase; fail at once where it has ended."""
 
         def look() -> bool:
@@ -102,7 +102,7 @@ class Served:
             status = read_status(self.folder.status)
             return status is not None and status.pid == self.pid and status.phase is phase
 
-        wait_until(look, f"it is {phase.value}", START_SECONDS, evidence=lambda: self.evidence)
+        wait_until(look, f"it is {phase.value}", seconds, evidence=lambda: self.evidence)
 
     def until_announced(self) -> None:
         """Wait until it has printed how to call it."""

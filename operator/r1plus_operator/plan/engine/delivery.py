@@ -2,7 +2,7 @@
 
 import contextlib
 import ipaddress
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from r1plus_contract import names
@@ -373,6 +373,10 @@ def _is_refused(pod: PodFacts) -> bool:
     return any(c.exit_code == EXIT_PERMANENT and not c.runs_again for c in pod.containers)
 
 
+def _has_filled(pod: PodFacts) -> bool:
+    return any(c.name == names.CONTAINER_FILL and c.exit_code == 0 for c in pod.containers)
+
+
 _LAST_CONTAINERS = (names.CONTAINER_FILL, names.CONTAINER_WORKER)
 """Containers with whose end their pod has ended."""
 
@@ -392,14 +396,11 @@ def derive_delivery_finding(volume: EngineVolume, observation: Observation) -> F
     if facts is None:
         return Finding("Unknown", Reason.DELIVERING, f"{subject} is being created")
     active_pods = [pod for pod in facts.pods if not is_finished(pod)]
-    refused_pods = [pod for pod in facts.pods if _is_refused(pod)] if volume.training_nodes else []
-    for pod in (*refused_pods, *(active_pods or facts.pods)):
-        for container in pod.containers:
-            if finding := _find_container_problem(subject, container, is_distilled=volume.trainer is not None):
-                return finding
-        if pod.unschedulable:
-            text = f"{subject}: its Job waits for a node: {pod.unschedulable}{_hint_at_node(volume)}"
-            return Finding("Unknown", Reason.DELIVERING, text)
+    if not active_pods and volume.training_nodes is None and any(map(_has_filled, facts.pods)):
+        text = f"{subject}: its Job has ended; the operator goes on with its result"
+        return Finding("Unknown", Reason.DELIVERING, text)
+    if finding := _find_pod_problem(subject, volume, active_pods, facts.pods):
+        return finding
     failed_pod, kind = _describe_failed_pod(facts), "TrainJob" if facts.has_train_job else "Job"
     remedy = f"see `kubectl describe {kind.lower()} {volume.name}`"
     if facts.has_failed:
@@ -411,6 +412,20 @@ def derive_delivery_finding(volume: EngineVolume, observation: Observation) -> F
         return Finding("Unknown", Reason.DELIVERING, text)
     state = _describe_progress(facts, is_distilled=volume.trainer is not None)
     return Finding("Unknown", Reason.DELIVERING, f"{subject}: {state}")
+
+
+def _find_pod_problem(
+    subject: str, volume: EngineVolume, active_pods: Sequence[PodFacts], pods: Sequence[PodFacts]
+) -> Finding | None:
+    refused_pods = [pod for pod in pods if _is_refused(pod)] if volume.training_nodes else []
+    for pod in (*refused_pods, *(active_pods or pods)):
+        for container in pod.containers:
+            if finding := _find_container_problem(subject, container, is_distilled=volume.trainer is not None):
+                return finding
+        if pod.unschedulable:
+            text = f"{subject}: its Job waits for a node: {pod.unschedulable}{_hint_at_node(volume)}"
+            return Finding("Unknown", Reason.DELIVERING, text)
+    return None
 
 
 def _hint_at_node(volume: EngineVolume) -> str:

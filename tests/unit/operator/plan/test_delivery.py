@@ -140,6 +140,16 @@ TOLD = {
     "no node": (filling(unschedulable="0/1 nodes"), "Unknown Delivering", "waits for a node: 0/1 nodes"),
     "a Job without pods": (VolumeFacts(has_failed=True), "False DeliveryFailed", "is retried"),
     "nothing yet": (VolumeFacts(), "Unknown Delivering", "its Job has no pod yet"),
+    "a pod that has ended": (
+        filling("", 0),
+        "Unknown Delivering",
+        "its Job has ended; the operator goes on with its result",
+    ),
+    "a pod that has ended after one that failed": (
+        VolumeFacts(pods=(*filling("FetchFailed: broke off", 1).pods, *filling("", 0).pods)),
+        "Unknown Delivering",
+        "its Job has ended",
+    ),
     "a pod that starts": (filling(), "Unknown Delivering", "its Job starts"),
     "a pod that its node turned away": (
         VolumeFacts(pods=(TURNED_AWAY,)),
