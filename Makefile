@@ -62,8 +62,8 @@ test-fast: $(SYNCED) ## check, unit without its slowest, a sample of the API ser
 	@$(RUNNER) check unit-fast test-sample
 
 .PHONY: test-flaky
-test-flaky: $(SYNCED) ## One part N times beside a busy process per core; a JSON line last: make test-flaky PART=unit N=10 [HOGS=2]
-	@$(PYTHON) -m runner --repeat $(or $(N),10) --hogs $(or $(HOGS),$(shell nproc)) $(or $(PART),unit)
+test-flaky: $(SYNCED) ## One part N times beside a busy process per core; a JSON line last: make test-flaky PART=unit N=10 [HOGS=2, STALLS=SEED]
+	@$(PYTHON) -m runner --repeat $(or $(N),10) --hogs $(or $(HOGS),$(shell nproc)) --stalls $(or $(STALLS),0) $(or $(PART),unit)
 
 .PHONY: check
 check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against a diff

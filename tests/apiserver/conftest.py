@@ -8,6 +8,7 @@ which watches all namespaces: two of them on one server would lead both.
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.people import Person, administrator
 from support.apiserver.rights import grant_operator
+from support.apiserver.scheduling import ServerScheduling
 from support.apiserver.server import add_node, started_with_crds
 from support.apiserver.tenant import Tenant, new_tenant
 
@@ -27,6 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.timeout(900))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ServerScheduling | None:
+    """Run whatever needs the server with the chart in one worker, if workers get whole files."""
+    return ServerScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

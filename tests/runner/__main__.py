@@ -20,6 +20,7 @@ from runner.hogs import hogging
 from runner.lanes import run_lanes
 from runner.part import Result
 from runner.processes import adopt_orphans, descendants, end_descendants
+from runner.stalls import stalling
 
 LOGS = Path("build/test-logs")
 
@@ -28,9 +29,11 @@ def main(arguments: Sequence[str]) -> int:
     """Return 0 if every part passed, 1 if one failed, 130 after an interrupt."""
     options = _parser().parse_args(arguments)
     adopt_orphans()
-    with _left_clean(), hogging(options.hogs):
+    with _left_clean(), hogging(options.hogs), stalling(options.stalls):
         if options.repeat:
-            return flaky.repeat_part(options.parts[0], options.repeat, options.hogs, LOGS)
+            return flaky.repeat_part(
+                options.parts[0], options.repeat, LOGS, {"hogs": options.hogs, "stalls": options.stalls}
+            )
         return _run_parts(options)
 
 
@@ -114,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep-going", action="store_true", help="run the other parts after one has failed")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="list the N slowest tests of each part")
     parser.add_argument("--hogs", type=int, default=0, metavar="N", help="keep N processes busy beside the tests")
+    parser.add_argument(
+        "--stalls", type=int, default=0, metavar="SEED", help="stop all tests for moments, as a machine does"
+    )
     parser.add_argument("--repeat", type=int, default=0, metavar="N", help="run one part N times; a JSON line last")
     return parser
 

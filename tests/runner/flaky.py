@@ -1,14 +1,15 @@
-"""Run one part again and again beside busy processes, and count what fails."""
+"""Run one part again and again beside busy processes or with stalls, and count what fails."""
 
 import collections
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from devcluster.steps import Steps
 from runner.lanes import run_lanes
 
 
-def repeat_part(name: str, times: int, hogs: int, logs: Path) -> int:
+def repeat_part(name: str, times: int, logs: Path, load: Mapping[str, int]) -> int:
     """Run `name` `times` times and print a JSON line last; returns 1 if any run failed. Each run keeps its log."""
     steps = Steps(times)
     results = [
@@ -26,7 +27,7 @@ def repeat_part(name: str, times: int, hogs: int, logs: Path) -> int:
         "runs": times,
         "failed_runs": sum(bool(result.failed) for result in results),
         "failures": dict(failures),
-        "hogs": hogs,
+        **load,
         "seconds": [round(result.seconds) for result in results],
         "logs": str(logs),
     }

@@ -93,8 +93,8 @@ def poll(process: subprocess.Popen[bytes]) -> float | None:
     return usage.ru_utime + usage.ru_stime
 
 
-def descendants() -> list[int]:
-    """Return the pids below this process, children before their parents; zombies are left out."""
+def descendants(ancestor: int | None = None) -> list[int]:
+    """Return the pids below `ancestor`, or this process, children before their parents; zombies are left out."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -104,7 +104,7 @@ def descendants() -> list[int]:
             if state != "Z":
                 children.setdefault(int(parent), []).append(int(entry.name))
     pids: list[int] = []
-    pending = [os.getpid()]
+    pending = [os.getpid() if ancestor is None else ancestor]
     while pending:
         below = children.get(pending.pop(), [])
         pids += below

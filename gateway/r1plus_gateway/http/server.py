@@ -24,7 +24,7 @@ from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.http.tls import ServerCertificate
 from r1plus_gateway.knowledge.documents import DocumentReader
 from r1plus_gateway.knowledge.service import run_knowledge
-from r1plus_gateway.serving.evidence import MonitorReader, open_session
+from r1plus_gateway.serving.evidence import FETCH_SECONDS, MonitorReader, open_session
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import Resolver, resolve_service
 from r1plus_gateway.settings import POLL_SECONDS, GatewaySettings, SettingsFile
@@ -61,18 +61,19 @@ async def run_gateway(
     documents: DocumentReader | None = None,
     embedder: Embedder | None = None,
     resolve: Resolver = resolve_service,
+    report_seconds: float = FETCH_SECONDS,
     listener: socket.socket | None = None,
     internal_listener: socket.socket | None = None,
 ) -> AsyncIterator[RunningGateway]:
     """Serve until the block ends; then drain: no new connections, running answers end, bills are settled.
 
     `listener`, `internal_listener`: sockets that listen already, for callers and at the internal port; None: they are
-    made, as the settings say.
+    made, as the settings say. `report_seconds`: longest wait for a monitor's report.
     """
     settings = file.current
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(open_session())
-        models = Models(settings, MonitorReader(session), resolve=resolve, on_pods=metrics.set_pods)
+        models = Models(settings, MonitorReader(session, report_seconds), resolve=resolve, on_pods=metrics.set_pods)
         file.subscribe(models.update)
         stack.push_async_callback(models.close)
         await models.start()

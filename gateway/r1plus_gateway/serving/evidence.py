@@ -18,6 +18,7 @@ from r1plus_gateway.settings import RevisionFacts
 UNVERIFIED: Final = AnswerEvidence(revision="", engine_digest="", verdict="unverified")
 CACHE_SECONDS: Final = 2.0
 FETCH_SECONDS: Final = 0.5
+"""Longest wait for a report, and so of an answer for its evidence."""
 MOST_ITEMS: Final = 10**6
 """Of a suite, as far as a report is believed."""
 _SUITE: Final = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
@@ -47,14 +48,15 @@ def open_session() -> aiohttp.ClientSession:
 class MonitorReader:
     """Reads `GET /verdict` over HTTP."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, seconds: float = FETCH_SECONDS) -> None:
         self._session = session
+        self._seconds = seconds
 
     async def __call__(self, target: str) -> MonitorReport | None:
         """See `ReportReader`."""
         try:
             async with (
-                asyncio.timeout(FETCH_SECONDS),
+                asyncio.timeout(self._seconds),
                 # A compromised pod could send us to an address that the gateway reaches and the pod does not.
                 self._session.get(f"http://{target}/verdict", allow_redirects=False) as response,
             ):
@@ -84,7 +86,7 @@ class EvidenceCache:
             self._task = asyncio.create_task(self._read())
 
     async def get(self, revisions: Sequence[RevisionFacts]) -> AnswerEvidence:
-        """Return the evidence; waits at most `FETCH_SECONDS` for a read that has begun.
+        """Return the evidence; waits for a read that has begun, as long as the reader does.
 
         A monitor that did not answer the last time delays no second request: it is read in the background.
         """

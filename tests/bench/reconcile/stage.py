@@ -26,7 +26,7 @@ from r1plus_operator.runtime import connection
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
 from support.apiserver.monitors import Monitors
-from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.operator_process import ABSENT, OperatorProcess
 from support.apiserver.rights import OPERATOR as ACCOUNT
 from support.apiserver.rights import grant_operator as grant
 from support.apiserver.server import NODE, add_node, install_crd
@@ -167,14 +167,12 @@ async def staged(server: ApiServer, log: Path) -> AsyncIterator[Stage]:
 
 
 def as_in_the_image(folder: Path) -> dict[str, str]:
-    """The environment in which the operator finds what its image has: bytecode, and no package of the other rooms.
-
-    Here are all rooms' packages, and kopf imports `kubernetes` wherever it finds it: 0.4 s and 10 MiB.
-    """
-    absent, compiled = folder / "absent", folder / "compiled"
-    absent.mkdir(exist_ok=True)
-    (absent / "kubernetes.py").write_text("raise ImportError('not in the image of the operator')\n")
-    return {"PYTHONPATH": str(absent), "PYTHONPYCACHEPREFIX": str(compiled), "PYTHONDONTWRITEBYTECODE": ""}
+    """The environment in which the operator finds what its image has: bytecode, and no package of the other rooms."""
+    return {
+        "PYTHONPATH": str(ABSENT),
+        "PYTHONPYCACHEPREFIX": str(folder / "compiled"),
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
 
 
 def machine() -> Json:

@@ -3,6 +3,7 @@
 There is no kubelet here: a test makes the pods a Deployment would get, and answers for their monitors over HTTP.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from support.apiserver.process import PythonProcess
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE
 from support.apiserver.server import ROOT
 from support.waiting import eventually
+
+ABSENT = Path(__file__).parent / "absent"
+"""Hides a package that the operator's image lacks. Each start is 0.4 s of processor time and 10 MiB cheaper without it."""
 
 
 class OperatorProcess(PythonProcess):
@@ -32,6 +36,7 @@ class OperatorProcess(PythonProcess):
         """As the chart would set it."""
         return {
             **super().environment,
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ABSENT), os.environ.get("PYTHONPATH")))),
             "KUBECONFIG": str(self._kubeconfig),
             "R1PLUS_MONITOR_IMAGE": "registry.local/monitor:1",
             "R1PLUS_TRITON_IMAGE": "registry.local/triton:1",

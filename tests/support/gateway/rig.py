@@ -24,7 +24,7 @@ from support.gateway.access import KEY, FakeAuthenticator, FakeLedger
 from support.gateway.fake_calculator import FakeCalculator
 from support.gateway.fake_embedder import FakeEmbedder
 from support.gateway.fake_triton import FakeTriton, Script, serving
-from support.waiting import eventually
+from support.waiting import DEADLINE_SECONDS, eventually
 
 REVISION = {"name": "credit-1", "identity": "1d", "engineDigest": "0123456789abcdef"}
 GATE = GateReport(
@@ -202,6 +202,7 @@ async def running_before(
                 calculator=calculator,
                 embedder=(embedder or rig.embedder) if has_embedder else None,
                 resolve=rig.resolve,
+                report_seconds=DEADLINE_SECONDS,
             )
         )
         yield rig

@@ -163,7 +163,13 @@ async def test_hostile_expressions_end_in_an_answer_or_an_error_and_no_process_d
 
         await asyncio.gather(*[ask(expression) for expression in generate_hostile(SAMPLE, seed=19)])
         await eventually(lambda: len(server.pool.idle) == 4, "all workers are ready")
-        assert (await client.calculate("6 * 7"))["calculation"]["exact"] == "42"
+
+        async def multiply() -> bool:
+            calculation = (await client.calculate("6 * 7"))["calculation"]
+            return calculation is not None and calculation["exact"] == "42"
+
+        # On a machine that stalls, one of them may end at its time.
+        await eventually(multiply, "a worker calculates")
 
 
 def attack(payload: bytes) -> bytes:

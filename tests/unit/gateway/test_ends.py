@@ -427,8 +427,10 @@ async def test_an_error_after_a_heartbeat_is_an_event(tmp_path: Path) -> None:
     assert events[-1]["error"]["message"] == "top_p: 2 exceeds 1"
 
 
+@pytest.mark.unit_slow
 async def test_a_silent_engine_fails_the_request(tmp_path: Path) -> None:
-    limits = {"silenceSeconds": 0.1}
+    """Long enough that the engine has the request by then, also on a machine that stalls."""
+    limits = {"silenceSeconds": 2.0}
     async with running(tmp_path, Gated(("a",)), settings={"limits": limits}) as rig, rig.chat() as response:
         assert response.status == 502
         assert "silent" in (await response.json())["error"]["message"]

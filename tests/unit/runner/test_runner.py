@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.stalls import stop_descendants
 from support.waiting import wait_until
 
 TESTS = Path(__file__).parents[2]
@@ -114,11 +115,26 @@ def read_pid(project: Path) -> str:
     return (project / "pid").read_text().strip() if (project / "pid").exists() else ""
 
 
-def is_gone(pid: int) -> bool:
+def read_state(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
-        return True
+        return "Z"
+
+
+def is_gone(pid: int) -> bool:
+    return read_state(pid) == "Z"
+
+
+@contextlib.contextmanager
+def run_sleepers(count: int) -> Iterator[list[int]]:
+    sleepers = [subprocess.Popen(["sleep", "1000"]) for _ in range(count)]
+    try:
+        yield [sleeper.pid for sleeper in sleepers]
+    finally:
+        for sleeper in sleepers:
+            sleeper.kill()
+            sleeper.wait()
 
 
 @pytest.mark.unit_slow
@@ -245,3 +261,28 @@ def test_what_a_part_leaves_running_is_ended(project: Path) -> None:
     status, _ = run(project, "leaky")
     assert status == 0
     assert is_gone(int(read_pid(project)))
+
+
+def test_a_stall_stops_what_runs_and_leaves_stopped_what_a_test_has_stopped() -> None:
+    with run_sleepers(2) as (running, stopped):
+        os.kill(stopped, signal.SIGSTOP)
+        wait_until(lambda: read_state(stopped) == "T", "the test has stopped its process")
+        with stop_descendants(os.getpid()):
+            wait_until(lambda: read_state(running) == "T", "the stall has stopped the other process")
+        wait_until(lambda: read_state(running) == "S", "the other process continues")
+        assert read_state(stopped) == "T"
+
+
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.unit_long)],
+    ids=lambda number: number.name,
+)
+@pytest.mark.unit_slow
+def test_a_runner_that_ends_in_a_stall_leaves_nothing_stopped(project: Path, number: signal.Signals) -> None:
+    with run_slow_test(project, *RUNNER, "--stalls", "1", "slow") as (process, daemon):
+        wait_until(lambda: read_state(daemon) == "T", "a stall", period_s=0.001)
+        process.send_signal(number)
+        process.wait(120)
+        wait_until(lambda: is_gone(daemon), "the test's daemon has ended")
+    assert (project / "torn-down").exists()

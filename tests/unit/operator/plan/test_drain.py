@@ -16,6 +16,7 @@ from r1plus_policies.rollout import DRAIN_LOOK_SECONDS, DRAIN_SECONDS, GATEWAY_D
 from support.plan.falls import rolled_back
 from support.plan.world import World
 from support.tables import for_each
+from support.waiting import eventually
 
 SPEC = {"tier": "full", "context": {"maxTokens": 2048}}
 DRAIN = 120.0
@@ -272,6 +273,8 @@ async def test_the_hook_does_not_wait_for_a_server_that_hangs() -> None:
     looks: list[None] = []
     async with metrics_at(lambda: looks.append(None)) as port:
         await run_prestop(port, patience=0.1)
+        # Each look sends its request before its patience begins, so that all come here, however late.
+        await eventually(lambda: len(looks) >= HUNG_LOOKS, "each look to be seen")
     assert len(looks) == HUNG_LOOKS
 
 

@@ -385,8 +385,16 @@ def forget_record(world: World) -> World:
     return world
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("name", ["three pods serve", "a control is running", "traffic went back", "a new suite is asked beside the former one"])  # fmt: skip
+STORED_STATES = ("three pods serve", "a control is running", "traffic went back", "a new suite is asked beside the former one")  # fmt: skip
+STORED_CASES = [
+    pytest.param(name, problem, marks=[pytest.mark.unit_long] if (row + column) % len(STORED_STATES) else [])
+    for row, name in enumerate(STORED_STATES)
+    for column, problem in enumerate(PROBLEMS)
+]
+"""`make test` has a quarter of them: each problem in one state, each state with five problems."""
+
+
+@pytest.mark.parametrize(("name", "problem"), STORED_CASES)
 def test_finding_08_what_an_earlier_version_stored_is_watched_under_a_problem(name: str, problem: str) -> None:
     world = forget_record(fork(state(name)))
     PROBLEMS[problem](world)
