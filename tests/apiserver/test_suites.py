@@ -101,6 +101,10 @@ async def test_a_new_version_is_asked_beside_the_former_one_and_counts_once_its_
     one = "the monitors have the new suite alone"
     await tenant.child_that("ConfigMap", "credit-accuracy", lambda obj: "former-items.jsonl" not in obj["data"], one)
     assert (await tenant.settings("credit")).get("former") is None
-    stored = read_revision(await tenant.present("ControllerRevision", serving))
-    assert [v.suite_hash for v in stored.verdicts] == [before.suite_hash, settings["suiteHash"]]
+    await tenant.child_that(
+        "ControllerRevision",
+        serving,
+        lambda obj: [v.suite_hash for v in read_revision(obj).verdicts] == [before.suite_hash, settings["suiteHash"]],
+        "it has the verdicts on both suites",
+    )
     assert (await tenant.condition("credit", "Ready"))[0] == "True"

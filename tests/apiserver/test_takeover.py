@@ -197,10 +197,14 @@ async def assert_what_was_under_way_ends(cluster: RestoredCluster) -> None:
     await tenant.until("gating", "QualityVerified", "True", "GatePassed")
     for name in ("dropping", "gating"):
         await tenant.until(name, "Ready", "True", "Serving")
-    record = read_revision(await tenant.present("ControllerRevision", control["revision"])).rollback
-    assert record is not None
-    assert (record.to, record.control) == (control["candidate"], Verdict.PASS)
-    assert record.switched_at is not None
+
+    def is_recorded(revision: Json) -> bool:
+        record = read_revision(revision).rollback
+        if record is None or record.switched_at is None:
+            return False
+        return (record.to, record.control) == (control["candidate"], Verdict.PASS)
+
+    await tenant.child_that("ControllerRevision", control["revision"], is_recorded, "the switch is recorded")
 
 
 async def assert_candidate_is_gated_again(tenant: Tenant, before: Json) -> None:
