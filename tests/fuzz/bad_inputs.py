@@ -131,7 +131,9 @@ TYPES: dict[str, tuple[Case, ...]] = {
         Refused(full(accuracy={"suite": "a" * 2**20}), ("spec.accuracy.suite", "63")),
         Refused(full(accuracy={"suiteKeys": ["A" * 43 + "="] * 20_000}), ("spec.accuracy.suiteKeys", "8")),
         Refused(full(accuracy={"suiteKeys": ["A" * 2**20]}), ("spec.accuracy.suiteKeys[0]", "44")),
-        Refused(full(accuracy={"suite": "a" * 2**22}), ("limit is 3145728",)),
+        # The server reads as much as its limit. Of a larger body a part would stay unsent, and Python 3.11 may then leave a
+        # socket open that fails a later test.
+        Refused(full(accuracy={"suite": "a" * 3145728}), ("limit is 3145728",)),
     ),
     "256 KiB annotations": (
         Refused(full(metadata={"annotations": {"a": "x" * 2**18}}), ("metadata.annotations", "262144")),
