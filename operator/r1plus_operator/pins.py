@@ -10,6 +10,7 @@ from typing import Final
 
 SHIPPED_SUITES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "qwen-full-v1": "05a05d07a2cd78ed7c325982ba2d31808829462e1af8d78167ee11c9e30f37a3",
         "qwen-lite-v1": "ebb3d195d52bb95b97abd989b44facb7b3b3e24457995f5b26466a9ae3c64697",
         "smollm2-edge-v1": "b1f401b92ebd738f65ac7dcccee8f879a3ed991ac458b097743cb678ef9153c4",
         "smollm2-full-v1": "9ec45dee355a14c216698bd61210ee8169ac168f648e9283ca25ae5c83ebd042",

@@ -214,7 +214,7 @@ def refusals(folder: Path) -> dict[str, tuple[list[str], str]]:
     (folder / "own").mkdir()
     write_catalog(folder / "own", folder / "catalog")
     return {
-        "a suite that nobody knows": (["--suite", "nonesuch"], "shipped: qwen-lite-v1, smollm2-edge-v1"),
+        "a suite that nobody knows": (["--suite", "nonesuch"], "shipped: qwen-full-v1, qwen-lite-v1, smollm2-edge-v1"),
         "a suite that was altered": (["--suite", str(broken)], "sha256 is"),
         "a folder without a suite": (["--suite", str(folder)], "has no suite.json"),
         "an engine that nobody knows": ([*known, "--engines", "nonesuch"], "no engine 'nonesuch' in the catalog; those with files are smollm2"),

@@ -56,7 +56,7 @@ def test_a_suite_is_packed_with_its_bill_and_the_key_is_printed(tmp_path: Path) 
 
 WORDS = {
     "nothing": ([], "nothing to pack: give --software"),
-    "a suite that nobody knows": (["--suite", "nonesuch"], "shipped are qwen-lite-v1, smollm2-edge-v1"),
+    "a suite that nobody knows": (["--suite", "nonesuch"], "shipped are qwen-full-v1, qwen-lite-v1, smollm2-edge-v1"),
     "an engine that nobody knows": (["--engine", "nonesuch"], "no engine of this name, and no folder"),
 }
 

@@ -304,7 +304,9 @@ def test_a_small_suite_is_unwise_and_says_so_unless_it_is_wanted(tmp_path: Path)
     assert run("verify", folder, "--min-items", 8, "--min-per-stratum", 5).exit_code == 1
 
 
-@pytest.mark.parametrize("name", ["smollm2-full-v1", "smollm2-lite-v1", "smollm2-edge-v1", "qwen-lite-v1"])
+@pytest.mark.parametrize(
+    "name", ["smollm2-full-v1", "smollm2-lite-v1", "smollm2-edge-v1", "qwen-lite-v1", "qwen-full-v1"]
+)
 def test_the_shipped_suites_are_sound(name: str) -> None:
     told = run("verify", ROOT / "monitoring" / "suites" / name)
     assert told.exit_code == 0, told.output

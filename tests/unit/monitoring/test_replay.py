@@ -76,7 +76,9 @@ def test_whatever_was_recorded_replays_as_it_was(answers: dict[str, tuple[str, s
     assert record(ITEMS, answers, seed) == made
 
 
-@pytest.mark.parametrize("name", ["smollm2-full-v1", "smollm2-lite-v1", "smollm2-edge-v1", "qwen-lite-v1"])
+@pytest.mark.parametrize(
+    "name", ["smollm2-full-v1", "smollm2-lite-v1", "smollm2-edge-v1", "qwen-lite-v1", "qwen-full-v1"]
+)
 def test_the_shipped_suites_hold_answers_of_their_reference_that_replay(name: str) -> None:
     suite = read_suite(SUITES / name)
     recorded = read_reference((SUITES / name / "reference.jsonl").read_bytes().decode(), suite)

@@ -12,7 +12,13 @@ from r1plus_monitoring.curate.record import read_baseline, read_suite
 from r1plus_monitoring.scoring.scorers import score
 
 SUITES = Path(__file__).parents[3] / "monitoring" / "suites"
-TIERS = {"smollm2-full-v1": "full", "smollm2-lite-v1": "lite", "smollm2-edge-v1": "edge", "qwen-lite-v1": "lite"}
+TIERS = {
+    "smollm2-full-v1": "full",
+    "smollm2-lite-v1": "lite",
+    "smollm2-edge-v1": "edge",
+    "qwen-lite-v1": "lite",
+    "qwen-full-v1": "full",
+}
 
 
 @pytest.fixture(params=sorted(TIERS))
