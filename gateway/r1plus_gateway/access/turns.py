@@ -36,17 +36,14 @@ class Turns:
 class Places:
     """Requests of each caller that run at one time, within a bound. Others are refused."""
 
-    def __init__(self, most: int, build_refusal: Callable[[], Exception]) -> None:
-        """`build_refusal`: makes what `take` raises."""
-        self._most = most
-        self._build_refusal = build_refusal
+    def __init__(self) -> None:
         self._taken: Counter[str] = Counter()
 
     @contextlib.contextmanager
-    def take(self, caller: str) -> Iterator[None]:
-        """Hold one of a caller's places for the block. Raises the refusal if all are taken."""
-        if self._taken[caller] >= self._most:
-            raise self._build_refusal()
+    def take(self, caller: str, most: int, build_refusal: Callable[[], Exception]) -> Iterator[None]:
+        """Hold one of a caller's places for the block. Raises what `build_refusal` makes if `most` are taken."""
+        if self._taken[caller] >= most:
+            raise build_refusal()
         self._taken[caller] += 1
         try:
             yield

@@ -28,7 +28,7 @@ class CalculatorDesk:
         self._calculator = calculator
         self.start_seconds = calculator.start_seconds if isinstance(calculator, SocketCalculator) else 0.0
         """What a calculation may take beyond its own time, where the first one starts the calculator."""
-        self._places = Places(MOST_AT_ONCE, _refuse_place)
+        self._places = Places()
         self._turns = Turns()
         self._programs = asyncio.Semaphore(MOST_RUNS_AT_ONCE)
 
@@ -48,7 +48,7 @@ class CalculatorDesk:
         Raises:
             CallerBusyError: all are taken.
         """
-        return self._places.take(group)
+        return self._places.take(group, MOST_AT_ONCE, _refuse_place)
 
     async def calculate(self, expression: str, digits: int) -> CalculatorReply:
         """Return the result of an expression, for a caller that has a place.

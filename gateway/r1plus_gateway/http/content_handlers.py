@@ -1,13 +1,14 @@
 """What handlers of stored content share: who may call, pages, ids, and errors."""
 
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind
+from r1plus_gateway.access.turns import Places
 from r1plus_gateway.http.admission import BodyBudget, SearchTurns
 from r1plus_gateway.http.answer_schemas import Schema
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
@@ -59,27 +60,21 @@ class ContentTurns:
     """Requests of each caller that use stored content now: all share the one writer."""
 
     def __init__(self) -> None:
-        self._running: Counter[str] = Counter()
+        self._places = Places()
         self.searches: Final = SearchTurns()
 
-    @contextlib.contextmanager
-    def take(self, caller: Caller, most: int) -> Iterator[None]:
-        """Count a request for the block.
+    def take(self, caller: Caller, most: int) -> AbstractContextManager[None]:
+        """Count a request for a block.
 
         Raises:
             AccessError: 429, the caller runs so many already.
         """
-        group = caller.group_id
-        if self._running[group] >= most:
+
+        def build_refusal() -> AccessError:
             message = f"{most} requests of yours use stored content now; wait for one to end"
-            raise AccessError(429, "rate_limit_exceeded", message, retry_after=1.0)
-        self._running[group] += 1
-        try:
-            yield
-        finally:
-            self._running[group] -= 1
-            if not self._running[group]:
-                del self._running[group]
+            return AccessError(429, "rate_limit_exceeded", message, retry_after=1.0)
+
+        return self._places.take(caller.group_id, most, build_refusal)
 
 
 class ContentHandlers:

@@ -82,7 +82,7 @@ class EmbeddingHandlers:
         self._embedder = embedder
         self._bodies = bodies
         self._holds = holds
-        self._places = Places(MOST_AT_ONCE, _refuse_place)
+        self._places = Places()
 
     async def answer(self, exchange: Exchange) -> web.Response:
         """Answer one request.
@@ -109,7 +109,7 @@ class EmbeddingHandlers:
             raise build_unknown_model_error(name)
         exchange.model = engine.name
         request = read_request(fields, engine)
-        with self._places.take(caller.group_id):
+        with self._places.take(caller.group_id, MOST_AT_ONCE, _refuse_place):
             return await self._embed(exchange, caller, self._embedder, engine, request)
 
     async def _embed(
