@@ -16,11 +16,11 @@ from devcluster import host
 from devcluster.layout import cluster_layout
 from devcluster.steps import Steps
 from runner import flaky
-from runner.hogs import hogging
+from runner.hogs import hog_cores
 from runner.lanes import run_lanes
 from runner.part import Result
 from runner.processes import adopt_orphans, descendants, end_descendants
-from runner.stalls import stalling
+from runner.stalls import stall_processes
 
 LOGS = Path("build/test-logs")
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     """Return 0 if every part passed, 1 if one failed, 130 after an interrupt."""
     options = _parser().parse_args(arguments)
     adopt_orphans()
-    with _left_clean(), hogging(options.hogs), stalling(options.stalls):
+    with _left_clean(), hog_cores(options.hogs), stall_processes(options.stalls):
         if options.repeat:
             return flaky.repeat_part(
                 options.parts[0], options.repeat, LOGS, {"hogs": options.hogs, "stalls": options.stalls}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def hogging(count: int) -> Iterator[None]:
+def hog_cores(count: int) -> Iterator[None]:
     """Keep `count` cores busy during the block. Each hog ends with this process: its standard input closes."""
     command = [sys.executable, "-c", _LOOP]
     hogs = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(count)]

@@ -18,7 +18,7 @@ _SECONDS_BETWEEN = (0.3, 1.0)
 
 
 @contextlib.contextmanager
-def stalling(seed: int) -> Iterator[None]:
+def stall_processes(seed: int) -> Iterator[None]:
     """Stall what runs below this process again and again during the block, at moments that `seed` draws; 0 is never.
 
     A process of its own does it, so that what it has stopped continues even if this one is killed.

@@ -198,7 +198,7 @@ def _start(served: Served, what: str) -> Start:
 
 @dataclass(frozen=True, slots=True)
 class _Idle:
-    """What nobody's questions take; the names are those of `Report`."""
+    """What is taken while no user asks; the names are those of `Report`."""
 
     memory_mib: float
     cpu_percent: float
