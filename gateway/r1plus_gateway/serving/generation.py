@@ -211,23 +211,22 @@ class Generation:
             call = self._call = pod.open_stream()
             if self._is_cancelled:
                 call.cancel()
-            watchdog = _Watchdog(call, self._silence_seconds)
             try:
-                await self._read(pod, call, watchdog)
+                async with asyncio.timeout(self._silence_seconds) as silence:
+                    await self._read(pod, call, silence)
             except asyncio.InvalidStateError as error:  # the call ended while the request was written
                 raise classify_status(await call.code(), await call.details() or "") from error
             except grpc.aio.AioRpcError as error:
                 if self.has_begun and error.code() is not grpc.StatusCode.UNAVAILABLE:
                     await self._read_final_usage(pod)
                 raise classify_status(error.code(), error.details() or "") from error
-            except asyncio.CancelledError:
+            except (TimeoutError, asyncio.CancelledError) as error:
                 call.cancel()
                 await self._read_final_usage(pod)
-                if watchdog.has_fired:
+                if isinstance(error, TimeoutError):
                     raise AnswerFailedError(f"the engine was silent for {self._silence_seconds:g} s") from None
                 raise
             finally:
-                watchdog.stop()
                 call.cancel()  # of no effect once it has ended
 
     async def _read_final_usage(self, pod: Pod) -> None:
@@ -248,12 +247,12 @@ class Generation:
         progress.prompt_tokens = max(progress.prompt_tokens, said.prompt_tokens)
         progress.completion_tokens = max(progress.completion_tokens, said.completion_tokens)
 
-    async def _read(self, pod: Pod, call: Any, watchdog: "_Watchdog") -> None:
+    async def _read(self, pod: Pod, call: Any, silence: asyncio.Timeout) -> None:
         await call.write(self._request)
         await call.done_writing()
         progress = self._progress
         while (response := await call.read()) is not grpc.aio.EOF:
-            watchdog.is_fed = True
+            silence.reschedule(asyncio.get_running_loop().time() + self._silence_seconds)
             is_first = not progress.has_begun
             await _update(progress, call, response)
             if is_first:
@@ -263,6 +262,7 @@ class Generation:
                 self._end()
             elif progress.waiting_bytes > self._most_waiting_bytes:
                 self.on_overflow()
+                silence.reschedule(None)
                 call.cancel()
                 await self._read_final_usage(pod)
                 return
@@ -296,30 +296,6 @@ class Generation:
             self.state = State.ENDED
             self.times.ended = self._clock()
         self.wake()
-
-
-class _Watchdog:
-    """Cancels a call whose server has been silent for one to two times `seconds`. One timer, nothing for each token."""
-
-    def __init__(self, call: Any, seconds: float) -> None:
-        self._call = call
-        self._seconds = seconds
-        self.is_fed = False
-        """Set when the server has said something."""
-        self.has_fired = False
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
-
-    def stop(self) -> None:
-        """End it."""
-        self._timer.cancel()
-
-    def _look(self) -> None:
-        if self.is_fed:
-            self.is_fed = False
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
-        else:
-            self.has_fired = True
-            self._call.cancel()
 
 
 async def _update(progress: Progress, call: Any, response: Any) -> None:

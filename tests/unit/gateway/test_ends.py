@@ -428,9 +428,9 @@ async def test_an_error_after_a_heartbeat_is_an_event(tmp_path: Path) -> None:
 
 
 @pytest.mark.unit_slow
-async def test_a_silent_engine_fails_the_request(tmp_path: Path) -> None:
-    """Long enough that the engine has the request by then, also on a machine that stalls."""
-    limits = {"silenceSeconds": 2.0}
+@for_each("seconds", {"after it was sent, also on a machine that stalls": 2.0, "before it was sent": 0.0001})
+async def test_a_silent_engine_fails_the_request(tmp_path: Path, seconds: float) -> None:
+    limits = {"silenceSeconds": seconds}
     async with running(tmp_path, Gated(("a",)), settings={"limits": limits}) as rig, rig.chat() as response:
         assert response.status == 502
         assert "silent" in (await response.json())["error"]["message"]
