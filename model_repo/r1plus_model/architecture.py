@@ -227,7 +227,7 @@ def _read_rope_theta(fields: Mapping[str, Any]) -> float:
     for key in ("rope_scaling", "rope_parameters"):
         section = fields.get(key) or {}
         kind = section.get("rope_type", section.get("type", "default")) if isinstance(section, Mapping) else section
-        if kind == "default" and section.get("factor") not in (None, 1):
+        if kind == "default" and isinstance(section, Mapping) and section.get("factor") not in (None, 1):
             kind = f"factor {section['factor']!r:.20}"
         if kind != "default":
             raise ModelError(f"{key}: rope_type {kind!r:.40} is not computed here, only default; use another model")

@@ -94,6 +94,7 @@ def test_options_are_read_as_they_were_written() -> None:
             {"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
             500.0,
         ),
+        "as a word": ({"rope_scaling": "default", "rope_theta": 500.0}, 500.0),
         "as smollm2's own config.json has it": ({"rope_scaling": None, "rope_theta": 100000}, 100000.0),
     },
 )

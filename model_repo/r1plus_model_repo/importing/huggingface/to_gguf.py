@@ -118,7 +118,7 @@ def _find_position_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for field in ("rope_scaling", "rope_parameters"):
         section = config.get(field) or {}
         kind = section.get("rope_type", section.get("type", "default")) if isinstance(section, dict) else section
-        if kind == "default" and section.get("factor") not in (None, 1):
+        if kind == "default" and isinstance(section, dict) and section.get("factor") not in (None, 1):
             kind = f"factor {section['factor']!r:.20}"
         if kind != "default":
             what = f"{kind!r:.40}: scaled positions are not computed by the backend"
