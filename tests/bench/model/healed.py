@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from r1plus_contract.atomic_files import replace_text
 from r1plus_model.architecture import Architecture
 from r1plus_model.healing import BatchSource, Recipe, heal, set_active
 from r1plus_model.model import R1PlusModel
@@ -67,9 +68,7 @@ class Curve:
         """Keep the figures after so many steps."""
         self.points.append({"step": step, **figures})
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        part_file = self.file.with_suffix(".part")
-        part_file.write_text("".join(f"{json.dumps(point)}\n" for point in self.points), "utf-8")
-        part_file.replace(self.file)
+        replace_text(self.file, "".join(f"{json.dumps(point)}\n" for point in self.points))
 
 
 def heal_model(
