@@ -1,0 +1,163 @@
+"""A student from its checkpoint to traffic, by the product's own commands: refused by one suite, served with its own.
+
+It is converted, imported and served in the real Triton, where `r1plus suite build` asks it the candidates that its
+training data did not have. Then `r1plus serve` gates it twice: on its teacher's suite, and on its own.
+"""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from r1plus_contract.suite import Suite
+from r1plus_edge.report import ServePhase, ServeStatus
+from r1plus_model.examples import read_records
+from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_monitoring.curate.record import read_baseline, read_suite
+from support.edge.served import COMMAND, Served
+from support.engine.server import Server, deliver, laid_out, serving
+from support.waiting import wait_until
+
+ENGINE, FAMILY, TIER = "bank-edge", "bank", "edge"
+OWN_SUITE: Final = "bank-edge-v1"
+STOPS: Final = ("\n", ".")
+"""An answer ends with its first sentence, as in the shipped suites."""
+BATCH, CONTEXT = 4, 512
+GATE_SECONDS: Final = 3600.0
+DEPLOYMENT: Final = f"""
+apiVersion: r1plus.ai/v1alpha1
+kind: R1PlusDeployment
+metadata: {{name: edge, namespace: team-shop}}
+spec:
+  tier: {TIER}
+  engine: {{family: {FAMILY}}}
+  batching: {{maxBatchSize: {BATCH}}}
+  context: {{maxTokens: {CONTEXT}}}
+  accuracy: {{probesPerMinute: 60}}
+"""
+ASKED: Final = 3
+"""Questions of its own suite that the served student is asked."""
+Json = dict[str, Any]
+
+
+class StudentEngine:
+    """The engine of a student, and its suite, in a working folder that keeps what is done."""
+
+    def __init__(self, student: Path, work: Path) -> None:
+        self._student, self._work = student, work
+        self._imported = work / "engines" / ENGINE
+        self._suite = work / OWN_SUITE
+
+    def make(self) -> None:
+        """Convert and import the student."""
+        file = self._work / "student.gguf"
+        if not file.is_file():
+            run_command("engine", "convert", str(self._student), "--out", str(file))
+        if not self._imported.is_dir():
+            names = ("--name", ENGINE, "--tier", TIER, "--family", FAMILY, "--suite", OWN_SUITE)
+            run_command("engine", "import", str(file), *names, "--out", str(self._imported.parent))
+
+    def build_suite(self, candidates: Path) -> Suite:
+        """Build its own suite from the candidates, with a baseline that a fresh process answered."""
+        if not self._suite.is_dir():
+            stops = [word for stop in STOPS for word in ("--stop", stop)]
+            names = ("--name", OWN_SUITE, "--reference", ENGINE, "--family", FAMILY, "--tier", TIER)
+            with self._serving() as options:
+                run_command("suite", "build", str(candidates), *names, *options, *stops, "--out", str(self._suite))
+        if not read_baseline(self._suite).baseline:
+            with self._serving() as options:
+                run_command("suite", "baseline", str(self._suite), *options)
+        run_command("suite", "verify", str(self._suite))
+        return read_suite(self._suite)
+
+    @contextmanager
+    def _serving(self) -> Iterator[tuple[str, ...]]:
+        """Have the real Triton serve it; yield the options by which a command asks it."""
+        (engine,) = load_catalog(self._imported)
+        with tempfile.TemporaryDirectory(prefix="r1plus-bench-") as name, laid_out() as installed:
+            models = deliver(Path(name), engine.spec, self._imported / "engine", BATCH, CONTEXT)
+            with serving(Server(Path(name), installed, models)) as server:
+                yield "--served", f"{server.http},{server.grpc}", "--batch", str(BATCH)
+
+    def describe_suite(self) -> Json:
+        """Return the figures of the suite: how it was chosen, and what a fresh process reached."""
+        suite, figures = read_suite(self._suite), read_baseline(self._suite)
+        return {
+            "items": len(suite.items),
+            "strata": dict(suite.strata()),
+            "selection": [f"{one.condition}: {one.correct} of {one.items}" for one in figures.selection],
+            "first_strata": figures.selection[0].strata,
+            "baseline": [f"{one.condition}: {one.correct} of {one.items}" for one in figures.baseline],
+        }
+
+    @contextmanager
+    def serve(self, suite: str) -> Iterator[Served]:
+        """Have `r1plus serve` take the engine, with a suite."""
+        with tempfile.TemporaryDirectory(prefix="r1plus-bench-") as name:
+            served = Served(Path(name), Path(suite), DEPLOYMENT)
+            served.start("--engine", str(self._imported / "engine"), "--catalog", str(self._imported))
+            try:
+                yield served
+            finally:
+                served.end()
+
+    def show_refusal(self, suite: str) -> Json:
+        """Let its gate refuse it on a suite; no request reaches it."""
+        with self.serve(suite) as served:
+            served.until(ServePhase.REFUSED, GATE_SECONDS)
+            wait_until(served.folder.key.exists, "its gateway has a key", evidence=lambda: served.evidence)
+            answer = served.ask()
+            print(served.output, flush=True)
+            return {"suite": suite, **_describe(served.status), "answer": answer.status_code}
+
+    def show_traffic(self) -> Json:
+        """Let it pass on its own suite and answer; return what it says."""
+        with self.serve(str(self._suite)) as served:
+            served.until(ServePhase.SERVING, GATE_SECONDS)
+            print(served.output, flush=True)
+            items, answers = read_suite(self._suite).items, []
+            for item in items[:: len(items) // ASKED][:ASKED]:
+                response = served.ask(item.prompt)
+                response.raise_for_status()
+                text = response.json()["choices"][0]["message"]["content"]
+                verdict = response.headers["x-r1plus-verdict"]
+                answers.append({"question": item.prompt, "answer": text, "verdict": verdict})
+                print(f"{item.prompt} -> {text!r} ({verdict})", flush=True)
+            return {"suite": OWN_SUITE, **_describe(served.status), "answers": answers}
+
+
+def serve_student(student: Path, data: Path, candidates: Path, refusing: str, work: Path) -> Json:
+    """Take a student from its checkpoint to traffic; return the figures.
+
+    Raises:
+        DistillationError: a question of its own suite is in the data.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    engine = StudentEngine(student, work)
+    engine.make()
+    read_records(data, [engine.build_suite(candidates)])
+    figures = {"student": student.name, "own_suite": engine.describe_suite()}
+    print(json.dumps(figures), flush=True)
+    return {**figures, "refused": engine.show_refusal(refusing), "served": engine.show_traffic()}
+
+
+def run_command(*words: str) -> None:
+    """Run `r1plus`, which prints; raise SystemExit if it fails."""
+    print(f"r1plus {' '.join(map(repr, words))}", flush=True)
+    if status := subprocess.run([COMMAND, *words], check=False).returncode:
+        raise SystemExit(f"r1plus {' '.join(words[:2])}: exit status {status}; its message is above")
+
+
+def _describe(status: ServeStatus) -> Json:
+    gate = [step for step in status.steps if step.name == "gate"]
+    return {
+        "phase": status.phase.value,
+        "verdict": status.verdict,
+        "right": status.accuracy,
+        "threshold": status.threshold,
+        "message": status.message,
+        "gate_seconds": round(sum(step.seconds for step in gate)),
+    }
