@@ -22,8 +22,6 @@ PANELS: Final = (
 )
 ARMS: Final = {"KD": ("teacher's logits (KD)", "o"), "CE": ("text alone (CE)", "s")}
 """Arm -> label and mark."""
-LEVELS: Final = {"teacher": "--", "pruned only": ":"}
-"""Rows without a training -> how their line is drawn."""
 
 
 def main() -> None:
@@ -60,28 +58,23 @@ def join(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Return the figure of the rows."""
+    """Return the figure of the rows. Each arm begins with the student before its training."""
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
     panels: list[Axes] = list(figure.subplots(1, len(PANELS)))
+    begin = [{**row, "processor_seconds": 0.0, "steps": 0} for row in rows if row["name"] == "pruned only"]
     for axes, (field, label) in zip(panels, PANELS, strict=True):
         for arm, (name, mark) in ARMS.items():
-            of_arm = [row for row in rows if row.get("arm") == arm]
+            of_arm = [*begin, *(row for row in rows if row.get("arm") == arm)]
             times, values = ([row[key] for row in of_arm] for key in ("processor_seconds", field))
             axes.plot(times, values, marker=mark, markersize=4, label=name)
-            for row in of_arm:
-                axes.annotate(
-                    str(row["steps"]),
-                    (row["processor_seconds"], row[field]),
-                    textcoords="offset points",
-                    xytext=(4, 4),
-                    fontsize="x-small",
-                )
+            for time, value, row in zip(times, values, of_arm, strict=True):
+                near = {"textcoords": "offset points", "xytext": (4, 4), "fontsize": "x-small"}
+                axes.annotate(str(row["steps"]), (time, value), **near)
         for row in rows:
-            if row["name"] in LEVELS:
-                axes.axhline(row[field], linestyle=LEVELS[row["name"]], color="gray", linewidth=1, label=row["name"])
+            if row["name"] == "teacher":
+                axes.axhline(row[field], linestyle="--", color="gray", linewidth=1, label="teacher")
         axes.set_xlabel("processor seconds of training")
         axes.set_ylabel(label)
-        axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
     panels[1].legend(fontsize="small")
     layers = next((row["record"]["recipe"]["layers"] for row in rows if "record" in row), "?")

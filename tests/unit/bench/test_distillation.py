@@ -71,19 +71,20 @@ def make_row(arm: str, steps: int, seconds: float, right: int, **more: Any) -> d
 
 
 TEACHER = {"name": "teacher", "right": 211, "items": 211, "perplexity": 17.6, "divergence": 0.0}
-EARLIER = {"measured_at": "2026-11-30T07:00:00Z", "rows": [TEACHER, make_row("KD", 60, 90.0, 120)]}
+PRUNED = {"name": "pruned only", "right": 22, "items": 211, "perplexity": 39.9, "divergence": 0.9}
+EARLIER = {"measured_at": "2026-11-30T07:00:00Z", "rows": [TEACHER, PRUNED, make_row("KD", 60, 90.0, 120)]}
 LATER = {"measured_at": "2026-11-30T08:00:00Z", "rows": [make_row("KD", 30, 50.0, 90), make_row("CE", 60, 70.0, 110)]}
 
 
-def test_the_picture_has_a_line_of_each_arm_in_the_order_of_time_and_the_teacher_s_level() -> None:
+def test_the_picture_has_a_line_of_each_arm_from_before_its_training_on_and_the_teacher_s_level() -> None:
     right, divergence, perplexity = draw(join([LATER, EARLIER])).axes
     kd, ce, teacher = right.lines
-    assert (list(kd.get_xdata()), list(kd.get_ydata())) == ([50.0, 90.0], [90, 120])
-    assert (list(ce.get_xdata()), list(ce.get_ydata())) == ([70.0], [110])
+    assert (list(kd.get_xdata()), list(kd.get_ydata())) == ([0.0, 50.0, 90.0], [22, 90, 120])
+    assert (list(ce.get_xdata()), list(ce.get_ydata())) == ([0.0, 70.0], [22, 110])
     assert set(teacher.get_ydata()) == {211}
-    assert list(divergence.lines[0].get_ydata()) == [0.5, 0.5]
-    assert list(perplexity.lines[2].get_ydata()) == [17.6, 17.6]
-    assert [text.get_text() for text in right.texts] == ["30", "60", "60"]
+    assert list(divergence.lines[0].get_ydata()) == [0.9, 0.5, 0.5]
+    assert set(perplexity.lines[2].get_ydata()) == {17.6}
+    assert [text.get_text() for text in right.texts] == ["0", "30", "60", "0", "60"]
 
 
 def test_a_row_that_was_measured_again_replaces_the_older_one() -> None:
