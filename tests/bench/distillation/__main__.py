@@ -66,7 +66,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=24, help="of the teacher's 30 (default: 24)")
     parser.add_argument("--prompts", type=int, default=860, help="at most, that the teacher answers (default: 860)")
     parser.add_argument("--prose", type=int, default=60_000, help="tokens of perl-doc (default: 60000)")
-    parser.add_argument("--items", type=int, default=0, help="of the suite, evenly; 0: all (default: 0)")
+    parser.add_argument("--items", type=int, default=0, help="of the suites, for a short run; 0: all (default: 0)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="bfloat16", help="float32 or bfloat16 (default: bfloat16)")
     parser.add_argument("--work", type=Path, help="folder that keeps data, students and figures; default: a new one")

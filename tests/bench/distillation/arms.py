@@ -129,9 +129,9 @@ class Bench:
     def serve(self) -> dict[str, Any]:
         """Take the student of the longest KD to traffic; return the figures."""
         student = self.train("KD", max(self._arguments.steps))
-        return serve_student(
-            student.folder, self._write_data(), self._candidates, SUITE, self._work / f"served-{student.folder.name}"
-        )
+        work = self._work / f"served-{student.folder.name}"
+        items = self._arguments.items
+        return serve_student(student.folder, self._write_data(), self._candidates, SUITE, work, items)
 
     def train(self, arm: str, steps: int) -> Student:
         """Return the student of an arm after so many steps, which is in the working folder or is trained now."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from r1plus_contract.suite import Suite
+from r1plus_contract.suite_check import MIN_STRATA
 from r1plus_edge.report import ServePhase, ServeStatus
 from r1plus_model.examples import read_records
 from r1plus_model_repo.catalog.loader import load_catalog
@@ -38,6 +39,8 @@ spec:
   context: {{maxTokens: {CONTEXT}}}
   accuracy: {{probesPerMinute: 60}}
 """
+CANDIDATES_PER_ITEM: Final = 4
+"""In a short run."""
 ASKED: Final = 3
 """Questions of its own suite that the served student is asked."""
 Json = dict[str, Any]
@@ -46,8 +49,9 @@ Json = dict[str, Any]
 class StudentEngine:
     """The engine of a student, and its suite, in a working folder that keeps what is done."""
 
-    def __init__(self, student: Path, work: Path) -> None:
-        self._student, self._work = student, work
+    def __init__(self, student: Path, work: Path, items: int) -> None:
+        """`items`: of its own suite, at most; 0: as many as `r1plus suite build` takes."""
+        self._student, self._work, self._items = student, work, items
         self._imported = work / "engines" / ENGINE
         self._suite = work / OWN_SUITE
 
@@ -63,15 +67,28 @@ class StudentEngine:
     def build_suite(self, candidates: Path) -> Suite:
         """Build its own suite from the candidates, with a baseline that a fresh process answered."""
         if not self._suite.is_dir():
-            stops = [word for stop in STOPS for word in ("--stop", stop)]
-            names = ("--name", OWN_SUITE, "--reference", ENGINE, "--family", FAMILY, "--tier", TIER)
+            words = [word for stop in STOPS for word in ("--stop", stop)]
+            words += ["--name", OWN_SUITE, "--reference", ENGINE, "--family", FAMILY, "--tier", TIER]
+            if self._items:
+                candidates = self._take_some(candidates)
+                each = str(self._items // MIN_STRATA)
+                words += ["--size", str(self._items), "--min-items", each, "--min-per-stratum", str(int(each) // 2)]
             with self._serving() as options:
-                run_command("suite", "build", str(candidates), *names, *options, *stops, "--out", str(self._suite))
+                run_command("suite", "build", str(candidates), *words, *options, "--out", str(self._suite))
         if not read_baseline(self._suite).baseline:
             with self._serving() as options:
                 run_command("suite", "baseline", str(self._suite), *options)
-        run_command("suite", "verify", str(self._suite))
+        sizes = ("--min-items", "2", "--min-per-stratum", "1") if self._items else ()
+        run_command("suite", "verify", str(self._suite), *sizes)
         return read_suite(self._suite)
+
+    def _take_some(self, candidates: Path) -> Path:
+        """Write fewer candidates, evenly of all, for a short run; return their file."""
+        lines = candidates.read_text(encoding="utf-8").splitlines(keepends=True)
+        count = min(len(lines), CANDIDATES_PER_ITEM * self._items)
+        some = self._work / candidates.name
+        some.write_text("".join(lines[number * len(lines) // count] for number in range(count)), encoding="utf-8")
+        return some
 
     @contextmanager
     def _serving(self) -> Iterator[tuple[str, ...]]:
@@ -129,14 +146,14 @@ class StudentEngine:
             return {"suite": OWN_SUITE, **_describe(served.status), "answers": answers}
 
 
-def serve_student(student: Path, data: Path, candidates: Path, refusing: str, work: Path) -> Json:
-    """Take a student from its checkpoint to traffic; return the figures.
+def serve_student(student: Path, data: Path, candidates: Path, refusing: str, work: Path, items: int) -> Json:
+    """Take a student from its checkpoint to traffic; return the figures. `items`: of its own suite, at most; 0: all.
 
     Raises:
         DistillationError: a question of its own suite is in the data.
     """
     work.mkdir(parents=True, exist_ok=True)
-    engine = StudentEngine(student, work)
+    engine = StudentEngine(student, work, items)
     engine.make()
     read_records(data, [engine.build_suite(candidates)])
     figures = {"student": student.name, "own_suite": engine.describe_suite()}
