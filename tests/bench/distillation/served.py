@@ -8,18 +8,24 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from devcluster.cache import cache_dir
 from r1plus_contract.suite import Suite
 from r1plus_contract.suite_check import MIN_STRATA
 from r1plus_edge.report import ServePhase, ServeStatus
 from r1plus_model.examples import read_records
 from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.catalog.types import EngineSpec
+from r1plus_model_repo.importing.smollm2 import build_engines
 from r1plus_monitoring.curate.record import read_baseline, read_suite
 from support.edge.served import COMMAND, Served
-from support.engine.server import Server, deliver, laid_out, serving
+from support.engine.server import ENGINES, Server, deliver, laid_out, serving
+from support.engine.throughput import measure_throughputs
+from support.vllm.engine import OPENVINO_TWIN
 from support.waiting import wait_until
 
 ENGINE, FAMILY, TIER = "bank-edge", "bank", "edge"
@@ -41,6 +47,8 @@ spec:
 """
 CANDIDATES_PER_ITEM: Final = 4
 """In a short run."""
+REQUESTS: Final = (1, BATCH)
+ROUNDS, TOKENS = 3, 64
 ASKED: Final = 3
 """Questions of its own suite that the served student is asked."""
 Json = dict[str, Any]
@@ -73,11 +81,13 @@ class StudentEngine:
                 candidates = self._take_some(candidates)
                 each = str(self._items // MIN_STRATA)
                 words += ["--size", str(self._items), "--min-items", each, "--min-per-stratum", str(int(each) // 2)]
-            with self._serving() as options:
-                run_command("suite", "build", str(candidates), *words, *options, "--out", str(self._suite))
+            with self._serving() as server:
+                words += ["--served", f"{server.http},{server.grpc}", "--batch", str(BATCH), "--out", str(self._suite)]
+                run_command("suite", "build", str(candidates), *words)
         if not read_baseline(self._suite).baseline:
-            with self._serving() as options:
-                run_command("suite", "baseline", str(self._suite), *options)
+            with self._serving() as server:
+                asked = ("--served", f"{server.http},{server.grpc}", "--batch", str(BATCH))
+                run_command("suite", "baseline", str(self._suite), *asked)
         sizes = ("--min-items", "2", "--min-per-stratum", "1") if self._items else ()
         run_command("suite", "verify", str(self._suite), *sizes)
         return read_suite(self._suite)
@@ -91,13 +101,26 @@ class StudentEngine:
         return some
 
     @contextmanager
-    def _serving(self) -> Iterator[tuple[str, ...]]:
-        """Have the real Triton serve it; yield the options by which a command asks it."""
+    def _serving(self) -> Iterator[Server]:
+        """Have the real Triton serve it."""
         (engine,) = load_catalog(self._imported)
-        with tempfile.TemporaryDirectory(prefix="r1plus-bench-") as name, laid_out() as installed:
-            models = deliver(Path(name), engine.spec, self._imported / "engine", BATCH, CONTEXT)
-            with serving(Server(Path(name), installed, models)) as server:
-                yield "--served", f"{server.http},{server.grpc}", "--batch", str(BATCH)
+        with serve_engine(engine.spec, self._imported / "engine") as server:
+            yield server
+
+    def measure_speed(self) -> Json:
+        """Return tokens per second by requests at once, beside its teacher: both run, and are asked in turn."""
+        teacher = build_engines(cache_dir() / "engines", print, [OPENVINO_TWIN])[OPENVINO_TWIN].folder
+        with ExitStack() as stack:
+            servers = {
+                OPENVINO_TWIN: stack.enter_context(serve_engine(ENGINES[OPENVINO_TWIN], teacher)),
+                ENGINE: stack.enter_context(self._serving()),
+            }
+            figures: Json = {}
+            for requests in REQUESTS:
+                found = measure_throughputs(servers, requests, ROUNDS, TOKENS)
+                figures[str(requests)] = {name: asdict(one) for name, one in found.items()}
+                print(f"{requests} requests at once: {found}", flush=True)
+        return figures
 
     def describe_suite(self) -> Json:
         """Return the figures of the suite: how it was chosen, and what a fresh process reached."""
@@ -158,7 +181,17 @@ def serve_student(student: Path, data: Path, candidates: Path, refusing: str, wo
     read_records(data, [engine.build_suite(candidates)])
     figures = {"student": student.name, "own_suite": engine.describe_suite()}
     print(json.dumps(figures), flush=True)
-    return {**figures, "refused": engine.show_refusal(refusing), "served": engine.show_traffic()}
+    figures |= {"refused": engine.show_refusal(refusing), "served": engine.show_traffic()}
+    return {**figures, "tokens_per_second": engine.measure_speed()}
+
+
+@contextmanager
+def serve_engine(spec: EngineSpec, folder: Path) -> Iterator[Server]:
+    """Have the real Triton serve an engine for the block."""
+    with tempfile.TemporaryDirectory(prefix="r1plus-bench-") as name, laid_out() as installed:
+        models = deliver(Path(name), spec, folder, BATCH, CONTEXT)
+        with serving(Server(Path(name), installed, models)) as server:
+            yield server
 
 
 def run_command(*words: str) -> None:
