@@ -267,7 +267,7 @@ bench-claims: $(SYNCED) ## The publisher's claims (speed, memory, best batch) me
 	@$(PYTHON) -m bench.claims $(if $(PART),--part $(PART)) $(foreach one,$(ENGINES),--engine $(one)) $(if $(RECORD),--record $(RECORD)) $(if $(QUICK),--quick) $(if $(TOKENS),--tokens $(TOKENS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: bench-model
-bench-model: $(SYNCED) ## R1+'s architecture: perplexity and suite against sparsity and window, healed, bytes at 64K, decoding; JSON last [PART=quality|cache|speed|healing STEPS=1200: two hours, HEAL=r1plus ITEMS PROMPTS THREADS WORK]
+bench-model: $(SYNCED) ## R1+'s architecture: perplexity and suite against sparsity and window, healed, gated and served, bytes at 64K, decoding; JSON last [PART=quality|cache|speed|healing|served STEPS=1200: two hours, HEAL=r1plus ITEMS PROMPTS THREADS WORK]
 	@$(PYTHON) -m bench.model $(if $(PART),--part $(PART)) $(if $(STEPS),--steps $(STEPS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(WORK),--work $(WORK)) $(if $(THREADS),--threads $(THREADS)) $(if $(HEAL),--heal "$(HEAL)")
 
 .PHONY: bench-distillation

@@ -2,7 +2,9 @@
 
 Parts: `quality`, perplexity and suite against sparsity and window without training; `cache`, bytes of keys and values at
 64K as allocated; `speed`, decoding at batch 1 and 16 in turn with the dense model of the same code; `healing`, the same
-figures before, during and after distillation, and what the bias is worth. Not a test: it prints. The last line is JSON.
+figures before, during and after distillation, and what the bias is worth; `served`, a healed model as an engine of the
+edge tier: gated on a suite of its own and on the dense model's, timed in turn with the dense engine, and served by
+`r1plus serve`. Not a test: it prints. The last line is JSON.
 
 `--steps 1200` heals for about two hours on two quiet cores, `--work DIR` lets it continue after a kill.
 """
@@ -19,7 +21,7 @@ from typing import Any, Final
 from bench.running import exit_at_sigterm
 from support.model import environment
 
-PARTS: Final = ("quality", "cache", "speed", "healing")
+PARTS: Final = ("quality", "cache", "speed", "healing", "served")
 SUITE: Final = "smollm2-full-v1"
 
 

@@ -9,11 +9,13 @@ from typing import Any, Final
 
 import torch
 
+from bench.model import served
 from bench.model.healed import HEALED, R1PLUS, RANK, WINDOWED, Curve, choose_recipe, heal_model, name_folder
 from bench.model.material import (
     SUITES,
     answer_prompts,
     draw_batch,
+    list_own_candidates,
     list_prompts,
     read_prose,
     sample_items,
@@ -21,12 +23,13 @@ from bench.model.material import (
 from bench.model.quality import Prose, count_right
 from bench.model.speed import Decoder, compute_mlps, time_in_turn
 from r1plus_model.architecture import Architecture
-from r1plus_model.checkpoint import load_model
+from r1plus_model.checkpoint import load_model, save_model
 from r1plus_model.healing import set_active
 from r1plus_model.model import R1PlusModel
 from r1plus_model.sparse import NeuronChoice, share_read
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_monitoring.curate.record import read_suite
+from r1plus_monitoring.curate.selection import sample
 from support.vllm.engine import convert_smollm2
 
 SUITE: Final = "smollm2-full-v1"
@@ -46,6 +49,8 @@ READ: Final = 256
 """Tokens that decoders have read before they are timed."""
 BATCHES: Final = (1, 16)
 TRAINING_TOKENS: Final = 400_000
+CANDIDATES_PER_ITEM: Final = 4
+"""Of a suite with fewer items than usual; all are asked otherwise."""
 
 
 class Bench:
@@ -127,6 +132,25 @@ class Bench:
             healed[name] = {"steps": curve.steps, "curve": curve.points, **_describe_learned(model)}
             print(f"{name}: {healed[name]}", flush=True)
         return {"dense": dense, "healed": healed}
+
+    def measure_served(self) -> dict[str, Any]:
+        """Serve a healed model as an engine of the edge tier: the first of those that were chosen."""
+        name = self._names[0]
+        model, curve = self._heal(name)
+        scratch = Path(self._scratch.name)
+        save_model(model, scratch / "healed", self._folder)
+        arguments = self._arguments
+        request = served.Request(
+            healed=scratch / "healed",
+            dense=self._folder,
+            candidates=sample(list_own_candidates(), (), CANDIDATES_PER_ITEM * arguments.items, seed=1),
+            reference_suite=self._suite,
+            items=arguments.items,
+            tokens=arguments.tokens,
+            threads=arguments.threads,
+        )
+        (scratch / "served").mkdir()
+        return {"model": name, "healed": curve.points[-1], **served.measure(request, scratch / "served")}
 
     def _heal(self, name: str) -> tuple[R1PlusModel, Curve]:
         """Return the model after its training, which is in the working folder or is done now."""
