@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.knowledge.perl_faq import fetch_package, strip_marks
 from devcluster.cache import cache_dir
+from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.suite import Item, Suite
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.healing import Batch
@@ -98,24 +99,32 @@ class Dialogue:
 
 
 def answer_prompts(teacher: R1PlusModel, tokens: HfTokens, prompts: Sequence[str], file: Path) -> list[Dialogue]:
-    """Let the teacher answer; answers are kept in the file."""
+    """Let the teacher answer; answers are kept in the file, and those of a run that was killed next to it."""
     if file.exists():
-        return [Dialogue(**json.loads(line)) for line in file.read_text("utf-8").splitlines()]
+        return _read_dialogues(file)
     ends = set(tokens.get_end_ids())
     encoded = sorted((tokens.encode_prompt(GenerationRequest(prompt=one)) for one in prompts), key=len)
-    dialogues = []
-    for begin in range(0, len(encoded), ANSWERS_TOGETHER):
+    begun = file.with_suffix(".begun")
+    dialogues = _read_dialogues(begun) if begun.exists() else []
+    for begin in range(len(dialogues), len(encoded), ANSWERS_TOGETHER):
         part = encoded[begin : begin + ANSWERS_TOGETHER]
         answers = decode_greedily(teacher, part, MOST_ANSWER, lambda answer: answer[-1] in ends)
         dialogues += [Dialogue(prompt, answer) for prompt, answer in zip(part, answers, strict=True)]
+        _write_dialogues(begun, dialogues)
         print(f"answers of the teacher: {len(dialogues)} of {len(encoded)}", flush=True)
     random.Random(1).shuffle(dialogues)
-    part_file = file.with_suffix(".part")
-    part_file.write_text(
-        "".join(f"{json.dumps({'prompt': d.prompt, 'answer': d.answer})}\n" for d in dialogues), "utf-8"
-    )
-    part_file.replace(file)
+    _write_dialogues(file, dialogues)
+    begun.unlink(missing_ok=True)
     return dialogues
+
+
+def _read_dialogues(file: Path) -> list[Dialogue]:
+    return [Dialogue(**json.loads(line)) for line in file.read_text("utf-8").splitlines()]
+
+
+def _write_dialogues(file: Path, dialogues: Sequence[Dialogue]) -> None:
+    lines = (json.dumps({"prompt": one.prompt, "answer": one.answer}) for one in dialogues)
+    replace_text(file, "".join(f"{line}\n" for line in lines))
 
 
 def draw_batch(dialogues: Sequence[Dialogue], prose: Tensor, step: int) -> Batch:
