@@ -1,7 +1,6 @@
 """The admission token: a file that the monitor writes and Triton's readiness probe reads.
 
-Line 1 is the identity digest alone, so that a shell can compare it without a JSON parser: NVIDIA's image has no code
-of
+Line 1 is the identity digest alone, so that a shell can compare it without a JSON parser: NVIDIA's image has no code of
 ours. Line 2 is an `Admission` for people and for the monitor after a restart.
 """
 

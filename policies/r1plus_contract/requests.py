@@ -85,8 +85,7 @@ def format_command(verb: Verb, name: str = "NAME -n NAMESPACE") -> str:
 def read_requests(metadata: Mapping[str, Any]) -> dict[Verb, Request]:
     """Read the requests of the object that has this metadata.
 
-    Anyone with a right to the object may have written anything. So unreadable requests and those of another object
-    are
+    Anyone with a right to the object may have written anything. So unreadable requests and those of another object are
     ignored, and texts are cut.
     """
     annotations = metadata.get("annotations") or {}

@@ -35,8 +35,7 @@ async def resolve(host: str, port: int) -> tuple[Address, ...]:
     """Resolve all addresses of a host; raise OSError, TimeoutError among them.
 
     In a thread of its own, which the process does not wait for at its end. A resolver whose server is blocked takes
-    most
-    of a minute, and cannot be stopped.
+    most of a minute, and cannot be stopped.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[tuple[Address, ...]] = loop.create_future()

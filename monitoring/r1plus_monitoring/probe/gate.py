@@ -24,8 +24,7 @@ async def drive_gate(
 ) -> Judgement:
     """Ask until the run has decided. `pace` is awaited before every probe, `on_score` called after every score.
 
-    After a transport failure no probe follows until the engine is ready again. So a restart does not use up the
-    retries
+    After a transport failure no probe follows until the engine is ready again. So a restart does not use up the retries
     of the whole suite.
     """
     in_flight: dict[asyncio.Task[Result], Probe] = {}

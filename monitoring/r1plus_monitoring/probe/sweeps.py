@@ -1,8 +1,7 @@
 """The continuous check: sweeps over the whole suite, one after the other, each in an order of its own.
 
 A sweep is an exact count of a finite population; the Clopper-Pearson interval around it covers flips. It decides
-nothing: the detectors do, and the confirming sweep after their alarm. It asks one item at a time, at the pace that
-the
+nothing: the detectors do, and the confirming sweep after their alarm. It asks one item at a time, at the pace that the
 deployment allows.
 """
 

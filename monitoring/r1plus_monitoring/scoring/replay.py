@@ -29,9 +29,8 @@ def replay(suite: Suite, recorded: Sequence[RecordedAnswer]) -> tuple[str, ...]:
 def record(items: Sequence[Item], answers: Mapping[str, tuple[str, str]], seed: int) -> tuple[RecordedAnswer, ...]:
     """Return the answers to record. `answers`: item id -> text and finish reason.
 
-    Of some items of every stratum: its own answer; the same cut off; and the answer to another item. The last is
-    wrong as
-    a rule, so a scorer that calls everything right is detected as well.
+    Of some items of every stratum: its own answer; the same cut off; and the answer to another item. The last is wrong
+    as a rule, so a scorer that calls everything right is detected as well.
     """
     answers_to_record: list[RecordedAnswer] = []
     for stratum in sorted({item.stratum for item in items}):

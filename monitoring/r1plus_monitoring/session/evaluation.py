@@ -137,8 +137,7 @@ class EvaluationSession:
         retried.
 
         The newest one under this threshold replaces earlier ones, whether or not it admits this pod. After an
-        acknowledgement
-        that is a Pass of batch 1, and the acknowledged Fail no longer counts.
+        acknowledgement that is a Pass of batch 1, and the acknowledged Fail no longer counts.
         """
         reports = (*self._context.store.state.reports, *self._verdicts.reports)
         ours = [

@@ -6,13 +6,14 @@ Called by the evaluation session for the suite that counts, and by the suite sha
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.probe.gate import drive_gate
-from r1plus_monitoring.probe.probes import Prompter
+from r1plus_monitoring.probe.probes import Prompter, Result
 from r1plus_monitoring.session.store import MonitorContext, SessionStore
 from r1plus_monitoring.store.state import MOST_REPORTS, OwnGate, PartialGate
 from r1plus_policies.gate.run import GateRecord, GateRun
@@ -73,10 +74,18 @@ class Gatekeeper:
                 snapshot = dataclasses.replace(partial, record=run.snapshot(), seconds=seconds())
                 self._session_store.save(**{self._slot: snapshot})
 
+        results: Counter[Result] = Counter()
+
+        async def ask(item_id: str) -> Result:
+            result = await self._prompter.ask(item_id)
+            results[result] += 1
+            return result
+
         on_score(run)
-        judgement = await self.drive(run, pace, each)
+        judgement = await drive_gate(run, ask=ask, pace=pace, until_ready=self.recover, on_score=each)
         if judgement.verdict is Verdict.FAIL:
             await self._context.recheck.wait_until_confirmed()
+            judgement = dataclasses.replace(judgement, message=judgement.message + _describe_missing_answers(results))
         gate_report = build_report(
             judgement, rules, self._subject, seconds=seconds(), decided_at=self._session_store.format_now()
         )
@@ -109,3 +118,14 @@ class Gatekeeper:
         if gate_report.verdict in (Verdict.PASS, Verdict.FAIL):
             gates = (OwnGate(gate_report, ran_under), *gates)[:MOST_REPORTS]
         self._session_store.save(**{self._slot: None}, gates=gates)
+
+
+def _describe_missing_answers(results: Mapping[Result, int]) -> str:
+    """Return how many probes had no answer since the monitor began, and what to look at; empty if all had one."""
+    late, errors = results[Result.TIMEOUT], results[Result.SERVER_ERROR]
+    if not late + errors:
+        return ""
+    return (
+        f"; {late} probes timed out and {errors} got a server error, which count as failures: look at the pod's"
+        " processor time, memory and log first"
+    )

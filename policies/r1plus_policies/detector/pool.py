@@ -1,8 +1,7 @@
 """The pooled detector of a revision: folds the outcomes of its pods' monitors, each outcome once.
 
 The operator's leader owns it. It reads the pages of `GET /outcomes?since=` (`since` here says from where), and stores
-it as JSON. A page may come twice, late or in pieces, and a monitor may lose its state. `fold` counts every outcome
-that
+it as JSON. A page may come twice, late or in pieces, and a monitor may lose its state. `fold` counts every outcome that
 it sees exactly once, in each pod's own order.
 
 In addition to the pool of all pods it keeps the pool without each one of them: evidence cannot be separated later.
@@ -133,8 +132,7 @@ def restore_pool(stored: Pool | None, key: DetectorKey, alarm_at: float, acknowl
 def fold(page: OutcomePage, pool: Pool, pod: str) -> Pool:
     """Return the pool after this page; the very same object where the page has nothing new.
 
-    Only what follows the last known outcome without a gap is used, so a page that comes before its predecessor is
-    read
+    Only what follows the last known outcome without a gap is used, so a page that comes before its predecessor is read
     again later. Where the monitor no longer has the predecessor, the gap is counted as missed. A page of another
     acknowledgement waits until monitor and pool have the same one.
     """
@@ -179,8 +177,7 @@ def exclude(pool: Pool, pod: str) -> Pool:
     """Return the pool without a quarantined pod; it must not be folded again.
 
     The pools without two pods are not stored: each gets the smaller of the two evidences, which is never more than
-    without
-    either pod.
+    without either pod.
     """
     total = pool.without.get(pod, pool.total)
     without = {other: _take_smaller_pair(pair, total) for other, pair in pool.without.items() if other != pod}

@@ -73,9 +73,8 @@ def place_engine(need: GpuNeed, offered: Iterable[Gpus]) -> Gpus | str:
 def merge_by_product(offered: Iterable[Gpus]) -> list[Gpus]:
     """Merge GPUs by product, whatever their node: a pod may land on any, so the least memory of them counts.
 
-    Drivers report somewhat different sizes, and a label may be late on one node. A node without free GPUs for now
-    does not
-    count, unless no node has any.
+    Drivers report somewhat different sizes, and a label may be late on one node. A node without free GPUs for now does
+    not count, unless no node has any.
     """
     by_product: dict[tuple[str, str], Gpus] = {}
     gpus_list = list(offered)

@@ -191,8 +191,7 @@ def fit_memory(
     """Fit a request into `memory_bytes` of each device (None: unknown, then only the engine's own limits hold).
 
     An open batch becomes the largest that fits, at most the engine's best; an open context the engine's own. `where`
-    names
-    the owner of the memory in a refusal.
+    names the owner of the memory in a refusal.
     """
     if misfit := _check_engine_limits(shape, batch, context):
         return misfit

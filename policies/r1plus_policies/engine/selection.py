@@ -1,8 +1,7 @@
 """Which engine serves a tier: the newest verified one that request and hardware allow, and why each other one does
 not.
 
-Called by the operator's plan and by `r1plus plan` and `explain`. Reasons of cluster and hardware against an engine
-come
+Called by the operator's plan and by `r1plus plan` and `explain`. Reasons of cluster and hardware against an engine come
 in as an `Obstacle`; this module decides what follows from them.
 """
 
@@ -100,8 +99,7 @@ def choose_engine(
 ) -> Choice:
     """Choose the newest engine that request and hardware allow; measured references come before all others.
 
-    Where a measured engine is allowed by the request but cannot serve here, no unmeasured one is chosen: a missing
-    node
+    Where a measured engine is allowed by the request but cannot serve here, no unmeasured one is chosen: a missing node
     must not lead to an engine of unknown quality. Nor does a sparse engine replace its dense twin, whether or not that
     can serve: a suite of short questions would not show the difference. `find_obstacle` is called only for what is
     left.

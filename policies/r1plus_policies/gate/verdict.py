@@ -188,8 +188,7 @@ def judge_gate(scores: Sequence[ItemScores], rules: Rules, stage: GateStage) -> 
     """Return the verdict, or None while more must be scored. Fail may come early; Pass only when all is done.
 
     Only whole full sweeps count. The next one has begun while the last answers of this one were awaited. With those
-    scores
-    a Fail would name the few items that it happened to reach.
+    scores a Fail would name the few items that it happened to reach.
     """
     figures = count_figures([_keep_whole_sweeps(s, stage) for s in scores], rules, stage)
     judgement = next((j for check in CHECKS if (j := check(figures, rules))), None)
@@ -230,8 +229,7 @@ def build_report(
 def rejudge(known_report: GateReport, threshold: float) -> Verdict | None:
     """Judge a report under another threshold, from its own figures; None where only a new gate can decide.
 
-    A Pass has scored everything, so its counts decide under any threshold. A Fail may have stopped early: what it
-    would
+    A Pass has scored everything, so its counts decide under any threshold. A Fail may have stopped early: what it would
     have lost under a lower threshold is unknown.
     """
     if known_report.threshold == threshold:
@@ -247,9 +245,8 @@ def short_check_limit(items: int, threshold: float, drawn: int) -> int:
     """Return the most items that a sample of `drawn` may lose in a pod whose revision has passed.
 
     A revision that passed has at most c lost items, so the losses of a sample drawn without replacement are at most
-    hypergeometric(N, c, drawn). The limit is the least k that such a revision exceeds with probability <= 5 %: 2 of
-    40 for
-    N = 210, c = 4. At most one pod in twenty is asked the whole suite for nothing: a sample never causes a Fail.
+    hypergeometric(N, c, drawn). The limit is the least k that such a revision exceeds with probability <= 5 %: 2 of 40
+    for N = 210, c = 4. At most one pod in twenty is asked the whole suite for nothing: a sample never causes a Fail.
     """
     lost_items = max_lost_items(items, threshold)
     return next(

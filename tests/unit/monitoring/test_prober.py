@@ -1,6 +1,7 @@
 """The prober from mounted files to token and report, on a scripted engine."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
@@ -59,6 +60,21 @@ async def test_a_bad_engine_fails_and_is_never_admitted(pod: Pod) -> None:
     assert (report.verdict, report.reason, report.admitted) == (Verdict.FAIL, "TooManyLost", False)
     assert report.message.startswith("lost 25 of 50 items, 2 allowed at threshold 0.96; additions 25 of 25")
     assert read_token(pod.admission) is None
+
+
+async def test_a_refusal_says_how_many_probes_had_no_answer(pod: Pod) -> None:
+    pod.mount()
+    engine = ScriptedEngine()
+
+    async def starve(item: str, before: int) -> ProbeReply | None:
+        return ProbeReply(failure=Failure.TIMEOUT) if item in ADDITIONS else None
+
+    engine.behaviour = starve
+    report = await decide(pod, engine)
+    assert (report.verdict, report.reason) == (Verdict.FAIL, "TooManyLost")
+    assert re.search("; [5-9][0-9] probes timed out and 0 got a server error, which count", report.message), (
+        report.message
+    )
 
 
 async def test_a_refused_engine_is_not_asked_any_more(pod: Pod) -> None:
