@@ -267,8 +267,8 @@ bench-claims: $(SYNCED) ## The publisher's claims (speed, memory, best batch) me
 	@$(PYTHON) -m bench.claims $(if $(PART),--part $(PART)) $(foreach one,$(ENGINES),--engine $(one)) $(if $(RECORD),--record $(RECORD)) $(if $(QUICK),--quick) $(if $(TOKENS),--tokens $(TOKENS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: bench-model
-bench-model: $(SYNCED) ## R1+'s architecture: perplexity and suite against sparsity and window, healed, bytes at 64K, decoding; JSON last [PART=quality|cache|speed|healing STEPS=1200: two hours, ITEMS PROMPTS WORK]
-	@$(PYTHON) -m bench.model $(if $(PART),--part $(PART)) $(if $(STEPS),--steps $(STEPS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(WORK),--work $(WORK)) $(foreach one,$(HEAL),--heal $(one))
+bench-model: $(SYNCED) ## R1+'s architecture: perplexity and suite against sparsity and window, healed, bytes at 64K, decoding; JSON last [PART=quality|cache|speed|healing STEPS=1200: two hours, ITEMS PROMPTS THREADS WORK]
+	@$(PYTHON) -m bench.model $(if $(PART),--part $(PART)) $(if $(STEPS),--steps $(STEPS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(WORK),--work $(WORK)) $(if $(THREADS),--threads $(THREADS)) $(foreach one,$(HEAL),--heal $(one))
 
 .PHONY: bench-distillation
 bench-distillation: $(SYNCED) ## A student of SmolLM2 by its teacher's logits (KD) and by text alone (CE): suite, perplexity, KL, seconds; JSON last [STEPS="30 60 120" PROMPTS PROSE ITEMS SEED WORK]

@@ -121,7 +121,7 @@ class SparseMlp(nn.Module):
         else:
             all_gates = functional.silu(self.gate_proj(x))
             rows = all_gates.abs().topk(self.count, sorted=False).indices
-            gate = all_gates[rows]
+            gate = all_gates.index_select(0, rows)
         products = gate * multiply_rows(self.up_proj.weight, rows, x)
         return add_rows(self.down_proj.weight.t(), rows, products)
 
@@ -139,8 +139,7 @@ def multiply_rows(weights: Tensor, rows: Tensor, x: Tensor) -> Tensor:
 
 def add_rows(weights: Tensor, rows: Tensor, factors: Tensor) -> Tensor:
     """Return the sum of the chosen rows, each times its factor: (columns)."""
-    begin = torch.zeros(1, dtype=torch.long)
-    return functional.embedding_bag(rows, weights, begin, mode="sum", per_sample_weights=factors)[0]
+    return torch.mv(weights.index_select(0, rows).t(), factors)
 
 
 def share_read(active: float, tokens: int) -> float:

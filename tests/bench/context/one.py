@@ -51,7 +51,7 @@ class Row:
     kv_prompt_mib: float
     """Blocks of the KV cache that are in use when a prompt has been read; most of the items."""
     kv_answer_mib: float
-    """The same at the answer's end."""
+    """The same at the answer's end, of answers of several tokens: what is evicted leaves with the second."""
     right: int
     asked: int
     kinds: dict[str, str]
@@ -69,6 +69,8 @@ class Answer:
     kv_prompt: float
     kv_answer: float
     """Shares of the pool."""
+    is_short: bool
+    """One token at most: nothing was evicted yet."""
 
 
 def main() -> None:
@@ -92,6 +94,7 @@ def measure(order: Order) -> Row:
     engine = OpenVinoEngine(settings)
     items = build_long_items(order.tokens, order.items)
     answers = [ask(engine, item) for item in items]
+    longer = [answer for answer in answers if not answer.is_short]
     pool_mib = settings.kv_blocks * BLOCK_TOKENS * order.kv_bytes_per_token / 2**20
     right = {item.id for item, answer in zip(items, answers, strict=True) if is_right(item, answer.text)}
     return Row(
@@ -101,7 +104,7 @@ def measure(order: Order) -> Row:
         token_ms=round(statistics.median(answer.token_ms for answer in answers), 1),
         peak_mib=round(read_peak_bytes() / 2**20),
         kv_prompt_mib=round(max(answer.kv_prompt for answer in answers) * pool_mib, 1),
-        kv_answer_mib=round(max(answer.kv_answer for answer in answers) * pool_mib, 1),
+        kv_answer_mib=round(max(answer.kv_answer for answer in longer or answers) * pool_mib, 1),
         right=len(right),
         asked=len(items),
         kinds=count_kinds(items, right),
@@ -130,7 +133,8 @@ def ask(engine: OpenVinoEngine, item: Item) -> Answer:
         first_token_seconds=first,
         token_ms=1000 * seconds / max(1, len(ids) - 1),
         kv_prompt=max(usage[:reading]),
-        kv_answer=usage[-1],  # what is evicted leaves with the step after the prompt's last
+        kv_answer=usage[-1],
+        is_short=len(ids) < 2,
     )
 
 

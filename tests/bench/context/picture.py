@@ -1,7 +1,7 @@
 """`python -m bench.context.picture FILE... [-o docs/context.png]`: draws the JSON lines of `make bench-context`.
 
 Three panels over the length of the prompt: time to the first token, KV cache while an answer is generated, and the
-share of right answers. Nothing is drawn that the lines do not say. The lengths may be measured in several runs.
+share of needles that were found: runs with few items ask nothing else. Nothing is drawn that the lines do not say. The lengths may be measured in several runs.
 """
 
 import argparse
@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 
 TARGET: Final = Path(__file__).parents[3] / "docs" / "context.png"
 INCHES, DPI = (9.6, 3.4), 120
+NEEDLE: Final = "needle"
 PANELS: Final = (
     ("first_token_seconds", "seconds to the first token"),
     ("kv_answer_mib", "MiB of KV cache while it generates"),
-    ("share", "share of right answers"),
+    (NEEDLE, "share of needles found"),
 )
 MARKS: Final = "o", "s", "^"
 
@@ -61,8 +62,8 @@ def draw(report: dict[str, Any]) -> Figure:
     panels: list[Axes] = list(figure.subplots(1, len(PANELS)))
     for axes, (field, label) in zip(panels, PANELS, strict=True):
         for mark, (method, rows) in zip(MARKS, report["rows"].items(), strict=False):
-            known = [row for row in rows if row["trained"] or field != "share"]
-            values = [row["right"] / row["asked"] if field == "share" else row[field] for row in known]
+            known = [row for row in rows if field != NEEDLE or (row["trained"] and NEEDLE in row["kinds"])]
+            values = [share_found(row) if field == NEEDLE else row[field] for row in known]
             axes.plot([row["prompt_tokens"] for row in known], values, marker=mark, markersize=4, label=method)
         axes.set_xscale("log", base=2)
         axes.set_xlabel("tokens of the prompt")
@@ -74,6 +75,12 @@ def draw(report: dict[str, Any]) -> Figure:
     loads = f"load {machine['before']['load']} before, {machine['after']['load']} after"
     figure.suptitle(f"{report['engine']} on {machine['before']['cpus']} cores ({loads})", fontsize="medium")
     return figure
+
+
+def share_found(row: dict[str, Any]) -> float:
+    """Return the share of a row's needles whose answer was right."""
+    right, asked = map(int, row["kinds"][NEEDLE].split("/"))
+    return right / asked
 
 
 if __name__ == "__main__":

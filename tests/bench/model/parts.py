@@ -107,9 +107,10 @@ class Bench:
             "gate 15%": load_model(self._folder, Architecture(active=0.15)),
             "predictor 15%": load_model(self._folder, Architecture(active=0.15, predictor_rank=RANK)),
             "r1plus": load_model(self._folder, R1PLUS),
+            "r1plus, predictor": load_model(self._folder, replace(R1PLUS, predictor_rank=RANK)),
         }
-        for name in ("gate 15%", "predictor 15%", "r1plus"):
-            for layer in models[name].layers:
+        for model in list(models.values())[1:]:
+            for layer in model.layers:
                 layer.mlp.store_by_neuron()
         rounds = self._arguments.tokens
         rows = {"MLPs, batch 1": _time({name: compute_mlps(model) for name, model in models.items()}, rounds)}

@@ -42,13 +42,16 @@ def test_the_picture_has_a_line_of_each_attention_and_no_accuracy_beyond_the_tra
     report = {
         "engine": "qwen-lite-q8-0",
         "machine": {"before": machine, "after": machine},
-        "rows": {"dense": [ROW, beyond], "sparse": [ROW | {"right": 3}]},
+        "rows": {
+            "dense": [ROW, beyond],
+            "sparse": [ROW | {"kinds": {"needle": "1/2"}}, ROW | {"kinds": {"hops": "0/1"}}],
+        },
     }
     time, memory, share = draw(report).axes
     assert [line.get_label() for line in time.lines] == ["dense", "sparse"]
     assert list(time.lines[0].get_xdata()) == list(memory.lines[0].get_xdata()) == [1900, 60000]
-    assert list(share.lines[0].get_ydata()) == pytest.approx([5 / 6])
-    assert list(share.lines[1].get_ydata()) == pytest.approx([0.5])
+    assert list(share.lines[0].get_ydata()) == [1.0]
+    assert list(share.lines[1].get_ydata()) == [0.5]
 
 
 RUNS: Final = (
