@@ -15,7 +15,7 @@ from e2e.evidence import of_operator
 from e2e.kube import Json, Kube
 from e2e.parts import Parts
 from e2e.waiting import StoryError, wait_for
-from r1plus_model_repo.importing.smollm2 import RECIPES
+from r1plus_model_repo.catalog.loader import load_all_engines
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "r1plus-operator"
@@ -28,7 +28,8 @@ INSTALL_SECONDS = 600
 
 def values_of(parts: Parts) -> dict[str, Any]:
     """The chart's values for these images. The chart refuses an engine that its catalog lacks."""
-    engines = {name: reference for name, reference in parts.engines.items() if name in RECIPES}
+    catalog = {engine.name for engine in load_all_engines(CHART / "files" / "catalog")}
+    engines = {name: reference for name, reference in parts.engines.items() if name in catalog}
     return {
         "images": {
             "operator": parts.refs["operator"],
@@ -38,7 +39,7 @@ def values_of(parts: Parts) -> dict[str, Any]:
             "triton": parts.refs["triton-cpu"],
             "engines": engines,
         },
-        "engineDigests": {name: digest for name, digest in parts.digests.items() if name in RECIPES},
+        "engineDigests": {name: digest for name, digest in parts.digests.items() if name in catalog},
     }
 
 

@@ -15,7 +15,14 @@ from typing import Final
 
 from r1plus_contract.isolation import API_HOST, ApiRequest, AttemptOutcome, Findings
 from r1plus_monitoring.isolation_test.arguments import READ_METHODS, OrderError
-from r1plus_monitoring.isolation_test.attempts import EXPECT_ANSWER, EXPECT_OPEN, Attempt, Rounds, attempt_until_settled
+from r1plus_monitoring.isolation_test.attempts import (
+    EXPECT_ANSWER,
+    EXPECT_OPEN,
+    Attempt,
+    Network,
+    Rounds,
+    attempt_until_settled,
+)
 from r1plus_monitoring.isolation_test.network import connect, describe_error, resolve
 
 ANSWER_SECONDS: Final = 10.0
@@ -54,8 +61,10 @@ async def send_requests(
 ) -> Findings:
     """Send every request until it is answered. With `expect` OPEN, for the control, until the answer is no refusal."""
     expectation = EXPECT_OPEN if expect is AttemptOutcome.OPEN else EXPECT_ANSWER
+    network, extended = Network(start, open_since=start), rounds.extend()
     attempts = (
-        attempt_until_settled(q.name, expectation, partial(attempt_request, q, api), rounds, start) for q in requests
+        attempt_until_settled(q.name, expectation, partial(attempt_request, q, api), extended, network)
+        for q in requests
     )
     return Findings(tuple(await asyncio.gather(*attempts)))
 

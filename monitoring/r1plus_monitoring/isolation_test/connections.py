@@ -7,8 +7,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from r1plus_contract.isolation import BANNER, Against, AttemptOutcome, ConnectionTarget, Findings
-from r1plus_monitoring.isolation_test.attempts import EXPECT_OPEN, EXPECT_SHUT, Attempt, Rounds, attempt_until_settled
+from r1plus_contract.isolation import BANNER, Against, AttemptFinding, AttemptOutcome, ConnectionTarget, Findings
+from r1plus_monitoring.isolation_test.attempts import (
+    EXPECT_OPEN,
+    EXPECT_SHUT,
+    Attempt,
+    Network,
+    Rounds,
+    attempt_until_settled,
+)
 from r1plus_monitoring.isolation_test.network import (
     CONNECT_SECONDS,
     Address,
@@ -42,17 +49,26 @@ async def try_connections(
     connections: tuple[ConnectionTarget, ...], expect: AttemptOutcome, rounds: Rounds, start: float
 ) -> Findings:
     """Try every connection until its result is stable. `expect` OPEN is for the control, whose attempts are allowed."""
-    attempts = (
-        attempt_until_settled(
+    is_control = expect is AttemptOutcome.OPEN
+    required = Against.DECOY if is_control else Against.OWN
+    started = Network(start, open_since=start)
+    waits = not is_control and any(connection.against is required for connection in connections)
+    network = Network(start, open_since=None) if waits else started
+
+    async def attempt(connection: ConnectionTarget) -> AttemptFinding:
+        is_required = connection.against is required
+        finding = await attempt_until_settled(
             connection.name,
-            EXPECT_OPEN if expect is AttemptOutcome.OPEN or connection.against is Against.OWN else EXPECT_SHUT,
+            EXPECT_OPEN if is_control or is_required else EXPECT_SHUT,
             partial(attempt_connection, connection),
-            rounds,
-            start,
+            rounds.extend() if is_required else rounds,
+            started if is_required else network,
         )
-        for connection in connections
-    )
-    return Findings(tuple(await asyncio.gather(*attempts)))
+        if is_required and finding.o is AttemptOutcome.OPEN and not network.is_open:
+            network.open_since = rounds.now()
+        return finding
+
+    return Findings(tuple(await asyncio.gather(*map(attempt, connections))))
 
 
 async def attempt_connection(connection: ConnectionTarget, resolver: HostResolver = resolve) -> Attempt:

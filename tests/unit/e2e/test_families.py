@@ -8,12 +8,13 @@ import pytest
 
 from e2e import chart, story
 from e2e.demo.families import FAMILIES, QWEN, SMOLLM2, Builds, Family, build_manifests, find_files, make_engines
-from e2e.parts import Parts
+from e2e.parts import ENGINE_PREFIX, Parts
 from e2e.waiting import StoryError
 from r1plus_cli import local
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.demo_engines import MAKERS
+from r1plus_model_repo.importing.embedding import minilm
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.packaged_engines import EngineBuild
 from r1plus_model_repo.importing.shipped import list_shipped
@@ -94,6 +95,13 @@ def test_images_of_ones_own_that_lack_an_engine_are_refused_with_its_name() -> N
 def test_the_chart_is_given_only_engines_that_its_catalog_has() -> None:
     values = chart.values_of(build_parts(QWEN))
     assert set(values["images"]["engines"]) == set(values["engineDigests"]) == {"smollm2-edge-q4-1", "smollm2-full-f16"}
+
+
+def test_the_chart_is_given_the_image_of_the_embedding_engine_where_one_was_built() -> None:
+    parts = build_parts(SMOLLM2)
+    reference = f"{minilm.NAME}@sha256:2"
+    with_embedding = replace(parts, refs={**parts.refs, ENGINE_PREFIX + minilm.NAME: reference})
+    assert chart.values_of(with_embedding)["images"]["engines"][minilm.NAME] == reference
 
 
 def make_all_but_qwen(names: Collection[str]) -> Builds:

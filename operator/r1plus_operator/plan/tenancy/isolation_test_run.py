@@ -34,8 +34,8 @@ SPACING_SECONDS = 60.0
 """From the start of one run to the next, however often network policies change: changes in between count as one."""
 RETRY_SECONDS = 300.0
 """After a run that proves nothing, until the next."""
-DEADLINE_SECONDS = 240
-"""Of a Job: to be scheduled, to start, and to attempt connections for half a minute."""
+DEADLINE_SECONDS = 330
+"""Of a Job: to be scheduled, to start, and to attempt connections: two minutes where the pod's network comes late."""
 SETTLE_SECONDS = 10.0
 """Jobs and pods are watched apart: a run's termination messages may arrive so long after its Jobs have ended."""
 MAX_CONCURRENT_RUNS = 20

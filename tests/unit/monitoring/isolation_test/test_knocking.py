@@ -5,12 +5,13 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 
 import pytest
 
 from r1plus_contract.isolation import BANNER, Against, AttemptFinding, AttemptOutcome, ConnectionTarget, Findings
 from r1plus_monitoring.isolation_test import decoy
-from r1plus_monitoring.isolation_test.attempts import Attempt, Rounds
+from r1plus_monitoring.isolation_test.attempts import ROUNDS_SECONDS, Attempt, Rounds
 from r1plus_monitoring.isolation_test.connections import attempt_connection, try_connections
 from r1plus_monitoring.isolation_test.network import Address, resolve
 from r1plus_monitoring.isolation_test.termination_message import encode_findings
@@ -254,6 +255,57 @@ async def test_a_door_that_opens_late_is_found_open(
     rounds = Rounds(pause=no_pause, say=lambda _: later.listen())
     (found,) = (await knocked([ConnectionTarget("d", HERE, port_of(later), against)], rounds, expect)).tries
     assert found == AttemptFinding("d", OPEN, 0, f"{HERE} connected")
+
+
+@dataclass
+class LateNetwork:
+    """A pod that reaches nothing until a number of attempts have ended, a quarter of a second each."""
+
+    blocked: list[socket.socket]
+    attempts: int
+    heard: list[str] = field(default_factory=list)
+
+    def now(self) -> float:
+        return 0.25 * len(self.heard)
+
+    def say(self, line: str) -> None:
+        self.heard.append(line)
+        if len(self.heard) == self.attempts:
+            for one in self.blocked:
+                one.listen()
+
+    async def run(self, connections: list[ConnectionTarget]) -> dict[str, AttemptOutcome]:
+        rounds = Rounds(now=self.now, pause=no_pause, say=self.say)
+        found = await try_connections(tuple(connections), SHUT, rounds, 0.0)
+        return {one.n: one.o for one in found.tries}
+
+
+async def test_a_pod_that_is_held_back_at_first_is_not_taken_for_one_that_policies_block(cleanup: ExitStack) -> None:
+    own, forbidden, shut = bound(cleanup), bound(cleanup), port_of(bound(cleanup))
+    network = LateNetwork([own, forbidden], attempts=60)
+    found = await network.run(
+        [
+            ConnectionTarget("forbidden", HERE, port_of(forbidden), PLATFORM),
+            ConnectionTarget("shut", HERE, shut, PLATFORM),
+            ConnectionTarget("own", HERE, port_of(own), OWN),
+        ]
+    )
+    assert found == {"forbidden": OPEN, "shut": SHUT, "own": OPEN}
+
+
+async def test_ones_own_connection_is_waited_for_longer_than_others(cleanup: ExitStack) -> None:
+    """A busy node may take more than half a minute until a new pod's policies let it out."""
+    own = bound(cleanup)
+    network = LateNetwork([own], attempts=300)
+    assert await network.run([ConnectionTarget("own", HERE, port_of(own), OWN)]) == {"own": OPEN}
+    assert network.now() > ROUNDS_SECONDS
+
+
+async def test_a_pod_without_a_network_ends(cleanup: ExitStack) -> None:
+    shut = port_of(bound(cleanup))
+    network = LateNetwork([], attempts=0)
+    connections = [ConnectionTarget("forbidden", HERE, shut, PLATFORM), ConnectionTarget("own", HERE, shut, OWN)]
+    assert await network.run(connections) == {"forbidden": SHUT, "own": SHUT}
 
 
 async def test_findings_are_json_of_the_contract(cleanup: ExitStack) -> None:

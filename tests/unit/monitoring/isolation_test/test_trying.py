@@ -14,6 +14,7 @@ from r1plus_monitoring.isolation_test.attempts import (
     PAUSE_SECONDS,
     Attempt,
     Expectation,
+    Network,
     Rounds,
     attempt_until_settled,
 )
@@ -40,12 +41,21 @@ class World:
     async def attempt(self) -> Attempt:
         self.time += 0.25
         self.attempts += 1
+        if self.attempts == self.opens:
+            self.network.open_since = self.time
         outcome = self.ends[min(self.attempts, len(self.ends)) - 1]
         return Attempt(outcome, f"attempt {self.attempts}")
 
+    opens: int | None = 0
+    """During which attempt the pod's own connection succeeds; 0: it has before the first, None: it never does."""
+    network: Network = field(default_factory=lambda: Network(1000.0, open_since=None))
+
     async def tried(self, wish: Expectation, seconds: float = 30.0) -> AttemptFinding:
         rounds = Rounds(seconds, self.now, self.pause, self.heard.append)
-        return await attempt_until_settled("connection", wish, self.attempt, rounds, self.began)
+        self.network.start = self.began
+        if self.opens == 0:
+            self.network.open_since = self.began
+        return await attempt_until_settled("connection", wish, self.attempt, rounds, self.network)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +93,25 @@ async def test_a_try_settles(
     world = World(ends)
     assert await world.tried(wish) == AttemptFinding("connection", outcome, late, f"attempt {attempts}")
     assert len(world.heard) == attempts
+
+
+@pytest.mark.parametrize(
+    ("ends", "opens", "outcome", "attempts", "late"),
+    [
+        pytest.param([S], 5, S, 8, 0, id="is blocked three times more once the network is there"),
+        pytest.param([S, S, S, O], 3, O, 43, 31750, id="is open as soon as there is a network"),
+        pytest.param([O, S], 5, S, 8, 250, id="was open before its own connection"),
+        pytest.param([O, O, O, S], 100, S, 103, 1750, id="is tried to the end of the longer time"),
+        pytest.param([S], 120, S, 123, 0, id="has a network at the last moment"),
+        pytest.param([S], None, S, 121, 0, id="never has a network"),
+        pytest.param([O], None, O, 121, 90250, id="is open, and its own connection is not"),
+    ],
+)
+async def test_what_is_blocked_before_a_pod_has_a_network_is_tried_again_when_it(
+    ends: list[AttemptOutcome], opens: int | None, outcome: AttemptOutcome, attempts: int, late: int
+) -> None:
+    world = World(ends, opens=opens)
+    assert await world.tried(EXPECT_SHUT) == AttemptFinding("connection", outcome, late, f"attempt {attempts}")
 
 
 async def test_each_attempt_is_told_to_people() -> None:
