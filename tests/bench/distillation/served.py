@@ -209,5 +209,6 @@ def _describe(status: ServeStatus) -> Json:
         "right": status.accuracy,
         "threshold": status.threshold,
         "message": status.message,
-        "gate_seconds": round(sum(step.seconds for step in gate)),
+        # A refusal has no such step.
+        "gate_seconds": round(gate[0].seconds) if gate else None,
     }
