@@ -14,6 +14,7 @@ LLAMA, R1PLUS = "llama", "r1plus"
 LLAMA_CLASS: Final = "LlamaForCausalLM"
 R1PLUS_CLASS: Final = "R1PlusForCausalLM"
 MOST_CONTEXT: Final = 2**20
+MOST_NUMBER: Final = 1e30
 AGAIN: Final = "get the model's own config.json"
 
 
@@ -224,8 +225,10 @@ def _check_kind(fields: Mapping[str, Any]) -> None:
 def _read_rope_theta(fields: Mapping[str, Any]) -> float:
     """Return the base of rotary positions; transformers 5 writes it into `rope_parameters`."""
     for key in ("rope_scaling", "rope_parameters"):
-        section = fields.get(key)
-        kind = section.get("rope_type", section.get("type", "default")) if isinstance(section, Mapping) else "default"
+        section = fields.get(key) or {}
+        kind = section.get("rope_type", section.get("type", "default")) if isinstance(section, Mapping) else section
+        if kind == "default" and isinstance(section, Mapping) and section.get("factor") not in (None, 1):
+            kind = f"factor {section['factor']!r:.20}"
         if kind != "default":
             raise ModelError(f"{key}: rope_type {kind!r:.40} is not computed here, only default; use another model")
     parameters = fields.get("rope_parameters")
@@ -245,6 +248,6 @@ def _get_int(fields: Mapping[str, Any], key: str, default: int | None = None) ->
 
 def _get_positive(fields: Mapping[str, Any], key: str, default: float) -> float:
     value = fields.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST_NUMBER:
         raise ModelError(f"{key}: {value!r:.40} is not a positive number; {AGAIN}")
     return float(value)

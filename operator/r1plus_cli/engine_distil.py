@@ -20,7 +20,7 @@ from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.library_errors import translate_errors
 from r1plus_cli.local import SHIPPED_SUITES
-from r1plus_contract.suite import Suite, SuiteError, load_suite
+from r1plus_contract.suite import Suite, SuiteError, SuiteSampling, load_suite
 
 if TYPE_CHECKING:
     from r1plus_model.distillation import Distillation
@@ -42,13 +42,19 @@ _OPTIONS: Final = (
     "seed",
 )
 """Fields that an error names, and that have an option of the same name."""
+_MOST_PROBLEMS: Final = 20
+"""Of a file of candidates, that are shown."""
 
 PrecisionOption = Annotated[
     str, typer.Option("--precision", help="float32, or bfloat16: faster where the CPU computes in it.")
 ]
 SuiteOption = Annotated[
     list[Path] | None,
-    typer.Option("--suite", help="Folder of a golden suite whose questions must not be in the data; repeatable."),
+    typer.Option(
+        "--suite",
+        help="Folder of a golden suite, or file of candidates for one, whose questions must not be in the data;"
+        " repeatable.",
+    ),
 ]
 WorkOption = Annotated[
     Path | None, typer.Option("--work", help="Folder for what is done; a run goes on there. Default: OUT.work.")
@@ -88,7 +94,7 @@ def distil_command(
     The student is cut out of the teacher, or a checkpoint of its own. What the teacher predicts is computed once. A run
     that was stopped or killed goes on when the same command is repeated, and gives the same student. Data with
     questions of a golden suite is refused: a gate that was trained on measures nothing. The shipped suites are always
-    compared; add your own by **--suite**.
+    compared; add your own by **--suite**, or the candidates of one that the student is to be asked when it is trained.
 
     The result is an engine like any other: convert it, import it, and it has to pass its gate. Needs torch (the extra
     `distil`). See docs/distillation.md.
@@ -121,22 +127,40 @@ def distil_command(
     _report(result)
 
 
-def load_compared_suites(folders: list[Path], shipped_suites: Path = SHIPPED_SUITES) -> tuple[Suite, ...]:
-    """Return the shipped suites and those in `folders`; raise CliError or UsageError if one of them is missing."""
+def load_compared_suites(given: list[Path], shipped_suites: Path = SHIPPED_SUITES) -> tuple[Suite, ...]:
+    """Return the shipped suites and the given ones, a folder or a file of candidates each.
+
+    Raises:
+        CliError: the shipped suites are missing.
+        UsageError: a given one is missing or broken.
+    """
     shipped = [file.parent for file in sorted(shipped_suites.glob("*/suite.json"))]
     if not shipped:  # As after pip install --user or --target, which put them elsewhere.
         raise CliError(
             f"{shipped_suites}: no shipped suite is there to compare the data with; install r1plus into"
             " a virtual environment, or run it in a clone"
         )
-    suites = []
-    for folder in (*shipped, *folders):
-        try:
-            header, items = ((folder / name).read_text(encoding="utf-8") for name in ("suite.json", "items.jsonl"))
-            suites.append(load_suite(header, items))
-        except (OSError, SuiteError, UnicodeDecodeError) as error:
-            raise UsageError(f"--suite: {folder}: {error}; give a folder with suite.json and items.jsonl") from error
-    return tuple(suites)
+    return tuple(_load_candidates(path) if path.is_file() else _load_suite(path) for path in (*shipped, *given))
+
+
+def _load_suite(folder: Path) -> Suite:
+    try:
+        header, items = ((folder / name).read_text(encoding="utf-8") for name in ("suite.json", "items.jsonl"))
+        return load_suite(header, items)
+    except (OSError, SuiteError, UnicodeDecodeError) as error:
+        remedy = "give a folder with suite.json and items.jsonl, or a file of candidates"
+        raise UsageError(f"--suite: {folder}: {error}; {remedy}") from error
+
+
+def _load_candidates(file: Path) -> Suite:
+    """Return candidates as a suite named after their file; of its header nothing else counts."""
+    from r1plus_cli.suite_build import read_candidates
+    from r1plus_monitoring.curate.record import build_header
+
+    items, problems = read_candidates(file)
+    if problems:
+        raise UsageError("\n".join(f"--suite: {problem}" for problem in problems[:_MOST_PROBLEMS]))
+    return Suite(build_header(file.name, "", "", "", SuiteSampling(), items, ""), items)
 
 
 def _report(result: "Distillation") -> None:

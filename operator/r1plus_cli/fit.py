@@ -325,3 +325,6 @@ def _show_comparison(console: Console, answers: list[FitAnswer]) -> None:
             f"{result.requested.batch} x {result.requested.context}: {_to_gib(result.requested.device_bytes):.1f} GiB",
         )
     console.print(table)
+    for result in answers:
+        if result.refusal and result.requested.device_bytes <= result.hardware.memory_bytes:
+            console.print(Text(f"{result.hardware.name}: {result.refusal.partition(';')[0]}"))

@@ -81,7 +81,7 @@ def test_a_folder_without_a_suite_is_refused(inputs: Path, tmp_path: Path) -> No
     _, _, error = distil(inputs, tmp_path / "student", "--layers", "3", "--suite", tmp_path)
 
     assert isinstance(error, UsageError)
-    assert str(error).endswith("give a folder with suite.json and items.jsonl")
+    assert str(error).endswith("give a folder with suite.json and items.jsonl, or a file of candidates")
 
 
 def test_a_run_that_gets_sigterm_stops_after_its_step_and_keeps_it(inputs: Path, tmp_path: Path) -> None:

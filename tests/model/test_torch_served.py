@@ -4,7 +4,6 @@ The real Triton and `r1plus serve`, where torch is installed beside r1plus.
 """
 
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ from r1plus_contract.names import CONTAINER_TRITON
 from r1plus_edge.processes import find_processes
 from r1plus_model.architecture import Architecture
 from r1plus_model.checkpoint import load_model, save_model
-from support.edge.served import COMMAND, Served, calling, read_command, read_objects
+from support.edge.served import Served, calling, read_command, read_objects
 from support.edge.suites import write_part
 from support.model import environment
+from support.model.engine import import_checkpoint
 from support.vllm.engine import convert_smollm2
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(3600)]
@@ -51,15 +51,12 @@ class Engines:
         return self.plain.parent / "catalog"
 
 
-def import_checkpoint(checkpoint: Path, name: str, version: str, out: Path) -> Path:
-    """Import it as a user does, and put its R1PlusEngine into the catalog; return its folder."""
-    words = ["--backend", "torch", "--name", name, "--version", version, "--tier", "edge", "--family", "r1"]
-    words += ["--suite", "part-v1", "--cpu", "1", "--out", str(out)]
-    done = subprocess.run([COMMAND, "engine", "import", checkpoint, *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def import_into_catalog(checkpoint: Path, name: str, version: str, out: Path) -> Path:
+    """Import it, and put its R1PlusEngine into the catalog; return its folder."""
+    folder = import_checkpoint(checkpoint, name, "part-v1", out, "--version", version, "--cpu", "1")
     (out / "catalog").mkdir(exist_ok=True)
-    (out / "catalog" / f"{name}.yaml").write_text((out / name / "engine.yaml").read_text())
-    return out / name
+    (out / "catalog" / f"{name}.yaml").write_text((folder / "engine.yaml").read_text())
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +65,8 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
     checkpoint = convert_smollm2(root / "smollm2")
     save_model(load_model(checkpoint, UNHEALED), root / "unhealed", checkpoint)
     return Engines(
-        import_checkpoint(checkpoint, "r1-plain", "1.0.0", root / "out"),
-        import_checkpoint(root / "unhealed", "r1-unhealed", "1.0.1", root / "out"),
+        import_into_catalog(checkpoint, "r1-plain", "1.0.0", root / "out"),
+        import_into_catalog(root / "unhealed", "r1-unhealed", "1.0.1", root / "out"),
     )
 
 

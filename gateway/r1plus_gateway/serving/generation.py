@@ -158,12 +158,15 @@ class Generation:
         return self._progress.take()
 
     def cancel(self) -> None:
-        """Cancel in any state; the engine's slot is free at its next token."""
+        """Cancel in any state; the engine's slot is free at its next token.
+
+        A second one does not stop the task, which asks what was used.
+        """
+        if not (self.has_begun or self._is_cancelled):
+            self._task.cancel()
         self._is_cancelled = True
         if self._call is not None:
             self._call.cancel()
-        if not self.has_begun:
-            self._task.cancel()
 
     async def end(self) -> None:
         """Cancel what still runs, and wait for its task."""
@@ -221,6 +224,7 @@ class Generation:
                     await self._read_final_usage(pod)
                 raise classify_status(error.code(), error.details() or "") from error
             except (TimeoutError, asyncio.CancelledError) as error:
+                self._is_cancelled = True
                 call.cancel()
                 await self._read_final_usage(pod)
                 if isinstance(error, TimeoutError):

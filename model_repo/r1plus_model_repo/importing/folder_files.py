@@ -10,6 +10,9 @@ from r1plus_model_repo.importing.model import ImportFindings
 
 MOST_JSON_BYTES: Final = 64 * 2**20
 """The largest published tokenizer.json files have 35 MiB."""
+MOST_CONTAINERS: Final = 2**21
+"""Lists and objects in a file, which take far more memory than their two bytes. The largest published vocabularies have
+600,000 merges."""
 CONFIG, TEMPLATE, TOKENIZER_CONFIG = "config.json", "chat_template.jinja", "tokenizer_config.json"
 GENERATION_CONFIG, SPECIAL_TOKENS = "generation_config.json", "special_tokens_map.json"
 
@@ -22,7 +25,10 @@ def read_json(folder: Path, name: str, findings: ImportFindings) -> Mapping[str,
     try:
         if path.stat().st_size > MOST_JSON_BYTES:
             raise ValueError(f"{path.stat().st_size} bytes, at most {MOST_JSON_BYTES} are read")
-        content = json.loads(path.read_bytes().decode())
+        text = path.read_bytes()
+        if (count := text.count(b"[") + text.count(b"{")) > MOST_CONTAINERS:
+            raise ValueError(f"{count} lists and objects, at most {MOST_CONTAINERS} are read")
+        content = json.loads(text.decode())
     except (OSError, ValueError, RecursionError) as error:
         findings.problems.append(f"{name}: not JSON: {error}; get the file again")
         return {}
@@ -38,7 +44,11 @@ def check_links(folder: Path, names: Iterable[str], findings: ImportFindings) ->
     for name in names:
         path = folder / name
         if path.exists() or path.is_symlink():
-            target = path.resolve()
+            try:
+                target = path.resolve()
+            except (OSError, RuntimeError):  # Python 3.11 raises the second.
+                findings.problems.append(f"{name}: is a link that leads to itself; put the file itself there")
+                continue
             if not target.is_relative_to(root):
                 link_target = path.readlink() if path.is_symlink() else target
                 findings.problems.append(
@@ -55,7 +65,11 @@ def check_template(folder: Path, findings: ImportFindings, prefix: str = "", *, 
     name, text = prefix + TEMPLATE, None
     if (folder / name).is_file():
         with (folder / name).open("rb") as stream:
-            text = stream.read(chat_template.MOST_BYTES + 1).decode(errors="replace")
+            data = stream.read(chat_template.MOST_BYTES + 1)
+        text = data.decode(errors="replace")
+        if len(data) <= chat_template.MOST_BYTES and text.encode() != data:
+            findings.problems.append(f"{name}: is not UTF-8; get the file again")
+            return
     else:
         name = prefix + TOKENIZER_CONFIG
         text = _select_default(read_json(folder, name, findings).get("chat_template"))

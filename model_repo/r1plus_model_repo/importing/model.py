@@ -93,7 +93,7 @@ class ImportFindings:
             )
         if requested is not None and limit is not None and requested > limit:
             self.problems.append(f"--context: {requested} exceeds {limit}, {reason}; give at most that")
-        return requested or limit or 0
+        return requested if requested is not None else limit or 0
 
     def check_claims(self, claims: Claims, parameters: int | None, precision: str | None) -> None:
         """Check that options that repeat what was read say the same."""

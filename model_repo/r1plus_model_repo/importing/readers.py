@@ -11,7 +11,7 @@ from typing import Final
 from r1plus_model_repo.catalog.types import VLLM_ON_CPU
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.gguf.model import read_model
-from r1plus_model_repo.importing.huggingface.checkpoint import read_checkpoint
+from r1plus_model_repo.importing.huggingface.checkpoint import read_vllm_checkpoint
 from r1plus_model_repo.importing.huggingface.own_architecture import read_own_architecture
 from r1plus_model_repo.importing.huggingface.weights import SERVED_ON_CPU
 from r1plus_model_repo.importing.model import OPENVINO, TENSORRT_LLM, TORCH, VLLM, Claims, ImportFindings, SourceModel
@@ -21,8 +21,8 @@ from r1plus_model_repo.kv_shape import KvShape
 
 _FOLDERS: Final[Mapping[str, Callable[[Path, Claims], SourceModel]]] = {
     OPENVINO: read_folder,
-    VLLM: read_checkpoint,
-    VLLM_ON_CPU: partial(read_checkpoint, served=SERVED_ON_CPU),
+    VLLM: read_vllm_checkpoint,
+    VLLM_ON_CPU: partial(read_vllm_checkpoint, served=SERVED_ON_CPU),
     TENSORRT_LLM: read_trtllm,
     TORCH: read_own_architecture,
 }

@@ -64,6 +64,8 @@ def make_shipped_engine(
     target = out / name
     if target.exists():
         raise ImportingError(f"{target}: already exists; remove it, or give another --out")
+    if out.exists() and not out.is_dir():
+        raise ImportingError(f"--out: {out} is no folder; give one, or a name that is free")
     spec, build = build_shipped_engine(name, cache, progress)
     fields = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     fields["artifact"]["image"] = image or spec.files.source

@@ -197,6 +197,10 @@ def write_context(arguments: argparse.Namespace) -> None:
     print_progress(f"{arguments.out}: {len(items)} candidates, {arguments.out.stat().st_size:,} bytes")
 
 
+MOST_TOKENS: Final = 2**22
+"""Of all candidates of one call. A suite has room for a fourteenth of them."""
+
+
 def parse_lengths(text: str) -> tuple[tuple[int, int], ...]:
     """Return pairs of tokens and items. Raise ArgumentTypeError."""
     try:
@@ -205,6 +209,10 @@ def parse_lengths(text: str) -> tuple[tuple[int, int], ...]:
         raise argparse.ArgumentTypeError(f"{text!r:.60} is not TOKENS:ITEMS,..., such as 2048:60,4096:20") from error
     if short := [tokens for tokens, count in pairs if tokens < LEAST_TOKENS or count < 1]:
         raise argparse.ArgumentTypeError(f"{short[0]} tokens: at least {LEAST_TOKENS}, and at least one item")
+    if (total := sum(tokens * count for tokens, count in pairs)) > MOST_TOKENS:
+        raise argparse.ArgumentTypeError(
+            f"{total} tokens in all, at most {MOST_TOKENS} are written: a suite holds some 300,000; give less"
+        )
     if len({tokens for tokens, _ in pairs}) < len(pairs):
         raise argparse.ArgumentTypeError(f"{text!r:.60} has a length twice, whose items would be the same; add them up")
     return pairs

@@ -6,14 +6,12 @@ item by item, and measures tokens per second and memory. The last line is JSON. 
 """
 
 import argparse
-import asyncio
 import dataclasses
 import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,18 +19,14 @@ from typing import Any, Final
 from bench.reconcile.stage import machine
 from bench.running import exit_at_sigterm
 from devcluster.cache import cache_dir
-from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import Verdict
 from r1plus_edge.processes import read_proportional_memory
 from r1plus_model_repo.importing.smollm2 import build_engines
 from r1plus_monitoring.curate.record import read_suite
-from r1plus_monitoring.probe.client import TritonEngine
-from r1plus_monitoring.probe.gate import drive_gate
-from r1plus_monitoring.probe.probes import Result, classify_reply
-from r1plus_policies.gate.run import GateRecord, GateRun
-from r1plus_policies.gate.verdict import GateItem, Judgement, Rules
-from support.engine.client import Client
+from r1plus_policies.gate.verdict import Rules
+from support.engine.gate import GateOutcome, run_gate
 from support.engine.server import BATCH, CONTEXT, ENGINES, Server, deliver, ending, laid_out
+from support.engine.throughput import measure_throughputs
 from support.vllm import environment
 from support.vllm.engine import OPENVINO_TWIN, convert_smollm2, deliver_vllm
 
@@ -41,28 +35,8 @@ BATCHES: Final = (1, 8, 32)
 TOKENS: Final = 64
 ROUNDS: Final = 3
 QUICK_TOKENS, QUICK_ITEMS = 8, 32
-SEED: Final = 1
-"""Of the order of the gate's sweeps."""
-PROBE_SECONDS: Final = 600.0
 MOST_NAMED: Final = 10
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The newest answer to an item."""
-
-    result: Result
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gated:
-    """A gate's decision, and the answers of its last sweep."""
-
-    judgement: Judgement
-    answers: Mapping[str, Answer]
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +46,7 @@ class BackendFigures:
     verdict: str
     message: str
     correct: int
-    """Items that were right when they were asked last: at batch 1, in a short check at the full batch."""
+    """Items that were right when they were asked last."""
     gate_seconds: float
     start_seconds: float
     tokens_per_second: dict[str, float]
@@ -108,7 +82,7 @@ def main() -> int:
             with ending(Server(root / backend, installed, models, python=python)) as server:
                 server.until_ready()
                 started = time.monotonic() - began
-                gates[backend] = asyncio.run(_run_gate(server, suite, rules))
+                gates[backend] = run_gate(server, suite, rules)
                 figures[backend] = _measure(server, gates[backend], started, rounds, tokens)
             print(f"{backend}: {figures[backend]}", flush=True)
     report = {
@@ -132,37 +106,15 @@ def _deliver(backend: str, root: Path, threads: int) -> Path:
     return deliver(root, ENGINES[OPENVINO_TWIN], folder, BATCH, CONTEXT)
 
 
-async def _run_gate(server: Server, suite: Suite, rules: Rules) -> Gated:
-    engine = TritonEngine(server.http, server.grpc, PROBE_SECONDS, server.metrics)
-    items = {item.id: item for item in suite.items}
-    run = GateRun([GateItem(item.id, item.stratum) for item in suite.items], rules, GateRecord(SEED))
-    answers: dict[str, Answer] = {}
-
-    async def ask(item_id: str) -> Result:
-        reply = await engine.ask(items[item_id].prompt, suite.header.sampling)
-        answers[item_id] = Answer(classify_reply(items[item_id], reply), reply.text)
-        return answers[item_id].result
-
-    async def go_on() -> None:
-        """Neither pace nor restarts: nobody else asks, and a lost server ends the bench."""
-        if server.has_ended():
-            raise RuntimeError(f"the server ended: {server.last_words()}")
-
-    began = time.monotonic()
-    try:
-        judgement = await drive_gate(run, ask=ask, pace=go_on, until_ready=go_on, on_score=lambda: None)
-    finally:
-        await engine.close()
-    return Gated(judgement, answers, time.monotonic() - began)
-
-
-def _measure(server: Server, gate: Gated, start_seconds: float, rounds: int, tokens: int) -> BackendFigures:
-    speeds = {str(count): round(_measure_speed(server, count, rounds, tokens), 1) for count in BATCHES}
+def _measure(server: Server, gate: GateOutcome, start_seconds: float, rounds: int, tokens: int) -> BackendFigures:
+    speeds = {
+        str(count): measure_throughputs({"": server}, count, rounds, tokens)[""].tokens_per_second for count in BATCHES
+    }
     processes = (server.process.pid, *server.descendants())
     return BackendFigures(
         verdict=gate.judgement.verdict.value,
         message=gate.judgement.message,
-        correct=sum(answer.result is Result.CORRECT for answer in gate.answers.values()),
+        correct=gate.correct,
         gate_seconds=round(gate.seconds, 1),
         start_seconds=round(start_seconds, 1),
         tokens_per_second=speeds,
@@ -170,23 +122,7 @@ def _measure(server: Server, gate: Gated, start_seconds: float, rounds: int, tok
     )
 
 
-def _measure_speed(server: Server, count: int, rounds: int, tokens: int) -> float:
-    """Return the tokens per second of so many requests at once, each of so many tokens."""
-    questions = [
-        {"prompt": f"Tell me a long story about a lighthouse. Number {n}.", "max_new_tokens": tokens}
-        for n in range(count)
-    ]
-    with Client(server.grpc) as client:
-        client.all(questions)
-        began = time.monotonic()
-        answers = [answer for _ in range(rounds) for answer in client.all(questions)]
-        seconds = time.monotonic() - began
-    if errors := {answer.error for answer in answers} - {""}:
-        raise RuntimeError(f"the engine refused a request: {', '.join(sorted(errors))}")
-    return sum(answer.tokens for answer in answers) / seconds
-
-
-def _compare(one: Gated, other: Gated) -> Json:
+def _compare(one: GateOutcome, other: GateOutcome) -> Json:
     """Return on how many items both agree; only items that both have answered count."""
     shared = sorted(one.answers.keys() & other.answers.keys())
     texts = [item for item in shared if one.answers[item].text != other.answers[item].text]

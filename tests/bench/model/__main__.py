@@ -2,7 +2,9 @@
 
 Parts: `quality`, perplexity and suite against sparsity and window without training; `cache`, bytes of keys and values at
 64K as allocated; `speed`, decoding at batch 1 and 16 in turn with the dense model of the same code; `healing`, the same
-figures after some steps of distillation, and what the bias is worth. Not a test: it prints. The last line is JSON.
+figures before, during and after distillation, and what the bias is worth; `served`, a healed model as an engine of the
+edge tier: gated on a suite of its own and on the dense model's, timed in turn with the dense engine, and served by
+`r1plus serve`. Not a test: it prints. The last line is JSON.
 
 `--steps 1200` heals for about two hours on two quiet cores, `--work DIR` lets it continue after a kill.
 """
@@ -19,7 +21,7 @@ from typing import Any, Final
 from bench.running import exit_at_sigterm
 from support.model import environment
 
-PARTS: Final = ("quality", "cache", "speed", "healing")
+PARTS: Final = ("quality", "cache", "speed", "healing", "served")
 SUITE: Final = "smollm2-full-v1"
 
 
@@ -53,7 +55,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=0, help=f"of the suite {SUITE}, evenly; 0: all (default: 0)")
     parser.add_argument("--tokens", type=int, default=40, help="decoded in turn by each model (default: 40)")
     parser.add_argument("--steps", type=int, default=80, help="of healing (default: 80; 1200 are about two hours)")
-    parser.add_argument("--heal", action="append", default=[], help="a model of bench.model.parts.HEALED; default: all")
+    parser.add_argument(
+        "--heal", action="append", default=[], help="a model of bench.model.healed.HEALED; default: all"
+    )
     parser.add_argument("--prompts", type=int, default=400, help="that healing trains on (default: 400)")
     parser.add_argument("--work", type=Path, help="folder that keeps checkpoints and answers; default: a temporary one")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

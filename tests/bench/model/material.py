@@ -14,13 +14,14 @@ from torch import Tensor
 
 from bench.knowledge.perl_faq import fetch_package, strip_marks
 from devcluster.cache import cache_dir
-from r1plus_contract.suite import Suite
+from r1plus_contract.atomic_files import replace_text
+from r1plus_contract.suite import Item, Suite
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.healing import Batch
 from r1plus_model.model import R1PlusModel
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest
-from r1plus_monitoring.curate.candidates import build_candidates
+from r1plus_monitoring.curate.candidates import build_candidates, read_facts
 from r1plus_monitoring.curate.record import read_suite
 
 ROOT: Final = Path(__file__).parents[3]
@@ -55,10 +56,38 @@ def _list_paragraphs(text: str) -> Iterator[str]:
 
 def list_prompts(count: int) -> list[str]:
     """Return candidates whose question no golden suite has, in an order of their own."""
-    in_suites = {item.prompt for folder in SUITES.iterdir() if folder.is_dir() for item in read_suite(folder).items}
-    prompts = sorted({item.prompt for item in build_candidates()} - in_suites)
+    prompts = sorted({item.prompt for item in build_candidates()} - _read_suite_prompts())
     random.Random(1).shuffle(prompts)
     return prompts[:count]
+
+
+def list_own_candidates() -> tuple[Item, ...]:
+    """Return candidates for a suite of a healed model's own: questions that nothing here trains on.
+
+    Those that a golden suite has, and copying of words that no other question copies.
+    """
+    in_suites = _read_suite_prompts()
+    items = [*(item for item in build_candidates() if item.prompt in in_suites), *_list_copying_items()]
+    return tuple(sorted(items, key=lambda item: item.id))
+
+
+def _list_copying_items() -> Iterator[Item]:
+    """Yield items in the forms of the curator's own, whose words are those of two tables."""
+    used = {row[0] for table in ("plurals", "past_tenses") for row in read_facts(table)}
+    rows = [row for table in ("opposites", "spanish", "french") for row in read_facts(table)]
+    words = sorted({word for word, *_ in rows if word.isalpha() and word.islower()} - used)
+    for number, word in enumerate(words):
+        others = f"{words[number - 2]}, {words[number - 3]}"
+        prompts = {
+            "say": f'Say the word "{word}".',
+            "first": f"What is the first word of this list: {word}, {others}?",
+        }
+        for kind, prompt in prompts.items():
+            yield Item(f"own-{kind}-{word}", "copying", prompt, "contains", (word,))
+
+
+def _read_suite_prompts() -> set[str]:
+    return {item.prompt for folder in SUITES.iterdir() if folder.is_dir() for item in read_suite(folder).items}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +99,32 @@ class Dialogue:
 
 
 def answer_prompts(teacher: R1PlusModel, tokens: HfTokens, prompts: Sequence[str], file: Path) -> list[Dialogue]:
-    """Let the teacher answer; answers are kept in the file."""
+    """Let the teacher answer; answers are kept in the file, and those of a run that was killed next to it."""
     if file.exists():
-        return [Dialogue(**json.loads(line)) for line in file.read_text("utf-8").splitlines()]
+        return _read_dialogues(file)
     ends = set(tokens.get_end_ids())
     encoded = sorted((tokens.encode_prompt(GenerationRequest(prompt=one)) for one in prompts), key=len)
-    dialogues = []
-    for begin in range(0, len(encoded), ANSWERS_TOGETHER):
+    begun = file.with_suffix(".begun")
+    dialogues = _read_dialogues(begun) if begun.exists() else []
+    for begin in range(len(dialogues), len(encoded), ANSWERS_TOGETHER):
         part = encoded[begin : begin + ANSWERS_TOGETHER]
         answers = decode_greedily(teacher, part, MOST_ANSWER, lambda answer: answer[-1] in ends)
         dialogues += [Dialogue(prompt, answer) for prompt, answer in zip(part, answers, strict=True)]
+        _write_dialogues(begun, dialogues)
         print(f"answers of the teacher: {len(dialogues)} of {len(encoded)}", flush=True)
     random.Random(1).shuffle(dialogues)
-    part_file = file.with_suffix(".part")
-    part_file.write_text(
-        "".join(f"{json.dumps({'prompt': d.prompt, 'answer': d.answer})}\n" for d in dialogues), "utf-8"
-    )
-    part_file.replace(file)
+    _write_dialogues(file, dialogues)
+    begun.unlink(missing_ok=True)
     return dialogues
+
+
+def _read_dialogues(file: Path) -> list[Dialogue]:
+    return [Dialogue(**json.loads(line)) for line in file.read_text("utf-8").splitlines()]
+
+
+def _write_dialogues(file: Path, dialogues: Sequence[Dialogue]) -> None:
+    lines = (json.dumps({"prompt": one.prompt, "answer": one.answer}) for one in dialogues)
+    replace_text(file, "".join(f"{line}\n" for line in lines))
 
 
 def draw_batch(dialogues: Sequence[Dialogue], prose: Tensor, step: int) -> Batch:

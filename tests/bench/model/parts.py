@@ -2,7 +2,6 @@
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,24 +9,31 @@ from typing import Any, Final
 
 import torch
 
-from bench.model.material import SUITES, answer_prompts, draw_batch, list_prompts, read_prose, sample_items
+from bench.model import served
+from bench.model.healed import HEALED, R1PLUS, RANK, WINDOWED, Curve, choose_recipe, heal_model, name_folder
+from bench.model.material import (
+    SUITES,
+    answer_prompts,
+    draw_batch,
+    list_own_candidates,
+    list_prompts,
+    read_prose,
+    sample_items,
+)
 from bench.model.quality import Prose, count_right
 from bench.model.speed import Decoder, compute_mlps, time_in_turn
 from r1plus_model.architecture import Architecture
-from r1plus_model.checkpoint import load_model
-from r1plus_model.healing import Recipe, heal, set_active
+from r1plus_model.checkpoint import load_model, save_model
+from r1plus_model.healing import set_active
 from r1plus_model.model import R1PlusModel
 from r1plus_model.sparse import NeuronChoice, share_read
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_monitoring.curate.record import read_suite
+from r1plus_monitoring.curate.selection import sample
 from support.vllm.engine import convert_smollm2
 
 SUITE: Final = "smollm2-full-v1"
 SHORT, LONG = 512, 2048
-RANK: Final = 96
-"""Of predictors: a sixth of the hidden size, so they read a quarter of what the gate reads."""
-WINDOWED: Final = Architecture(window=128, sinks=4, global_every=6)
-R1PLUS: Final = replace(WINDOWED, relative_bias=True, span_ramp=32, active=0.15)
 SHARES: Final = (0.7, 0.5, 0.3, 0.15)
 ASKED_SHARES: Final = (0.5, 0.15)
 """Shares at which the suite is asked, too."""
@@ -38,20 +44,13 @@ WINDOWS: Final[Mapping[str, Architecture]] = {
     "window 128, 4 sinks, 1 of 6 global": WINDOWED,
     "window 128, 4 sinks, 1 of 3 global": replace(WINDOWED, global_every=3),
 }
-HEALED: Final[Mapping[str, tuple[Architecture, float | None]]] = {
-    "r1plus": (R1PLUS, None),
-    "r1plus, predictor": (replace(R1PLUS, predictor_rank=RANK), None),
-    "r1plus, no bias": (replace(R1PLUS, relative_bias=False), None),
-    "r1plus, bias at the weights' rate": (R1PLUS, Recipe(1).rate),
-}
-"""Name -> architecture, and the bias's rate if it is not the recipe's own."""
 TOKENS_64K: Final = 65_536
 READ: Final = 256
 """Tokens that decoders have read before they are timed."""
 BATCHES: Final = (1, 16)
-REPORT_EVERY: Final = 20
-SPAN_PENALTY: Final = 0.05
 TRAINING_TOKENS: Final = 400_000
+CANDIDATES_PER_ITEM: Final = 4
+"""Of a suite with fewer items than usual; all are asked otherwise."""
 
 
 class Bench:
@@ -61,6 +60,9 @@ class Bench:
         torch.set_num_threads(arguments.threads)
         torch.manual_seed(0)
         self._arguments = arguments
+        self._names = arguments.heal or list(HEALED)
+        if unknown := sorted(set(self._names) - set(HEALED)):
+            raise SystemExit(f"--heal {unknown[0]!r}: there are {', '.join(map(repr, HEALED))}")
         self._scratch = tempfile.TemporaryDirectory(prefix="r1plus-bench-")
         self._work = arguments.work or Path(self._scratch.name)
         self._work.mkdir(parents=True, exist_ok=True)
@@ -122,37 +124,48 @@ class Bench:
         return rows | {"expected_share_read": shares}
 
     def measure_healing(self) -> dict[str, Any]:
-        """Distil each of the chosen models from the dense one, and measure it before and after."""
-        chosen = self._arguments.heal or list(HEALED)
-        if unknown := sorted(set(chosen) - set(HEALED)):
-            raise SystemExit(f"--heal {unknown[0]!r}: there are {', '.join(map(repr, HEALED))}")
+        """Distil each of the chosen models from the dense one, and measure it before, meanwhile and after."""
+        dense, healed = self._judge(self._teacher), {}
+        print(f"dense: {dense}", flush=True)
+        for name in self._names:
+            model, curve = self._heal(name)
+            healed[name] = {"steps": curve.steps, "curve": curve.points, **_describe_learned(model)}
+            print(f"{name}: {healed[name]}", flush=True)
+        return {"dense": dense, "healed": healed}
+
+    def measure_served(self) -> dict[str, Any]:
+        """Serve a healed model as an engine of the edge tier: the first of those that were chosen."""
+        name = self._names[0]
+        model, curve = self._heal(name)
+        scratch = Path(self._scratch.name)
+        save_model(model, scratch / "healed", self._folder)
+        arguments = self._arguments
+        request = served.Request(
+            healed=scratch / "healed",
+            dense=self._folder,
+            candidates=sample(list_own_candidates(), (), CANDIDATES_PER_ITEM * arguments.items, seed=1),
+            reference_suite=self._suite,
+            items=arguments.items,
+            tokens=arguments.tokens,
+            threads=arguments.threads,
+        )
+        (scratch / "served").mkdir()
+        return {"model": name, "healed": curve.points[-1], **served.measure(request, scratch / "served")}
+
+    def _heal(self, name: str) -> tuple[R1PlusModel, Curve]:
+        """Return the model after its training, which is in the working folder or is done now."""
         file = self._work / f"answers-{self._arguments.prompts}.jsonl"
         dialogues = answer_prompts(self._teacher, self._tokens, list_prompts(self._arguments.prompts), file)
         prose = read_prose(self._folder, TRAINING_TOKENS, is_held_out=False)
-        rows = {}
-        for name in chosen:
-            architecture, bias_rate = HEALED[name]
-            model = load_model(self._folder, architecture)
-            before = self._judge(model)
-            recipe = Recipe(self._arguments.steps, span_penalty=SPAN_PENALTY)
-            recipe = recipe if bias_rate is None else replace(recipe, bias_rate=bias_rate)
-            folder = self._work / f"{name.replace(', ', '-').replace(' ', '-').replace(chr(39), '')}-{recipe.steps}"
-            began, tokens = time.monotonic(), 0
-            for report in heal(model, self._teacher, lambda step: draw_batch(dialogues, prose, step), recipe, folder):
-                tokens = report.tokens
-                if report.step % REPORT_EVERY == 0 or report.step == recipe.steps:
-                    print(f"{name}: step {report.step} of {recipe.steps}, loss {report.loss:.3f}", flush=True)
-            seconds = round(time.monotonic() - began)
-            rows[name] = {
-                "before": before,
-                "after": self._judge(model),
-                "steps": recipe.steps,
-                "tokens": tokens,
-                "seconds": seconds,
-                **_describe_learned(model),
-            }
-            print(f"{name}: {rows[name]}", flush=True)
-        return rows
+        architecture, _ = HEALED[name]
+        model = load_model(self._folder, architecture)
+        recipe = choose_recipe(name, self._arguments.steps)
+        # Figures of other windows or items are no part of this curve.
+        measured = f"curve-{self._arguments.windows}-{len(self._suite.items)}.jsonl"
+        curve = Curve(self._work / name_folder(name, recipe.steps) / measured, recipe.steps)
+        print(f"healing {name}: {recipe.steps} steps", flush=True)
+        heal_model(model, self._teacher, lambda step: draw_batch(dialogues, prose, step), recipe, curve, self._judge)
+        return model, curve
 
     def _judge(self, model: R1PlusModel, *, with_suite: bool = True) -> dict[str, Any]:
         figures: dict[str, Any] = asdict(self._short.measure(model))

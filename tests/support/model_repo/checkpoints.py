@@ -97,6 +97,7 @@ def llama(layers: Iterable[int] = range(LAYERS), dtype: str = "BF16", *, ends: b
             f"{name}.mlp.up_proj.weight": (dtype, (INTERMEDIATE, HIDDEN)),
             f"{name}.mlp.down_proj.weight": (dtype, (HIDDEN, INTERMEDIATE)),
             f"{name}.input_layernorm.weight": (dtype, (HIDDEN,)),
+            f"{name}.post_attention_layernorm.weight": (dtype, (HIDDEN,)),
         }
     if ends:
         found |= {

@@ -256,6 +256,22 @@ def test_converting_says_what_is_wrong_with_the_options(
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
 
+def test_an_engine_is_not_made_where_it_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "engines").write_text("mine")
+
+    _, _, error = run("make", "qwen-lite-q8-0", "--out", tmp_path / "engines")
+
+    assert isinstance(error, CliError)
+    assert str(error) == f"--out: {tmp_path / 'engines'} is no folder; give one, or a name that is free"
+
+
+def test_a_context_of_no_token_is_not_the_models_own(tmp_path: Path, folder: Path) -> None:
+    words = ("import", folder, "--name", "bank", "--tier", "full", "--parameters", "1", "--context", "0", "--out")
+    _, _, error = run(*words, tmp_path / "engines")
+    assert isinstance(error, UsageError)
+    assert str(error) == "--context: Input should be greater than or equal to 16 (got 0)"
+
+
 def test_an_engine_that_is_not_shipped_is_refused_with_those_that_are(tmp_path: Path) -> None:
     _, _, error = run("make", "qwen-huge", "--out", tmp_path / "engines")
     assert isinstance(error, CliError)

@@ -74,6 +74,10 @@ def test_without_hardware_every_gpu_of_the_table_is_told_in_json_as_in_the_table
         assert f"{answer['usableGiBPerDevice']:.1f} GiB" in table
 
 
+def test_the_table_says_why_a_gpu_with_enough_memory_is_none() -> None:
+    assert "\nT4: Tesla-T4: compute capability 7.5 is below 8.0\n" in run("--tier", "edge").output
+
+
 def test_a_person_reads_the_sum_and_the_nearest() -> None:
     told = run(*FULL, "--gpu", "L40S").output
     for word in ("does not fit", "weights", "KV cache", "44.49 GiB", "usable", "batch 29 x 65536 tokens or batch 32 x"):

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tritonclient.grpc import service_pb2 as pb
 
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome, Usage
 from support.gateway.access import ALICE, KEY
@@ -116,6 +117,34 @@ async def test_a_prompt_that_was_read_is_paid_though_no_response_came(tmp_path: 
         await leave(task)
         await rig.until_settled()
     assert rig.ledger.settled[0].usage == Usage(7, 0)
+
+
+@for_each("seconds", {"of a silent engine": 1.0, "of a request that was cancelled before": 300.0})
+async def test_who_cancels_while_the_usage_is_asked_does_not_make_it_free(tmp_path: Path, seconds: float) -> None:
+    started, asked, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def script(_: Inputs) -> AsyncIterator[Piece]:
+        rig.pod.usage["one"] = (7, 0)
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            asked.set()
+            await answered.wait()
+        yield Piece()
+
+    async with running(tmp_path, script, settings={"limits": {"silenceSeconds": seconds}}) as rig:
+        pool = rig.gateway.models.find("credit", ALICE)
+        assert pool is not None
+        generation = rig.gateway.models.begin(pool, "alice", pb.ModelInferRequest(id="one"))
+        await started.wait()
+        if seconds > 1:
+            generation.cancel()
+        await asked.wait()
+        generation.cancel()
+        answered.set()
+        await generation.end()
+    assert generation.usage == Usage(7, 0)
 
 
 async def test_an_engine_that_does_not_say_what_it_used_makes_nothing_free(tmp_path: Path) -> None:

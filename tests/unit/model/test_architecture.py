@@ -94,8 +94,26 @@ def test_options_are_read_as_they_were_written() -> None:
             {"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
             500.0,
         ),
+        "as a word": ({"rope_scaling": "default", "rope_theta": 500.0}, 500.0),
         "as smollm2's own config.json has it": ({"rope_scaling": None, "rope_theta": 100000}, 100000.0),
     },
 )
 def test_the_base_of_the_positions(fields: dict[str, Any], theta: float) -> None:
     assert read_shape(FIELDS | fields).rope_theta == theta
+
+
+@for_each(
+    "fields, message",
+    {
+        "scaled": ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling: rope_type 'llama3' is not computed"),
+        "scaled, in a text": ({"rope_scaling": "linear"}, "rope_scaling: rope_type 'linear' is not computed"),
+        "scaled without a type": ({"rope_scaling": {"factor": 4.0}}, "rope_scaling: rope_type 'factor 4.0' is not"),
+        "of no base": ({"rope_theta": None}, "rope_theta: None is not a positive number"),
+        "of a base without end": ({"rope_theta": 10**400}, "rope_theta: 1000"),
+    },
+)
+def test_positions_that_are_not_computed_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError) as raised:
+        read_shape(FIELDS | fields)
+
+    assert message in str(raised.value)

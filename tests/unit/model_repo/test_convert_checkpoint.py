@@ -86,13 +86,14 @@ def test_bfloat16_is_expanded(tmp_path: Path) -> None:
     assert norm[:2].tolist() == [1.0, -3.140625]
 
 
-def rewrite(checkpoint: Path, changed: dict[str, bytes], dtype: str, shape: tuple[int, ...]) -> None:
-    """Replace tensors, or add them."""
+def rewrite(checkpoint: Path, changed: dict[str, bytes], dtype: str, shape: tuple[int, ...], without: str = "") -> None:
+    """Replace tensors, add them, or leave one out."""
     path = checkpoint / "model.safetensors"
     data = path.read_bytes()
     begin = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:begin])
     header.pop("__metadata__")
+    header.pop(without, None)
     plans = {name: TensorPlan(one["dtype"], tuple(one["shape"])) for name, one in header.items()}
     blocks = {
         name: data[begin + one["data_offsets"][0] : begin + one["data_offsets"][1]] for name, one in header.items()
@@ -106,6 +107,15 @@ def put(**fields: Any) -> Change:
     return lambda content: content.update(fields)
 
 
+TEXT: Any = {"Sequence": {"id": "A", "type_id": 0}}
+TEMPLATE_WITH_END = {
+    "type": "TemplateProcessing",
+    "single": [TEXT, {"SpecialToken": {"id": "<|im_end|>", "type_id": 0}}],
+}
+TEMPLATE_WITH_START = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, TEXT],
+}
 REFUSED: dict[str, tuple[str, Change, str]] = {
     "another architecture": ("config.json", put(model_type="gemma"), "model_type: 'gemma' is not one of llama, qwen2"),
     "another activation": ("config.json", put(hidden_act="gelu"), "hidden_act: 'gelu': only silu"),
@@ -120,6 +130,77 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         "config.json",
         put(use_sliding_window=True, sliding_window=64),
         "sliding_window: windows would be lost",
+    ),
+    "scaled positions in a text": ("config.json", put(rope_scaling="linear"), "rope_scaling: 'linear': scaled"),
+    "scaled positions without a type": ("config.json", put(rope_scaling={"factor": 4.0}), "rope_scaling: .factor 4.0"),
+    "positions of a part of each head": (
+        "config.json",
+        put(partial_rotary_factor=0.5),
+        "partial_rotary_factor: 0.5: the backend turns all numbers",
+    ),
+    "options of R1+": ("config.json", put(r1plus={"active": 0.15}), "r1plus: the options of R1.'s own architecture"),
+    "a frequency that is a text": ("config.json", put(rope_theta="abc"), "rope_theta: 'abc' is not a positive number"),
+    "no frequency": ("config.json", put(rope_theta=None), "rope_theta: None is not a positive number"),
+    "a frequency without end": ("config.json", put(rope_theta=10**400), "rope_theta: 1000.* is not a positive number"),
+    "an epsilon below 0": ("config.json", put(rms_norm_eps=-1.0), "rms_norm_eps: -1.0 is not a positive number"),
+    "an epsilon that is none": ("config.json", put(rms_norm_eps=float("nan")), "rms_norm_eps: nan is not a positive"),
+    "2^40 tokens": ("config.json", put(vocab_size=2**40), "vocab_size: 1099511627776 is not a whole number"),
+    "more tokens than embeddings": (
+        "config.json",
+        put(vocab_size=2**29),
+        r"tensor model.embed_tokens.weight: shape \[268, 256\], and config.json says \[536870912, 256\]",
+    ),
+    "other heads than the tensors": (
+        "config.json",
+        put(num_attention_heads=8),
+        r"tensor model.layers.0.self_attn.q_proj.weight: shape \[256, 256\], and config.json says \[512, 256\]",
+    ),
+    "another width than the tensors": ("config.json", put(intermediate_size=999), "mlp.gate_proj.weight: shape "),
+    "an output layer that is not there": (
+        "config.json",
+        put(tie_word_embeddings=False),
+        "tensor lm_head.weight: missing, and config.json says that there is one",
+    ),
+    "embeddings that are shared in words": (
+        "config.json",
+        put(tie_word_embeddings="yes"),
+        "tie_word_embeddings: 'yes' is not true or false",
+    ),
+    "a token whose blanks count": (
+        "tokenizer.json",
+        lambda content: content["added_tokens"][0].update(lstrip=True),
+        "added_tokens: a GGUF file has no word",
+    ),
+    "a token without content": (
+        "tokenizer.json",
+        lambda content: content["added_tokens"][0].pop("content"),
+        "added_tokens: not a list of tokens with id and content",
+    ),
+    "merges of numbers": (
+        "tokenizer.json",
+        lambda content: content["model"].update(merges=[[1, 2]]),
+        "merges: not a list of pairs of tokens",
+    ),
+    "a token that is put behind each text": (
+        "tokenizer.json",
+        put(post_processor=TEMPLATE_WITH_END),
+        "post_processor: adds other tokens than bos_token before a text",
+    ),
+    "another token before each text": (
+        "tokenizer.json",
+        put(post_processor={"type": "Sequence", "processors": [{"type": "ByteLevel"}, TEMPLATE_WITH_START]}),
+        "post_processor: adds other tokens than bos_token before a text",
+    ),
+    "a post-processor that is a number": ("tokenizer.json", put(post_processor=5), "post_processor: adds other tokens"),
+    "ends in words": (
+        "generation_config.json",
+        put(eos_token_id=["a"]),
+        r"eos_token_id: \['a'\] are not ids of tokens",
+    ),
+    "more ends than words": (
+        "generation_config.json",
+        put(eos_token_id=[2, 3, 4, 5]),
+        "eos_token_id: 4 tokens end an answer, and a GGUF file has words for 3",
     ),
     "no epsilon": ("config.json", put(rms_norm_eps=None), "rms_norm_eps: None is not a number"),
     "another way to split": ("tokenizer.json", put(pre_tokenizer={"type": "Whitespace"}), "pre_tokenizer: .* none of"),
@@ -137,7 +218,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "a token beyond the embeddings": (
         "tokenizer.json",
         lambda content: content["model"]["vocab"].update(beyond=99999),
-        "a token has an id beyond the model's",
+        "'beyond' has the id 99999, and the model has 268 tokens",
     ),
     "no end": ("tokenizer_config.json", lambda content: content.pop("eos_token"), "eos_token_id: missing"),
     "several templates": (
@@ -190,6 +271,40 @@ def test_a_tensor_is_refused_with(tmp_path: Path, name: str, dtype: str, data: b
     with pytest.raises(ImportingError, match=message):
         to_gguf(checkpoint, tmp_path / "again.gguf")
     assert not list(tmp_path.glob("*again*"))
+
+
+LOST: dict[str, tuple[str, str, str]] = {
+    "a matrix": ("llama", "model.layers.1.mlp.up_proj.weight", "and config.json says that there is one"),
+    "a norm": ("llama", "model.norm.weight", "and config.json says that there is one"),
+    "a bias": ("qwen2", "model.layers.1.self_attn.k_proj.bias", "get the files again"),
+}
+
+
+@for_each("architecture, name, message", LOST)
+def test_a_checkpoint_without_a_tensor_is_refused(tmp_path: Path, architecture: str, name: str, message: str) -> None:
+    checkpoint = make_checkpoint(tmp_path, make_model(architecture))
+    rewrite(checkpoint, {}, "F32", (), without=name)
+
+    with pytest.raises(ImportingError, match=f"tensor {name}: missing.*{message}"):
+        to_gguf(checkpoint, tmp_path / "again.gguf")
+    assert not list(tmp_path.glob("*again*"))
+
+
+def test_a_bias_that_transformers_does_not_read_is_refused(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path)
+    name = "model.layers.0.self_attn.q_proj.bias"
+    rewrite(checkpoint, {name: bytes(1024)}, "F32", (256,))
+
+    with pytest.raises(ImportingError, match=f"tensor '{name}': a GGUF file has no place for it"):
+        to_gguf(checkpoint, tmp_path / "again.gguf")
+
+
+def test_a_chat_template_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path)
+    (checkpoint / "chat_template.jinja").write_bytes(b"\xff\xfe{{ messages }}")
+
+    with pytest.raises(ImportingError, match=r"chat_template\.jinja: is not UTF-8; get the file again"):
+        to_gguf(checkpoint, tmp_path / "again.gguf")
 
 
 def test_a_number_that_does_not_fit_half_precision_is_refused(tmp_path: Path) -> None:

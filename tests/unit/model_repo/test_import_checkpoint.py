@@ -70,7 +70,7 @@ def test_a_checkpoint_becomes_an_engine_with_its_provenance_and_manifest(tmp_pat
     assert facts["source"]["files"]["model.safetensors"] == hash_file(folder / "model.safetensors")
     assert str(tmp_path) not in (files / "engine.json").read_text()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["bank-full"]
-    assert "FP16, 19,552 parameters, 2 layers, 2 KV heads of 8, context 4096" in lines[1]
+    assert "FP16, 19,616 parameters, 2 layers, 2 KV heads of 8, context 4096" in lines[1]
 
 
 def test_shards_are_taken_with_their_index_and_other_files_are_left(tmp_path: Path) -> None:

@@ -48,6 +48,11 @@ def config(message: str, **values: Any) -> tuple[Change, str]:
     return changed("config.json", **values), f"config.json: {message}"
 
 
+def config_and_tensors(message: str, **values: Any) -> tuple[Change, str]:
+    """Return a config.json that does not fit the tensors, and what is said of one of them."""
+    return changed("config.json", **values), message
+
+
 WRONG: dict[str, tuple[Any, ...]] = {
     "nothing but pickles": (
         both(without("model.safetensors"), with_file("pytorch_model.bin")),
@@ -155,6 +160,43 @@ WRONG: dict[str, tuple[Any, ...]] = {
         changed("config.json", head_dim=16),
         "num_key_value_heads: 2 of head_dim 16",
     ),
+    "other query heads than the tensors": config_and_tensors(
+        "self_attn.q_proj.weight: shape [32, 32], and config.json says [64, 32]; get both of one model",
+        head_dim=8,
+        num_attention_heads=8,
+    ),
+    "another vocabulary than the embeddings": config_and_tensors(
+        "tensor model.embed_tokens.weight: shape [64, 32], and config.json says [128, 32]", vocab_size=128
+    ),
+    "a matrix that is missing": (
+        with_tensors(
+            "model.safetensors",
+            {name: one for name, one in llama().items() if name != "model.layers.1.mlp.up_proj.weight"},
+        ),
+        "tensor model.layers.1.mlp.up_proj.weight: missing, and config.json says that there is one; get the files again",
+    ),
+    "a tokenizer of another model": (
+        with_file("tokenizer.json", '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 64}}}'),
+        "tokenizer.json: model: vocab: 'b' has the id 64, and the model has 64 tokens; get tokenizer and weights of",
+    ),
+    "shared embeddings in words": config("tie_word_embeddings: 'yes' is not true or", tie_word_embeddings="yes"),
+    "options of R1+'s own architecture": config(
+        "r1plus: the options of R1+'s own architecture, which vLLM does not compute; import the checkpoint with"
+        " --backend torch",
+        r1plus={"active": 0.15},
+    ),
+    "a config.json that is a link to itself": (
+        linked("config.json", "config.json"),
+        "config.json: is a link that leads to itself; put the file itself there",
+    ),
+    "a tokenizer of nothing but lists": (
+        with_file("tokenizer.json", "[" + "[]," * 2**21 + "[]]"),
+        "tokenizer.json: not JSON: 2097154 lists and objects, at most 2097152 are read; get the file again",
+    ),
+    "a chat template that is no text": (
+        lambda folder: (folder / "chat_template.jinja").write_bytes(b"\xff{{ messages }}"),
+        "chat_template.jinja: is not UTF-8; get the file again",
+    ),
     "layers without attention": (
         with_tensors("model.safetensors", HYBRID),
         "config.json: num_hidden_layers: 1 layers have no attention",
@@ -173,7 +215,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     ),
     "other parameters": (
         lambda _: None,
-        "--parameters: 7 differs from the file, which has 19552",
+        "--parameters: 7 differs from the file, which has 19616",
         Claims(parameters=7),
     ),
     "a precision nobody tells": (

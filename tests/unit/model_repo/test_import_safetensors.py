@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.huggingface.safetensors_header import (
     ELEMENT_BITS,
+    MOST_CONTAINERS,
     MOST_HEADER_BYTES,
     MOST_TENSORS,
     Tensor,
@@ -75,6 +76,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "half a character": (safetensors({"\ud800": {}}, b""), "tensor '\\ud800': half a character"),
     "not UTF-8": ((4).to_bytes(8, "little") + b'{"\xff"', "header: not JSON"),
     "nested without end": ((10**5 + 5).to_bytes(8, "little") + b'{"a":' + b"[" * 10**5, "header: not JSON"),
+    "nothing but lists": (
+        (3 * 2**20 + 7).to_bytes(8, "little") + b'{"a":[' + b"[]," * 2**20 + b"]",
+        f"header: more than {MOST_CONTAINERS} lists and objects; get another file",
+    ),
     "a number of a million digits": (
         (10**6 + 6).to_bytes(8, "little") + b'{"a":' + b"1" * 10**6 + b"}",
         "header: not JSON",

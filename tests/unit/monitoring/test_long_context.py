@@ -105,6 +105,7 @@ def test_a_stratum_of_many_lengths_fits_a_suite() -> None:
     "one number": ("2048", "'2048' is not TOKENS:ITEMS"),
     "too short": ("2048:3,100:3", "100 tokens: at least 512, and at least one item"),
     "a length twice": ("2048:3,4096:1,2048:3", "'2048:3,4096:1,2048:3' has a length twice, whose items would be the same"),
+    "more than a suite can hold": ("99999999:1", "99999999 tokens in all, at most 4194304 are written: a suite holds"),
     "no items": ("2048:0", "2048 tokens: at least 512, and at least one item"),
 })  # fmt: skip
 def test_lengths_that_are_none_are_refused(text: str, words: str) -> None:

@@ -6,6 +6,7 @@ Only the files named here go into an engine: no program, no pickle, no other for
 from pathlib import Path
 from typing import Final
 
+from r1plus_model.architecture import R1PLUS
 from r1plus_model_repo.importing.folder_files import CONFIG, Values, check_links, read_json
 from r1plus_model_repo.importing.huggingface.config import read_shape
 from r1plus_model_repo.importing.huggingface.safetensors_header import SUFFIX
@@ -14,6 +15,7 @@ from r1plus_model_repo.importing.huggingface.weights import (
     MISTRAL,
     SERVED_PRECISION,
     check_tensors,
+    check_vocabulary,
     describe_served_weights,
     read_shards,
 )
@@ -39,6 +41,7 @@ def read_checkpoint(source: Path, claims: Claims, served: str = SERVED_PRECISION
     tokenizer = list_tokenizer_files(source, findings)
     if tensors and not findings.problems:
         check_tensors(shape, config, tensors, findings)
+        check_vocabulary(source, tensors, findings)
     weights_served = describe_served_weights(config, shape.has_tied_embeddings, tensors, claims, findings, served)
     findings.raise_problems(source)
     return SourceModel(
@@ -52,6 +55,17 @@ def read_checkpoint(source: Path, claims: Claims, served: str = SERVED_PRECISION
         tuple(findings.notes),
         GpuDetails(VLLM, shape.heads, shape.hidden_size, shape.intermediate, shape.window, shape.global_layers),
     )
+
+
+def read_vllm_checkpoint(source: Path, claims: Claims, served: str = SERVED_PRECISION) -> SourceModel:
+    """Read a checkpoint for vLLM, as `read_checkpoint` does. It would serve R1+'s own architecture as another one."""
+    model, findings = read_checkpoint(source, claims, served), ImportFindings()
+    config = Values(read_json(source, CONFIG, findings), CONFIG, findings)
+    if config.fields.get(R1PLUS) is not None or config.fields.get("model_type") == R1PLUS:
+        what = "the options of R1+'s own architecture, which vLLM does not compute"
+        config.add_problem(R1PLUS, what, "import the checkpoint with --backend torch")
+    findings.raise_problems(source)
+    return model
 
 
 def _check_kind(source: Path, findings: ImportFindings) -> None:

@@ -67,6 +67,8 @@ def read_shape(config: Values, claims: Claims, findings: ImportFindings, *, is_f
 
 def _check_supported(config: Values, findings: ImportFindings, *, is_float16: bool) -> None:
     fields = config.fields
+    if fields.get("tie_word_embeddings") not in (None, True, False):
+        config.add_problem("tie_word_embeddings", f"{fields['tie_word_embeddings']!r:.40} is not true or false")
     check_remote_code(fields.get("auto_map"), CONFIG, findings)
     for key in OTHER_MODALITIES:
         if fields.get(key) is not None:

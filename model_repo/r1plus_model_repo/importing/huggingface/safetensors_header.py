@@ -19,6 +19,8 @@ SUFFIX: Final = ".safetensors"
 MOST_HEADER_BYTES: Final = 16 * 2**20
 """The format allows 100 MB; headers of published shards have a few MiB at most."""
 MOST_TENSORS: Final = 2**17
+MOST_CONTAINERS: Final = 4 * MOST_TENSORS
+"""A tensor has three: its object, its shape and its offsets."""
 MOST_DIMENSIONS: Final = 8
 MOST_DIMENSION: Final = 2**48
 METADATA: Final = "__metadata__"
@@ -124,6 +126,8 @@ def _read_header(stream: BinaryIO, size: int) -> dict[str, Any]:
     text = stream.read(length)
     if len(text) != length or not text.startswith(b"{"):
         raise _HeaderError(f"header: not a JSON object; {AGAIN}")
+    if text.count(b"[") + text.count(b"{") > MOST_CONTAINERS:
+        raise _HeaderError(f"header: more than {MOST_CONTAINERS} lists and objects; get another file")
     try:
         # As text, because Python would accept UTF-16 in bytes. No reader of the format accepts NaN.
         content = json.loads(text.decode(), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)

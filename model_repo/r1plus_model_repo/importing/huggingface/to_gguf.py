@@ -5,7 +5,7 @@ computes differently would be served and answer wrongly. The tokenizer is transl
 way in which text is split are those of tokenizer.json. One tensor is in memory at a time.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 import gguf
 import numpy
 
+from r1plus_model.architecture import ModelError, read_shape
 from r1plus_model_repo.importing.errors import ImportingError, WeightsError
 from r1plus_model_repo.importing.folder_files import CONFIG, read_json
 from r1plus_model_repo.importing.gguf.model import read_model
@@ -32,11 +33,14 @@ PRECISIONS: Final = tuple(_TYPES)
 _STORED: Final = {"F16": "<f2", "F32": "<f4", "BF16": "<u2"}
 _PARTS: Final = {new: old for old, new in LAYER_NAMES.items()}
 _TOPS: Final = {new: old for old, new in TOP_NAMES.items()}
+_BIASED: Final = ("attn_q", "attn_k", "attn_v")
+"""Parts of a Qwen2's layer that have a bias."""
 _UNSUPPORTED: Final = {
     "attention_bias": "biases of a Llama's attention",
     "mlp_bias": "biases of the feed-forward layers",
     "quantization_config": "quantised weights",
     "layer_types": "layers with another attention",
+    "r1plus": "the options of R1+'s own architecture",
 }
 """Fields of config.json that change how the model computes, and that such a GGUF file has no word for."""
 _NEEDED: Final = {
@@ -74,7 +78,7 @@ def convert_checkpoint_to_gguf(
     model = read_checkpoint(source, Claims())
     findings = ImportFindings()
     config = read_json(source, CONFIG, findings)
-    problems = [*findings.problems, *_find_problems(config)]
+    problems = [*findings.problems, *_find_problems(config)] or _find_number_problems(config)
     if problems:
         raise WeightsError(str(source), tuple(problems[:MOST_TOLD]))
     keys = {**_build_keys(config), **_build_tokenizer_keys(source, int(config["vocab_size"]))}
@@ -112,11 +116,33 @@ def _find_problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _find_position_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for field in ("rope_scaling", "rope_parameters"):
-        section = config.get(field)
-        kind = section.get("rope_type", section.get("type", "default")) if isinstance(section, dict) else "default"
+        section = config.get(field) or {}
+        kind = section.get("rope_type", section.get("type", "default")) if isinstance(section, dict) else section
+        if kind == "default" and isinstance(section, dict) and section.get("factor") not in (None, 1):
+            kind = f"factor {section['factor']!r:.20}"
         if kind != "default":
             what = f"{kind!r:.40}: scaled positions are not computed by the backend"
             yield f"{CONFIG}: {field}: {what}; use another model"
+        if isinstance(section, dict) and (problem := _find_turned_problem(section)):
+            yield f"{CONFIG}: {field}: {problem}"
+    if problem := _find_turned_problem(config):
+        yield f"{CONFIG}: {problem}"
+
+
+def _find_turned_problem(fields: Mapping[str, Any]) -> str | None:
+    share = fields.get("partial_rotary_factor")
+    if share in (None, 1):
+        return None
+    return f"partial_rotary_factor: {share!r:.40}: the backend turns all numbers of a head; use another model"
+
+
+def _find_number_problems(config: Mapping[str, Any]) -> list[str]:
+    """Return the first number that no model of these architectures has."""
+    try:
+        read_shape({**config, "model_type": _LLAMA})
+    except ModelError as error:
+        return [f"{CONFIG}: {error}"]
+    return []
 
 
 def _build_keys(config: Mapping[str, Any]) -> dict[str, tuple[Any, Any, Any]]:
@@ -172,24 +198,38 @@ def _place_weights(source: Path, config: Mapping[str, Any], files: Sequence[str]
         for name, tensor in read_tensors(source / file, file).items():
             if (name == HEAD and is_tied) or name.endswith("rotary_emb.inv_freq"):
                 continue
-            if (place := _translate(name)) is None:
+            if (place := _translate(name, str(config["model_type"]))) is None:
                 problems.append(f"{file}: tensor {name!r:.120}: a GGUF file has no place for it; use another model")
             elif tensor.dtype not in _STORED:
                 problems.append(f"{file}: tensor {name!r:.120}: {tensor.dtype}; get the model in F16, BF16 or F32")
             else:
                 weights.append(_Weight(source / file, tensor, place, _find_rows(place, config)))
+    if config["model_type"] == _QWEN2:
+        problems += _find_missing_biases({one.name for one in weights}, config["num_hidden_layers"])
     if problems:
         raise WeightsError(str(source), tuple(problems[:MOST_TOLD]))
     return sorted(weights, key=lambda one: one.name)
 
 
-def _translate(name: str) -> str | None:
+def _find_missing_biases(names: Collection[str], layers: int) -> list[str]:
+    return [
+        f"tensor model.layers.{layer}.{LAYER_NAMES[part]}.bias: missing; get the files again"
+        for layer in range(layers)
+        for part in _BIASED
+        if f"blk.{layer}.{part}.bias" not in names
+    ]
+
+
+def _translate(name: str, architecture: str) -> str | None:
     if name in _TOPS:
         return _TOPS[name]
     head, _, rest = name.partition("model.layers.")
     layer, _, path = rest.partition(".")
     part, _, kind = path.rpartition(".")
-    return f"blk.{layer}.{_PARTS[part]}.{kind}" if not head and layer.isdecimal() and part in _PARTS else None
+    if head or not layer.isdecimal() or part not in _PARTS:
+        return None
+    has_place = kind == "weight" or (kind == "bias" and architecture == _QWEN2 and _PARTS[part] in _BIASED)
+    return f"blk.{layer}.{_PARTS[part]}.{kind}" if has_place else None
 
 
 def _find_rows(name: str, config: Mapping[str, Any]) -> Any | None:

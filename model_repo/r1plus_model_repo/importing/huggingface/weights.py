@@ -15,7 +15,9 @@ from typing import Final
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.folder_files import CONFIG, Values, check_links, read_json
 from r1plus_model_repo.importing.huggingface.config import HfShape
+from r1plus_model_repo.importing.huggingface.expected_tensors import EMBEDDINGS, check_expected_tensors
 from r1plus_model_repo.importing.huggingface.safetensors_header import ELEMENT_BITS, SUFFIX, Tensor, read_tensors
+from r1plus_model_repo.importing.huggingface.tokenizer_files import TOKENIZER
 from r1plus_model_repo.importing.model import Claims, ImportFindings
 
 INDEX: Final = "model.safetensors.index.json"
@@ -146,6 +148,25 @@ def check_tensors(shape: HfShape, config: Values, tensors: Mapping[str, Tensor],
         )
     elif attention_layers == 0:
         findings.notes.append(f"no layer has a k_proj or qkv_proj: its heads are taken from {CONFIG} unchecked")
+    if not findings.problems:
+        check_expected_tensors(shape, config, tensors, findings)
+
+
+def check_vocabulary(source: Path, tensors: Mapping[str, Tensor], findings: ImportFindings) -> None:
+    """Check that tokenizer.json is of a model with these embeddings. Tokens that were added later may have no row."""
+    model = read_json(source, TOKENIZER, findings).get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    embeddings = tensors.get(EMBEDDINGS)
+    if not isinstance(vocabulary, dict) or embeddings is None or len(embeddings.shape) != 2:
+        return
+    rows = embeddings.shape[0]
+    for token, number in vocabulary.items():
+        if type(number) is not int or not 0 <= number < rows:
+            findings.problems.append(
+                f"{TOKENIZER}: model: vocab: {token!r:.40} has the id {number!r:.40}, and the model has {rows} tokens;"
+                " get tokenizer and weights of the same model"
+            )
+            return
 
 
 def describe_served_weights(

@@ -1,0 +1,73 @@
+"""The part `served` of `make bench-model`, in small: half of the neurons, without training, so a part of what was known is lost.
+
+The real Triton, the product's commands and `r1plus serve`: a suite of its own passes, the dense model's refuses it.
+"""
+
+from typing import Any
+
+import pytest
+
+from bench.model.material import SUITES, list_own_candidates, list_prompts, sample_items
+from bench.model.served import DENSE, HEALED, SUITE, Request, measure
+from r1plus_model.architecture import Architecture
+from r1plus_model.checkpoint import load_model, save_model
+from r1plus_monitoring.curate.record import read_suite
+from r1plus_monitoring.curate.selection import sample
+from support.vllm.engine import convert_smollm2
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(3600)]
+HALF = Architecture(window=128, sinks=4, global_every=6, relative_bias=True, span_ramp=32, active=0.5)
+DENSE_SUITE = "smollm2-full-v1"
+ITEMS = 8
+CANDIDATES = 36
+"""Enough for the small suite, and asked in a minute."""
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("served")
+    checkpoint = convert_smollm2(root / "smollm2")
+    save_model(load_model(checkpoint, HALF), root / "half", checkpoint)
+    (root / "bench").mkdir()
+    request = Request(
+        healed=root / "half",
+        dense=checkpoint,
+        candidates=sample(list_own_candidates(), (), CANDIDATES, seed=1),
+        reference_suite=sample_items(read_suite(SUITES / DENSE_SUITE), ITEMS),
+        items=ITEMS,
+        tokens=4,
+        threads=1,
+    )
+    return measure(request, root / "bench")
+
+
+def test_no_candidate_for_its_suite_is_in_the_training_of_healing() -> None:
+    candidates = list_own_candidates()
+    trained = set(list_prompts(10_000))
+    assert len(trained) > 1000
+    assert [item.id for item in candidates if item.prompt in trained] == []
+    assert len({item.prompt for item in candidates}) == len({item.id for item in candidates}) == len(candidates)
+
+
+def test_it_passes_the_suite_that_was_built_of_what_it_knows(figures: dict[str, Any]) -> None:
+    assert len(figures["suite"]["strata"]) >= 2
+    assert figures["batch"] == 1, "the best of a sparse engine"
+    gate = figures[f"gate on {SUITE}"]
+    assert (gate["verdict"], gate["right"]) == ("Pass", figures["suite"]["items"])
+
+
+def test_the_suite_of_the_dense_model_refuses_it_with_figures(figures: dict[str, Any]) -> None:
+    gate = figures[f"gate on {DENSE_SUITE}"]
+    assert (gate["verdict"], gate["reason"]) == ("Fail", "TooManyLost")
+    assert gate["right"] < gate["asked"]
+
+
+def test_it_is_served_and_answers_under_its_verdict(figures: dict[str, Any]) -> None:
+    assert (figures["serve"]["verdict"], figures["serve"]["right"]) == ("Pass", True)
+
+
+def test_its_pace_is_beside_that_of_the_dense_engine(figures: dict[str, Any]) -> None:
+    assert list(figures["tokens_per_second"]) == ["1", "4", "8"]
+    for both in figures["tokens_per_second"].values():
+        assert list(both) == [DENSE, HEALED]
+        assert all(one["tokens_per_second"] > 0 for one in both.values())
