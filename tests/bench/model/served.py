@@ -198,8 +198,12 @@ def _run_suite(verb: str, server: Server, batch: int, *words: str) -> None:
     command = [str(COMMAND), "suite", verb, *words, "--served", f"{server.http},{server.grpc}", "--batch", str(batch)]
     line = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
+        try:
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+        except BaseException:  # SIGTERM ends the bench, which would wait for the command.
+            process.terminate()
+            raise
     if process.returncode:
         raise SuiteCommandError(line.strip())
 
