@@ -15,6 +15,8 @@ LLAMA_CLASS: Final = "LlamaForCausalLM"
 R1PLUS_CLASS: Final = "R1PlusForCausalLM"
 MOST_CONTEXT: Final = 2**20
 MOST_NUMBER: Final = 1e30
+POSITION_FIELDS: Final = ("rope_scaling", "rope_parameters")
+PLAIN_POSITIONS: Final = "default"
 AGAIN: Final = "get the model's own config.json"
 
 
@@ -222,14 +224,20 @@ def _check_kind(fields: Mapping[str, Any]) -> None:
         raise ModelError("quantization_config: the weights are quantised; use the checkpoint in F16, BF16 or F32")
 
 
+def read_position_kind(fields: Mapping[str, Any], key: str) -> Any:
+    """Return what a field of POSITION_FIELDS says of positions; PLAIN_POSITIONS if they are not scaled."""
+    section = fields.get(key) or {}
+    if not isinstance(section, Mapping):
+        return section
+    kind = section.get("rope_type", section.get("type", PLAIN_POSITIONS))
+    is_scaled = kind == PLAIN_POSITIONS and section.get("factor") not in (None, 1)
+    return f"factor {section['factor']!r:.20}" if is_scaled else kind
+
+
 def _read_rope_theta(fields: Mapping[str, Any]) -> float:
     """Return the base of rotary positions; transformers 5 writes it into `rope_parameters`."""
-    for key in ("rope_scaling", "rope_parameters"):
-        section = fields.get(key) or {}
-        kind = section.get("rope_type", section.get("type", "default")) if isinstance(section, Mapping) else section
-        if kind == "default" and isinstance(section, Mapping) and section.get("factor") not in (None, 1):
-            kind = f"factor {section['factor']!r:.20}"
-        if kind != "default":
+    for key in POSITION_FIELDS:
+        if (kind := read_position_kind(fields, key)) != PLAIN_POSITIONS:
             raise ModelError(f"{key}: rope_type {kind!r:.40} is not computed here, only default; use another model")
     parameters = fields.get("rope_parameters")
     if isinstance(parameters, Mapping) and "rope_theta" in parameters:

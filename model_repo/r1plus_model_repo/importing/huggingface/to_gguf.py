@@ -13,7 +13,7 @@ from typing import Any, Final
 import gguf
 import numpy
 
-from r1plus_model.architecture import ModelError, read_shape
+from r1plus_model.architecture import PLAIN_POSITIONS, POSITION_FIELDS, ModelError, read_position_kind, read_shape
 from r1plus_model_repo.importing.errors import ImportingError, WeightsError
 from r1plus_model_repo.importing.folder_files import CONFIG, read_json
 from r1plus_model_repo.importing.gguf.model import read_model
@@ -115,14 +115,11 @@ def _find_problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _find_position_problems(config: Mapping[str, Any]) -> Iterator[str]:
-    for field in ("rope_scaling", "rope_parameters"):
-        section = config.get(field) or {}
-        kind = section.get("rope_type", section.get("type", "default")) if isinstance(section, dict) else section
-        if kind == "default" and isinstance(section, dict) and section.get("factor") not in (None, 1):
-            kind = f"factor {section['factor']!r:.20}"
-        if kind != "default":
+    for field in POSITION_FIELDS:
+        if (kind := read_position_kind(config, field)) != PLAIN_POSITIONS:
             what = f"{kind!r:.40}: scaled positions are not computed by the backend"
             yield f"{CONFIG}: {field}: {what}; use another model"
+        section = config.get(field)
         if isinstance(section, dict) and (problem := _find_turned_problem(section)):
             yield f"{CONFIG}: {field}: {problem}"
     if problem := _find_turned_problem(config):
