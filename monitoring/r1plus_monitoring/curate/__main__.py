@@ -42,6 +42,8 @@ from r1plus_monitoring.scoring.replay import record as select_answers
 SAMPLING = SuiteSampling(max_new_tokens=24, stop=("\n", "."))
 """Greedy; an answer ends with its first sentence, which keeps a probe under 25 tokens."""
 LENGTHS: Final = "items of the stratum `context` as TOKENS:ITEMS,..., such as 2048:60,4096:20"
+MOST_TOKENS: Final = 2**22
+"""Of all candidates of one call. A suite has room for a fourteenth of them."""
 
 
 def main() -> None:
@@ -195,10 +197,6 @@ def write_context(arguments: argparse.Namespace) -> None:
     items = build_context_items(arguments.lengths, arguments.seed)
     arguments.out.write_text(encode_items(items), encoding="utf-8")
     print_progress(f"{arguments.out}: {len(items)} candidates, {arguments.out.stat().st_size:,} bytes")
-
-
-MOST_TOKENS: Final = 2**22
-"""Of all candidates of one call. A suite has room for a fourteenth of them."""
 
 
 def parse_lengths(text: str) -> tuple[tuple[int, int], ...]:

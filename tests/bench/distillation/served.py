@@ -81,11 +81,11 @@ class StudentEngine:
                 candidates = self._take_some(candidates)
                 each = str(self._items // MIN_STRATA)
                 words += ["--size", str(self._items), "--min-items", each, "--min-per-stratum", str(int(each) // 2)]
-            with self._serving() as server:
+            with self._start_server() as server:
                 words += ["--served", f"{server.http},{server.grpc}", "--batch", str(BATCH), "--out", str(self._suite)]
                 run_command("suite", "build", str(candidates), *words)
         if not read_baseline(self._suite).baseline:
-            with self._serving() as server:
+            with self._start_server() as server:
                 asked = ("--served", f"{server.http},{server.grpc}", "--batch", str(BATCH))
                 run_command("suite", "baseline", str(self._suite), *asked)
         sizes = ("--min-items", "2", "--min-per-stratum", "1") if self._items else ()
@@ -101,7 +101,7 @@ class StudentEngine:
         return some
 
     @contextmanager
-    def _serving(self) -> Iterator[Server]:
+    def _start_server(self) -> Iterator[Server]:
         """Have the real Triton serve it."""
         (engine,) = load_catalog(self._imported)
         with serve_engine(engine.spec, self._imported / "engine") as server:
@@ -113,7 +113,7 @@ class StudentEngine:
         with ExitStack() as stack:
             servers = {
                 OPENVINO_TWIN: stack.enter_context(serve_engine(ENGINES[OPENVINO_TWIN], teacher)),
-                ENGINE: stack.enter_context(self._serving()),
+                ENGINE: stack.enter_context(self._start_server()),
             }
             figures: Json = {}
             for requests in REQUESTS:

@@ -62,7 +62,7 @@ async def _run_gate(server: Server, suite: Suite, rules: Rules) -> GateOutcome:
         return answers[item_id].result
 
     async def go_on() -> None:
-        """Neither pace nor restarts: nobody else asks, and a server that ends does not come back."""
+        """Neither pace nor restarts: no user asks, and a server that ends does not come back."""
         if server.has_ended():
             raise RuntimeError(f"the server ended: {server.last_words()}")
 
