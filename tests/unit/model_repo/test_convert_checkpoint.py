@@ -14,6 +14,7 @@ from r1plus_model_repo.importing.gguf.model import read_model
 from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint
 from r1plus_model_repo.importing.huggingface.safetensors_writer import TensorPlan, write_safetensors
 from r1plus_model_repo.importing.huggingface.to_gguf import convert_checkpoint_to_gguf
+from r1plus_model_repo.importing.package.folders import lock_folder
 from support.model_repo.tiny_gguf import TinyModel, make_model, permute, write_model
 from support.tables import for_each
 
@@ -325,3 +326,14 @@ def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ImportingError, match="already exists; remove it, or give another --out"):
         to_gguf(make_checkpoint(tmp_path), tmp_path / "again.gguf")
     assert (tmp_path / "again.gguf").read_text() == "mine"
+
+
+def test_two_conversions_do_not_write_one_file(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path)
+    with (
+        lock_folder(tmp_path / "out"),
+        pytest.raises(ImportingError, match="out: another import is running there; wait for it"),
+    ):
+        to_gguf(checkpoint, tmp_path / "out" / "again.gguf")
+    assert not list((tmp_path / "out").iterdir())
+    assert to_gguf(checkpoint, tmp_path / "out" / "again.gguf").is_file()

@@ -23,6 +23,7 @@ from r1plus_model_repo.importing.huggingface.safetensors_header import Tensor, r
 from r1plus_model_repo.importing.huggingface.tokenizer_vocabulary import read_vocabulary
 from r1plus_model_repo.importing.huggingface.weights import HEAD
 from r1plus_model_repo.importing.model import Claims, ImportFindings
+from r1plus_model_repo.importing.package.folders import lock_folder
 
 _LLAMA, _QWEN2 = "llama", "qwen2"
 _TYPES: Final[Mapping[str, tuple[gguf.GGMLQuantizationType, gguf.LlamaFileType, str]]] = {
@@ -70,7 +71,7 @@ def convert_checkpoint_to_gguf(
 
     Raises:
         WeightsError: the folder is no checkpoint that can be converted; it has every reason.
-        ImportingError: `target` exists, or a number does not fit the precision.
+        ImportingError: `target` exists, another process makes one beside it, or a number does not fit the precision.
     """
     if target.exists():
         raise ImportingError(f"{target}: already exists; remove it, or give another --out")
@@ -84,13 +85,14 @@ def convert_checkpoint_to_gguf(
     keys = {**_build_keys(config), **_build_tokenizer_keys(source, int(config["vocab_size"]))}
     weights = _place_weights(source, config, [name for name in model.files if name.endswith(".safetensors")])
     part = target.with_name(f".part-{target.name}")
-    try:
-        _write(part, str(config["model_type"]), keys, weights, precision, progress)
-        progress("checking the file")
-        notes = read_model(part).notes
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with lock_folder(target.absolute().parent):
+        try:
+            _write(part, str(config["model_type"]), keys, weights, precision, progress)
+            progress("checking the file")
+            notes = read_model(part).notes
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
     return notes
 
 
