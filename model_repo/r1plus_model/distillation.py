@@ -147,15 +147,16 @@ def _read_inputs(request: DistillationRequest, process: TrainingProcess) -> _Inp
     digest = student.digest if student is not None else None
     recipe = replace(request.recipe, teacher=teacher.digest, student=digest)
     check_recipe(recipe, teacher.shape.layers, teacher.shape.vocabulary)
+    encoder = read_encoder(teacher.folder, teacher.shape.vocabulary)
+    student_encoder = read_encoder(student.folder, student.shape.vocabulary, "student") if student else None
     if student is not None:
         check_same_tokenizer(teacher, student)
     if recipe.length > min(one.shape.context for one in (teacher, student or teacher)):
         raise DistillationError(f"length: {recipe.length} is more than the context of the models; give less")
     records = read_records(request.data, request.suites)
     recipe = replace(recipe, data=hash_file(request.data))
-    encoder = read_encoder(teacher.folder)
-    if student is not None and any(record.prompt is not None for record in records):
-        check_same_dialogue(encoder, read_encoder(student.folder, "student"))
+    if student_encoder is not None and any(record.prompt is not None for record in records):
+        check_same_dialogue(encoder, student_encoder)
     wanted = recipe.steps * recipe.batch
     examples = build_examples(records, encoder, recipe.length, wanted, recipe.seed, process.report)
     return _Inputs(teacher, student, recipe, examples)
