@@ -22,7 +22,7 @@ from r1plus_model.checkpoints import (
     open_checkpoint,
 )
 from r1plus_model.encoder import read_encoder
-from r1plus_model.errors import DistillationError, InterruptedDistillationError
+from r1plus_model.errors import DistillationError, InterruptedDistillationError, StorageError
 from r1plus_model.examples import (
     Example,
     ExampleSet,
@@ -35,6 +35,7 @@ from r1plus_model.pruning import choose_layers, measure_influence
 from r1plus_model.recipe import RECORD_FILE, DistillationRecipe, DistillationRecord, Quality, check_recipe
 from r1plus_model.teacher_cache import TeacherCache
 from r1plus_model.training import (
+    GOES_ON,
     Material,
     TrainingProcess,
     TrainingProgress,
@@ -186,10 +187,10 @@ def _check_room(request: DistillationRequest, inputs: _Inputs, material: Materia
     free = process.measure_free(request.work)
     if needed > free:
         sizes = [format_size(size) for size in (free, needed, predictions)]
-        raise DistillationError(
+        raise StorageError(
             f"work: {request.work} has {sizes[0]} free, and {sizes[1]} are needed: {sizes[2]} for what the teacher"
-            f" predicts of {len(examples)} examples, the rest for the training's state and the student. Make room, give"
-            " --work on another disk, or fewer --steps or a smaller --top"
+            f" predicts of {len(examples)} examples, the rest for the training's state and the student",
+            "make room, give a folder on another disk, or fewer steps or a smaller top",
         )
 
 
@@ -201,7 +202,7 @@ def _train(
 
     def check_stop() -> None:
         if process.should_stop():
-            raise InterruptedDistillationError("stopped while the teacher predicted; the same command goes on")
+            raise InterruptedDistillationError("stopped while the teacher predicted", GOES_ON)
 
     def report_example(number: int, _: int) -> None:
         number, total = min(number * workers.count, len(predicted)), len(predicted)

@@ -311,7 +311,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_what_differs(place: Trai
     with pytest.raises(KilledError):
         place.train("pod-1", kill_at(FillPhase.TRAINING, 2))
     place.options = replace(OPTIONS, steps=7)
-    refuse(place, "is of another recipe: steps 6, here 7. Delete the claim")
+    refuse(place, "is of another recipe: steps 6 (here 7); delete the claim, and it is trained again")
 
 
 def test_a_student_of_another_recipe_is_not_taken_for_this_one(place: TrainingVolume) -> None:

@@ -235,7 +235,10 @@ def one_step(inputs: Path, tmp_path: Path) -> DistillationRequest:
 def test_a_working_folder_of_another_recipe_is_refused_with_what_differs(one_step: DistillationRequest) -> None:
     other = replace(one_step, recipe=replace(one_step.recipe, temperature=2.0, steps=7))
 
-    with pytest.raises(DistillationError, match=r"of another recipe: temperature 3.0, here 2.0; steps 6, here 7"):
+    with pytest.raises(
+        DistillationError,
+        match=r"of another recipe: temperature 3.0 \(here 2.0\), steps 6 \(here 7\); give another folder, or remove this one",
+    ):
         run(other)
     assert (one_step.work / "state.safetensors").is_file()
 
@@ -284,7 +287,7 @@ def test_two_runs_do_not_share_a_working_folder(inputs: Path, tmp_path: Path) ->
     request = place(inputs, tmp_path)
     with (
         lock_folder(request.work),
-        pytest.raises(DistillationError, match=r"work: .*: another run has it; wait for that, or give another --work"),
+        pytest.raises(DistillationError, match=r"work: .*: another run has it; wait for that, or give another folder"),
     ):
         run(request)
 
@@ -402,7 +405,7 @@ def test_a_student_is_refused_with_another_tokenizer_that_has(
 def test_a_disk_without_room_is_refused_before_anything_is_computed(inputs: Path, tmp_path: Path) -> None:
     little = TrainingProcess(lambda line: None, lambda: 0.0, measure_free=lambda folder: 10**6)
 
-    message = r"work: .* has 1\.0 MB free, and [4-9]\.\d MB are needed: [\d.]+ MB for .* Make room, give --work on another disk"
+    message = r"work: .* has 1\.0 MB free, and [4-9]\.\d MB are needed: [\d.]+ MB for .* make room, give a folder on another disk"
     refuse(place(inputs, tmp_path), message, little)
 
 

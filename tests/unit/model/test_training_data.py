@@ -169,7 +169,7 @@ def test_too_little_is_refused_when(tmp_path: Path, encoder: Encoder, lines: lis
     path = write(tmp_path / "data", *lines)
 
     with pytest.raises(
-        DistillationError, match=r"give 0 examples for training and .* give more lines, or more --length"
+        DistillationError, match=r"give 0 examples for training and .* give more lines, or a greater length"
     ):
         build(path, encoder)
 
