@@ -18,6 +18,8 @@ MOST_NUMBER: Final = 1e30
 POSITION_FIELDS: Final = ("rope_scaling", "rope_parameters")
 PLAIN_POSITIONS: Final = "default"
 FULL_ATTENTION: Final = "full_attention"
+DERIVED: Final = "rotary_emb.inv_freq"
+"""Suffix of a tensor that older checkpoints have, and that follows from config.json."""
 AGAIN: Final = "get the model's own config.json"
 
 

@@ -14,6 +14,7 @@ import gguf
 import numpy
 
 from r1plus_model.architecture import (
+    DERIVED,
     PLAIN_POSITIONS,
     POSITION_FIELDS,
     ModelError,
@@ -192,7 +193,7 @@ def _place_weights(source: Path, config: Mapping[str, Any], files: Sequence[str]
     is_tied = config.get("tie_word_embeddings") is True
     for file in files:
         for name, tensor in read_tensors(source / file, file).items():
-            if (name == HEAD and is_tied) or name.endswith("rotary_emb.inv_freq"):
+            if (name == HEAD and is_tied) or name.endswith(DERIVED):
                 continue
             if (place := _translate(name, str(config["model_type"]))) is None:
                 problems.append(f"{file}: tensor {name!r:.120}: a GGUF file has no place for it; use another model")
