@@ -252,7 +252,7 @@ def _start(
 ) -> tuple[Start, R1PlusModel]:
     """Return the student before its training; measured once."""
     path = request.work / START_FILE
-    start = read_work(path, Start) if path.is_file() else None
+    start = read_work(path, Start, is_made_again=True) if path.is_file() else None
     if inputs.student is not None:
         kept: tuple[int, ...] = ()
         model = load(inputs.student, "student")

@@ -89,13 +89,19 @@ def check_work(work: Path, recipe: Any) -> None:
         raise ForeignFolderError(f"work: {work} has files and no {RECIPE_FILE}", "give an empty folder, or none")
 
 
-def read_work(path: Path, kind: type[T]) -> T:
-    """Return the content of a file of the working folder."""
+def read_work(path: Path, kind: type[T], *, is_made_again: bool = False) -> T:
+    """Return the content of a file of the working folder; `is_made_again`: if it alone is gone, the run makes it again.
+
+    Raises:
+        DamagedWorkError: it cannot be read.
+    """
     try:
         return loads(kind, path.read_bytes(), tolerant=True)
     except ContractError as error:
-        remedy = "remove its folder, and the run begins again"
-        raise DamagedWorkError(f"work: {path}: damaged: {error}", remedy, path.parent) from error
+        problem = f"work: {path}: damaged: {error}"
+        if is_made_again:
+            raise DamagedWorkError(problem, "remove it, and the same command makes it again", path) from error
+        raise DamagedWorkError(problem, "remove its folder, and the run begins again", path.parent) from error
 
 
 def make_student(

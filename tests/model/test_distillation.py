@@ -27,7 +27,7 @@ from r1plus_model.training import TrainingProcess
 from r1plus_model_repo.importing.package.folders import lock_folder
 from support.model import environment
 from support.model.distil_process import SMALL, make_request, run
-from support.model.tiny_models import LAYERS, change_weight, write_gguf, write_tiny
+from support.model.tiny_models import LAYERS, change_weight, write_data, write_gguf, write_tiny
 from support.paths import TESTS
 from support.tables import for_each
 
@@ -400,6 +400,32 @@ def test_a_student_is_refused_with_another_tokenizer_that_has(
 
     message = f"student: tokenizer.json: {part}: differs from the teacher's, .* take a student of the same family"
     refuse(replace(place(inputs, tmp_path, layers=None), student=own), message)
+
+
+def test_a_student_without_tokenizer_json_is_refused(inputs: Path, tmp_path: Path) -> None:
+    own = write_tiny(tmp_path / "own", tmp_path, layers=2)
+    (own / "tokenizer.json").unlink()
+    (own / "vocab.json").write_text("{}")
+    (own / "merges.txt").write_text("")
+
+    refuse(
+        replace(place(inputs, tmp_path, layers=None), student=own), "student: .*tokenizer.json is missing: only such"
+    )
+
+
+def test_a_token_that_the_teacher_has_no_embedding_for_is_refused(inputs: Path, tmp_path: Path) -> None:
+    """The checkpoint's vocabulary is complete without it: it was added to the tokenizer later."""
+    teacher = Path(shutil.copytree(inputs / "teacher", tmp_path / "teacher"))
+    path = teacher / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 268, "content": "<new>"})
+    path.write_text(json.dumps(tokenizer))
+    data = write_data(tmp_path / "data.jsonl", [{"text": f"hello <new> {number}"} for number in range(30)])
+
+    message = (
+        r"teacher: tokenizer.json: '<new>' is token 268, and the model has 268 \(vocab_size\); give the model's own"
+    )
+    refuse(replace(place(inputs, tmp_path), teacher=teacher, data=data), message)
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_computed(inputs: Path, tmp_path: Path) -> None:

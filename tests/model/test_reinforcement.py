@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -365,6 +365,10 @@ LINES: dict[str, tuple[Sequence[Any], str]] = {
         [{"prompt": "3 and 4", "answer": "seven"}],
         "held_out: line 1: answer: 'seven' is no number",
     ),
+    "a division by 0 in other digits": (
+        [{"prompt": "3 and 4", "answer": "7/\u0660"}],
+        "held_out: line 1: answer: '7/\u0660' is no number",
+    ),
     "a division by 0": ([{"prompt": "3 and 4", "answer": "7/0"}], "held_out: line 1: answer: '7/0' is no number"),
     "a question that is none": (
         [{"prompt": "3", "answer": "3"}],
@@ -379,6 +383,36 @@ LINES: dict[str, tuple[Sequence[Any], str]] = {
 def test_a_file_is_refused_with(questions: Path, tmp_path: Path, lines: Sequence[Any], message: str) -> None:
     path = write_data(tmp_path / "held-out.jsonl", list(lines))
     refuse(replace(make_request(questions, tmp_path), held_out=path), message)
+
+
+TOKENIZERS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
+    "no end": (
+        "tokenizer_config.json",
+        lambda content: content.pop("eos_token"),
+        "its tokenizer cannot be used: .*no token",
+    ),
+    "a token beyond the embeddings": (
+        "tokenizer.json",
+        lambda content: content["added_tokens"].append(content["added_tokens"][0] | {"id": 268, "content": "and"}),
+        r"its tokenizer has the token 268, and the model 268 \(vocab_size\); get the model's own files",
+    ),
+}
+
+
+@for_each("name, change, message", TOKENIZERS)
+def test_a_model_is_refused_whose_tokenizer_has(
+    questions: Path, tmp_path: Path, name: str, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    model = Path(shutil.copytree(questions / "teacher", tmp_path / "model"))
+    (model / "generation_config.json").unlink(missing_ok=True)
+    content = json.loads((model / name).read_text())
+    change(content)
+    (model / name).write_text(json.dumps(content))
+
+    with pytest.raises(DistillationError, match=message):
+        reinforce(
+            replace(make_request(questions, tmp_path), model=model), TrainingProcess(lambda line: None, lambda: 0.0)
+        )
 
 
 VALUES: dict[str, tuple[dict[str, Any], str]] = {
