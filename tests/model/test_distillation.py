@@ -418,7 +418,8 @@ def test_a_token_that_the_teacher_has_no_embedding_for_is_refused(inputs: Path, 
     teacher = Path(shutil.copytree(inputs / "teacher", tmp_path / "teacher"))
     path = teacher / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
-    tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 268, "content": "<new>"})
+    like = tokenizer["added_tokens"][0]
+    tokenizer["added_tokens"] += [like | {"id": 267, "content": "<last>"}, like | {"id": 268, "content": "<new>"}]
     path.write_text(json.dumps(tokenizer))
     data = write_data(tmp_path / "data.jsonl", [{"text": f"hello <new> {number}"} for number in range(30)])
 

@@ -393,7 +393,10 @@ TOKENIZERS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     ),
     "a token beyond the embeddings": (
         "tokenizer.json",
-        lambda content: content["added_tokens"].append(content["added_tokens"][0] | {"id": 268, "content": "and"}),
+        lambda content: content["added_tokens"].extend(
+            content["added_tokens"][0] | {"id": number, "content": text}
+            for number, text in ((267, "<last>"), (268, "and"))
+        ),
         r"its tokenizer has the token 268, and the model 268 \(vocab_size\); get the model's own files",
     ),
 }
