@@ -7,7 +7,7 @@ from typing import Final
 
 from r1plus_contract.gateway import DataReason, DataState
 from r1plus_contract.names import CONTAINER_TRITON, PORT_MONITOR
-from r1plus_contract.verdict import MonitorReport, Phase
+from r1plus_contract.verdict import MonitorReport, Phase, Verdict
 from r1plus_edge.container import Container
 from r1plus_edge.controller import Controller
 from r1plus_edge.gateway import EdgeGateway
@@ -45,12 +45,15 @@ class Progress:
         `data`: what the gateway says of its data; `is_routing`: whether it sends requests to a pod.
         """
         status: Json = controller.objects.deployment["status"]
-        pods = [pod for pod in controller.list_pods() if not pod.is_terminating]
+        known = controller.list_pods()
+        pods = [pod for pod in known if not pod.is_terminating]
         newest = pods[-1] if pods else None
         report = controller.reports.get(newest.name) if newest else None
         serving = controller.serving_pod
         is_serving = serving is not None and gateway.pod.is_ready and is_routing
         self._tell_steps(status, newest, report, is_serving=is_serving)
+        if known and _is_refused(status):  # Its pod ends in the pass that refuses it.
+            self._tell_gate(controller.reports.get(known[-1].name))
         phase = self._find_phase(status, report, is_serving=is_serving)
         conditions = list_conditions(status.get("conditions", ()), controller.folder)
         data_problem = describe_data(data, controller.folder)
@@ -98,19 +101,26 @@ class Progress:
         if GATE not in self._told and report is not None and report.phase is Phase.GATING and report.progress:
             text = f"suite {report.suite}: {report.progress.text}"
             self._reporter.narrator.progress(GATE, compute_percent(report), text)
-        if status.get("revision") and report is not None and report.gate is not None:
-            gate = report.gate
-            text = f"{gate.verdict.value}: {gate.items - gate.lost} of {gate.items} right, {gate.allowed} may be lost"
-            self._end_step(
-                GATE, f"{text} ({gate.suite})" if report.ran_under else f"{text}; measured {gate.decided_at}"
-            )
+        if status.get("revision"):
+            self._tell_gate(report)
         if is_serving:
             self._end_step(GATEWAY, f"listens on {self._listening.local_url}")
 
-    def _end_step(self, name: str, detail: str) -> None:
-        if name in self._told:
+    def _tell_gate(self, report: MonitorReport | None) -> None:
+        """Tell what a gate has decided; after a refusal the next gate is a step of its own."""
+        if report is None or report.gate is None:
             return
-        self._told.add(name)
+        gate = report.gate
+        text = f"{gate.verdict.value}: {gate.items - gate.lost} of {gate.items} right, {gate.allowed} may be lost"
+        text += f" ({gate.suite})" if report.ran_under else f"; measured {gate.decided_at}"
+        self._end_step(GATE, text, gate.decided_at if gate.verdict is Verdict.FAIL else "")
+
+    def _end_step(self, name: str, detail: str, occasion: str = "") -> None:
+        """End a step, once each; `occasion`: of a step that may come again."""
+        key = f"{name} {occasion}".strip()
+        if key in self._told:
+            return
+        self._told.add(key)
         now = time.monotonic()
         self._reporter.end_step(name, detail, now - self._step_began)
         self._step_began = now
@@ -120,7 +130,7 @@ class Progress:
             return ServePhase.SERVING
         if status.get("revision") and GATEWAY in self._told:
             return ServePhase.UNAVAILABLE
-        if _find_reason(status, ConditionType.PROGRESSING) == Reason.CANDIDATE_REFUSED.value:
+        if _is_refused(status):
             return ServePhase.REFUSED
         is_gating = report is not None and report.phase is Phase.GATING
         return ServePhase.GATING if is_gating else ServePhase.STARTING
@@ -159,6 +169,10 @@ def describe_rollback(status: Json) -> str:
         tried = "; ".join(incident.get("tried", ()))
         return ". ".join(filter(None, (f"{incident['reason']} since {incident['since']}", tried, incident.get("next"))))
     return f"possible, to {status['lastGood']}" if status.get("lastGood") else ""
+
+
+def _is_refused(status: Json) -> bool:
+    return _find_reason(status, ConditionType.PROGRESSING) == Reason.CANDIDATE_REFUSED.value
 
 
 def _find_reason(status: Json, kind: ConditionType) -> str:

@@ -335,6 +335,8 @@ def test_an_engine_that_fails_its_suite_is_refused_and_never_called(tmp_path: Pa
     try:
         served.until(ServePhase.REFUSED)
         assert "GateFailed" in served.output
+        (gate,) = [step for step in served.status.steps if step.name == "gate"]
+        assert gate.detail.startswith("Fail: ") and gate.seconds > 0
         wait_until(served.folder.key.exists, "its gateway has a key", evidence=lambda: served.evidence)
         assert served.ask().status_code == 404
         status = served.call("status")

@@ -51,7 +51,7 @@ class Row:
     kv_prompt_mib: float
     """Blocks of the KV cache that are in use when a prompt has been read; most of the items."""
     kv_answer_mib: float
-    """The same at the answer's end, of answers of several tokens: what is evicted leaves with the second."""
+    """The same at the answer's end, of answers of three tokens or more: what is evicted has left then."""
     right: int
     asked: int
     kinds: dict[str, str]
@@ -70,7 +70,7 @@ class Answer:
     kv_answer: float
     """Shares of the pool."""
     is_short: bool
-    """One token at most: nothing was evicted yet."""
+    """Two tokens at most: nothing was evicted yet."""
 
 
 def main() -> None:
@@ -134,7 +134,7 @@ def ask(engine: OpenVinoEngine, item: Item) -> Answer:
         token_ms=1000 * seconds / max(1, len(ids) - 1),
         kv_prompt=max(usage[:reading]),
         kv_answer=usage[-1],
-        is_short=len(ids) < 2,
+        is_short=len(ids) <= 2,
     )
 
 

@@ -202,13 +202,12 @@ def run_command(*words: str) -> None:
 
 
 def _describe(status: ServeStatus) -> Json:
-    gate = [step for step in status.steps if step.name == "gate"]
+    (gate,) = [step for step in status.steps if step.name == "gate"]
     return {
         "phase": status.phase.value,
         "verdict": status.verdict,
         "right": status.accuracy,
         "threshold": status.threshold,
         "message": status.message,
-        # A refusal has no such step.
-        "gate_seconds": round(gate[0].seconds) if gate else None,
+        "gate_seconds": round(gate.seconds),
     }

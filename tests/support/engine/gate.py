@@ -16,6 +16,8 @@ from support.engine.server import Server
 
 SEED: Final = 1
 """Of the order of the sweeps."""
+TOLD_SECONDS: Final = 30.0
+"""Between two lines of progress."""
 PROBE_SECONDS: Final = 600.0
 
 
@@ -66,9 +68,16 @@ async def _run_gate(server: Server, suite: Suite, rules: Rules) -> GateOutcome:
         if server.has_ended():
             raise RuntimeError(f"the server ended: {server.last_words()}")
 
-    began = time.monotonic()
+    began = told = time.monotonic()
+
+    def tell() -> None:
+        nonlocal told
+        if time.monotonic() - told > TOLD_SECONDS:
+            told = time.monotonic()
+            print(f"gate on {suite.header.name}: {run.progress_text}", flush=True)
+
     try:
-        judgement = await drive_gate(run, ask=ask, pace=go_on, until_ready=go_on, on_score=lambda: None)
+        judgement = await drive_gate(run, ask=ask, pace=go_on, until_ready=go_on, on_score=tell)
     finally:
         await engine.close()
     return GateOutcome(judgement, answers, time.monotonic() - began)
