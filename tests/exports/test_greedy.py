@@ -11,20 +11,10 @@ from r1plus_export.answering import TextModel
 from r1plus_export.hf import HuggingFaceModel
 from r1plus_export.onnx import GENAI_CONFIG, OnnxModel, write_folder
 from r1plus_model.encoder import GENERATION_CONFIG
-from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint
-from support.exports.tiny_engine import write_weights
 
 pytestmark = [pytest.mark.exports, pytest.mark.timeout(1200)]
 PENALTY: Final = 9.0
 TOKENS: Final = 40
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("greedy")
-    return convert_gguf_to_checkpoint(
-        write_weights(root / "tiny.gguf"), root / "checkpoint", "F32", lambda _: None
-    ).folder
 
 
 def change(folder: Path, name: str, section: str | None) -> Path:
@@ -42,16 +32,16 @@ def answer(model: TextModel) -> list[int]:
     return model.generate(ids, TOKENS, lambda _: False)
 
 
-def test_in_transformers(checkpoint: Path) -> None:
-    expected = answer(HuggingFaceModel(checkpoint))
+def test_in_transformers(llama: Path) -> None:
+    expected = answer(HuggingFaceModel(llama))
 
     assert len(set(expected)) < len(expected), "a penalty would change it"
-    assert answer(HuggingFaceModel(change(checkpoint, GENERATION_CONFIG, None))) == expected
+    assert answer(HuggingFaceModel(change(llama, GENERATION_CONFIG, None))) == expected
 
 
-def test_in_onnx_runtime(checkpoint: Path) -> None:
-    folder = checkpoint.with_name("onnx")
-    write_folder(checkpoint, folder, "F32")
+def test_in_onnx_runtime(llama: Path) -> None:
+    folder = llama.with_name("onnx")
+    write_folder(llama, folder, "F32")
     expected = answer(OnnxModel(folder))
 
     assert len(set(expected)) < len(expected), "a penalty would change it"

@@ -8,21 +8,11 @@ import torch
 
 from r1plus_model.architecture import Architecture, ModelError
 from r1plus_model.checkpoint import load_model, save_model
-from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint
-from support.exports.tiny_engine import write_weights
 from support.paths import TESTS
 from support.tables import for_each
 
 pytestmark = [pytest.mark.exports, pytest.mark.timeout(600)]
 FOLDER = TESTS.parent / "model_repo"
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("llama")
-    return convert_gguf_to_checkpoint(
-        write_weights(root / "tiny.gguf"), root / "checkpoint", "F32", lambda _: None
-    ).folder
 
 
 def load(checkpoint: Path) -> Any:

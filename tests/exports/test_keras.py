@@ -33,16 +33,9 @@ LLAMA: Final = {
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("llama")
-    weights = write_weights(root / "tiny.gguf")
-    return convert_gguf_to_checkpoint(weights, root / "checkpoint", "F32", lambda _: None).folder
-
-
-@pytest.fixture(scope="module")
-def file(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keras")
-    write_keras(checkpoint, folder)
+    write_keras(llama, folder)
     return folder / "r1plus.keras"
 
 
@@ -58,10 +51,10 @@ def run_python(program: str, *words: Any, backend: str = "tensorflow") -> subpro
 
 
 @pytest.mark.parametrize("backend", sorted(IMPORTS))
-def test_the_file_answers_as_transformers_do(checkpoint: Path, file: Path, backend: str) -> None:
+def test_the_file_answers_as_transformers_do(llama: Path, file: Path, backend: str) -> None:
     from r1plus_export.hf import HuggingFaceModel
 
-    reference = HuggingFaceModel(checkpoint)
+    reference = HuggingFaceModel(llama)
     ids = reference.encode([{"role": "user", "content": PROMPT}])
     expected = reference.decode(reference.generate(ids, 12, lambda _: False))
     program = (
@@ -76,9 +69,9 @@ def test_the_file_answers_as_transformers_do(checkpoint: Path, file: Path, backe
     )
 
 
-def test_a_tensor_that_follows_from_the_configuration_is_left_out(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_tensor_that_follows_from_the_configuration_is_left_out(llama: Path, tmp_path: Path) -> None:
     """Older checkpoints have it."""
-    old = Path(shutil.copytree(checkpoint, tmp_path / "old"))
+    old = Path(shutil.copytree(llama, tmp_path / "old"))
     weights = load_file(old / "model.safetensors")
     weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
     save_file(weights, old / "model.safetensors", {"format": "pt"})
