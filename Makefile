@@ -130,7 +130,7 @@ test-offline: $(SYNCED) ## From a bundle to an answer in a network namespace wit
 	$(PYTEST) -m edge -s tests/engine/test_offline.py tests/engine/test_systemd.py
 
 .PHONY: test-conformance
-test-conformance: $(SYNCED) ## llm-comply, three major versions of the openai client and schemathesis against a gateway before the real Triton; JSON last
+test-conformance: $(SYNCED) ## llm-comply, three major versions of the openai client and schemathesis against a gateway, the first two before the real Triton; JSON last
 	@$(PYTHON) -m conformance
 
 .PHONY: test-page

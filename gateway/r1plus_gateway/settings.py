@@ -23,7 +23,7 @@ from r1plus_contract.gateway import (
     TlsPaths,
     TokenSettings,
 )
-from r1plus_contract.jsonable import ContractError, loads
+from r1plus_contract.jsonable import ContractError, loads, to_camel_case
 
 __all__ = (
     "ENV_SETTINGS",
@@ -77,9 +77,9 @@ def _find_problems(settings: GatewaySettings) -> Iterator[str]:
     if not _NAME.fullmatch(settings.namespace):
         yield f"namespace: {settings.namespace!r:.80} is not a namespace's name; write the tenant's"
     for name in ("port", "internal_port"):
-        yield from _check_range(name, getattr(settings, name), 0, 65535)
-    yield from _check_range("data.audit_days", settings.data.audit_days, 1, 36500)
-    yield from _check_range("data.content_days", settings.data.content_days, 0, 36500)
+        yield from _check_range(to_camel_case(name), getattr(settings, name), 0, 65535)
+    yield from _check_range("data.auditDays", settings.data.audit_days, 1, 36500)
+    yield from _check_range("data.contentDays", settings.data.content_days, 0, 36500)
     seen: set[str] = set()
     for position, model in enumerate(settings.models):
         where = f"models[{position}]"
@@ -92,7 +92,7 @@ def _find_problems(settings: GatewaySettings) -> Iterator[str]:
     for name in GatewayLimits.__dataclass_fields__:
         value = getattr(settings.limits, name)
         if value <= 0:
-            yield f"limits.{name}: {value} must be greater than 0; leave it out for the default"
+            yield f"limits.{to_camel_case(name)}: {value} must be greater than 0; leave it out for the default"
 
 
 def _find_model_problems(where: str, model: ModelSettings) -> Iterator[str]:
@@ -100,11 +100,11 @@ def _find_model_problems(where: str, model: ModelSettings) -> Iterator[str]:
         yield f"{where}.name: {model.name!r:.80} is not a DNS label; write the R1PlusDeployment's name"
     if not model.host:
         yield f"{where}.host: is empty; write the headless Service's name"
-    yield from _check_range(f"{where}.grpc_port", model.grpc_port, 1, 65535)
-    yield from _check_range(f"{where}.monitor_port", model.monitor_port, 1, 65535)
-    yield from _check_range(f"{where}.context_tokens", model.context_tokens, 1, 2**31 - 1)
+    yield from _check_range(f"{where}.grpcPort", model.grpc_port, 1, 65535)
+    yield from _check_range(f"{where}.monitorPort", model.monitor_port, 1, 65535)
+    yield from _check_range(f"{where}.contextTokens", model.context_tokens, 1, 2**31 - 1)
     yield from _check_range(f"{where}.batch", model.batch, 1, 65536)
-    yield from _check_range(f"{where}.max_new_tokens", model.max_new_tokens, 1, model.context_tokens)
+    yield from _check_range(f"{where}.maxNewTokens", model.max_new_tokens, 1, model.context_tokens)
 
 
 def _find_embedding_problems(embedding: EmbeddingSettings) -> Iterator[str]:
@@ -113,7 +113,7 @@ def _find_embedding_problems(embedding: EmbeddingSettings) -> Iterator[str]:
     if not _SHA256.fullmatch(embedding.sha256):
         yield f"embedding.sha256: {embedding.sha256!r:.80} is not 64 hex digits; write the engine's digest"
     yield from _check_range("embedding.dimensions", embedding.dimensions, 1, MOST_DIMENSIONS)
-    yield from _check_range("embedding.most_tokens", embedding.most_tokens, 1, MOST_EMBEDDING_TOKENS)
+    yield from _check_range("embedding.mostTokens", embedding.most_tokens, 1, MOST_EMBEDDING_TOKENS)
 
 
 def _check_range(where: str, value: int, low: int, high: int) -> Iterator[str]:

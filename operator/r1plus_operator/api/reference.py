@@ -97,7 +97,8 @@ def render_values_page(text: str, schema: Json) -> str:
 def render_metrics_page(source: str) -> str:
     """Render the metrics and alerts of the contract, with the labels that each has."""
     lead = (
-        "Every metric and alert. The monitor's metrics also have the labels `namespace`, `deployment` and `revision`.\n"
+        "Every alert, and every metric except the registry's own: its `/metrics` describes those."
+        " The monitor's metrics also have the labels `namespace`, `deployment` and `revision`.\n"
         "An alert leads to its runbook."
     )
     parts = [_HEAD.format(title="Metrics and alerts", lead=lead)]
@@ -182,7 +183,11 @@ def _describe_type(field: Json) -> str:
 
 
 def _describe_limits(field: Json) -> str:
-    return "; ".join(text.format(field[key]) for key, text in LIMITS.items() if key in field)
+    limits = dict(field)
+    for exclusive, limit in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if limits.get(exclusive) is True:  # As Kubernetes has it: it says how the other one is meant.
+            limits[exclusive] = limits.pop(limit)
+    return "; ".join(text.format(limits[key]) for key, text in LIMITS.items() if key in limits)
 
 
 def _list_comments(text: str) -> Iterator[tuple[tuple[str, ...], str]]:

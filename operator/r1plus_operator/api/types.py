@@ -352,7 +352,8 @@ class R1PlusDeploymentStatus(ApiModel):
         (), max_length=8, description="Without a rollback target: why each earlier revision cannot be one."
     )
     last_request: Annotated[str, Field(max_length=256)] | None = Field(
-        None, description="The last requested rollback, pin, unpin, ack or refresh: when, which and by whom."
+        None,
+        description="The last requested rollback, pin, unpin, pause, resume, ack or refresh: when, which and by whom.",
     )
     accuracy_configs: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
         (),

@@ -1,4 +1,4 @@
-"""SECURITY.md's isolation matrix: the 37 vectors by number, which of them are tried here, and what came of it.
+"""The isolation matrix: the 37 vectors by number, which of them are tried here, and what came of it.
 
 A vector is *held* if every try of it was refused and every try had its control: the same act by somebody who may, an open
 door seen by the same tool, or the same act within one's own tenant. Without a control a refusal proves nothing: the tool

@@ -15,7 +15,7 @@ VOLUMES_SECONDS = 20.0
 """Time in which a node mounts a pod's volumes and creates its network, if nothing is missing."""
 MAX_LISTED = 5
 MAX_DETAIL = 600
-SHOW_POD = "kubectl describe pod -l r1plus.ai/gateway=true says what is missing"
+SHOW_POD = "`kubectl describe pod -l r1plus.ai/gateway=true`, in this namespace, says what is missing"
 
 
 @dataclass(frozen=True, slots=True)
