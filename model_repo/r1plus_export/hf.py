@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from r1plus_export.answering import IsFinished, TextModel
 
@@ -26,6 +26,8 @@ class HuggingFaceModel:
         self._model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, **options).eval()
         ends = self._model.generation_config.eos_token_id
         self._ends = {self._tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        # The checkpoint's own may punish repetition, and the engine is asked for its most likely tokens.
+        self._model.generation_config = GenerationConfig(eos_token_id=sorted(self._ends), pad_token_id=min(self._ends))
 
     @property
     def end_ids(self) -> Collection[int]:
@@ -45,7 +47,6 @@ class HuggingFaceModel:
             attention_mask=torch.ones_like(tokens),
             max_new_tokens=most,
             do_sample=False,
-            pad_token_id=min(self._ends),
             stopping_criteria=StoppingCriteriaList([_Finished(len(ids), is_finished)]),
         )
         continuation: list[int] = result[0, len(ids) :].tolist()

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from r1plus_export.answering import IsFinished, TextModel
 from r1plus_export.keras_model import TextGenerator
-from r1plus_model.architecture import read_shape
+from r1plus_model.architecture import DERIVED, read_shape
 from r1plus_model.encoder import list_end_ids
 
 FILE: Final = "r1plus.keras"
@@ -71,7 +71,8 @@ def _read_tensors(checkpoint: Path) -> Iterator[tuple[str, Any]]:
     for path in sorted(checkpoint.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - it is no dictionary.
-                yield name, tensors.get_tensor(name).astype(numpy.float32)
+                if not name.endswith(DERIVED):
+                    yield name, tensors.get_tensor(name).astype(numpy.float32)
 
 
 def _is_dense(name: str) -> bool:

@@ -115,7 +115,7 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
         """Read the tokenizer of the file, or of a checkpoint."""
         paths = [path for name in TOKENIZER_FILES if (path := Path(folder) / name).is_file()]
         self.files = {path.name: path.read_text(encoding="utf-8") for path in paths}
-        self.encoder = read_encoder(Path(folder), "checkpoint")
+        self.encoder = read_encoder(Path(folder), self.shape.vocabulary, "checkpoint")
 
     def call(self, ids: Any) -> Any:
         """Return the logits of tokens that begin a text."""

@@ -45,7 +45,10 @@ class OnnxModel:
     def generate(self, ids: list[int], most: int, is_finished: IsFinished) -> list[int]:
         """Return the most likely continuation."""
         parameters = onnxruntime_genai.GeneratorParams(self._model)
-        parameters.set_search_options(max_length=len(ids) + most, do_sample=False)
+        # The folder's own defaults are the checkpoint's, which may punish repetition.
+        parameters.set_search_options(
+            max_length=len(ids) + most, do_sample=False, repetition_penalty=1.0, no_repeat_ngram_size=0, min_length=0
+        )
         generator = onnxruntime_genai.Generator(self._model, parameters)
         generator.append_tokens(ids)
         answer: list[int] = []
@@ -72,7 +75,8 @@ def write_folder(checkpoint: Path, folder: Path, precision: str) -> None:
     Raises:
         ExportError: the vocabulary has no token for padding.
     """
-    with tempfile.TemporaryDirectory(prefix=".part-cache-", dir=folder.parent) as cache:
+    # Beside the checkpoint, in the caller's scratch: this process may be killed.
+    with tempfile.TemporaryDirectory(prefix="cache-", dir=checkpoint.parent) as cache:
         words = {"-i": checkpoint, "-o": folder, "-p": _PRECISIONS[precision], "-e": "cpu", "-c": cache}
         sys.argv[1:] = [str(word) for pair in words.items() for word in pair]
         runpy.run_module("onnxruntime_genai.models.builder", run_name="__main__")

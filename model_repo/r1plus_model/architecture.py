@@ -17,6 +17,9 @@ MOST_CONTEXT: Final = 2**20
 MOST_NUMBER: Final = 1e30
 POSITION_FIELDS: Final = ("rope_scaling", "rope_parameters")
 PLAIN_POSITIONS: Final = "default"
+FULL_ATTENTION: Final = "full_attention"
+DERIVED: Final = "rotary_emb.inv_freq"
+"""Suffix of a tensor that older checkpoints have, and that follows from config.json."""
 AGAIN: Final = "get the model's own config.json"
 
 
@@ -222,6 +225,9 @@ def _check_kind(fields: Mapping[str, Any]) -> None:
         raise ModelError(f"hidden_act: {activation!r:.40} is not silu; use a Llama's checkpoint, as SmolLM2's")
     if fields.get("quantization_config") is not None:
         raise ModelError("quantization_config: the weights are quantised; use the checkpoint in F16, BF16 or F32")
+    types = fields.get("layer_types")
+    if types is not None and (not isinstance(types, list) or any(one != FULL_ATTENTION for one in types)):
+        raise ModelError(f"layer_types: {types!r:.80}: only {FULL_ATTENTION} is computed here; use another model")
 
 
 def read_position_kind(fields: Mapping[str, Any], key: str) -> Any:
@@ -234,11 +240,23 @@ def read_position_kind(fields: Mapping[str, Any], key: str) -> Any:
     return f"factor {section['factor']!r:.20}" if is_scaled else kind
 
 
+def find_turned_problem(fields: Mapping[str, Any]) -> str | None:
+    """Return what is wrong where positions turn a part of a head's numbers; None: they turn all."""
+    sections = {"": fields, **{f"{key}: ": fields.get(key) for key in POSITION_FIELDS}}
+    for name, section in sections.items():
+        share = section.get("partial_rotary_factor") if isinstance(section, Mapping) else None
+        if share not in (None, 1):
+            return f"{name}partial_rotary_factor: {share!r:.40}: positions turn all numbers of a head here"
+    return None
+
+
 def _read_rope_theta(fields: Mapping[str, Any]) -> float:
     """Return the base of rotary positions; transformers 5 writes it into `rope_parameters`."""
     for key in POSITION_FIELDS:
         if (kind := read_position_kind(fields, key)) != PLAIN_POSITIONS:
             raise ModelError(f"{key}: rope_type {kind!r:.40} is not computed here, only default; use another model")
+    if (turned := find_turned_problem(fields)) is not None:
+        raise ModelError(f"{turned}; use another model")
     parameters = fields.get("rope_parameters")
     if isinstance(parameters, Mapping) and "rope_theta" in parameters:
         return _get_positive(parameters, "rope_theta", 10_000.0)
@@ -256,6 +274,11 @@ def _get_int(fields: Mapping[str, Any], key: str, default: int | None = None) ->
 
 def _get_positive(fields: Mapping[str, Any], key: str, default: float) -> float:
     value = fields.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST_NUMBER:
+    if not is_positive(value):
         raise ModelError(f"{key}: {value!r:.40} is not a positive number; {AGAIN}")
     return float(value)
+
+
+def is_positive(value: object) -> bool:
+    """Return whether the value of a field is a number above 0 that can be computed with."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < MOST_NUMBER

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from r1plus_model.architecture import (
+    DERIVED,
     Architecture,
     LlamaShape,
     ModelError,
@@ -29,8 +30,6 @@ from r1plus_model.model import R1PlusModel
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PREFIX: Final = "model."
 HEAD: Final = "lm_head.weight"
-DERIVED: Final = "rotary_emb.inv_freq"
-"""Suffix of a buffer that older checkpoints have, and that follows from config.json."""
 ADDED: Final = ("relative_bias", "spans", "predictor")
 """Parts of names of what R1+ adds to a Llama."""
 TOKENIZER_FILES: Final = (

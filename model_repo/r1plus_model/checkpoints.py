@@ -118,10 +118,10 @@ def check_same_tokenizer(teacher: Checkpoint, student: Checkpoint) -> None:
         if contents[0].get(part) != contents[1].get(part):
             raise DistillationError(
                 f"student: tokenizer.json: {part}: differs from the teacher's, so a number of one means another token"
-                " in the other; take a student of the same family, or --layers"
+                " in the other; take a student of the same family, or give layers"
             )
     if teacher.shape.vocabulary != student.shape.vocabulary:
         raise DistillationError(
             f"student: config.json: vocab_size: {student.shape.vocabulary}, the teacher has"
-            f" {teacher.shape.vocabulary}; take a student of the same family, or --layers"
+            f" {teacher.shape.vocabulary}; take a student of the same family, or give layers"
         )

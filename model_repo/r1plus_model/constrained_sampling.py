@@ -51,10 +51,17 @@ class PromptEncoder:
     """Turns prompts and grammars into what a model takes, as a server does."""
 
     def __init__(self, folder: Path, context: int, vocabulary: int) -> None:
+        """Raise DistillationError for a tokenizer that cannot be used."""
         import_xgrammar()
-        self._tokens = HfTokens(folder, context)
-        end_ids = self._tokens.get_end_ids()
-        self._compiler = build_compiler(self._tokens.library_tokenizer, vocabulary, end_ids)
+        try:
+            self._tokens = HfTokens(folder, context)
+            end_ids = self._tokens.get_end_ids()
+            self._compiler = build_compiler(self._tokens.library_tokenizer, vocabulary, end_ids)
+        except Exception as error:  # transformers and xgrammar raise what their parts raise.
+            raise DistillationError(
+                f"model: {folder}: its tokenizer cannot be used: {error}; get the model's own files"
+            ) from error
+        self._vocabulary = vocabulary
         self.end = AnswerEnd(frozenset(end_ids), (STOP,), self._tokens.decode)
         self._grammars: dict[str, Any] = {}
 
@@ -62,7 +69,8 @@ class PromptEncoder:
         """Return a prompt's tokens with its grammar.
 
         Raises:
-            DistillationError: the grammar cannot be compiled, or the prompt is far too long.
+            DistillationError: the grammar cannot be compiled, or the prompt is far too long or has a token that the
+                model lacks.
         """
         if grammar not in self._grammars:
             try:
@@ -71,9 +79,15 @@ class PromptEncoder:
                 raise DistillationError(f"grammar: cannot be compiled: {error}; correct it") from error
         request = GenerationRequest(prompt=prompt, raw_prompt=True)
         try:
-            return Prompt(tuple(self._tokens.encode_prompt(request)), self._grammars[grammar])
+            tokens = self._tokens.encode_prompt(request)
         except RefusedError as error:
             raise DistillationError(f"data: {error}; remove long questions, or take another model") from error
+        if (last := max(tokens)) >= self._vocabulary:
+            raise DistillationError(
+                f"model: its tokenizer has the token {last}, and the model {self._vocabulary} (vocab_size); get the"
+                " model's own files, or leave out the questions with that token"
+            )
+        return Prompt(tuple(tokens), self._grammars[grammar])
 
 
 @dataclass(frozen=True, slots=True)

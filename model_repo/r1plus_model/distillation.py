@@ -22,7 +22,7 @@ from r1plus_model.checkpoints import (
     open_checkpoint,
 )
 from r1plus_model.encoder import read_encoder
-from r1plus_model.errors import DistillationError, InterruptedDistillationError
+from r1plus_model.errors import DistillationError, InterruptedDistillationError, StorageError
 from r1plus_model.examples import (
     Example,
     ExampleSet,
@@ -35,6 +35,7 @@ from r1plus_model.pruning import choose_layers, measure_influence
 from r1plus_model.recipe import RECORD_FILE, DistillationRecipe, DistillationRecord, Quality, check_recipe
 from r1plus_model.teacher_cache import TeacherCache
 from r1plus_model.training import (
+    GOES_ON,
     Material,
     TrainingProcess,
     TrainingProgress,
@@ -147,15 +148,16 @@ def _read_inputs(request: DistillationRequest, process: TrainingProcess) -> _Inp
     digest = student.digest if student is not None else None
     recipe = replace(request.recipe, teacher=teacher.digest, student=digest)
     check_recipe(recipe, teacher.shape.layers, teacher.shape.vocabulary)
+    encoder = read_encoder(teacher.folder, teacher.shape.vocabulary)
+    student_encoder = read_encoder(student.folder, student.shape.vocabulary, "student") if student else None
     if student is not None:
         check_same_tokenizer(teacher, student)
     if recipe.length > min(one.shape.context for one in (teacher, student or teacher)):
         raise DistillationError(f"length: {recipe.length} is more than the context of the models; give less")
     records = read_records(request.data, request.suites)
     recipe = replace(recipe, data=hash_file(request.data))
-    encoder = read_encoder(teacher.folder)
-    if student is not None and any(record.prompt is not None for record in records):
-        check_same_dialogue(encoder, read_encoder(student.folder, "student"))
+    if student_encoder is not None and any(record.prompt is not None for record in records):
+        check_same_dialogue(encoder, student_encoder)
     wanted = recipe.steps * recipe.batch
     examples = build_examples(records, encoder, recipe.length, wanted, recipe.seed, process.report)
     return _Inputs(teacher, student, recipe, examples)
@@ -185,10 +187,10 @@ def _check_room(request: DistillationRequest, inputs: _Inputs, material: Materia
     free = process.measure_free(request.work)
     if needed > free:
         sizes = [format_size(size) for size in (free, needed, predictions)]
-        raise DistillationError(
+        raise StorageError(
             f"work: {request.work} has {sizes[0]} free, and {sizes[1]} are needed: {sizes[2]} for what the teacher"
-            f" predicts of {len(examples)} examples, the rest for the training's state and the student. Make room, give"
-            " --work on another disk, or fewer --steps or a smaller --top"
+            f" predicts of {len(examples)} examples, the rest for the training's state and the student",
+            "make room, give a folder on another disk, or fewer steps or a smaller top",
         )
 
 
@@ -200,7 +202,7 @@ def _train(
 
     def check_stop() -> None:
         if process.should_stop():
-            raise InterruptedDistillationError("stopped while the teacher predicted; the same command goes on")
+            raise InterruptedDistillationError("stopped while the teacher predicted", GOES_ON)
 
     def report_example(number: int, _: int) -> None:
         number, total = min(number * workers.count, len(predicted)), len(predicted)
@@ -250,7 +252,7 @@ def _start(
 ) -> tuple[Start, R1PlusModel]:
     """Return the student before its training; measured once."""
     path = request.work / START_FILE
-    start = read_work(path, Start) if path.is_file() else None
+    start = read_work(path, Start, is_made_again=True) if path.is_file() else None
     if inputs.student is not None:
         kept: tuple[int, ...] = ()
         model = load(inputs.student, "student")

@@ -18,25 +18,36 @@ GENERATION_CONFIG: Final = "generation_config.json"
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """The teacher's tokenizer and chat template."""
+    """A model's tokenizer and chat template. Each method that encodes raises DistillationError for a token without an
+    embedding: an index beyond them would end the process."""
 
     tokenizer: Tokenizer
     template: str
     special: Mapping[str, str]
     """Role, such as eos_token -> the token's text."""
+    vocabulary: int
+    """Embeddings of the model."""
+    role: str = "teacher"
+    """What errors call the model."""
 
     def encode_text(self, text: str) -> list[int]:
         """Return the tokens of a text, with those that the tokenizer puts around it."""
-        return list(self.tokenizer.encode(text).ids)
+        return self._check(self.tokenizer.encode(text).ids)
 
     def encode_dialogue(self, prompt: str, answer: str) -> tuple[list[int], list[int]]:
         """Return the tokens of the prompt in its template, and of the answer with the token that ends it.
 
         Raises:
-            DistillationError: the template cannot be rendered.
+            DistillationError: the template cannot be rendered, or the vocabulary has no token that ends an answer.
         """
-        end = self.special["eos_token"]
-        return self.encode_prompt(prompt), list(self.tokenizer.encode(answer + end, add_special_tokens=False).ids)
+        end = self.find_end_id()
+        if end is None:
+            raise DistillationError(
+                f"{self.role}: tokenizer_config.json: eos_token: {self.special['eos_token']!r:.40} is no token of"
+                " tokenizer.json, so answers would not end; give the model's own files"
+            )
+        answer_ids = self.tokenizer.encode(answer, add_special_tokens=False).ids
+        return self.encode_prompt(prompt), self._check([*answer_ids, end])
 
     def encode_prompt(self, prompt: str, system: str = "") -> list[int]:
         """Return the tokens of a prompt in the template, up to where the answer begins.
@@ -61,9 +72,17 @@ class Encoder:
             )
         except Exception as error:  # A program from the model's publisher: it may raise anything.
             raise DistillationError(
-                f"teacher: its chat template cannot be rendered: {error}; give lines with text instead"
+                f"{self.role}: its chat template cannot be rendered: {error}; correct it, or give texts without it"
             ) from error
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._check(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _check(self, ids: Sequence[int]) -> list[int]:
+        if ids and (last := max(ids)) >= self.vocabulary:
+            raise DistillationError(
+                f"{self.role}: tokenizer.json: {self.tokenizer.id_to_token(last)!r:.40} is token {last}, and the model"
+                f" has {self.vocabulary} (vocab_size); give the model's own tokenizer, or leave this out of all texts"
+            )
+        return list(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, without special ones."""
@@ -83,8 +102,8 @@ def _compile(template: str) -> Template:
     return environment.from_string(template)
 
 
-def read_encoder(folder: Path, role: str = "teacher") -> Encoder:
-    """Return the tokenizer and chat template of a checkpoint, which has been checked.
+def read_encoder(folder: Path, vocabulary: int, role: str = "teacher") -> Encoder:
+    """Return the tokenizer and chat template of a checkpoint whose model has so many embeddings.
 
     Raises:
         DistillationError: it has no tokenizer.json, no template, or no token that ends an answer.
@@ -98,7 +117,7 @@ def read_encoder(folder: Path, role: str = "teacher") -> Encoder:
         raise DistillationError(f"{role}: {path} cannot be read: {error}; get the file again") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config = _read_object(folder / "tokenizer_config.json", role)
     special = {
         name: token for name in ("bos_token", "eos_token", "pad_token") if (token := _read_token(config.get(name)))
     }
@@ -108,15 +127,33 @@ def read_encoder(folder: Path, role: str = "teacher") -> Encoder:
         raise DistillationError(f"{role}: tokenizer_config.json: chat_template: not one text; give the model's own")
     if "eos_token" not in special:
         raise DistillationError(f"{role}: tokenizer_config.json: eos_token: missing, so answers would not end; add it")
-    return Encoder(tokenizer, template, special)
+    return Encoder(tokenizer, template, special, vocabulary, role)
 
 
 def list_end_ids(folder: Path, encoder: Encoder) -> list[int]:
-    """Return the tokens that end an answer of the checkpoint."""
+    """Return the tokens that end an answer of the checkpoint.
+
+    Raises:
+        DistillationError: generation_config.json cannot be read, or names none by their numbers.
+    """
     path = folder / GENERATION_CONFIG
-    ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
-    ids = {encoder.find_end_id(), *(ends if isinstance(ends, list) else [ends])}
-    return sorted(one for one in ids if one is not None)
+    ends = _read_object(path, encoder.role).get("eos_token_id") if path.is_file() else None
+    ids = [one for one in (encoder.find_end_id(), *(ends if isinstance(ends, list) else [ends])) if one is not None]
+    if wrong := [one for one in ids if type(one) is not int]:
+        raise DistillationError(
+            f"{encoder.role}: {path}: eos_token_id: {wrong[0]!r:.40} is not the number of a token; get the file again"
+        )
+    return sorted(set(ids))
+
+
+def _read_object(path: Path, role: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DistillationError(f"{role}: {path}: cannot be read: {error}; get the file again") from error
+    if not isinstance(content, dict):
+        raise DistillationError(f"{role}: {path}: not a JSON object; get the file again")
+    return content
 
 
 def _read_token(value: object) -> str | None:

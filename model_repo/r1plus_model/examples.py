@@ -126,7 +126,7 @@ def build_examples(
         raise DistillationError(
             f"data: {len(records)} lines give {len(training)} examples for training and"
             f" {len(held_out)} to measure with, and {skipped} have a prompt that leaves no room for an answer"
-            f" in {length} tokens; give more lines, or more --length"
+            f" in {length} tokens; give more lines, or a greater length"
         )
     progress(f"{len(training)} examples, {len(held_out)} more to measure with, {skipped} lines skipped")
     return ExampleSet(training, held_out, skipped)

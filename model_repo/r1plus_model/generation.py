@@ -8,7 +8,7 @@ from r1plus_model.answer_end import MOST_NEW_TOKENS, AnswerEnd, check_length_and
 from r1plus_model.architecture import ModelError
 from r1plus_model.checkpoint import load_model
 from r1plus_model.decoding import decode_greedily
-from r1plus_model.encoder import GENERATION_CONFIG, Encoder, list_end_ids, read_encoder
+from r1plus_model.encoder import Encoder, list_end_ids, read_encoder
 from r1plus_model.errors import DistillationError
 from r1plus_model.model import R1PlusModel
 
@@ -54,13 +54,8 @@ def open_generator(folder: Path) -> Generator:
         raise ModelError(f"checkpoint: {folder} is not a folder; give that of a Hugging Face checkpoint")
     model = load_model(folder).eval()
     try:
-        encoder = read_encoder(folder, "checkpoint")
-    except (DistillationError, OSError, ValueError) as error:
-        raise ModelError(f"checkpoint: {folder}: its tokenizer cannot be used: {error}") from error
-    try:
+        encoder = read_encoder(folder, model.shape.vocabulary, "checkpoint")
         end_ids = list_end_ids(folder, encoder)
-    except (AttributeError, OSError, ValueError) as error:
-        raise ModelError(
-            f"checkpoint: {folder / GENERATION_CONFIG}: cannot be read: {error}; get the file again"
-        ) from error
+    except DistillationError as error:
+        raise ModelError(str(error)) from error
     return Generator(model, encoder, frozenset(end_ids))

@@ -28,7 +28,7 @@ from r1plus_model import training_state
 from r1plus_model.checkpoints import Checkpoint, load, open_checkpoint
 from r1plus_model.constrained_sampling import ROWS, Answer, AnswerSampler, Prompt, PromptEncoder, open_sampler
 from r1plus_model.drawn_answers import Draw, DrawnAnswer, count_answers, count_right, merge_right, read_draws
-from r1plus_model.errors import DistillationError, InterruptedDistillationError
+from r1plus_model.errors import DistillationError, InterruptedDistillationError, StorageError
 from r1plus_model.examples import Example
 from r1plus_model.losses import hard_label_loss
 from r1plus_model.model import R1PlusModel
@@ -42,7 +42,15 @@ from r1plus_model.reinforcement_recipe import (
     check_recipe,
 )
 from r1plus_model.reward_tasks import RewardTask, TaskBuilder, check_disjoint, read_tasks
-from r1plus_model.training import REPORT_SECONDS, GradientSource, TrainingProcess, autocast, choose_batch, run_steps
+from r1plus_model.training import (
+    GOES_ON,
+    REPORT_SECONDS,
+    GradientSource,
+    TrainingProcess,
+    autocast,
+    choose_batch,
+    run_steps,
+)
 from r1plus_model.work_folder import (
     RECIPE_FILE,
     check_folders,
@@ -156,9 +164,10 @@ def _check_room(request: ReinforcementRequest, inputs: _Inputs, process: Trainin
     present = measure_present(request.work)
     needed = max(0, 2 * training_state.BYTES_PER_PARAMETER * parameters - present) + 4 * parameters
     if needed > (free := process.measure_free(request.work)):
-        raise DistillationError(
+        raise StorageError(
             f"work: {request.work} has {format_size(free)} free, and {format_size(needed)} are needed for the"
-            " training's state and the trained model; make room, or give --work on another disk"
+            " training's state and the trained model",
+            "make room, or give a folder on another disk",
         )
 
 
@@ -194,7 +203,7 @@ class _Rounds:
             if not examples:
                 raise DistillationError(
                     f"data: none of {count_answers(draws)} answers to {len(self._training)} questions is right, so"
-                    " there is nothing to train on; give easier questions, more --samples, another --temperature or a"
+                    " there is nothing to train on; give easier questions, more samples, another temperature or a"
                     " larger model"
                 )
             schedule = self._plan_round(number, examples)
@@ -249,7 +258,7 @@ class _Rounds:
 
     def _check_stop(self, when: str) -> None:
         if self._process.should_stop():
-            raise InterruptedDistillationError(f"stopped {when}; the same command goes on")
+            raise InterruptedDistillationError(f"stopped {when}", GOES_ON)
 
     # Training.
 

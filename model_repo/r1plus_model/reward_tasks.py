@@ -17,7 +17,7 @@ from r1plus_model.examples import Record, read_records
 from r1plus_model.suite_overlap import split_words
 
 FORM: Final = 'a line is {"prompt": "a question", "answer": "12", "0.5" or "1/3"}'
-_NUMBER: Final = re.compile(r"-?\d{1,200}(\.\d{1,200}|/\d{1,200})?")
+_NUMBER: Final = re.compile(r"-?\d{1,200}(\.\d{1,200}|/\d{1,200})?", re.ASCII)
 _NAMED: Final = 3
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from r1plus_model.errors import DamagedWorkError, DistillationError
+from r1plus_model.errors import DamagedWorkError, DistillationError, StorageError
 from r1plus_model.examples import Example
 from r1plus_model.model import R1PlusModel
 
@@ -85,7 +85,8 @@ class TeacherCache:
             stored = load_file(path)
             return Prediction(stored[_TOKENS].long(), stored[_LOG_PROBABILITIES], stored[_TEXT_LOSSES])
         except (OSError, SafetensorError, KeyError) as error:
-            raise DamagedWorkError(f"{path}: damaged: {error}; remove the file, and it is made again", path) from error
+            remedy = "remove the file, and it is made again"
+            raise DamagedWorkError(f"{path}: damaged: {error}", remedy, path) from error
 
     def _write(self, number: int, prediction: dict[str, Tensor]) -> None:
         part = self.folder / f".part-{number}"
@@ -93,9 +94,9 @@ class TeacherCache:
             save_file(prediction, part)
             part.replace(self._locate(number))
         except (OSError, SafetensorError) as error:
-            raise DistillationError(
-                f"{self.folder}: what the teacher predicts cannot be written: {error}; make room and start again: the"
-                " run goes on there"
+            raise StorageError(
+                f"{self.folder}: what the teacher predicts cannot be written: {error}",
+                "make room and start again: the run goes on there",
             ) from error
 
     def _locate(self, number: int) -> Path:

@@ -30,6 +30,8 @@ _LARGEST_NORM: Final = 1.0
 """Gradients are scaled down to it."""
 _WEIGHT_DECAY: Final = 0.01
 REPORT_SECONDS: Final = 15.0
+GOES_ON: Final = "the same command goes on"
+"""What to do about a run that was asked to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def run_steps(
 def _stop(position: Position, schedule: Schedule, *, should_stop: bool) -> NoReturn:
     where = f"after step {position.step} of {schedule.steps}"
     if should_stop:
-        raise InterruptedDistillationError(f"stopped {where}; the same command goes on")
+        raise InterruptedDistillationError(f"stopped {where}", GOES_ON)
     raise LostWorkerError(f"another worker stopped {where}; the training goes on when it is back")
 
 

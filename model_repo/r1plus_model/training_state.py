@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from r1plus_contract.atomic_files import sync
-from r1plus_model.errors import DamagedWorkError, DistillationError
+from r1plus_model.errors import DamagedWorkError, DistillationError, ForeignFolderError, StorageError
 
 FILE: Final = "state.safetensors"
 _KINDS: Final = {"exp_avg": "mean", "exp_avg_sq": "square"}
@@ -36,7 +36,7 @@ def save_state(folder: Path, key: str, position: Position, model: nn.Module, opt
     """Replace the state in `folder`, which is made if it is not there; `key` is the recipe's.
 
     Raises:
-        DistillationError: it cannot be written; the one before is still there.
+        StorageError: it cannot be written; the one before is still there.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
@@ -52,9 +52,9 @@ def save_state(folder: Path, key: str, position: Position, model: nn.Module, opt
         part.replace(folder / FILE)
         sync(folder)
     except (OSError, SafetensorError) as error:
-        raise DistillationError(
-            f"{folder}: the state after step {position.step} cannot be written: {error}; make room and start again: the"
-            " run goes on from the state before"
+        raise StorageError(
+            f"{folder}: the state after step {position.step} cannot be written: {error}",
+            "make room and start again: the run goes on from the state before",
         ) from error
 
 
@@ -80,9 +80,9 @@ def load_state(folder: Path, key: str, model: nn.Module, optimizer: AdamW) -> Po
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("recipe") != key:
-                raise DistillationError(
-                    f"{path}: a state of the recipe {metadata.get('recipe', 'of no name'):.12}, this one is {key:.12};"
-                    " give another --work, or remove the folder"
+                raise ForeignFolderError(
+                    f"{path}: a state of the recipe {metadata.get('recipe', 'of no name'):.12}, this one is {key:.12}",
+                    "give another folder, or remove this one",
                 )
             position = Position(int(metadata["step"]), int(metadata["tokens"]))
             for name, parameter in model.named_parameters():
@@ -94,6 +94,6 @@ def load_state(folder: Path, key: str, model: nn.Module, optimizer: AdamW) -> Po
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         if isinstance(error, DistillationError):
             raise
-        text = f"{path}: damaged: {error}; remove the file, and the training begins again"
-        raise DamagedWorkError(text, path) from error
+        remedy = "remove the file, and the training begins again"
+        raise DamagedWorkError(f"{path}: damaged: {error}", remedy, path) from error
     return position

@@ -18,7 +18,13 @@ from r1plus_contract.delivery import hash_file
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_model.checkpoint import WEIGHTS
 from r1plus_model.checkpoints import Checkpoint, open_checkpoint, write_checkpoint
-from r1plus_model.errors import DamagedWorkError, DistillationError, InterruptedDistillationError
+from r1plus_model.errors import (
+    DamagedWorkError,
+    DistillationError,
+    ForeignFolderError,
+    InterruptedDistillationError,
+    StorageError,
+)
 from r1plus_model.model import R1PlusModel
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.package.folders import lock_folder, stage_folder
@@ -43,7 +49,7 @@ def check_folders(out: Path, work: Path) -> None:
     whole_out, whole_work = out.resolve(), work.resolve()
     if whole_out == whole_work or whole_out in whole_work.parents or whole_work in whole_out.parents:
         raise DistillationError(
-            f"work: {work} and --out {out}: one is in the other, and the working folder is removed at the end; give"
+            f"work: {work} and out, {out}: one is in the other, and the working folder is removed at the end; give"
             " folders beside each other"
         )
     if out.exists() and not work.is_dir():
@@ -51,8 +57,8 @@ def check_folders(out: Path, work: Path) -> None:
 
 
 def refuse_out(out: Path) -> NoReturn:
-    """Raise DistillationError: `out` is there, and is not this run's."""
-    raise DistillationError(f"out: {out} already exists; remove it, or give another name")
+    """Raise ForeignFolderError: `out` is there, and is not this run's."""
+    raise ForeignFolderError(f"out: {out} already exists", "remove it, or give another name")
 
 
 @contextmanager
@@ -62,9 +68,8 @@ def lock_work(work: Path) -> Iterator[None]:
         try:
             stack.enter_context(lock_folder(work))
         except ImportingError as error:
-            raise InterruptedDistillationError(
-                f"work: {work}: another run has it; wait for that, or give another --work"
-            ) from error
+            remedy = "wait for that, or give another folder"
+            raise InterruptedDistillationError(f"work: {work}: another run has it", remedy) from error
         yield
 
 
@@ -74,24 +79,29 @@ def check_work(work: Path, recipe: Any) -> None:
     if path.is_file():
         other = read_work(path, type(recipe))
         pairs = [(one.name, getattr(other, one.name), getattr(recipe, one.name)) for one in fields(recipe)]
-        differences = [f"{name} {theirs}, here {ours}" for name, theirs, ours in pairs if theirs != ours]
+        differences = [f"{name} {theirs} (here {ours})" for name, theirs, ours in pairs if theirs != ours]
         if differences:
-            raise DistillationError(
-                f"work: {work} is of another recipe: {'; '.join(differences)[:400]}. Give another --work, or"
-                " remove the folder"
+            raise ForeignFolderError(
+                f"work: {work} is of another recipe: {', '.join(differences)[:400]}",
+                "give another folder, or remove this one",
             )
     elif any(one.name != f".{RECIPE_FILE}.part" for one in work.iterdir()):  # That is left by a kill.
-        raise DistillationError(f"work: {work} has files and no {RECIPE_FILE}; give an empty folder, or none")
+        raise ForeignFolderError(f"work: {work} has files and no {RECIPE_FILE}", "give an empty folder, or none")
 
 
-def read_work(path: Path, kind: type[T]) -> T:
-    """Return the content of a file of the working folder."""
+def read_work(path: Path, kind: type[T], *, is_made_again: bool = False) -> T:
+    """Return the content of a file of the working folder; `is_made_again`: if it alone is gone, the run makes it again.
+
+    Raises:
+        DamagedWorkError: it cannot be read.
+    """
     try:
         return loads(kind, path.read_bytes(), tolerant=True)
     except ContractError as error:
-        raise DamagedWorkError(
-            f"work: {path}: damaged: {error}; remove its folder, and the run begins again", path.parent
-        ) from error
+        problem = f"work: {path}: damaged: {error}"
+        if is_made_again:
+            raise DamagedWorkError(problem, "remove it, and the same command makes it again", path) from error
+        raise DamagedWorkError(problem, "remove its folder, and the run begins again", path.parent) from error
 
 
 def make_student(
@@ -135,7 +145,7 @@ def write_student(out: Path, model: R1PlusModel, source: Checkpoint, name: str, 
         sync(out.parent)
     except (OSError, SafetensorError) as error:
         remedy = "make room and start again: the run goes on after its last step"
-        raise DistillationError(f"out: {out} cannot be written: {error}; {remedy}") from error
+        raise StorageError(f"out: {out} cannot be written: {error}", remedy) from error
     return sha256
 
 

@@ -20,6 +20,7 @@ from r1plus_model.errors import DistillationError, LostWorkerError
 
 T = TypeVar("T")
 COUNT, RANK, ADDRESS, PORT = "PET_NNODES", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"
+_MOST_PORT: Final = 2**16 - 1
 _TIMEOUT: Final = timedelta(minutes=30)
 """For the others to start, and for each step: a worker whose machine is gone closes no connection."""
 
@@ -92,6 +93,10 @@ def read_workers(environment: Mapping[str, str]) -> Workers:
     for name in (COUNT, RANK, PORT):
         if not environment[name].isdecimal():
             raise DistillationError(f"runtime: {name}={environment[name]} is no number; name a runtime that sets one")
+    if not 0 < int(environment[PORT]) <= _MOST_PORT:
+        raise DistillationError(
+            f"runtime: {PORT}={environment[PORT]} is not from 1 to {_MOST_PORT}; name a runtime that sets such a port"
+        )
     rank, count = int(environment[RANK]), int(environment[COUNT])
     if rank >= count:
         raise DistillationError(

@@ -51,6 +51,7 @@ from r1plus_model_repo.engine_fetch.storage import ReportProgress
 
 if TYPE_CHECKING:
     from r1plus_model.distillation import DistillationRequest
+    from r1plus_model.errors import DistillationError
     from r1plus_model.recipe import DistillationRecipe
     from r1plus_model.training import TrainingProcess, TrainingProgress
     from r1plus_model.workers import Workers
@@ -69,13 +70,12 @@ _FIELDS: Final = {
     "teacher": f"spec.artifact: {TEACHER_PART}/",
     "student": f"spec.artifact: {STUDENT_PART}/",
     "runtime": "spec.build.distill.runtimeRef",
+    "--suite": "spec.accuracy.suite",
 }
 """What the trainer calls a field, and where a user of the R1PlusEngine has it."""
 _FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REPORT_SECONDS: Final = 30.0
 """Least time between two reports of figures: each change is a write to the API server."""
-
-
 _SAVE_SECONDS: Final = 300.0
 _RESTARTS: Final = "R1PLUS_TRAINING_RESTARTS"
 """Variable of a worker that has begun again, with how often."""
@@ -133,7 +133,7 @@ def train_engine(job: TrainingJob) -> bool:
     """
     if not job.artifact.is_dir():
         return False
-    with _translate_errors(), _hold_training(job):
+    with translate_job_errors(), _hold_training(job):
         student = _train_student(job)
         job.report(FillProgress(FillPhase.IMPORTING))
         _place(job, _import_student(job, student))
@@ -147,7 +147,7 @@ def train_together(job: TrainingJob, workers: "Workers") -> None:
         TrainingError: this worker cannot go on.
         LostWorkerError: another one is gone. A new process goes on.
     """
-    with _translate_errors():
+    with translate_job_errors():
         if workers.is_leader:
             with _hold_training(job):
                 _train_student(job, workers)
@@ -191,11 +191,11 @@ def _train_student(job: TrainingJob, workers: "Workers | None" = None) -> Path:
     from r1plus_model.workers import ALONE, join_workers
 
     request = _build_request(job)
+    shutil.rmtree(job.training / ".discarded-work", ignore_errors=True)
+    _remove_work_of_another_trainer(request)
     if request.out.exists() and not request.work.exists():
         _check_finished(request)
         return request.out
-    shutil.rmtree(job.training / ".discarded-work", ignore_errors=True)
-    _remove_work_of_another_trainer(request)
     job.report(FillProgress(FillPhase.PREDICTING))
     with ExitStack() as stack:
         if workers is None or is_trained(request):
@@ -231,7 +231,7 @@ def _remake_damaged() -> Iterator[None]:
     except DamagedWorkError as error:
         if error.path.exists():  # Another worker may have removed it.
             _remove(error.path)
-        raise LostWorkerError(f"{error.path} is damaged, and made again: {error}") from error
+        raise LostWorkerError(f"{error.problem}; it is made again") from error
 
 
 def _distil(request: "DistillationRequest", process: "TrainingProcess") -> None:
@@ -251,7 +251,7 @@ def _distil(request: "DistillationRequest", process: "TrainingProcess") -> None:
             if error.path in removed:
                 raise
             removed.add(error.path)
-            _say(f"{error.path} is damaged, and made again: {error}")
+            _say(f"{error.problem}; it is made again")
             _remove(error.path)
         else:
             return
@@ -295,7 +295,7 @@ def _build_recipe(options: DistillationOptions) -> "DistillationRecipe":
 def _check_finished(request: "DistillationRequest") -> None:
     """Refuse a student of another recipe: nothing but the Job writes to the volume, and each recipe has its own."""
     from r1plus_model.checkpoints import open_checkpoint
-    from r1plus_model.errors import DistillationError
+    from r1plus_model.errors import ForeignFolderError
     from r1plus_model.recipe import RECORD_FILE, DistillationRecord
 
     record = loads(DistillationRecord, (request.out / RECORD_FILE).read_bytes(), tolerant=True)
@@ -303,7 +303,7 @@ def _check_finished(request: "DistillationRequest") -> None:
     teacher = open_checkpoint(request.teacher, "teacher").digest
     made = record.recipe
     if made != replace(request.recipe, teacher=teacher, student=student, data=made.data, trainer=made.trainer):
-        raise DistillationError(f"work: {request.out} is of another recipe; delete the claim, and it is trained again")
+        raise ForeignFolderError(f"work: {request.out} is of another recipe")
 
 
 def _remove_work_of_another_trainer(request: "DistillationRequest") -> None:
@@ -389,7 +389,7 @@ def _place(job: TrainingJob, engine: Path) -> None:
 
 
 @contextmanager
-def _translate_errors() -> Iterator[None]:
+def translate_job_errors() -> Iterator[None]:
     """Translate errors of trainer and import to TrainingError, with the R1PlusEngine's fields."""
     try:
         from r1plus_model.errors import DistillationError, InterruptedDistillationError, LostWorkerError
@@ -420,26 +420,37 @@ def _translate_errors() -> Iterator[None]:
 
 
 def _name_fields(error: Exception) -> str:
-    """Return an error's message with fields of the R1PlusEngine, and no option of the command line."""
-    lines = (line.partition(": ") for line in str(error).splitlines())
-    text = "\n".join(f"{_FIELDS.get(field, field)}{colon}{what}" for field, colon, what in lines)
-    for option, path in _OPTIONS.items():
-        text = text.replace(option, path)
-    return text
+    """Return an error's message with fields of the R1PlusEngine, and with what to do in a cluster."""
+    from r1plus_model.errors import DistillationError
+
+    text = str(error)
+    if isinstance(error, DistillationError) and (remedy := _find_remedy(error)):
+        text = f"{error.problem}; {remedy}"
+    lines = (line.partition(": ") for line in text.splitlines())
+    return "\n".join(f"{_FIELDS.get(field, field)}{colon}{what}" for field, colon, what in lines)
 
 
-_OPTIONS: Final = {
-    "give --work on another disk, or fewer --steps or a smaller --top": (
-        "raise spec.build.distill.storage, or lower steps or top"
-    ),
-    "give another --work, or remove the folder": "delete the claim, and it is trained again",
-    "Give another --work, or remove the folder": "Delete the claim, and it is trained again",
-    "or --layers": "or set spec.build.distill.layers",
-    "--length": "spec.build.distill.length",
-    "--suite": "spec.accuracy.suite",
-    "the same command goes on": "the next pod goes on",
-}
-"""What the trainer advises at a command line, and what to do in a cluster."""
+def _find_remedy(error: "DistillationError") -> str | None:
+    """Return what to do; None: what the error says, as on one's own machine."""
+    from r1plus_model.errors import (
+        DamagedWorkError,
+        ForeignFolderError,
+        InterruptedDistillationError,
+        LostWorkerError,
+        StorageError,
+    )
+
+    match error:
+        case StorageError():
+            return "raise spec.build.distill.storage, or lower steps or top"
+        case ForeignFolderError() | DamagedWorkError():
+            return "delete the claim, and it is trained again"
+        case LostWorkerError():
+            return None
+        case InterruptedDistillationError():
+            return "the next pod goes on"
+        case _:
+            return None
 
 
 def _read_order(path: Path) -> FillOrder:
@@ -479,7 +490,7 @@ def _run_job(arguments: argparse.Namespace) -> int:
 
 
 def _run_worker(arguments: argparse.Namespace) -> int:
-    with _translate_errors():
+    with translate_job_errors():
         from r1plus_model.errors import LostWorkerError
         from r1plus_model.workers import read_workers
 

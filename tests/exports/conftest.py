@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from support.exports import environment
 
 environment.add_to_path()
 
-from support.exports.tiny_engine import TinyEngine, make_tiny_engine  # noqa: E402 - only now can all be imported
+from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint  # noqa: E402 - now it can be
+from support.exports.tiny_engine import TinyEngine, make_tiny_engine, write_weights  # noqa: E402 - these, too
 
 FIGURES = pytest.StashKey[list[dict[str, Any]]]()
 
@@ -19,6 +21,15 @@ FIGURES = pytest.StashKey[list[dict[str, Any]]]()
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyEngine:
     """A tiny engine with its suite."""
     return make_tiny_engine(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a tiny Llama, in 32 bits."""
+    root = tmp_path_factory.mktemp("llama")
+    return convert_gguf_to_checkpoint(
+        write_weights(root / "tiny.gguf"), root / "checkpoint", "F32", lambda _: None
+    ).folder
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from r1plus_model_repo.importing.huggingface.safetensors_header import read_tens
 from r1plus_monitoring.curate import record
 from support.exports.tiny_engine import SUITE, TinyEngine, write_weights
 from support.tables import for_each
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.exports, pytest.mark.timeout(3600)]
 each_target = pytest.mark.parametrize("target", sorted(TARGETS))
@@ -144,6 +145,20 @@ def test_an_interrupted_export_leaves_nothing(tiny: TinyEngine, tmp_path: Path) 
                 child.send_signal(signal.SIGTERM)
                 break
         child.stderr.read()
+    assert child.returncode != 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_is_interrupted_while_its_folder_is_made_leaves_nothing(
+    tiny: TinyEngine, tmp_path: Path
+) -> None:
+    """The process that makes it is killed, and cannot clean up."""
+    words = ["--weights", tiny.weights, "--suite", tiny.suite, "--items", "20", "--to", "onnx"]
+    program = "from r1plus_cli.main import main; main()"
+    command = [sys.executable, "-c", program, "engine", "export", tiny.folder, *words, "--out", tmp_path / "out"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as child:
+        wait_until(lambda: any(tmp_path.rglob("*cache-*")) or child.poll() is not None, "the builder's cache", 600)
+        child.send_signal(signal.SIGTERM)
     assert child.returncode != 0
     assert not list(tmp_path.iterdir())
 

@@ -8,21 +8,11 @@ import torch
 
 from r1plus_model.architecture import Architecture, ModelError
 from r1plus_model.checkpoint import load_model, save_model
-from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint
-from support.exports.tiny_engine import write_weights
 from support.paths import TESTS
 from support.tables import for_each
 
 pytestmark = [pytest.mark.exports, pytest.mark.timeout(600)]
 FOLDER = TESTS.parent / "model_repo"
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("llama")
-    return convert_gguf_to_checkpoint(
-        write_weights(root / "tiny.gguf"), root / "checkpoint", "F32", lambda _: None
-    ).folder
 
 
 def load(checkpoint: Path) -> Any:
@@ -89,11 +79,32 @@ def test_a_bad_option_is_named(llama: Path, options: dict[str, Any], message: st
         load(llama).generate("hello", **options)
 
 
-def test_a_broken_generation_config_is_named(tmp_path: Path, llama: Path) -> None:
+BROKEN: dict[str, tuple[str, str, str]] = {
+    "ends cut short": ("generation_config.json", "{", r"generation_config.json: cannot be read: .*; get the file"),
+    "ends that are a list": (
+        "generation_config.json",
+        "[2]",
+        r"generation_config.json: not a JSON object; get the file",
+    ),
+    "an end that is a word": (
+        "generation_config.json",
+        '{"eos_token_id": ["</s>"]}',
+        r"generation_config.json: eos_token_id: '</s>' is not the number of a token; get the file again",
+    ),
+    "a tokenizer's settings that are a list": (
+        "tokenizer_config.json",
+        "[]",
+        r"checkpoint: .*tokenizer_config.json: not a JSON object; get the file again",
+    ),
+}
+
+
+@for_each("name, content, message", BROKEN)
+def test_a_broken_file_is_named(tmp_path: Path, llama: Path, name: str, content: str, message: str) -> None:
     for path in llama.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "generation_config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"generation_config.json: cannot be read: .*; get the file again"):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ModelError, match=message):
         load(tmp_path)
 
 
@@ -104,5 +115,5 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path, llama: Path) ->
     for path in llama.iterdir():
         if path.name != "tokenizer.json":
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ModelError, match=r"its tokenizer cannot be used: .*tokenizer.json cannot be read"):
+    with pytest.raises(ModelError, match=r"checkpoint: .*tokenizer.json cannot be read: .*; get the file again"):
         load(tmp_path)

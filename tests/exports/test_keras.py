@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from r1plus_export.errors import ExportError
 from r1plus_export.targets import TARGETS, check_architecture
@@ -30,21 +33,15 @@ LLAMA: Final = {
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("llama")
-    weights = write_weights(root / "tiny.gguf")
-    return convert_gguf_to_checkpoint(weights, root / "checkpoint", "F32", lambda _: None).folder
-
-
-@pytest.fixture(scope="module")
-def file(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keras")
-    run_python(
-        "from pathlib import Path; from r1plus_export.keras import *; write_folder(*map(Path, sys.argv[1:]))",
-        checkpoint,
-        folder,
-    )
+    write_keras(llama, folder)
     return folder / "r1plus.keras"
+
+
+def write_keras(checkpoint: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    program = "from pathlib import Path; from r1plus_export.keras import *; write_folder(*map(Path, sys.argv[1:]))"
+    return run_python(program, checkpoint, folder)
 
 
 def run_python(program: str, *words: Any, backend: str = "tensorflow") -> subprocess.CompletedProcess[str]:
@@ -54,10 +51,10 @@ def run_python(program: str, *words: Any, backend: str = "tensorflow") -> subpro
 
 
 @pytest.mark.parametrize("backend", sorted(IMPORTS))
-def test_the_file_answers_as_transformers_do(checkpoint: Path, file: Path, backend: str) -> None:
+def test_the_file_answers_as_transformers_do(llama: Path, file: Path, backend: str) -> None:
     from r1plus_export.hf import HuggingFaceModel
 
-    reference = HuggingFaceModel(checkpoint)
+    reference = HuggingFaceModel(llama)
     ids = reference.encode([{"role": "user", "content": PROMPT}])
     expected = reference.decode(reference.generate(ids, 12, lambda _: False))
     program = (
@@ -70,6 +67,20 @@ def test_the_file_answers_as_transformers_do(checkpoint: Path, file: Path, backe
     assert done.stdout.splitlines() == [f"{backend} {expected!r}", repr(expected.partition(expected[6])[0])], (
         done.stderr
     )
+
+
+def test_a_tensor_that_follows_from_the_configuration_is_left_out(llama: Path, tmp_path: Path) -> None:
+    """Older checkpoints have it."""
+    old = Path(shutil.copytree(llama, tmp_path / "old"))
+    weights = load_file(old / "model.safetensors")
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    save_file(weights, old / "model.safetensors", {"format": "pt"})
+    (tmp_path / "made").mkdir()
+
+    done = write_keras(old, tmp_path / "made")
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "made" / "r1plus.keras").is_file()
 
 
 def test_the_class_must_be_imported_first(file: Path) -> None:

@@ -119,13 +119,15 @@ def test_the_next_pod_goes_on_where_one_was_killed(
     assert digest_of(place) == digest_of(whole)
 
 
-@for_each("name", {
-    "the checkpoint": "state.safetensors",
-    "a prediction that is measured with": "teacher/*",
-    "the recipe": "recipe.json",
-    "the start": "start.json",
+@for_each("name, first_step", {
+    "the checkpoint": ("state.safetensors", 1),
+    "a prediction that is measured with": ("teacher/*", 4),
+    "the recipe": ("recipe.json", 1),
+    "the start": ("start.json", 4),
 })  # fmt: skip
-def test_the_next_pod_makes_again_what_a_power_cut_left_empty(place: TrainingVolume, name: str) -> None:
+def test_the_next_pod_makes_again_what_a_power_cut_left_empty(
+    place: TrainingVolume, name: str, first_step: int
+) -> None:
     whole = TrainingVolume(place.root / "whole", OPTIONS)
     shutil.copytree(place.root / "artifact", whole.root / "artifact")
     whole.run()
@@ -133,8 +135,9 @@ def test_the_next_pod_makes_again_what_a_power_cut_left_empty(place: TrainingVol
     with pytest.raises(KilledError):
         place.train("pod-1", kill_at(FillPhase.TRAINING, 4))
     max((place.volume / ".training" / "work").glob(name)).write_bytes(b"")
-    place.run("pod-2")
+    progress = place.run("pod-2")
     assert digest_of(place) == digest_of(whole)
+    assert next(one.done for one in progress if one.phase is FillPhase.TRAINING) == first_step
 
 
 def test_the_next_pod_does_not_repeat_steps(place: TrainingVolume) -> None:
@@ -311,7 +314,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_what_differs(place: Trai
     with pytest.raises(KilledError):
         place.train("pod-1", kill_at(FillPhase.TRAINING, 2))
     place.options = replace(OPTIONS, steps=7)
-    refuse(place, "is of another recipe: steps 6, here 7. Delete the claim")
+    refuse(place, "is of another recipe: steps 6 (here 7); delete the claim, and it is trained again")
 
 
 def test_a_student_of_another_recipe_is_not_taken_for_this_one(place: TrainingVolume) -> None:

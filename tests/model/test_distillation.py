@@ -27,7 +27,7 @@ from r1plus_model.training import TrainingProcess
 from r1plus_model_repo.importing.package.folders import lock_folder
 from support.model import environment
 from support.model.distil_process import SMALL, make_request, run
-from support.model.tiny_models import LAYERS, change_weight, write_gguf, write_tiny
+from support.model.tiny_models import LAYERS, change_weight, write_data, write_gguf, write_tiny
 from support.paths import TESTS
 from support.tables import for_each
 
@@ -235,7 +235,10 @@ def one_step(inputs: Path, tmp_path: Path) -> DistillationRequest:
 def test_a_working_folder_of_another_recipe_is_refused_with_what_differs(one_step: DistillationRequest) -> None:
     other = replace(one_step, recipe=replace(one_step.recipe, temperature=2.0, steps=7))
 
-    with pytest.raises(DistillationError, match=r"of another recipe: temperature 3.0, here 2.0; steps 6, here 7"):
+    with pytest.raises(
+        DistillationError,
+        match=r"of another recipe: temperature 3.0 \(here 2.0\), steps 6 \(here 7\); give another folder, or remove this one",
+    ):
         run(other)
     assert (one_step.work / "state.safetensors").is_file()
 
@@ -284,7 +287,7 @@ def test_two_runs_do_not_share_a_working_folder(inputs: Path, tmp_path: Path) ->
     request = place(inputs, tmp_path)
     with (
         lock_folder(request.work),
-        pytest.raises(DistillationError, match=r"work: .*: another run has it; wait for that, or give another --work"),
+        pytest.raises(DistillationError, match=r"work: .*: another run has it; wait for that, or give another folder"),
     ):
         run(request)
 
@@ -399,10 +402,37 @@ def test_a_student_is_refused_with_another_tokenizer_that_has(
     refuse(replace(place(inputs, tmp_path, layers=None), student=own), message)
 
 
+def test_a_student_without_tokenizer_json_is_refused(inputs: Path, tmp_path: Path) -> None:
+    own = write_tiny(tmp_path / "own", tmp_path, layers=2)
+    (own / "tokenizer.json").unlink()
+    (own / "vocab.json").write_text("{}")
+    (own / "merges.txt").write_text("")
+
+    refuse(
+        replace(place(inputs, tmp_path, layers=None), student=own), "student: .*tokenizer.json is missing: only such"
+    )
+
+
+def test_a_token_that_the_teacher_has_no_embedding_for_is_refused(inputs: Path, tmp_path: Path) -> None:
+    """The checkpoint's vocabulary is complete without it: it was added to the tokenizer later."""
+    teacher = Path(shutil.copytree(inputs / "teacher", tmp_path / "teacher"))
+    path = teacher / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    like = tokenizer["added_tokens"][0]
+    tokenizer["added_tokens"] += [like | {"id": 267, "content": "<last>"}, like | {"id": 268, "content": "<new>"}]
+    path.write_text(json.dumps(tokenizer))
+    data = write_data(tmp_path / "data.jsonl", [{"text": f"hello <new> {number}"} for number in range(30)])
+
+    message = (
+        r"teacher: tokenizer.json: '<new>' is token 268, and the model has 268 \(vocab_size\); give the model's own"
+    )
+    refuse(replace(place(inputs, tmp_path), teacher=teacher, data=data), message)
+
+
 def test_a_disk_without_room_is_refused_before_anything_is_computed(inputs: Path, tmp_path: Path) -> None:
     little = TrainingProcess(lambda line: None, lambda: 0.0, measure_free=lambda folder: 10**6)
 
-    message = r"work: .* has 1\.0 MB free, and [4-9]\.\d MB are needed: [\d.]+ MB for .* Make room, give --work on another disk"
+    message = r"work: .* has 1\.0 MB free, and [4-9]\.\d MB are needed: [\d.]+ MB for .* make room, give a folder on another disk"
     refuse(place(inputs, tmp_path), message, little)
 
 

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -330,9 +330,7 @@ def test_a_round_without_a_right_answer_stops_with_a_remedy(questions: Path, tmp
     data = write_data(tmp_path / "data.jsonl", [one | {"answer": "7"} for one in TRAINING])
     request = replace(make_request(questions, tmp_path), data=data)
 
-    with pytest.raises(
-        DistillationError, match=r"data: none of 80 answers to 10 questions is right, .* more --samples"
-    ):
+    with pytest.raises(DistillationError, match=r"data: none of 80 answers to 10 questions is right, .* more samples"):
         run(request)
     assert not request.out.exists()
 
@@ -367,6 +365,10 @@ LINES: dict[str, tuple[Sequence[Any], str]] = {
         [{"prompt": "3 and 4", "answer": "seven"}],
         "held_out: line 1: answer: 'seven' is no number",
     ),
+    "a division by 0 in other digits": (
+        [{"prompt": "3 and 4", "answer": "7/\u0660"}],
+        "held_out: line 1: answer: '7/\u0660' is no number",
+    ),
     "a division by 0": ([{"prompt": "3 and 4", "answer": "7/0"}], "held_out: line 1: answer: '7/0' is no number"),
     "a question that is none": (
         [{"prompt": "3", "answer": "3"}],
@@ -381,6 +383,39 @@ LINES: dict[str, tuple[Sequence[Any], str]] = {
 def test_a_file_is_refused_with(questions: Path, tmp_path: Path, lines: Sequence[Any], message: str) -> None:
     path = write_data(tmp_path / "held-out.jsonl", list(lines))
     refuse(replace(make_request(questions, tmp_path), held_out=path), message)
+
+
+TOKENIZERS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
+    "no end": (
+        "tokenizer_config.json",
+        lambda content: content.pop("eos_token"),
+        "its tokenizer cannot be used: .*no token",
+    ),
+    "a token beyond the embeddings": (
+        "tokenizer.json",
+        lambda content: content["added_tokens"].extend(
+            content["added_tokens"][0] | {"id": number, "content": text}
+            for number, text in ((267, "<last>"), (268, "and"))
+        ),
+        r"its tokenizer has the token 268, and the model 268 \(vocab_size\); get the model's own files",
+    ),
+}
+
+
+@for_each("name, change, message", TOKENIZERS)
+def test_a_model_is_refused_whose_tokenizer_has(
+    questions: Path, tmp_path: Path, name: str, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    model = Path(shutil.copytree(questions / "teacher", tmp_path / "model"))
+    (model / "generation_config.json").unlink(missing_ok=True)
+    content = json.loads((model / name).read_text())
+    change(content)
+    (model / name).write_text(json.dumps(content))
+
+    with pytest.raises(DistillationError, match=message):
+        reinforce(
+            replace(make_request(questions, tmp_path), model=model), TrainingProcess(lambda line: None, lambda: 0.0)
+        )
 
 
 VALUES: dict[str, tuple[dict[str, Any], str]] = {
@@ -400,7 +435,7 @@ def test_a_recipe_is_refused_with(questions: Path, tmp_path: Path, values: dict[
 def test_a_working_folder_of_another_recipe_is_refused(questions: Path, tmp_path: Path) -> None:
     stop_in_training(make_request(questions, tmp_path))
 
-    with pytest.raises(DistillationError, match=r"of another recipe: steps 6, here 7"):
+    with pytest.raises(DistillationError, match=r"of another recipe: steps 6 \(here 7\)"):
         run(make_request(questions, tmp_path, steps=7))
 
 

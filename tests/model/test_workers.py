@@ -156,6 +156,9 @@ def test_a_refusal_of_the_leader_is_in_its_status(place: TrainingVolume) -> None
     "none": ({}, "runtime: PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR, PET_MASTER_PORT not set in the container"),
     "no rank": ({**RUNTIME, "PET_NODE_RANK": ""}, "runtime: PET_NODE_RANK not set in the container"),
     "a rank that is no number": ({**RUNTIME, "PET_NODE_RANK": "one"}, "runtime: PET_NODE_RANK=one is no number"),
+    "a port that is none": (
+        {**RUNTIME, "PET_MASTER_PORT": "70000"}, "runtime: PET_MASTER_PORT=70000 is not from 1 to 65535; name a",
+    ),
     "a rank above the count": ({**RUNTIME, "PET_NODE_RANK": "2"}, "PET_NODE_RANK=2 is not below PET_NNODES=2"),
 })  # fmt: skip
 def test_a_runtime_that_describes_no_workers_is_refused(variables: Mapping[str, str], text: str) -> None:

@@ -17,7 +17,8 @@ from bench.model.material import SUITES, answer_prompts, read_prose, sample_item
 from bench.model.quality import Prose, count_right
 from r1plus_cli.engine_distil import load_compared_suites
 from r1plus_contract.atomic_files import replace_text
-from r1plus_model.checkpoint import load_model
+from r1plus_model.architecture import read_shape
+from r1plus_model.checkpoint import load_model, read_fields
 from r1plus_model.checkpoints import cut_layers
 from r1plus_model.distillation import DistillationRequest, distil
 from r1plus_model.encoder import read_encoder
@@ -172,7 +173,7 @@ class Bench:
         """Return how many examples are trained on, and how many tokens all steps read."""
         records = read_records(data, ())
         wanted = recipe.steps * recipe.batch
-        encoder = read_encoder(self._folder)
+        encoder = read_encoder(self._folder, read_shape(read_fields(self._folder)).vocabulary)
         training = build_examples(records, encoder, recipe.length, wanted, recipe.seed, lambda _: None).training
         batches = (choose_batch(len(training), recipe, step) for step in range(recipe.steps))
         return len(training), sum(len(training[number].tokens) for batch in batches for number in batch)

@@ -108,6 +108,14 @@ def test_the_base_of_the_positions(fields: dict[str, Any], theta: float) -> None
         "scaled": ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling: rope_type 'llama3' is not computed"),
         "scaled, in a text": ({"rope_scaling": "linear"}, "rope_scaling: rope_type 'linear' is not computed"),
         "scaled without a type": ({"rope_scaling": {"factor": 4.0}}, "rope_scaling: rope_type 'factor 4.0' is not"),
+        "of a part of each head": (
+            {"partial_rotary_factor": 0.5},
+            "partial_rotary_factor: 0.5: positions turn all numbers of a head here; use another model",
+        ),
+        "of a part of each head, as transformers 5 writes it": (
+            {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+            "rope_parameters: partial_rotary_factor: 0.5: positions turn",
+        ),
         "of no base": ({"rope_theta": None}, "rope_theta: None is not a positive number"),
         "of a base without end": ({"rope_theta": 10**400}, "rope_theta: 1000"),
     },
@@ -115,5 +123,24 @@ def test_the_base_of_the_positions(fields: dict[str, Any], theta: float) -> None
 def test_positions_that_are_not_computed_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError) as raised:
         read_shape(FIELDS | fields)
+
+    assert message in str(raised.value)
+
+
+@for_each(
+    "types, message",
+    {
+        "windows in half of them": (
+            ["sliding_attention", "full_attention"],
+            "layer_types: ['sliding_attention', 'full_attention']: only full_attention is computed here; use another",
+        ),
+        "a number": (3, "layer_types: 3: only full_attention"),
+    },
+)
+def test_layers_that_would_be_computed_as_others_are_refused(types: object, message: str) -> None:
+    assert read_shape(FIELDS | {"layer_types": ["full_attention"] * 30}) == read_shape(FIELDS)
+
+    with pytest.raises(ModelError) as raised:
+        read_shape(FIELDS | {"layer_types": types})
 
     assert message in str(raised.value)

@@ -1,6 +1,8 @@
 """Training data: what a line may be, which tokens count, and that no question of a golden suite is among them."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ END = 2
 def encoder() -> Encoder:
     vocabulary = Vocabulary("smollm", tiny_gguf.TOKENS, tiny_gguf.TYPES, tiny_gguf.MERGES, SPECIAL, adds_bos=False)
     tokenizer = Tokenizer.from_str(json.dumps(build_tokenizer(vocabulary)))
-    return Encoder(tokenizer, tiny_gguf.TEMPLATE, {"eos_token": "<|im_end|>"})
+    return Encoder(tokenizer, tiny_gguf.TEMPLATE, {"eos_token": "<|im_end|>"}, len(tiny_gguf.TOKENS))
 
 
 def write(path: Path, *lines: Any) -> Path:
@@ -167,7 +169,7 @@ def test_too_little_is_refused_when(tmp_path: Path, encoder: Encoder, lines: lis
     path = write(tmp_path / "data", *lines)
 
     with pytest.raises(
-        DistillationError, match=r"give 0 examples for training and .* give more lines, or more --length"
+        DistillationError, match=r"give 0 examples for training and .* give more lines, or a greater length"
     ):
         build(path, encoder)
 
@@ -181,10 +183,10 @@ TEMPLATES: dict[str, tuple[str, str]] = {
 
 @for_each("template, reason", TEMPLATES)
 def test_a_chat_template_is_refused_that(encoder: Encoder, template: str, reason: str) -> None:
-    broken = Encoder(encoder.tokenizer, template, encoder.special)
+    broken = replace(encoder, template=template)
 
     with pytest.raises(
-        DistillationError, match=f"its chat template cannot be rendered: .*{reason}.*; give lines with text"
+        DistillationError, match=f"teacher: its chat template cannot be rendered: .*{reason}.*; correct it"
     ):
         broken.encode_dialogue("x", "y")
 
@@ -288,6 +290,8 @@ TOKENIZERS: dict[str, tuple[str, str | None, str]] = {
     "no tokenizer.json": ("tokenizer.json", None, "tokenizer.json is missing: only such tokenizers are read"),
     "a broken one": ("tokenizer.json", "{}", "tokenizer.json cannot be read: .*; get the file again"),
     "no template": ("tokenizer_config.json", '{"eos_token": "<|im_end|>"}', "chat_template: not one text"),
+    "settings that are a list": ("tokenizer_config.json", "[]", "tokenizer_config.json: not a JSON object; get the"),
+    "settings nested without end": ("tokenizer_config.json", "[" * 10**5, "tokenizer_config.json: cannot be read"),
     "no end": ("tokenizer_config.json", '{"chat_template": "x"}', "eos_token: missing, so answers would not end"),
 }
 
@@ -299,14 +303,40 @@ def test_a_teacher_is_refused_that_has(
     encoder.tokenizer.save(str(tmp_path / "tokenizer.json"))
     config = {"chat_template": "x", "eos_token": {"content": "<|im_end|>"}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert read_encoder(tmp_path).special == {"eos_token": "<|im_end|>"}
+    assert read_encoder(tmp_path, 300).special == {"eos_token": "<|im_end|>"}
     if content is None:
         (tmp_path / name).unlink()
     else:
         (tmp_path / name).write_text(content)
 
     with pytest.raises(DistillationError, match=message):
-        read_encoder(tmp_path)
+        read_encoder(tmp_path, 300)
+
+
+def test_an_end_that_the_vocabulary_lacks_is_refused(encoder: Encoder) -> None:
+    """It would be learnt as a text of several tokens, with which no server ends an answer."""
+    other = replace(encoder, special={"eos_token": "<|end|>"})
+
+    with pytest.raises(DistillationError, match=r"eos_token: '<\|end\|>' is no token of tokenizer.json, so answers"):
+        other.encode_dialogue("hello", "12")
+
+
+TEXTS: dict[str, Callable[[Encoder], object]] = {
+    "a text": lambda encoder: encoder.encode_text("hello<|im_end|>"),
+    "a prompt": lambda encoder: encoder.encode_prompt("hello"),
+    "an answer": lambda encoder: encoder.encode_dialogue("", "12"),
+}
+
+
+@for_each("encode", TEXTS)
+def test_a_token_without_an_embedding_is_refused_in(encoder: Encoder, encode: Callable[[Encoder], object]) -> None:
+    small = replace(encoder, vocabulary=END, role="student")
+
+    with pytest.raises(
+        DistillationError,
+        match=r"^student: tokenizer.json: '.*' is token \d+, and the model has 2 .*; give the model's",
+    ):
+        encode(small)
 
 
 def test_an_example_has_as_many_targets_as_tokens_that_count() -> None:

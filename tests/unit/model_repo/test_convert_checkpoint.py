@@ -137,7 +137,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "positions of a part of each head": (
         "config.json",
         put(partial_rotary_factor=0.5),
-        "partial_rotary_factor: 0.5: the backend turns all numbers",
+        "partial_rotary_factor: 0.5: positions turn all numbers of a head here; use another",
     ),
     "options of R1+": ("config.json", put(r1plus={"active": 0.15}), "r1plus: the options of R1.'s own architecture"),
     "a frequency that is a text": ("config.json", put(rope_theta="abc"), "rope_theta: 'abc' is not a positive number"),
@@ -196,7 +196,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "ends in words": (
         "generation_config.json",
         put(eos_token_id=["a"]),
-        r"eos_token_id: \['a'\] are not ids of tokens",
+        "eos_token_id: 'a' is not the number of a token of the 268 tokens",
     ),
     "more ends than words": (
         "generation_config.json",

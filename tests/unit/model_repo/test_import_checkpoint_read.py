@@ -68,6 +68,21 @@ def test_the_window_and_who_keeps_all_tokens_are_read(
     assert (gpu.window, gpu.global_layers) == expected
 
 
+NUMBERS: dict[str, dict[str, Any]] = {
+    "a token that old checkpoints write as -1": {"pad_token_id": -1, "bos_token_id": 0, "eos_token_id": None},
+    "several ends": {"eos_token_id": [1, 2]},
+    "a base of positions for each layer": {"rope_theta": [10_000, 1e6]},
+    "positions of a part of each head": {"partial_rotary_factor": 0.5},
+    "positions by kind of layer": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}},
+}
+
+
+@pytest.mark.parametrize("config", NUMBERS.values(), ids=NUMBERS.keys())
+def test_numbers_that_vllm_computes_with_are_taken(folder: Path, config: dict[str, Any]) -> None:
+    changed("config.json", **config)(folder)
+    assert read_source(folder, Claims(), VLLM).context_length == 4096
+
+
 def facts(model: SourceModel) -> tuple[str, int, int]:
     return model.precision, model.parameters, model.weights_bytes
 

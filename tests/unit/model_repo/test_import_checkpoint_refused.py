@@ -1,5 +1,6 @@
 """Hugging Face checkpoints that vLLM would not serve, or that would run a stranger's code: each says what to do."""
 
+import math
 import os
 import re
 from dataclasses import replace
@@ -180,6 +181,32 @@ WRONG: dict[str, tuple[Any, ...]] = {
         "tokenizer.json: model: vocab: 'b' has the id 64, and the model has 64 tokens; get tokenizer and weights of",
     ),
     "shared embeddings in words": config("tie_word_embeddings: 'yes' is not true or", tie_word_embeddings="yes"),
+    "a base of positions that is a word": config("rope_theta: 'big' is not a positive number; get", rope_theta="big"),
+    "a base of positions below 0": config("rope_theta: -1.0 is not a positive number", rope_theta=-1.0),
+    "a base of positions that is no number, as transformers 5 writes it": config(
+        "rope_parameters: rope_theta: nan is not a positive number",
+        rope_parameters={"rope_type": "default", "rope_theta": math.nan},
+    ),
+    "scaled positions of one kind of layer, by nothing": config(
+        "rope_parameters: full_attention: factor: 0.0 is not a positive number",
+        rope_parameters={"full_attention": {"rope_type": "linear", "factor": 0.0}},
+    ),
+    "an epsilon that is no number": config("rms_norm_eps: nan is not a positive number", rms_norm_eps=math.nan),
+    "an epsilon without end": config("rms_norm_eps: inf is not a positive number", rms_norm_eps=math.inf),
+    "positions of more than a head": config(
+        "partial_rotary_factor: 1.5 is more than 1: it is a share of the numbers of a head; get",
+        partial_rotary_factor=1.5,
+    ),
+    "an end that is a word": config("eos_token_id: '</s>' is not the number of a token of the 64", eos_token_id="</s>"),
+    "a beginning that is half a token": config("bos_token_id: 1.5 is not the number of a token", bos_token_id=1.5),
+    "an end that no token is": config(
+        "eos_token_id: 64 is not the number of a token of the 64 tokens", eos_token_id=64
+    ),
+    "one of several ends that is a word": (
+        changed("generation_config.json", eos_token_id=[1, "<|im_end|>"]),
+        "generation_config.json: eos_token_id: '<|im_end|>' is not the number of a token of the 64 tokens; get the file",
+    ),
+    "ends that are a list": (with_file("generation_config.json", "[1]"), "generation_config.json: not a JSON object"),
     "options of R1+'s own architecture": config(
         "r1plus: the options of R1+'s own architecture, which vLLM does not compute; import the checkpoint with"
         " --backend torch",

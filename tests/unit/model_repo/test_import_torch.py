@@ -149,6 +149,18 @@ def with_options(**options: Any) -> Change:
             changed("config.json", rope_scaling={"rope_type": "llama3", "factor": 8.0}),
             "config.json: rope_scaling: rope_type 'llama3' is not computed here",
         ),
+        "positions of a part of each head": (
+            changed("config.json", partial_rotary_factor=0.5),
+            "config.json: partial_rotary_factor: 0.5: positions turn all numbers of a head here; use another model",
+        ),
+        "windows of another architecture": (
+            changed("config.json", layer_types=["sliding_attention", "full_attention"], sliding_window=512),
+            "config.json: layer_types: ['sliding_attention', 'full_attention']: only full_attention is computed here",
+        ),
+        "an end that is a word": (
+            changed("generation_config.json", eos_token_id="</s>"),
+            "generation_config.json: eos_token_id: '</s>' is not the number of a token of the 64 tokens; get the file",
+        ),
     },
 )
 def test_what_cannot_be_served_is_refused_with_field_and_remedy(folder: Path, change: Change, message: str) -> None:

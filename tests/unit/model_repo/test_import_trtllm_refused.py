@@ -82,6 +82,10 @@ WRONG: dict[str, tuple[Any, ...]] = {
         with_file("tokenizer/config.json", '{"auto_map": {"AutoTokenizer": "t.T"}}'),
         "tokenizer/config.json: auto_map: ",
     ),
+    "an end that is a word": (
+        changed("tokenizer/generation_config.json", eos_token_id=["</s>"]),
+        "tokenizer/generation_config.json: eos_token_id: '</s>' is not the number of a token of the 64 tokens; get",
+    ),
     "no token that ends an answer": (
         both(changed("tokenizer/tokenizer_config.json", eos_token=None), without("tokenizer/generation_config.json")),
         "tokenizer/tokenizer_config.json: eos_token: missing, so answers would not end; add the model's generation_config",

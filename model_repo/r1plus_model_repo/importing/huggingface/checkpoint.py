@@ -9,6 +9,7 @@ from typing import Final
 from r1plus_model.architecture import R1PLUS
 from r1plus_model_repo.importing.folder_files import CONFIG, Values, check_links, read_json
 from r1plus_model_repo.importing.huggingface.config import read_shape
+from r1plus_model_repo.importing.huggingface.config_numbers import check_numbers, check_token_ids
 from r1plus_model_repo.importing.huggingface.safetensors_header import SUFFIX
 from r1plus_model_repo.importing.huggingface.tokenizer_files import list_tokenizer_files
 from r1plus_model_repo.importing.huggingface.weights import (
@@ -37,6 +38,8 @@ def read_checkpoint(source: Path, claims: Claims, served: str = SERVED_PRECISION
     config = Values(read_json(source, CONFIG, findings), CONFIG, findings)
     findings.raise_problems(source)
     shape = read_shape(config, claims, findings, is_float16=served == SERVED_PRECISION)
+    check_numbers(config)
+    check_token_ids(source, config, findings)
     weight_files, tensors = read_shards(source, findings)
     tokenizer = list_tokenizer_files(source, findings)
     if tensors and not findings.problems:

@@ -9,11 +9,12 @@ layer).
 from dataclasses import dataclass
 from typing import Final
 
+from r1plus_model.architecture import FULL_ATTENTION
 from r1plus_model_repo.importing.folder_files import CONFIG, Values
 from r1plus_model_repo.importing.huggingface.tokenizer_files import check_remote_code
 from r1plus_model_repo.importing.model import Claims, ImportFindings
 
-FULL_ATTENTION, SLIDING_ATTENTION = "full_attention", "sliding_attention"
+SLIDING_ATTENTION: Final = "sliding_attention"
 GENERATIVE_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
 """Suffixes of architectures that generate text."""
 OTHER_MODALITIES: Final = ("text_config", "vision_config", "audio_config", "llm_config", "thinker_config")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from r1plus_model.architecture import (
+    DERIVED,
     Architecture,
     LlamaShape,
     ModelError,
@@ -24,8 +25,6 @@ from r1plus_model_repo.importing.huggingface.weights import HEAD, SERVED_ON_CPU,
 from r1plus_model_repo.importing.model import TORCH, Claims, ImportFindings, SourceModel
 
 MOST_NAMED: Final = 3
-_DERIVED: Final = "rotary_emb.inv_freq"
-"""Suffix of tensors of older checkpoints, which follow from config.json."""
 
 
 def read_own_architecture(source: Path, claims: Claims) -> SourceModel:
@@ -74,7 +73,7 @@ def _check_tensors(
         )
     for name, tensor in tensors.items():
         shape = expected.get(name)
-        if shape is None and not name.endswith(_DERIVED) and name != HEAD:
+        if shape is None and not name.endswith(DERIVED) and name != HEAD:
             findings.problems.append(f"{name!r:.120}: this architecture has no such tensor; give a Llama's checkpoint")
         elif shape is not None and tuple(tensor.shape) != shape:
             findings.problems.append(

@@ -13,7 +13,15 @@ from typing import Any, Final
 import gguf
 import numpy
 
-from r1plus_model.architecture import PLAIN_POSITIONS, POSITION_FIELDS, ModelError, read_position_kind, read_shape
+from r1plus_model.architecture import (
+    DERIVED,
+    PLAIN_POSITIONS,
+    POSITION_FIELDS,
+    ModelError,
+    find_turned_problem,
+    read_position_kind,
+    read_shape,
+)
 from r1plus_model_repo.importing.errors import ImportingError, WeightsError
 from r1plus_model_repo.importing.folder_files import CONFIG, read_json
 from r1plus_model_repo.importing.gguf.model import read_model
@@ -121,18 +129,8 @@ def _find_position_problems(config: Mapping[str, Any]) -> Iterator[str]:
         if (kind := read_position_kind(config, field)) != PLAIN_POSITIONS:
             what = f"{kind!r:.40}: scaled positions are not computed by the backend"
             yield f"{CONFIG}: {field}: {what}; use another model"
-        section = config.get(field)
-        if isinstance(section, dict) and (problem := _find_turned_problem(section)):
-            yield f"{CONFIG}: {field}: {problem}"
-    if problem := _find_turned_problem(config):
-        yield f"{CONFIG}: {problem}"
-
-
-def _find_turned_problem(fields: Mapping[str, Any]) -> str | None:
-    share = fields.get("partial_rotary_factor")
-    if share in (None, 1):
-        return None
-    return f"partial_rotary_factor: {share!r:.40}: the backend turns all numbers of a head; use another model"
+    if problem := find_turned_problem(config):
+        yield f"{CONFIG}: {problem}; use another model"
 
 
 def _find_number_problems(config: Mapping[str, Any]) -> list[str]:
@@ -195,7 +193,7 @@ def _place_weights(source: Path, config: Mapping[str, Any], files: Sequence[str]
     is_tied = config.get("tie_word_embeddings") is True
     for file in files:
         for name, tensor in read_tensors(source / file, file).items():
-            if (name == HEAD and is_tied) or name.endswith("rotary_emb.inv_freq"):
+            if (name == HEAD and is_tied) or name.endswith(DERIVED):
                 continue
             if (place := _translate(name, str(config["model_type"]))) is None:
                 problems.append(f"{file}: tensor {name!r:.120}: a GGUF file has no place for it; use another model")

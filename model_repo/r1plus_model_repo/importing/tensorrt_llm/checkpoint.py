@@ -18,6 +18,7 @@ from r1plus_contract.engine_fetch import CHECKPOINT_PART, PLAN_PART, TOKENIZER_P
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.folder_files import CONFIG, Values, check_links, read_json
 from r1plus_model_repo.importing.huggingface.config import read_intermediate_size
+from r1plus_model_repo.importing.huggingface.config_numbers import check_token_ids
 from r1plus_model_repo.importing.huggingface.safetensors_header import Tensor, read_tensors
 from r1plus_model_repo.importing.huggingface.tokenizer_files import check_tokenizer_without_model, list_tokenizer_files
 from r1plus_model_repo.importing.huggingface.weights import count_parameters
@@ -76,6 +77,7 @@ def read_trtllm(source: Path, claims: Claims) -> SourceModel:
     tokenizer += check_tokenizer_without_model(source, findings, f"{TOKENIZER_PART}/")
     files = (*(name for name in names if (source / name).is_file()), *tokenizer)
     config = Values(read_json(source, part + CONFIG, findings), part + CONFIG, findings)
+    check_token_ids(source, config, findings, f"{TOKENIZER_PART}/")
     findings.raise_problems(source)
     return (_read_plan if is_built else _read_checkpoint)(source, files, config, claims, findings)
 
