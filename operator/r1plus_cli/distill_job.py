@@ -547,4 +547,8 @@ def _ignore(progress: FillProgress) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At Python's own end, threads of torch that know other workers may abort the process: exit status -6.
+    os._exit(code)
