@@ -68,14 +68,15 @@ def test_what_was_found_are_the_last_words(log: Path) -> None:
             {"name": "own", "host": "127.0.0.1", "port": port, "against": "own"},
             {"name": "shut", "host": "127.0.0.1", "port": 1, "against": "platform"},
         ]
-        ran = run("knock", "--doors", json.dumps(connections), "--rounds-for", "0", log=log)
+        # Three times as long for its own connection: before that nothing else counts.
+        ran = run("knock", "--doors", json.dumps(connections), "--rounds-for", "2", log=log)
     assert (ran.returncode, ran.stderr) == (0, "")
     found = {one.n: one.o for one in loads(Findings, log.read_text()).tries}
     assert found == {"decoy": AttemptOutcome.OPEN, "own": AttemptOutcome.OPEN, "shut": AttemptOutcome.SHUT}
     assert "decoy: open, 127.0.0.1 is the decoy" in ran.stdout
-    # The first attempts may begin before its own connection has succeeded.
+    # How many attempts begin before its own connection has succeeded is a matter of load.
     printed = Counter(line.split("  ")[-1].partition(":")[0] for line in ran.stdout.splitlines())
-    assert (printed["own"], printed["decoy"] in (1, 2), printed["shut"] in (3, 4)) == (1, True, True)
+    assert (printed["own"], printed["decoy"] >= 1, printed["shut"] >= 3) == (1, True, True)
 
 
 def test_the_control_finds_the_decoy_open_at_once(log: Path) -> None:
