@@ -74,9 +74,11 @@ def test_what_was_found_are_the_last_words(log: Path) -> None:
     found = {one.n: one.o for one in loads(Findings, log.read_text()).tries}
     assert found == {"decoy": AttemptOutcome.OPEN, "own": AttemptOutcome.OPEN, "shut": AttemptOutcome.SHUT}
     assert "decoy: open, 127.0.0.1 is the decoy" in ran.stdout
-    # How many attempts begin before its own connection has succeeded is a matter of load.
-    printed = Counter(line.split("  ")[-1].partition(":")[0] for line in ran.stdout.splitlines())
-    assert (printed["own"], printed["decoy"] >= 1, printed["shut"] >= 3) == (1, True, True)
+    names = [line.split("  ")[-1].partition(":")[0] for line in ran.stdout.splitlines()]
+    # Load decides how many attempts come before its own connection has succeeded. One more may be under way then.
+    printed = Counter(names[names.index("own") :])
+    assert (printed["own"], printed["decoy"] in range(1, 7), printed["shut"] in (3, 4)) == (1, True, True)
+    assert names.count("own") == 1
 
 
 def test_the_control_finds_the_decoy_open_at_once(log: Path) -> None:
