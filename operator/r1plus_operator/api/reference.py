@@ -185,7 +185,7 @@ def _describe_type(field: Json) -> str:
 def _describe_limits(field: Json) -> str:
     limits = dict(field)
     for exclusive, limit in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-        if limits.get(exclusive) is True:  # As Kubernetes has it: it says how the other one is meant.
+        if limits.get(exclusive) is True:  # A boolean in Kubernetes: it makes the limit exclusive.
             limits[exclusive] = limits.pop(limit)
     return "; ".join(text.format(limits[key]) for key, text in LIMITS.items() if key in limits)
 

@@ -353,7 +353,7 @@ class R1PlusDeploymentStatus(ApiModel):
     )
     last_request: Annotated[str, Field(max_length=256)] | None = Field(
         None,
-        description="The last requested rollback, pin, unpin, pause, resume, ack or refresh: when, which and by whom.",
+        description="The last requested rollback, pin, unpin, pause, resume, ack or refresh: its time and its user.",
     )
     accuracy_configs: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
         (),

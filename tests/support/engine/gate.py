@@ -16,7 +16,7 @@ from support.engine.server import Server
 
 SEED: Final = 1
 """Of the order of the sweeps."""
-TOLD_SECONDS: Final = 30.0
+REPORT_SECONDS: Final = 30.0
 """Between two lines of progress."""
 PROBE_SECONDS: Final = 600.0
 
@@ -68,16 +68,16 @@ async def _run_gate(server: Server, suite: Suite, rules: Rules) -> GateOutcome:
         if server.has_ended():
             raise RuntimeError(f"the server ended: {server.last_words()}")
 
-    began = told = time.monotonic()
+    began = reported = time.monotonic()
 
-    def tell() -> None:
-        nonlocal told
-        if time.monotonic() - told > TOLD_SECONDS:
-            told = time.monotonic()
+    def report() -> None:
+        nonlocal reported
+        if time.monotonic() - reported > REPORT_SECONDS:
+            reported = time.monotonic()
             print(f"gate on {suite.header.name}: {run.progress_text}", flush=True)
 
     try:
-        judgement = await drive_gate(run, ask=ask, pace=go_on, until_ready=go_on, on_score=tell)
+        judgement = await drive_gate(run, ask=ask, pace=go_on, until_ready=go_on, on_score=report)
     finally:
         await engine.close()
     return GateOutcome(judgement, answers, time.monotonic() - began)
