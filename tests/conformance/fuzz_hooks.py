@@ -8,7 +8,7 @@ import schemathesis
 
 UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "stream_options": ("needs stream: true",),
-    "tool_choice": ("needs tools", "is not one of the tools"),
+    "tool_choice": ("needs tools", "is not one of the tools", "names none of the tools"),
     "response_format": ("cannot be held together with tools",),
     "text.format": ("cannot be held together with tools",),
     "max_completion_tokens": ("contradicts",),
