@@ -131,7 +131,8 @@ def run_steps(
         DistillationError: the loss is no number, the process should stop, or the state cannot be used.
     """
     optimizer = AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.95), weight_decay=_WEIGHT_DECAY)
-    position, workers = load_state(folder, schedule.key, model, optimizer), process.workers
+    identity, workers = {"recipe": schedule.key}, process.workers
+    position = load_state(folder, identity, model, optimizer)
     workers.check_same(position.step)
     meter, saved_at = _Meter(schedule, process, position), process.clock()
     with deterministic():
@@ -144,11 +145,11 @@ def run_steps(
             except InterruptedDistillationError:
                 # Nothing has changed since the last step. Before the first there is nothing to keep, and no moments.
                 if position.step and workers.is_leader:
-                    save_state(folder, schedule.key, position, model, optimizer)
+                    save_state(folder, identity, position, model, optimizer)
                 raise
             is_due = process.clock() - saved_at >= process.save_seconds or position.step == schedule.steps
             if workers.is_leader and is_due:
-                save_state(folder, schedule.key, position, model, optimizer)
+                save_state(folder, identity, position, model, optimizer)
                 saved_at = process.clock()
     workers.wait()  # The others must not end before the last state is there: without them it cannot be made again.
     return position

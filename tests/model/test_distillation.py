@@ -249,7 +249,8 @@ def test_a_state_of_another_recipe_is_refused(one_step: DistillationRequest, inp
         stop_after_first_step(other, [])
     shutil.copyfile(other.work / "state.safetensors", one_step.work / "state.safetensors")
 
-    with pytest.raises(DistillationError, match=r"state.safetensors: a state of the recipe [0-9a-f]{12}, this one is"):
+    message = r"state.safetensors: a state of another training: recipe [0-9a-f]{12} \(here [0-9a-f]{12}\); give another"
+    with pytest.raises(DistillationError, match=message):
         run(one_step)
 
 
