@@ -41,7 +41,7 @@ from r1plus_model.reinforcement_recipe import (
     RoundRecord,
     check_recipe,
 )
-from r1plus_model.reward_tasks import RewardTask, TaskBuilder, check_disjoint, read_tasks
+from r1plus_model.reward_tasks import RewardTask, TaskBuilder, check_disjoint, digest_tasks, read_tasks
 from r1plus_model.training import (
     GOES_ON,
     REPORT_SECONDS,
@@ -154,7 +154,8 @@ def _read_inputs(request: ReinforcementRequest, process: TrainingProcess) -> _In
     held_out = read_tasks(request.held_out, "held_out", (), request.build_task)
     check_disjoint(training, held_out)
     digests = (hash_file(request.data), hash_file(request.held_out))
-    recipe = replace(request.recipe, model=checkpoint.digest, data=digests[0], held_out=digests[1])
+    task = digest_tasks([*training, *held_out], request.most_new_tokens)
+    recipe = replace(request.recipe, model=checkpoint.digest, data=digests[0], held_out=digests[1], task=task)
     return _Inputs(checkpoint, recipe, training, held_out)
 
 

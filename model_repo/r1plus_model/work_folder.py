@@ -79,7 +79,11 @@ def check_work(work: Path, recipe: Any) -> None:
     if path.is_file():
         other = read_work(path, type(recipe))
         pairs = [(one.name, getattr(other, one.name), getattr(recipe, one.name)) for one in fields(recipe)]
-        differences = [f"{name} {theirs} (here {ours})" for name, theirs, ours in pairs if theirs != ours]
+        differences = [
+            f"{name} {'not recorded' if theirs == '' else theirs} (here {ours})"
+            for name, theirs, ours in pairs
+            if theirs != ours
+        ]
         if differences:
             raise ForeignFolderError(
                 f"work: {work} is of another recipe: {', '.join(differences)[:400]}",
