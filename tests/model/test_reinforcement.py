@@ -28,6 +28,7 @@ from r1plus_model.packing import BranchCache, compute_packed_states
 from r1plus_model.reinforcement import ReinforcementRequest, reinforce
 from r1plus_model.reward_tasks import RewardTask
 from r1plus_model.training import TrainingProcess
+from r1plus_model.work_folder import Disk
 from r1plus_model_repo.backends.torch_batch import TorchBatch
 from r1plus_model_repo.backends.torch_sampling import TorchSampling
 from support.golden_suites import files_of
@@ -487,7 +488,8 @@ def test_a_working_folder_that_does_not_say_what_was_asked_is_refused(questions:
         run(request)
 
 
-    little = TrainingProcess(lambda line: None, lambda: 0.0, measure_free=lambda folder: 10**6)
+def test_a_disk_without_room_is_refused(questions: Path, tmp_path: Path) -> None:
+    little = TrainingProcess(lambda line: None, lambda: 0.0, measure_disk=lambda folder: Disk(0, 10**6))
 
     with pytest.raises(DistillationError, match=r"work: .* has 1\.0 MB free, and .* are needed .*; make room"):
         reinforce(make_request(questions, tmp_path), little)
