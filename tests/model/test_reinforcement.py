@@ -398,7 +398,7 @@ TOKENIZERS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
             content["added_tokens"][0] | {"id": number, "content": text}
             for number, text in ((267, "<last>"), (268, "and"))
         ),
-        r"its tokenizer has the token 268, and the model 268 \(vocab_size\); get the model's own files",
+        r"model: tokenizer.json: 'and' is token 268, and the model has 268 \(vocab_size\); give the model's own tokenizer",
     ),
 }
 
@@ -440,7 +440,6 @@ def test_a_working_folder_of_another_recipe_is_refused(questions: Path, tmp_path
         run(make_request(questions, tmp_path, steps=7))
 
 
-def test_a_disk_without_room_is_refused(questions: Path, tmp_path: Path) -> None:
 def ask_otherwise(question: str, answer: Fraction) -> RewardTask:
     """Return the task of a release with another prompt."""
     task = build_task(question, answer)
