@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from r1plus_model.answer_end import AnswerEnd
+from r1plus_model.encoder import check_embedded
 from r1plus_model.errors import DistillationError
 from r1plus_model.model import R1PlusModel
 from r1plus_model.packing import BranchCache, find_beginning
@@ -82,11 +83,7 @@ class PromptEncoder:
             tokens = self._tokens.encode_prompt(request)
         except RefusedError as error:
             raise DistillationError(f"data: {error}; remove long questions, or take another model") from error
-        if (last := max(tokens)) >= self._vocabulary:
-            raise DistillationError(
-                f"model: its tokenizer has the token {last}, and the model {self._vocabulary} (vocab_size); get the"
-                " model's own files, or leave out the questions with that token"
-            )
+        check_embedded(tokens, self._vocabulary, "model", self._tokens.library_tokenizer.convert_ids_to_tokens)
         return Prompt(tuple(tokens), self._grammars[grammar])
 
 

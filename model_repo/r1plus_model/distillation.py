@@ -22,7 +22,7 @@ from r1plus_model.checkpoints import (
     open_checkpoint,
 )
 from r1plus_model.encoder import read_encoder
-from r1plus_model.errors import DistillationError, InterruptedDistillationError, StorageError
+from r1plus_model.errors import DistillationError, InterruptedDistillationError
 from r1plus_model.examples import (
     Example,
     ExampleSet,
@@ -47,6 +47,7 @@ from r1plus_model.training_state import Position
 from r1plus_model.work_folder import (
     RECIPE_FILE,
     check_folders,
+    check_room,
     format_size,
     make_student,
     measure_present,
@@ -177,21 +178,15 @@ def _list_predicted(inputs: _Inputs, material: Material) -> dict[int, Example]:
 
 
 def _check_room(request: DistillationRequest, inputs: _Inputs, material: Material, process: TrainingProcess) -> None:
-    """Refuse to begin without room for everything: a disk that fills up in the last hour costs all of them."""
     parameters = (inputs.student or inputs.teacher).parameters  # At most: of a student that is cut they are fewer.
     examples = _list_predicted(inputs, material).values()
     predictions = material.teacher.estimate_bytes(examples)
-    present = measure_present(request.work)
     # The state is replaced by a whole new one, and the student is written while both are there.
-    needed = max(0, predictions + 2 * training_state.BYTES_PER_PARAMETER * parameters - present) + 4 * parameters
-    free = process.measure_free(request.work)
-    if needed > free:
-        sizes = [format_size(size) for size in (free, needed, predictions)]
-        raise StorageError(
-            f"work: {request.work} has {sizes[0]} free, and {sizes[1]} are needed: {sizes[2]} for what the teacher"
-            f" predicts of {len(examples)} examples, the rest for the training's state and the student",
-            "make room, give a folder on another disk, or fewer steps or a smaller top",
-        )
+    rest = max(0, predictions + 2 * training_state.BYTES_PER_PARAMETER * parameters - measure_present(request.work))
+    what = f": {format_size(predictions)} for what the teacher predicts of {len(examples)} examples, the rest"
+    check_room(
+        request.out, request.work, 4 * parameters, rest, process.measure_disk, what, ", or fewer steps or a smaller top"
+    )
 
 
 def _train(

@@ -1,7 +1,7 @@
 """A checkpoint's tokenizer and chat template, as a server applies them. Needs no torch."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -77,11 +77,7 @@ class Encoder:
         return self._check(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _check(self, ids: Sequence[int]) -> list[int]:
-        if ids and (last := max(ids)) >= self.vocabulary:
-            raise DistillationError(
-                f"{self.role}: tokenizer.json: {self.tokenizer.id_to_token(last)!r:.40} is token {last}, and the model"
-                f" has {self.vocabulary} (vocab_size); give the model's own tokenizer, or leave this out of all texts"
-            )
+        check_embedded(ids, self.vocabulary, self.role, self.tokenizer.id_to_token)
         return list(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -92,6 +88,15 @@ class Encoder:
         """Return the token that ends an answer; None: the vocabulary does not have it."""
         token: int | None = self.tokenizer.token_to_id(self.special["eos_token"])
         return token
+
+
+def check_embedded(ids: Sequence[int], vocabulary: int, role: str, name_token: Callable[[int], str | None]) -> None:
+    """Raise DistillationError for a token that the model, which `role` names, has no embedding for."""
+    if ids and (last := max(ids)) >= vocabulary:
+        raise DistillationError(
+            f"{role}: tokenizer.json: {name_token(last)!r:.40} is token {last}, and the model has {vocabulary}"
+            " (vocab_size); give the model's own tokenizer, or leave this out of all texts"
+        )
 
 
 @cache

@@ -7,7 +7,7 @@ the teacher's chat template, as a server does.
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +53,8 @@ class ExampleSet:
     held_out: tuple[Example, ...]
     skipped: int
     """Lines whose prompt leaves no room for an answer."""
+    repeated: int
+    """Lines and examples that equal one before them, and are in neither."""
 
 
 def read_records(path: Path, suites: Iterable[Suite]) -> list[Record]:
@@ -112,35 +114,52 @@ def build_examples(
     """Return `wanted` examples for training, or all there are, in an order that the seed decides; and some held out.
 
     As many as a twentieth of the lines, at most 64, are held out: of lines apart, so no window of a text is in both.
+    What is repeated counts once: else it could be trained on and held out.
 
     Raises:
         DistillationError: nothing is left to train on.
     """
-    order = sorted(records, key=lambda record: record.line)
+    by_line = sorted(records, key=lambda record: record.line)
+    order = list({(record.prompt, record.text): record for record in by_line}.values())
     random.Random(seed).shuffle(order)  # noqa: S311 - a sample, no secret
-    lines = iter(order)
-    held_out, skipped_first = _take(lines, encoder, length, min(64, max(1, len(order) // 20)))
-    training, skipped = _take(lines, encoder, length, wanted)
-    skipped += skipped_first
+    source = _ExampleSource(iter(order), encoder, length, repeated=len(records) - len(order))
+    held_out = source.take(min(64, max(1, len(order) // 20)))
+    training = source.take(wanted)
+    repeats = f", {source.repeated} repeats left out" if source.repeated else ""
     if not training or not held_out:
         raise DistillationError(
             f"data: {len(records)} lines give {len(training)} examples for training and"
-            f" {len(held_out)} to measure with, and {skipped} have a prompt that leaves no room for an answer"
-            f" in {length} tokens; give more lines, or a greater length"
+            f" {len(held_out)} to measure with{repeats}, and {source.skipped} have a prompt that leaves no room for an"
+            f" answer in {length} tokens; give more lines, or a greater length"
         )
-    progress(f"{len(training)} examples, {len(held_out)} more to measure with, {skipped} lines skipped")
-    return ExampleSet(training, held_out, skipped)
+    progress(f"{len(training)} examples, {len(held_out)} more to measure with, {source.skipped} lines skipped{repeats}")
+    return ExampleSet(training, held_out, source.skipped, source.repeated)
 
 
-def _take(lines: Iterator[Record], encoder: Encoder, length: int, wanted: int) -> tuple[tuple[Example, ...], int]:
-    """Return the examples of the next lines, until they are as many as wanted; and how many lines gave none."""
-    examples: list[Example] = []
-    skipped = 0
-    while len(examples) < wanted and (record := next(lines, None)) is not None:
-        windows = list(_encode(record, encoder, length))
-        skipped += not windows
-        examples += windows
-    return tuple(examples[:wanted]), skipped
+@dataclass(slots=True)
+class _ExampleSource:
+    """Encodes lines one after the other, and leaves out examples that it has given before."""
+
+    lines: Iterator[Record]
+    encoder: Encoder
+    length: int
+    repeated: int
+    skipped: int = 0
+    _taken: set[tuple[int, ...]] = field(default_factory=set)
+
+    def take(self, wanted: int) -> tuple[Example, ...]:
+        """Return the examples of the next lines, until they are as many as wanted."""
+        examples: list[Example] = []
+        while len(examples) < wanted and (record := next(self.lines, None)) is not None:
+            windows = list(_encode(record, self.encoder, self.length))
+            self.skipped += not windows
+            for one in windows:
+                if one.tokens in self._taken:
+                    self.repeated += 1
+                elif len(examples) < wanted:
+                    self._taken.add(one.tokens)
+                    examples.append(one)
+        return tuple(examples)
 
 
 def _encode(record: Record, encoder: Encoder, length: int) -> Iterator[Example]:

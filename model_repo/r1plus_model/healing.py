@@ -98,11 +98,12 @@ def heal(
     It continues if the folder has a checkpoint. The model has its own architecture again after the last step.
 
     Raises:
-        DistillationError: the checkpoint is of another recipe or cannot be written, or the loss is no number.
+        DistillationError: the checkpoint is of another recipe, teacher or model, or cannot be written, or the loss is
+            no number.
     """
     optimizer = torch.optim.AdamW(list_groups(model, recipe), betas=(0.9, 0.95), weight_decay=0.0)
-    key = _choose_key(model, recipe)
-    position = load_state(folder, key, model, optimizer)
+    identity = {"recipe": _choose_key(model, recipe), "teacher": _hash_model(teacher), "model": _hash_model(model)}
+    position = load_state(folder, identity, model, optimizer)
     teacher.eval()
     model.train()
     for step in range(position.step, recipe.steps):
@@ -114,7 +115,7 @@ def heal(
         loss = _train_step(model, teacher, batch, recipe, optimizer, step)
         position = Position(step + 1, position.tokens + int(batch.mask.sum()))
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-            save_state(folder, key, position, model, optimizer)
+            save_state(folder, identity, position, model, optimizer)
         yield StepReport(step + 1, loss, active, position.tokens)
     set_active(model, model.architecture.active)
     model.eval()
@@ -207,3 +208,16 @@ def _choose_key(model: R1PlusModel, recipe: Recipe) -> str:
     return hashlib.sha256(
         dumps({"recipe": asdict(recipe), "architecture": asdict(model.architecture)}).encode()
     ).hexdigest()
+
+
+def _hash_model(model: R1PlusModel) -> str:
+    """Return a digest of a model's shape and weights, without predictors: some seconds per GB.
+
+    They begin as approximations of other weights, which another number of threads rounds in another way.
+    """
+    digest = hashlib.sha256(dumps({"shape": model.shape, "architecture": model.architecture}).encode())
+    for name, tensor in model.state_dict().items():
+        if "predictor" not in name.split("."):
+            digest.update(f"\n{name} {tensor.dtype}\n".encode())
+            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

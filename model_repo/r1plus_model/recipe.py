@@ -13,7 +13,7 @@ from typing import Any, Final
 from r1plus_contract.jsonable import dumps
 from r1plus_model.errors import DistillationError
 
-TRAINER_VERSION: Final = 1
+TRAINER_VERSION: Final = 2
 """Raised when the same recipe gives another student."""
 PRECISIONS: Final = ("float32", "bfloat16")
 Bounds = Mapping[str, tuple[float, float, str]]

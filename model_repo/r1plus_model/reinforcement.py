@@ -28,7 +28,7 @@ from r1plus_model import training_state
 from r1plus_model.checkpoints import Checkpoint, load, open_checkpoint
 from r1plus_model.constrained_sampling import ROWS, Answer, AnswerSampler, Prompt, PromptEncoder, open_sampler
 from r1plus_model.drawn_answers import Draw, DrawnAnswer, count_answers, count_right, merge_right, read_draws
-from r1plus_model.errors import DistillationError, InterruptedDistillationError, StorageError
+from r1plus_model.errors import DistillationError, InterruptedDistillationError
 from r1plus_model.examples import Example
 from r1plus_model.losses import hard_label_loss
 from r1plus_model.model import R1PlusModel
@@ -41,7 +41,7 @@ from r1plus_model.reinforcement_recipe import (
     RoundRecord,
     check_recipe,
 )
-from r1plus_model.reward_tasks import RewardTask, TaskBuilder, check_disjoint, read_tasks
+from r1plus_model.reward_tasks import RewardTask, TaskBuilder, check_disjoint, digest_tasks, read_tasks
 from r1plus_model.training import (
     GOES_ON,
     REPORT_SECONDS,
@@ -54,7 +54,7 @@ from r1plus_model.training import (
 from r1plus_model.work_folder import (
     RECIPE_FILE,
     check_folders,
-    format_size,
+    check_room,
     make_student,
     measure_present,
     read_work,
@@ -154,21 +154,15 @@ def _read_inputs(request: ReinforcementRequest, process: TrainingProcess) -> _In
     held_out = read_tasks(request.held_out, "held_out", (), request.build_task)
     check_disjoint(training, held_out)
     digests = (hash_file(request.data), hash_file(request.held_out))
-    recipe = replace(request.recipe, model=checkpoint.digest, data=digests[0], held_out=digests[1])
+    task = digest_tasks([*training, *held_out], request.most_new_tokens)
+    recipe = replace(request.recipe, model=checkpoint.digest, data=digests[0], held_out=digests[1], task=task)
     return _Inputs(checkpoint, recipe, training, held_out)
 
 
 def _check_room(request: ReinforcementRequest, inputs: _Inputs, process: TrainingProcess) -> None:
-    """Refuse to begin without room for two states of the training and the trained model."""
     parameters = inputs.checkpoint.parameters
-    present = measure_present(request.work)
-    needed = max(0, 2 * training_state.BYTES_PER_PARAMETER * parameters - present) + 4 * parameters
-    if needed > (free := process.measure_free(request.work)):
-        raise StorageError(
-            f"work: {request.work} has {format_size(free)} free, and {format_size(needed)} are needed for the"
-            " training's state and the trained model",
-            "make room, or give a folder on another disk",
-        )
+    rest = max(0, 2 * training_state.BYTES_PER_PARAMETER * parameters - measure_present(request.work))
+    check_room(request.out, request.work, 4 * parameters, rest, process.measure_disk)
 
 
 class _Rounds:

@@ -27,6 +27,8 @@ class ReinforcementRecipe:
     """sha256 of the file with the questions, 64 hex digits."""
     held_out: str = ""
     """sha256 of the file with the questions to measure with, 64 hex digits."""
+    task: str = ""
+    """Digest of what the model continues and how it may, 64 hex digits: a release may ask in another way."""
     rounds: int = 3
     samples: int = 8
     """Answers that are drawn for each question in a round."""

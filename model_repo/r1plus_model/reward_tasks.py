@@ -4,6 +4,7 @@ Who asks says what a model is to continue and how its text is evaluated: here th
 model judges, and nothing is rounded.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Suite
 from r1plus_model.errors import DistillationError
 from r1plus_model.examples import Record, read_records
@@ -70,6 +72,12 @@ def _read_task(record: Record, build_task: TaskBuilder) -> RewardTask:
     if not _NUMBER.fullmatch(record.text) or re.search(r"/0+$", record.text):
         raise ValueError(f"answer: {record.text!r:.40} is no number; {FORM}")
     return build_task(record.prompt, Fraction(record.text))
+
+
+def digest_tasks(tasks: Sequence[RewardTask], most_new_tokens: int) -> str:
+    """Return a digest of what decides the answers that a model writes: prompts, grammars, and the longest answer."""
+    asked = [[one.prompt, one.grammar] for one in tasks]
+    return hashlib.sha256(dumps([most_new_tokens, asked]).encode()).hexdigest()
 
 
 def check_disjoint(training: Sequence[RewardTask], held_out: Sequence[RewardTask]) -> None:

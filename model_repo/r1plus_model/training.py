@@ -4,7 +4,6 @@ Which examples a step sees, and its learning rate, follow from the step's number
 """
 
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from r1plus_model.model import R1PlusModel
 from r1plus_model.recipe import DistillationRecipe, Quality
 from r1plus_model.teacher_cache import TeacherCache
 from r1plus_model.training_state import Position, load_state, save_state
+from r1plus_model.work_folder import Disk, measure_disk
 from r1plus_model.workers import ALONE, Workers
 from r1plus_model_repo.distillation_build import EXAMPLES_TOGETHER
 
@@ -60,8 +60,8 @@ class TrainingProcess:
     should_stop: Callable[[], bool] = lambda: False
     save_seconds: float = 300.0
     """Between two saved states."""
-    measure_free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
-    """Return the free bytes of a folder's disk."""
+    measure_disk: Callable[[Path], Disk] = measure_disk
+    """Return the disk that a folder is on, or would be made on."""
     note: Callable[[TrainingProgress], None] = _ignore
     """Receives the figures of what `report` says in words."""
     workers: Workers = ALONE
@@ -131,7 +131,8 @@ def run_steps(
         DistillationError: the loss is no number, the process should stop, or the state cannot be used.
     """
     optimizer = AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.95), weight_decay=_WEIGHT_DECAY)
-    position, workers = load_state(folder, schedule.key, model, optimizer), process.workers
+    identity, workers = {"recipe": schedule.key}, process.workers
+    position = load_state(folder, identity, model, optimizer)
     workers.check_same(position.step)
     meter, saved_at = _Meter(schedule, process, position), process.clock()
     with deterministic():
@@ -144,11 +145,11 @@ def run_steps(
             except InterruptedDistillationError:
                 # Nothing has changed since the last step. Before the first there is nothing to keep, and no moments.
                 if position.step and workers.is_leader:
-                    save_state(folder, schedule.key, position, model, optimizer)
+                    save_state(folder, identity, position, model, optimizer)
                 raise
             is_due = process.clock() - saved_at >= process.save_seconds or position.step == schedule.steps
             if workers.is_leader and is_due:
-                save_state(folder, schedule.key, position, model, optimizer)
+                save_state(folder, identity, position, model, optimizer)
                 saved_at = process.clock()
     workers.wait()  # The others must not end before the last state is there: without them it cannot be made again.
     return position

@@ -4,6 +4,7 @@ It is written under another name, synced and renamed, so a kill at any moment le
 safetensors, no pickle: nothing that a file says is executed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,8 @@ from r1plus_model.errors import DamagedWorkError, DistillationError, ForeignFold
 FILE: Final = "state.safetensors"
 _KINDS: Final = {"exp_avg": "mean", "exp_avg_sq": "square"}
 BYTES_PER_PARAMETER: Final = 12
+Identity = Mapping[str, str]
+"""What a training is of, such as its recipe -> a digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,8 @@ class Position:
     """Tokens that were predicted."""
 
 
-def save_state(folder: Path, key: str, position: Position, model: nn.Module, optimizer: AdamW) -> None:
-    """Replace the state in `folder`, which is made if it is not there; `key` is the recipe's.
+def save_state(folder: Path, identity: Identity, position: Position, model: nn.Module, optimizer: AdamW) -> None:
+    """Replace the state in `folder`, which is made if it is not there.
 
     Raises:
         StorageError: it cannot be written; the one before is still there.
@@ -43,7 +46,7 @@ def save_state(folder: Path, key: str, position: Position, model: nn.Module, opt
         tensors[f"weight.{name}"] = parameter.detach()
         for kind, stored in _KINDS.items():
             tensors[f"{stored}.{name}"] = optimizer.state[parameter][kind]
-    metadata = {"recipe": key, "step": str(position.step), "tokens": str(position.tokens)}
+    metadata = {**identity, "step": str(position.step), "tokens": str(position.tokens)}
     part = folder / f".part-{FILE}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,11 +70,11 @@ def read_step(folder: Path) -> int:
         return 0
 
 
-def load_state(folder: Path, key: str, model: nn.Module, optimizer: AdamW) -> Position:
+def load_state(folder: Path, identity: Identity, model: nn.Module, optimizer: AdamW) -> Position:
     """Read the state into model and optimiser; return its position, which is the start if there is none.
 
     Raises:
-        DistillationError: the state is damaged or of another recipe.
+        DistillationError: the state is damaged, or has another identity.
     """
     path = folder / FILE
     if not path.is_file():
@@ -79,10 +82,9 @@ def load_state(folder: Path, key: str, model: nn.Module, optimizer: AdamW) -> Po
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("recipe") != key:
+            if differences := _describe_differences(metadata, identity):
                 raise ForeignFolderError(
-                    f"{path}: a state of the recipe {metadata.get('recipe', 'of no name'):.12}, this one is {key:.12}",
-                    "give another folder, or remove this one",
+                    f"{path}: a state of another training: {differences}", "give another folder, or remove this one"
                 )
             position = Position(int(metadata["step"]), int(metadata["tokens"]))
             for name, parameter in model.named_parameters():
@@ -97,3 +99,13 @@ def load_state(folder: Path, key: str, model: nn.Module, optimizer: AdamW) -> Po
         remedy = "remove the file, and the training begins again"
         raise DamagedWorkError(f"{path}: damaged: {error}", remedy, path) from error
     return position
+
+
+def _describe_differences(metadata: Mapping[str, str], identity: Identity) -> str:
+    """Return what a state is of instead; empty: it has this identity."""
+    pairs = [(name, metadata.get(name), own) for name, own in identity.items()]
+    return ", ".join(
+        f"{name} {theirs[:12] if theirs else 'not recorded'} (here {own[:12]})"
+        for name, theirs, own in pairs
+        if theirs != own
+    )

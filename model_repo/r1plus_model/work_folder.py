@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
@@ -31,6 +31,15 @@ from r1plus_model_repo.importing.package.folders import lock_folder, stage_folde
 
 T = TypeVar("T")
 RECIPE_FILE: Final = "recipe.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The disk that a folder is on."""
+
+    device: int
+    free: int
+    """Bytes."""
 
 
 class Record(Protocol):
@@ -79,7 +88,11 @@ def check_work(work: Path, recipe: Any) -> None:
     if path.is_file():
         other = read_work(path, type(recipe))
         pairs = [(one.name, getattr(other, one.name), getattr(recipe, one.name)) for one in fields(recipe)]
-        differences = [f"{name} {theirs} (here {ours})" for name, theirs, ours in pairs if theirs != ours]
+        differences = [
+            f"{name} {'not recorded' if theirs == '' else theirs} (here {ours})"
+            for name, theirs, ours in pairs
+            if theirs != ours
+        ]
         if differences:
             raise ForeignFolderError(
                 f"work: {work} is of another recipe: {', '.join(differences)[:400]}",
@@ -157,6 +170,39 @@ def remove_work(work: Path) -> None:
         elif path.name != RECIPE_FILE:
             path.unlink()
     shutil.rmtree(work)
+
+
+def measure_disk(folder: Path) -> Disk:
+    """Return the disk that a folder is on, or would be made on."""
+    present = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    return Disk(present.stat().st_dev, shutil.disk_usage(present).free)
+
+
+def check_room(
+    out: Path, work: Path, model: int, rest: int, measure: Callable[[Path], Disk], what: str = "", remedy: str = ""
+) -> None:
+    """Refuse to begin without room for everything: a disk that fills up in the last hour costs all of them.
+
+    `model`: bytes of the trained model, which is written beside `out`; `rest`: bytes in `work`, of which `what` says
+    more, and `remedy` what else makes them fewer.
+
+    Raises:
+        StorageError: one of the disks has too little.
+    """
+    others, own = measure(out.parent), measure(work)
+    is_shared = others.device == own.device
+    needed = rest + (model if is_shared else 0)
+    if needed > own.free:
+        sizes = f"{format_size(own.free)} free, and {format_size(needed)} are needed{what}"
+        raise StorageError(
+            f"work: {work} has {sizes} for the training's state{' and the trained model' if is_shared else ''}",
+            f"make room, or give a folder on another disk{remedy}",
+        )
+    if not is_shared and model > others.free:
+        sizes = f"{format_size(others.free)} free, and {format_size(model)} are needed"
+        raise StorageError(
+            f"out: {out.parent} has {sizes} for the trained model", "make room, or give a folder on another disk"
+        )
 
 
 def measure_present(work: Path) -> int:

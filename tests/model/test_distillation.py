@@ -24,6 +24,7 @@ from r1plus_model.distillation import DistillationRequest, distil
 from r1plus_model.errors import DistillationError
 from r1plus_model.pruning import choose_layers, measure_influence
 from r1plus_model.training import TrainingProcess
+from r1plus_model.work_folder import Disk
 from r1plus_model_repo.importing.package.folders import lock_folder
 from support.model import environment
 from support.model.distil_process import SMALL, make_request, run
@@ -249,7 +250,8 @@ def test_a_state_of_another_recipe_is_refused(one_step: DistillationRequest, inp
         stop_after_first_step(other, [])
     shutil.copyfile(other.work / "state.safetensors", one_step.work / "state.safetensors")
 
-    with pytest.raises(DistillationError, match=r"state.safetensors: a state of the recipe [0-9a-f]{12}, this one is"):
+    message = r"state.safetensors: a state of another training: recipe [0-9a-f]{12} \(here [0-9a-f]{12}\); give another"
+    with pytest.raises(DistillationError, match=message):
         run(one_step)
 
 
@@ -430,15 +432,29 @@ def test_a_token_that_the_teacher_has_no_embedding_for_is_refused(inputs: Path, 
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_computed(inputs: Path, tmp_path: Path) -> None:
-    little = TrainingProcess(lambda line: None, lambda: 0.0, measure_free=lambda folder: 10**6)
+    little = TrainingProcess(lambda line: None, lambda: 0.0, measure_disk=lambda folder: Disk(0, 10**6))
 
-    message = r"work: .* has 1\.0 MB free, and [4-9]\.\d MB are needed: [\d.]+ MB for .* make room, give a folder on another disk"
+    message = r"work: .* has 1\.0 MB free, and [4-9]\.\d MB are needed: [\d.]+ MB for .* make room, or give a folder on another disk"
     refuse(place(inputs, tmp_path), message, little)
+
+
+def test_a_disk_without_room_for_the_student_alone_is_refused_before_anything_is_computed(
+    inputs: Path, tmp_path: Path
+) -> None:
+    request = place(inputs, tmp_path)
+    little = TrainingProcess(
+        lambda line: None,
+        lambda: 0.0,
+        measure_disk=lambda folder: Disk(0, 10**9) if folder == request.work else Disk(1, 10**5),
+    )
+
+    message = r"out: .* has 0\.1 MB free, and 0\.\d MB are needed for the trained model; make room, or give a folder on"
+    refuse(request, message, little)
 
 
 def test_a_disk_that_has_room_is_enough(inputs: Path, tmp_path: Path) -> None:
     request = place(inputs, tmp_path, steps=2)
-    distil(request, TrainingProcess(lambda line: None, lambda: 0.0, measure_free=lambda folder: 10**7))
+    distil(request, TrainingProcess(lambda line: None, lambda: 0.0, measure_disk=lambda folder: Disk(0, 10**7)))
     assert request.out.is_dir()
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from r1plus_contract.delivery import hash_file
 from r1plus_model.distillation import DistillationRequest, distil
-from r1plus_model.errors import DistillationError
+from r1plus_model.errors import DistillationError, StorageError
 from r1plus_model.training import TrainingProcess
+from r1plus_model.work_folder import Disk, check_room, measure_disk
 from support.model.distil_process import make_request, run, tick
 from support.model.tiny_models import write_data, write_tiny
 from support.tables import for_each
@@ -36,6 +37,45 @@ def test_a_folder_that_would_go_with_the_other_is_refused(inputs: Path, tmp_path
     with pytest.raises(DistillationError, match=r"work: .*: one is in the other, .*; give folders beside each other"):
         run(request)
     assert not list(tmp_path.iterdir())
+
+
+MB = 10**6
+DISKS: dict[str, tuple[Disk, Disk, str | None]] = {
+    "one disk with room for both": (Disk(1, 5 * MB), Disk(1, 5 * MB), None),
+    "one disk with room for either": (
+        Disk(1, 4 * MB),
+        Disk(1, 4 * MB),
+        "work: run has 4.0 MB free, and 5.0 MB are needed",
+    ),
+    "two disks with room for one each": (Disk(1, 3 * MB), Disk(2, 2 * MB), None),
+    "a disk without room for the state": (
+        Disk(1, 2 * MB),
+        Disk(2, 9 * MB),
+        "work: run has 2.0 MB free, and 3.0 MB are",
+    ),
+    "a disk without room for the model": (Disk(1, 9 * MB), Disk(2, MB), "out: models has 1.0 MB free, and 2.0 MB are"),
+}
+
+
+@for_each("work, out, message", DISKS)
+def test_room_is_checked_on(work: Disk, out: Disk, message: str | None) -> None:
+    def check() -> None:
+        check_room(
+            Path("models/student"), Path("run"), 2 * MB, 3 * MB, {Path("run"): work, Path("models"): out}.__getitem__
+        )
+
+    if message is None:
+        check()
+        return
+    with pytest.raises(StorageError, match=f"{message}.*; make room, or give a folder on another disk"):
+        check()
+
+
+def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_parents(tmp_path: Path) -> None:
+    disk = measure_disk(tmp_path / "models" / "new")
+
+    assert disk.device == tmp_path.stat().st_dev
+    assert disk.free > 0
 
 
 def test_a_run_that_is_stopped_before_its_first_step_goes_on(inputs: Path, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from r1plus_model.architecture import Architecture
 from r1plus_model.checkpoint import load_model
@@ -156,11 +158,63 @@ def test_a_recipe_out_of_range_is_refused(values: dict[str, Any], message: str) 
     assert message in str(raised.value)
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(tiny: Path, tmp_path: Path) -> None:
-    run(load_model(tiny, R1PLUS), load_model(tiny), tmp_path, replace(RECIPE, steps=1))
+OTHERS: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
+    "another recipe": (lambda tiny: {"recipe": RECIPE}, "recipe"),
+    "another teacher": (lambda tiny: {"teacher": change_weights(load_model(tiny))}, "teacher"),
+    "a teacher with a window": (lambda tiny: {"teacher": load_model(tiny, Architecture(window=8))}, "teacher"),
+    "another model": (lambda tiny: {"model": change_weights(load_model(tiny, R1PLUS))}, "model"),
+}
 
-    with pytest.raises(DistillationError, match=r"this one is"):
-        run(load_model(tiny, R1PLUS), load_model(tiny), tmp_path, RECIPE)
+
+def change_weights(model: R1PlusModel) -> R1PlusModel:
+    """Change the last number of the last layer a little."""
+    with torch.no_grad():
+        model.layers[-1].mlp.down_proj.weight[-1, -1] += 1e-6
+    return model
+
+
+@for_each("change, name", OTHERS)
+def test_a_checkpoint_is_refused_of(
+    change: Callable[[Path], dict[str, Any]], name: str, tiny: Path, tmp_path: Path
+) -> None:
+    own = {"model": load_model(tiny, R1PLUS), "teacher": load_model(tiny), "recipe": replace(RECIPE, steps=1)}
+    run(folder=tmp_path, **own)
+    own["model"] = load_model(tiny, R1PLUS)
+    other = own | change(tiny)
+
+    message = (
+        rf"state.safetensors: a state of another training: {name} [0-9a-f]{{12}} \(here [0-9a-f]{{12}}\); give another"
+    )
+    with pytest.raises(DistillationError, match=message):
+        run(folder=tmp_path, **other)
+    assert run(folder=tmp_path, **own) == [], "it is still there, and whole"
+
+
+def test_a_checkpoint_that_says_nothing_of_its_models_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """As an earlier commit wrote it."""
+    recipe = replace(RECIPE, steps=1)
+    run(load_model(tiny, R1PLUS), load_model(tiny), tmp_path, recipe)
+    (file,) = tmp_path.iterdir()
+    with safe_open(file, "pt") as stream:
+        metadata = stream.metadata()
+    save_file(load_file(file), file, {name: metadata[name] for name in ("recipe", "step", "tokens")})
+
+    message = (
+        r"another training: teacher not recorded \(here [0-9a-f]{12}\), model not recorded \(here [0-9a-f]{12}\); give"
+    )
+    with pytest.raises(DistillationError, match=message):
+        run(load_model(tiny, R1PLUS), load_model(tiny), tmp_path, recipe)
+
+
+def test_a_run_continues_with_predictors_that_began_otherwise(tiny: Path, tmp_path: Path) -> None:
+    """Another number of threads rounds them in another way."""
+    recipe = replace(RECIPE, steps=1)
+    run(load_model(tiny, R1PLUS), load_model(tiny), tmp_path, recipe)
+    model = load_model(tiny, R1PLUS)
+    with torch.no_grad():
+        model.layers[0].mlp.predictor.up.weight.mul_(1.001)
+
+    assert run(model, load_model(tiny), tmp_path, recipe) == []
 
 
 def test_a_checkpoint_that_is_damaged_is_refused(tiny: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from r1plus_model.packing import BranchCache, compute_packed_states
 from r1plus_model.reinforcement import ReinforcementRequest, reinforce
 from r1plus_model.reward_tasks import RewardTask
 from r1plus_model.training import TrainingProcess
+from r1plus_model.work_folder import Disk
 from r1plus_model_repo.backends.torch_batch import TorchBatch
 from r1plus_model_repo.backends.torch_sampling import TorchSampling
 from support.golden_suites import files_of
@@ -397,7 +398,7 @@ TOKENIZERS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
             content["added_tokens"][0] | {"id": number, "content": text}
             for number, text in ((267, "<last>"), (268, "and"))
         ),
-        r"its tokenizer has the token 268, and the model 268 \(vocab_size\); get the model's own files",
+        r"model: tokenizer.json: 'and' is token 268, and the model has 268 \(vocab_size\); give the model's own tokenizer",
     ),
 }
 
@@ -439,8 +440,55 @@ def test_a_working_folder_of_another_recipe_is_refused(questions: Path, tmp_path
         run(make_request(questions, tmp_path, steps=7))
 
 
+def ask_otherwise(question: str, answer: Fraction) -> RewardTask:
+    """Return the task of a release with another prompt."""
+    task = build_task(question, answer)
+    return replace(task, prompt=task.prompt.replace("Q:", "Question:"))
+
+
+def allow_more(question: str, answer: Fraction) -> RewardTask:
+    """Return the task of a release with another grammar."""
+    task = build_task(question, answer)
+    return replace(task, grammar=task.grammar.replace('" / "', '" / " | " % "'))
+
+
+RELEASES: dict[str, dict[str, Any]] = {
+    "prompt": {"build_task": ask_otherwise},
+    "grammar": {"build_task": allow_more},
+    "longest answer": {"most_new_tokens": MOST_NEW_TOKENS + 1},
+}
+
+
+@for_each("change", RELEASES)
+def test_answers_are_not_mixed_with_those_drawn_under_another(
+    questions: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    request = make_request(questions, tmp_path)
+    stop_in_training(request)
+
+    with pytest.raises(
+        DistillationError, match=r"of another recipe: task [0-9a-f]{64} \(here [0-9a-f]{64}\); give another"
+    ):
+        run(replace(request, **change))
+
+
+def test_a_working_folder_that_does_not_say_what_was_asked_is_refused(questions: Path, tmp_path: Path) -> None:
+    """As an earlier commit wrote it."""
+    request = make_request(questions, tmp_path)
+    stop_in_training(request)
+    path = request.work / "recipe.json"
+    recipe = json.loads(path.read_text())
+    del recipe["task"]
+    path.write_text(json.dumps(recipe))
+
+    with pytest.raises(
+        DistillationError, match=r"of another recipe: task not recorded \(here [0-9a-f]{64}\); give another"
+    ):
+        run(request)
+
+
 def test_a_disk_without_room_is_refused(questions: Path, tmp_path: Path) -> None:
-    little = TrainingProcess(lambda line: None, lambda: 0.0, measure_free=lambda folder: 10**6)
+    little = TrainingProcess(lambda line: None, lambda: 0.0, measure_disk=lambda folder: Disk(0, 10**6))
 
     with pytest.raises(DistillationError, match=r"work: .* has 1\.0 MB free, and .* are needed .*; make room"):
         reinforce(make_request(questions, tmp_path), little)

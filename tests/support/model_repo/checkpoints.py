@@ -108,6 +108,16 @@ def llama(layers: Iterable[int] = range(LAYERS), dtype: str = "BF16", *, ends: b
     return found
 
 
+def with_biases(*parts: str, matrices: tuple[str, ...] = ("",)) -> dict[str, Any]:
+    """The model with a bias for each matrix of these parts of a layer, or for those whose names begin so."""
+    tensors = llama()
+    for name, (dtype, shape) in llama().items():
+        part, matrix = name.split(".")[-3:-1] if "layers" in name else ("", "")
+        if part in parts and matrix.startswith(matrices):
+            tensors[name.removesuffix("weight") + "bias"] = (dtype, shape[:1])
+    return tensors
+
+
 def elements(tensors: Shaped) -> int:
     """Of all of them."""
     return sum(math.prod(shape) for _, shape in tensors.values())

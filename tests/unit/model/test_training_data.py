@@ -50,18 +50,18 @@ def build(path: Path, encoder: Encoder, length: int = 64, wanted: int = 1000, se
 
 
 def test_of_a_dialogue_the_answer_counts_and_the_token_that_ends_it(tmp_path: Path, encoder: Encoder) -> None:
-    path = write(tmp_path / "data", *[{"prompt": "hello", "answer": "12"}] * 2)
+    path = write(tmp_path / "data", *({"prompt": "hello", "answer": answer} for answer in ("12", "21")))
     example = build(path, encoder).training[0]
     decode = encoder.tokenizer.decode
 
     assert decode(example.tokens[: example.first], skip_special_tokens=False) == "<|im_start|>hello<|im_end|>"
-    assert decode(example.tokens[example.first :], skip_special_tokens=False) == "12<|im_end|>"
+    assert decode(example.tokens[example.first :], skip_special_tokens=False) in ("12<|im_end|>", "21<|im_end|>")
     assert example.tokens[-1] == END
     assert example.targets == 3
 
 
 def test_of_a_text_all_tokens_count_but_the_first_of_each_window(tmp_path: Path, encoder: Encoder) -> None:
-    path = write(tmp_path / "data", *[{"text": "abcdefghij"}] * 2)
+    path = write(tmp_path / "data", {"text": "abcdefghij"}, {"text": "bcdefghijk"})
     examples = build(path, encoder, length=8).training
 
     assert [len(one.tokens) for one in examples] == [8, 2]
@@ -69,8 +69,8 @@ def test_of_a_text_all_tokens_count_but_the_first_of_each_window(tmp_path: Path,
 
 
 def test_an_answer_is_cut_at_the_length_and_a_prompt_that_fills_it_is_skipped(tmp_path: Path, encoder: Encoder) -> None:
-    long = {"prompt": "h" * 30, "answer": "12"}
-    path = write(tmp_path / "data", *[{"prompt": "h", "answer": "w" * 40}] * 8, *[long] * 8)
+    long = ({"prompt": "h" * (30 + n), "answer": "12"} for n in range(8))
+    path = write(tmp_path / "data", *({"prompt": "h" * (1 + n), "answer": "w" * 40} for n in range(4)), *long)
     examples = build(path, encoder, length=12)
 
     assert {len(one.tokens) for one in examples.training} == {12}
@@ -83,6 +83,43 @@ def test_lines_held_out_are_not_trained_on(tmp_path: Path, encoder: Encoder) -> 
 
     assert (len(examples.training), len(examples.held_out)) == (95, 5)
     assert not set(examples.training) & set(examples.held_out)
+
+
+REPEATS: dict[str, tuple[list[dict[str, str]], int]] = {
+    "texts": ([{"text": f"number {n % 20} of many"} for n in range(100)], 80),
+    "dialogues": ([{"prompt": f"number {n % 20}", "answer": "12"} for n in range(100)], 80),
+    "first windows of long texts": ([{"text": f"{n % 10:020}{n:08}"} for n in range(20)], 10),
+    "answers as far as the length": ([{"prompt": f"h{n % 20}", "answer": "w" * 20 + str(n)} for n in range(100)], 80),
+}
+
+
+@for_each("lines, repeated", REPEATS)
+def test_what_is_held_out_is_not_trained_on_where_data_repeats(
+    tmp_path: Path, encoder: Encoder, lines: list[dict[str, str]], repeated: int
+) -> None:
+    path, reported = write(tmp_path / "data", *lines), list[str]()
+    for seed in range(5):
+        examples = build_examples(read_records(path, ()), encoder, 20, 1000, seed, reported.append)
+        training, held_out = ({one.tokens for one in part} for part in (examples.training, examples.held_out))
+
+        assert not training & held_out
+        assert (len(training), len(held_out)) == (len(examples.training), len(examples.held_out)), "each once"
+        assert examples.repeated == repeated
+    assert all(line.endswith(f"0 lines skipped, {repeated} repeats left out") for line in reported)
+
+
+def test_a_twentieth_of_different_lines_is_held_out(tmp_path: Path, encoder: Encoder) -> None:
+    path = write(tmp_path / "data", *[{"text": f"number {n} of many"} for n in range(40)] * 5)
+    examples = build(path, encoder)
+
+    assert (len(examples.training), len(examples.held_out), examples.repeated) == (38, 2, 160)
+
+
+def test_lines_that_are_all_one_are_refused_and_the_message_says_so(tmp_path: Path, encoder: Encoder) -> None:
+    path = write(tmp_path / "data", *[{"text": "hello world"}] * 10)
+
+    with pytest.raises(DistillationError, match=r"10 lines give 0 examples for training and 1 .*, 9 repeats left out"):
+        build(path, encoder)
 
 
 def test_no_more_examples_are_read_than_the_steps_need(tmp_path: Path, encoder: Encoder) -> None:

@@ -120,7 +120,6 @@ TEMPLATE_WITH_START = {
 REFUSED: dict[str, tuple[str, Change, str]] = {
     "another architecture": ("config.json", put(model_type="gemma"), "model_type: 'gemma' is not one of llama, qwen2"),
     "another activation": ("config.json", put(hidden_act="gelu"), "hidden_act: 'gelu': only silu"),
-    "biases": ("config.json", put(attention_bias=True), "attention_bias: biases of a Llama's attention would be lost"),
     "scaled positions": ("config.json", put(rope_scaling={"rope_type": "llama3"}), "rope_scaling: 'llama3': scaled"),
     "scaled positions of transformers 5": (
         "config.json",
@@ -291,12 +290,24 @@ def test_a_checkpoint_without_a_tensor_is_refused(tmp_path: Path, architecture: 
     assert not list(tmp_path.glob("*again*"))
 
 
+def test_biases_of_a_llama_are_refused(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path)
+    for part, size in (("q_proj", 256), ("k_proj", 128), ("v_proj", 128), ("o_proj", 256)):
+        names = [f"model.layers.{layer}.self_attn.{part}.bias" for layer in range(2)]
+        rewrite(checkpoint, dict.fromkeys(names, bytes(4 * size)), "F32", (size,))
+    config = checkpoint / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"attention_bias": True}))
+
+    with pytest.raises(ImportingError, match="attention_bias: biases of a Llama's attention would be lost"):
+        to_gguf(checkpoint, tmp_path / "again.gguf")
+
+
 def test_a_bias_that_transformers_does_not_read_is_refused(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path)
     name = "model.layers.0.self_attn.q_proj.bias"
     rewrite(checkpoint, {name: bytes(1024)}, "F32", (256,))
 
-    with pytest.raises(ImportingError, match=f"tensor '{name}': a GGUF file has no place for it"):
+    with pytest.raises(ImportingError, match=f"tensor '{name}': a bias, and config.json has none there"):
         to_gguf(checkpoint, tmp_path / "again.gguf")
 
 

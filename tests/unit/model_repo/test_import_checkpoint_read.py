@@ -20,9 +20,11 @@ from support.model_repo.checkpoints import (
     checkpoint,
     elements,
     llama,
+    with_biases,
     with_tensors,
     write_json,
 )
+from support.tables import for_each
 
 
 @pytest.fixture
@@ -30,6 +32,7 @@ def folder(tmp_path: Path) -> Path:
     return checkpoint(tmp_path / "Bank-8B")
 
 
+QWEN2 = with_biases("self_attn", matrices=("q", "k", "v"))
 WINDOWS: dict[str, tuple[dict[str, Any], tuple[int | None, int | None]]] = {
     "none": ({}, (None, None)),
     "null": ({"sliding_window": None, "use_sliding_window": True}, (None, None)),
@@ -63,9 +66,32 @@ def test_the_window_and_who_keeps_all_tokens_are_read(
     folder: Path, config: dict[str, Any], expected: tuple[int | None, int | None]
 ) -> None:
     changed("config.json", **{"torch_dtype": "float16", **config})(folder)
+    if config.get("model_type") == "qwen2":
+        with_tensors("model.safetensors", QWEN2)(folder)
     gpu = read_source(folder, Claims(), VLLM).gpu
     assert gpu is not None
     assert (gpu.window, gpu.global_layers) == expected
+
+
+BIASED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "everywhere": ({"attention_bias": True, "mlp_bias": True}, with_biases("self_attn", "mlp")),
+    "nowhere": ({"attention_bias": False, "mlp_bias": None}, with_biases()),
+    "of the attention, as Smaug says it": ({"bias": True}, with_biases("self_attn")),
+    "of all but the attention's output": ({"qkv_bias": True}, QWEN2),
+    "of the MLP": ({"mlp_bias": True}, with_biases("mlp")),
+    "of a Qwen2, which does not say so": ({"model_type": "qwen2"}, QWEN2),
+    "of a Qwen3": ({"model_type": "qwen3", "attention_bias": True}, QWEN2),
+}
+
+
+@for_each("config, tensors", BIASED)
+def test_biases_that_config_json_announces_are_read(
+    folder: Path, config: dict[str, Any], tensors: dict[str, Any]
+) -> None:
+    changed("config.json", **config)(folder)
+    with_tensors("model.safetensors", tensors)(folder)
+
+    assert read_source(folder, Claims(), VLLM).parameters == elements(tensors)
 
 
 NUMBERS: dict[str, dict[str, Any]] = {

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from support.model_repo.checkpoints import (
     moved,
     refused,
     rows,
+    with_biases,
     with_file,
     with_tensors,
     without,
@@ -34,6 +36,7 @@ WISH = ImportOptions(
 INDEX = "model.safetensors.index.json"
 SECOND = "model-00002-of-00002.safetensors"
 K_PROJ = "model.layers.1.self_attn.k_proj.weight"
+ATTENTION = "model.layers.1.self_attn"
 
 
 @pytest.fixture
@@ -47,6 +50,10 @@ HYBRID = {name: said for name, said in llama().items() if name != K_PROJ}
 def config(message: str, **values: Any) -> tuple[Change, str]:
     """Return a config.json with these values, and what is said of it."""
     return changed("config.json", **values), f"config.json: {message}"
+
+
+def without_tensor(tensors: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {other: one for other, one in tensors.items() if other != name}
 
 
 def config_and_tensors(message: str, **values: Any) -> tuple[Change, str]:
@@ -172,10 +179,50 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "a matrix that is missing": (
         with_tensors(
             "model.safetensors",
-            {name: one for name, one in llama().items() if name != "model.layers.1.mlp.up_proj.weight"},
+            without_tensor(llama(), "model.layers.1.mlp.up_proj.weight"),
         ),
         "tensor model.layers.1.mlp.up_proj.weight: missing, and config.json says that there is one; get the files again",
     ),
+    "biases that are missing": config_and_tensors(
+        "tensor model.layers.0.self_attn.q_proj.bias: missing, and config.json says that there is one; get the files again",
+        attention_bias=True,
+    ),
+    "biases of the MLP that are missing": config_and_tensors(
+        "tensor model.layers.0.mlp.gate_proj.bias: missing, and config.json says that there is one", mlp_bias=True
+    ),
+    "one bias that is missing": (
+        both(
+            changed("config.json", attention_bias=True),
+            with_tensors("model.safetensors", without_tensor(with_biases("self_attn"), f"{ATTENTION}.v_proj.bias")),
+        ),
+        f"tensor {ATTENTION}.v_proj.bias: missing, and config.json says that there is one; get the files again",
+    ),
+    "a bias of another shape": (
+        both(
+            changed("config.json", attention_bias=True),
+            with_tensors("model.safetensors", with_biases("self_attn") | {f"{ATTENTION}.v_proj.bias": ("BF16", (32,))}),
+        ),
+        f"tensor {ATTENTION}.v_proj.bias: shape [32], and config.json says [16]; get both of one model",
+    ),
+    "a Qwen2 without its biases": config_and_tensors(
+        "tensor model.layers.0.self_attn.q_proj.bias: missing, and config.json says", model_type="qwen2"
+    ),
+    "biases that are not announced": (
+        with_tensors("model.safetensors", with_biases("self_attn")),
+        "q_proj.bias': a bias, and config.json has none there (attention_bias, mlp_bias), so it would not be added; get",
+    ),
+    "biases of the MLP that are not announced": (
+        both(
+            changed("config.json", attention_bias=True),
+            with_tensors("model.safetensors", with_biases("self_attn", "mlp")),
+        ),
+        "tensor 'model.layers.0.mlp.gate_proj.bias': a bias, and config.json has none there",
+    ),
+    "a bias of a norm": (
+        with_tensors("model.safetensors", llama() | {"model.norm.bias": ("BF16", (32,))}),
+        "tensor 'model.norm.bias': a bias, and config.json has none there",
+    ),
+    "biases in words": config("attention_bias: 'yes' is not true or false", attention_bias="yes"),
     "a tokenizer of another model": (
         with_file("tokenizer.json", '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 64}}}'),
         "tokenizer.json: model: vocab: 'b' has the id 64, and the model has 64 tokens; get tokenizer and weights of",

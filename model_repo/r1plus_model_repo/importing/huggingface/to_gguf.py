@@ -5,7 +5,7 @@ computes differently would be served and answer wrongly. The tokenizer is transl
 way in which text is split are those of tokenizer.json. One tensor is in memory at a time.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -201,20 +201,9 @@ def _place_weights(source: Path, config: Mapping[str, Any], files: Sequence[str]
                 problems.append(f"{file}: tensor {name!r:.120}: {tensor.dtype}; get the model in F16, BF16 or F32")
             else:
                 weights.append(_Weight(source / file, tensor, place, _find_rows(place, config)))
-    if config["model_type"] == _QWEN2:
-        problems += _find_missing_biases({one.name for one in weights}, config["num_hidden_layers"])
     if problems:
         raise WeightsError(str(source), tuple(problems[:MOST_TOLD]))
     return sorted(weights, key=lambda one: one.name)
-
-
-def _find_missing_biases(names: Collection[str], layers: int) -> list[str]:
-    return [
-        f"tensor model.layers.{layer}.{LAYER_NAMES[part]}.bias: missing; get the files again"
-        for layer in range(layers)
-        for part in _BIASED
-        if f"blk.{layer}.{part}.bias" not in names
-    ]
 
 
 def _translate(name: str, architecture: str) -> str | None:
