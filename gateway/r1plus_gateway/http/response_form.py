@@ -157,8 +157,8 @@ class ResponseEvents:
             (
                 self._encode("response.output_item.added", output_index=self._index, item=begun),
                 self._encode(f"{kind}.in_progress", **place),
-                self._encode(f"{kind}_code.delta", **place, delta=call.code),
-                self._encode(f"{kind}_code.done", **place, code=call.code),
+                self._encode(f"{kind}_code.delta", **place, delta=call.text),
+                self._encode(f"{kind}_code.done", **place, code=call.text),
                 self._encode(f"{kind}.interpreting", **place),
             )
         )

@@ -3,6 +3,7 @@
 The engine knows no tools: a system message describes them, and past calls and results become text.
 """
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,6 +72,12 @@ _CONTENT: Final[Json] = {
 }
 
 
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""An escape of JSON: a character's two surrogates, a lone one, which is the group, or any other."""
+
+
 @dataclass(frozen=True, slots=True)
 class CodeRoundsPlan:
     """How many programs of the model are run, and what it may answer in between."""
@@ -110,6 +117,8 @@ class ToolAnswer:
 
     content: str
     call: ToolCall | None = None
+    has_lone_surrogate: bool = False
+    """Whether the engine has written one, for which U+FFFD stands here: it is no character, so no text may have it."""
 
 
 def read_tools(
@@ -222,12 +231,18 @@ def _describe_tools(functions: list[dict[str, Json]], must_call: bool) -> str:
 
 def parse_tool_answer(text: str) -> ToolAnswer:
     """Read the engine's answer. Text that is no whole JSON object, because it was cut or nests too deep, is content."""
+    valid = _replace_lone_surrogates(text)
     try:
-        value = orjson.loads(text)
+        value = orjson.loads(valid)
         arguments = orjson.dumps(value.get("arguments") if isinstance(value, dict) else None).decode()
     except (ValueError, orjson.JSONEncodeError):
         return ToolAnswer(text)
+    is_changed = valid != text
     if isinstance(value, dict) and isinstance(value.get("name"), str):
-        return ToolAnswer("", ToolCall(f"call_{uuid.uuid4().hex[:24]}", value["name"], arguments))
+        return ToolAnswer("", ToolCall(f"call_{uuid.uuid4().hex[:24]}", value["name"], arguments), is_changed)
     content = value.get("content") if isinstance(value, dict) else None
-    return ToolAnswer(content if isinstance(content, str) else text)
+    return ToolAnswer(content if isinstance(content, str) else text, has_lone_surrogate=is_changed)
+
+
+def _replace_lone_surrogates(text: str) -> str:
+    return _ESCAPE.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], text)
