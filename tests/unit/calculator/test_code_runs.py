@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from r1plus_calculator.server.code_runs import CodeRunner, InterpreterError
+from r1plus_calculator.server.code_runs import CodeRunner, InterpreterError, _build_reply, _Ending
 from r1plus_calculator.server.server import CalculatorServer
 from r1plus_contract.calculator import LENGTH_BYTES, MOST_OUTPUT_BYTES, MOST_REQUEST_BYTES
 from r1plus_sandbox.programs import ProgramLimits, confine_program
@@ -62,6 +63,21 @@ async def calculator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 async def test_code_is_run(calculator: Running, code: str, output: str, value: str) -> None:
     reply = await calculator[1].run(code)
     assert reply["run"] == {"output": output, "value": value, "error": None}
+
+
+async def test_digits_that_are_printed_before_the_time_are_told_from_it(calculator: Running) -> None:
+    code = "import sys\nprint('7' * 4000, file=sys.stderr)\nprint('8' * 20, end='', file=sys.stderr)\n9"
+    run = (await calculator[1].run(code))["run"]
+    assert run["output"].startswith("7" * 4000 + "\n" + "8" * 17)
+    assert run["value"] == "9"
+
+
+async def test_many_digits_that_are_printed_take_no_time_from_others() -> None:
+    """Read more than a program may print, so that any machine shows whether each digit is tried with all after it."""
+    summary, begun = "1" * 60_000 + "\n1.25ms ❯ 9", time.process_time()
+    reply = _build_reply(_Ending("", summary, 0))
+    assert time.process_time() - begun < 5
+    assert json.loads(reply)["run"]["value"] == "9"
 
 
 async def test_the_traceback_of_an_error_comes_after_what_was_printed(calculator: Running) -> None:
