@@ -58,12 +58,10 @@ SEARCH: Final = Table(
 )
 CODE: Final = OtherField("code", {"type": "string"}, is_required=True)
 """Empty where the model has written nothing."""
-_LOGS: Final = {
-    "type": "object",
-    "properties": {"type": {"const": "logs"}, "logs": {"type": "string"}},
-    "required": ["type", "logs"],
-}
-OUTPUTS: Final = ListField("outputs", 8, _LOGS)
+LOGS: Final = Table(
+    (StringField("type", values=("logs",), is_required=True), OtherField("logs", {"type": "string"}, is_required=True))
+)
+OUTPUTS: Final = ListField("outputs", 8, LOGS.build_schema())
 PROGRAM: Final = Table(
     (StringField("type", values=(CODE_CALL,), is_required=True), CODE, OUTPUTS), ignored=IGNORED | {"container_id"}
 )
@@ -147,9 +145,10 @@ def _read_program(item: Fields) -> Item:
     if code is None:
         raise item.build_missing_error(CODE.name)
     for position, output in enumerate(outputs):
+        path = f"{item.locate(OUTPUTS.name)}[{position}]"
         if not (isinstance(output, dict) and output.get("type") == "logs" and isinstance(output.get("logs"), str)):
-            path = f"{item.locate(OUTPUTS.name)}[{position}]"
             raise InvalidFieldError(path, "expected an object of type logs with a text", code="invalid_type")
+        LOGS.refuse_rest(read_item(path, output))
     logs = [{"type": "logs", "logs": output["logs"]} for output in outputs if isinstance(output, dict)]
     return {"type": CODE_CALL, "code": code, "container_id": NO_CONTAINER, "outputs": logs}
 

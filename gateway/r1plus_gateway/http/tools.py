@@ -231,18 +231,23 @@ def _describe_tools(functions: list[dict[str, Json]], must_call: bool) -> str:
 
 def parse_tool_answer(text: str) -> ToolAnswer:
     """Read the engine's answer. Text that is no whole JSON object, because it was cut or nests too deep, is content."""
-    valid = _replace_lone_surrogates(text)
     try:
-        value = orjson.loads(valid)
+        value, has_lone_surrogate = _load(text)
         arguments = orjson.dumps(value.get("arguments") if isinstance(value, dict) else None).decode()
     except (ValueError, orjson.JSONEncodeError):
         return ToolAnswer(text)
-    is_changed = valid != text
     if isinstance(value, dict) and isinstance(value.get("name"), str):
-        return ToolAnswer("", ToolCall(f"call_{uuid.uuid4().hex[:24]}", value["name"], arguments), is_changed)
+        return ToolAnswer("", ToolCall(f"call_{uuid.uuid4().hex[:24]}", value["name"], arguments), has_lone_surrogate)
     content = value.get("content") if isinstance(value, dict) else None
-    return ToolAnswer(content if isinstance(content, str) else text, has_lone_surrogate=is_changed)
+    return ToolAnswer(content if isinstance(content, str) else text, has_lone_surrogate=has_lone_surrogate)
 
 
-def _replace_lone_surrogates(text: str) -> str:
-    return _ESCAPE.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], text)
+def _load(text: str) -> tuple[Json, bool]:
+    """Return a value, and whether U+FFFD stands for a lone surrogate in it. Raises ValueError."""
+    try:
+        return orjson.loads(text), False
+    except ValueError:
+        valid = _ESCAPE.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], text)
+        if valid == text:
+            raise
+        return orjson.loads(valid), True

@@ -711,6 +711,10 @@ async def test_a_program_without_code_and_a_nul_that_is_printed_can_be_sent_back
             {"code": "1", "outputs": [{"type": "image", "url": "x"}]},
             "input[0].outputs[0]: expected an object of type logs with a text",
         ),
+        "outputs with another field": (
+            {"code": "1", "outputs": [{"type": "logs", "logs": "1", "files": []}]},
+            "input[0].outputs[0].files: is not a known field; leave it out",
+        ),
     },
 )
 async def test_a_past_program_of_another_form_is_refused(tmp_path: Path, item: dict[str, Any], message: str) -> None:
