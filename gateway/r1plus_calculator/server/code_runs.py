@@ -223,7 +223,9 @@ def _build_reply(ending: _Ending) -> bytes:
     text = summary["text"].replace(SOURCE_PATH, "main.py").strip()
     if ending.status and _MEMORY_ERROR.search(text):
         return _MEMORY_LIMIT
-    output = ending.output + (summary["printed"] or "")
-    run = CodeRun(output, None if ending.status else text, text if ending.status else None)
+    printed = summary["printed"] or ""
+    if any(len(part.encode()) > MOST_OUTPUT_BYTES for part in (ending.output, printed, text)):
+        return _OUTPUT_LIMIT
+    run = CodeRun(ending.output + printed, None if ending.status else text, text if ending.status else None)
     reply = dumps(CalculatorReply(run=run)).encode()
     return _OUTPUT_LIMIT if len(reply) > MOST_REPLY_BYTES else reply

@@ -14,7 +14,8 @@ import pytest_asyncio
 
 from r1plus_calculator.server.code_runs import CodeRunner, InterpreterError, _build_reply, _Ending
 from r1plus_calculator.server.server import CalculatorServer
-from r1plus_contract.calculator import LENGTH_BYTES, MOST_OUTPUT_BYTES, MOST_REQUEST_BYTES
+from r1plus_contract.calculator import LENGTH_BYTES, MOST_OUTPUT_BYTES, MOST_REQUEST_BYTES, FailureCode
+from r1plus_gateway.calculation.client import SocketCalculator
 from r1plus_sandbox.programs import ProgramLimits, confine_program
 from support.calculator.attacks import ATTACKS, try_attack
 from support.calculator.running import INTERPRETER, CalculatorClient, build_code_runner, running_calculator
@@ -65,6 +66,26 @@ async def test_code_is_run(calculator: Running, code: str, output: str, value: s
     assert reply["run"] == {"output": output, "value": value, "error": None}
 
 
+@for_each(
+    "code",
+    {
+        "printed": "print('x' * {}, end='')",
+        "printed as an error": "import sys\nprint('x' * {}, end='', file=sys.stderr)",
+        "a value": "'x' * {}",
+    },
+)
+async def test_a_gateway_takes_what_is_as_long_as_it_may_be_and_more_is_beyond_the_limit(
+    calculator: Running, code: str
+) -> None:
+    """The summary is read besides, so a few bytes more come from the interpreter whole."""
+    gateway = SocketCalculator(str(calculator[1].path), DEADLINE_SECONDS, runs_code=True)
+    reply = await gateway.run_code(code.format(MOST_OUTPUT_BYTES))
+    assert reply.run is not None and "x" * MOST_OUTPUT_BYTES in (reply.run.output, reply.run.value)
+    for more in (1, 20):
+        reply = await gateway.run_code(code.format(MOST_OUTPUT_BYTES + more))
+        assert reply.failure is not None and reply.failure.code is FailureCode.LIMIT
+
+
 async def test_digits_that_are_printed_before_the_time_are_told_from_it(calculator: Running) -> None:
     code = "import sys\nprint('7' * 4000, file=sys.stderr)\nprint('8' * 20, end='', file=sys.stderr)\n9"
     run = (await calculator[1].run(code))["run"]
@@ -77,7 +98,7 @@ async def test_many_digits_that_are_printed_take_no_time_from_others() -> None:
     summary, begun = "1" * 60_000 + "\n1.25ms ❯ 9", time.process_time()
     reply = _build_reply(_Ending("", summary, 0))
     assert time.process_time() - begun < 5
-    assert json.loads(reply)["run"]["value"] == "9"
+    assert json.loads(reply)["failure"]["code"] == "limit"
 
 
 async def test_the_traceback_of_an_error_comes_after_what_was_printed(calculator: Running) -> None:
