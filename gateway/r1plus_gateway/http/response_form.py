@@ -329,7 +329,7 @@ def _build_message(head: AnswerHead, status: str, text: str) -> dict[str, Any]:
 
 
 def _build_call(head: AnswerHead, status: str, call: ToolCall) -> dict[str, Any]:
-    own = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+    own = {"call_id": _name_item(head, "call"), "name": call.name, "arguments": call.arguments}
     return {"type": "function_call", "id": _name_item(head, "fc"), "status": status, **own}
 
 

@@ -4,7 +4,6 @@ The engine knows no tools: a system message describes them, and past calls and r
 """
 
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -103,9 +102,8 @@ class ToolSet:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model asks for."""
+    """A call that the model asks for: an answer has one at most, so it is named after the request."""
 
-    id: str
     name: str
     arguments: str
     """JSON."""
@@ -237,7 +235,7 @@ def parse_tool_answer(text: str) -> ToolAnswer:
     except (ValueError, orjson.JSONEncodeError):
         return ToolAnswer(text)
     if isinstance(value, dict) and isinstance(value.get("name"), str):
-        return ToolAnswer("", ToolCall(f"call_{uuid.uuid4().hex[:24]}", value["name"], arguments), has_lone_surrogate)
+        return ToolAnswer("", ToolCall(value["name"], arguments), has_lone_surrogate)
     content = value.get("content") if isinstance(value, dict) else None
     return ToolAnswer(content if isinstance(content, str) else text, has_lone_surrogate=has_lone_surrogate)
 

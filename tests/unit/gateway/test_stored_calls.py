@@ -1,4 +1,4 @@
-"""Programs of stored answers: each output is stored once, and shown, continued and read by the model as it was."""
+"""Stored answers with programs and calls: what is stored is what the client got, and each output is stored once."""
 
 import json
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from r1plus_gateway.http.stored_programs import read_runs, refer_to_logs
 from r1plus_gateway.store.content import StoredResponse
 from support.gateway.access import ALICE
 from support.gateway.content import make_content
-from support.gateway.fake_triton import Inputs, Piece
+from support.gateway.fake_triton import Inputs, Piece, answer
 from support.gateway.rig import Rig, read_typed_events, running
 from support.gateway.tenant_data import Volume
 from support.tables import for_each
@@ -42,15 +42,15 @@ def build_answer(*calls: CodeCall) -> dict[str, Any]:
     },
 )
 def test_an_answer_is_stored_with_each_text_once_and_read_as_it_was(run: CodeRun, copies: int) -> None:
-    answer = build_answer(CodeCall("ci_0", "x", run), CodeCall("ci_1", "y", CodeRun("7\n", "None", None)))
-    stored = refer_to_logs(answer)
+    body = build_answer(CodeCall("ci_0", "x", run), CodeCall("ci_1", "y", CodeRun("7\n", "None", None)))
+    stored = refer_to_logs(body)
     assert json.dumps(stored).count(PRINTED) == copies
-    assert read_runs(json.loads(json.dumps(stored))) == answer
+    assert read_runs(json.loads(json.dumps(stored))) == body
 
 
 def test_a_program_without_a_result_and_an_answer_without_programs_are_stored_as_they_are() -> None:
-    answer = build_answer(CodeCall("ci_0", "x", failure=CodeFailure("code_limit", "print less")))
-    assert read_runs(refer_to_logs(answer)) == answer
+    body = build_answer(CodeCall("ci_0", "x", failure=CodeFailure("code_limit", "print less")))
+    assert read_runs(refer_to_logs(body)) == body
     plain = {"output": [], "r1plus": {"verdict": "Pass"}}
     assert read_runs(refer_to_logs(plain)) == plain
 
@@ -75,8 +75,8 @@ class Conversation:
 
 
 async def ask(rig: Rig, question: str, **fields: Any) -> Any:
-    """Return an answer with the tool."""
-    async with rig.respond(question, tools=[TOOL], **fields) as response:
+    """Return an answer with the tool `code_interpreter`, unless other tools are named."""
+    async with rig.respond(question, **{"tools": [TOOL], **fields}) as response:
         if fields.get("stream"):
             *_, last, _ = await read_typed_events(response)
             return last["response"]
@@ -104,13 +104,29 @@ async def test_the_model_reads_an_output_of_a_continued_answer_once(tmp_path: Pa
     assert script.count(PRINTED) == [0, 1, 1, 1]
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_stored_call_of_a_function_has_the_id_that_the_client_got(tmp_path: Path, is_streamed: bool) -> None:
+    volume = Volume(tmp_path / "volume").make()
+    weather = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
+    script = answer('{"name":"weather","arguments":{}}')
+    async with volume.open() as store, running(tmp_path, script, store=store, **MODEL) as rig:
+        async with rig.post("/v1/conversations", {}) as response:
+            talk = (await response.json())["id"]
+        first = await ask(rig, "Go", tools=[weather], conversation=talk, stream=is_streamed)
+        async with rig.get(f"/v1/responses/{first['id']}") as response:
+            assert await response.json() == first
+        async with rig.get(f"/v1/conversations/{talk}/items") as response:
+            call, _ = (await response.json())["data"]
+    assert call["call_id"] == first["output"][0]["call_id"]
+
+
 async def test_an_answer_that_an_earlier_release_has_stored_is_shown_and_continued(tmp_path: Path) -> None:
     volume, script = Volume(tmp_path / "volume").make(), Conversation()
-    answer = build_answer(CodeCall("ci_0", "x", CodeRun("", PRINTED, None)))
-    earlier = StoredResponse("resp_1", "", [], answer)
+    body = build_answer(CodeCall("ci_0", "x", CodeRun("", PRINTED, None)))
+    earlier = StoredResponse("resp_1", "", [], body)
     async with volume.open() as store, running(tmp_path, script, store=store, **MODEL) as rig:
         await make_content(store).write(ALICE, lambda one: one.store_response(earlier))
         async with rig.get("/v1/responses/resp_1") as response:
-            assert await response.json() == answer
+            assert await response.json() == body
         await ask(rig, "Sure?", previous_response_id="resp_1")
     assert script.count(PRINTED) == [1]
