@@ -28,7 +28,7 @@ from support.gateway.access import KEY
 from support.gateway.fake_calculator import FakeCalculator
 from support.gateway.fake_triton import FakeTriton, Inputs, Piece, PromptCounter, Script, fail, serving
 from support.gateway.process import running_process
-from support.gateway.rig import Rig, read_typed_events, running, running_before
+from support.gateway.rig import Rig, read_typed_events, read_until, running, running_before
 from support.paths import TESTS
 from support.tables import for_each
 from support.waiting import eventually
@@ -633,6 +633,19 @@ async def test_a_client_that_leaves_frees_slot_and_program_and_pays_what_was_use
         await rig.until_running(0)
         (settled,) = rig.ledger.settled
         assert rig.gateway.api._desk._places._taken == {}
+    assert (settled.outcome, settled.usage.completion_tokens) == (Outcome.CANCELLED, 5)
+
+
+async def test_a_client_that_leaves_a_stream_ends_the_program_that_runs(tmp_path: Path) -> None:
+    async with running(tmp_path, Rounds(write_program("1")), **MODEL) as rig:
+        rig.calculator.gate = asyncio.Event()
+        async with rig.respond("Go", tools=[TOOL], stream=True) as response:
+            await read_until(response, b"response.code_interpreter_call.interpreting")
+            await eventually(lambda: rig.calculator.programs, "the program runs")
+            response.close()
+        await rig.until_settled()
+        await eventually(lambda: rig.gateway.api._desk._places._taken == {}, "the program's place is free")
+        (settled,) = rig.ledger.settled
     assert (settled.outcome, settled.usage.completion_tokens) == (Outcome.CANCELLED, 5)
 
 
