@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -226,7 +227,8 @@ class ResponseEvents:
         """See `EventWriter`. The first event is the one that OpenAI's client raises; many programs read no other."""
         body = orjson.loads(error.body)["error"]
         flat = {name: body[name] for name in ("code", "message", "param")}
-        response = _build_response(self._head, FAILED, self._build_output(INCOMPLETE), usage)
+        head = replace(self._head, code=tuple(self._programs))
+        response = _build_response(head, FAILED, self._build_output(INCOMPLETE), usage)
         code = "server_error" if error.status >= 500 else "invalid_prompt"
         response["error"] = {"code": code, "message": error.message}
         return self._encode("error", **flat, error=body) + self._encode("response.failed", response=response)

@@ -513,6 +513,7 @@ async def test_a_budget_that_ends_between_two_rounds_ends_the_answer(tmp_path: P
                 *_, error, failed, _ = [*await read_typed_events(response), None]
                 assert (error["code"], failed["response"]["status"]) == ("insufficient_quota", "failed")
                 assert [item["type"] for item in failed["response"]["output"]] == ["code_interpreter_call"]
+                assert [run["output"] for run in failed["response"]["r1plus"]["code"]] == ["42\n"]
                 assert failed["response"]["usage"]["total_tokens"] == 12
             else:
                 assert (response.status, (await response.json())["error"]["code"]) == (429, "insufficient_quota")
