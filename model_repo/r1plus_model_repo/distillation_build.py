@@ -10,7 +10,7 @@ from typing import Final
 
 from r1plus_contract.engine_fetch import Build, DistillationOptions
 from r1plus_contract.jsonable import dumps
-from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
+from r1plus_model_repo.catalog.quantity import MOST_BYTES, bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Backend, EngineSpec
 
 _KIND: Final = "distillation"
@@ -22,8 +22,6 @@ EXAMPLES_TOGETHER: Final = 2
 """Examples of one pass: logits of a large vocabulary take more memory than the model."""
 TRAINING_BYTES: Final = 16
 """Of a weight of the student in training: itself, its gradient and its two moments in float32."""
-_MOST_BYTES: Final = 2**60
-"""Of memory or storage, more than any machine has. From 2**63 on a revision could not be read again."""
 
 
 def find_problems(spec: EngineSpec) -> Iterator[str]:
@@ -51,8 +49,8 @@ def find_problems(spec: EngineSpec) -> Iterator[str]:
             f" {terms.batch} is computed {EXAMPLES_TOGETHER} at a time; lower it, or raise batch"
         )
     for name, quantity in (("memory", terms.memory), ("storage", terms.storage)):
-        if bytes_of(quantity) > _MOST_BYTES:
-            yield f"spec.build.distill.{name}: {quantity} is more than {mebibytes(_MOST_BYTES)}; lower it"
+        if bytes_of(quantity) > MOST_BYTES:
+            yield f"spec.build.distill.{name}: {quantity} is more than {mebibytes(MOST_BYTES)}; lower it"
 
 
 def build_distillation(spec: EngineSpec) -> Build | None:

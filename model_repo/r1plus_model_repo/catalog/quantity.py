@@ -1,5 +1,7 @@
 """Kubernetes quantities of engines and nodes: memory in bytes, CPU in cores."""
 
+from typing import Final
+
 _SUFFIXES = {
     "": 1,
     "k": 10**3,
@@ -11,6 +13,8 @@ _SUFFIXES = {
     "Gi": 2**30,
     "Ti": 2**40,
 }
+MOST_BYTES: Final = 2**60
+"""Of memory or storage, more than any machine has. From 2**63 on a revision could not be read again."""
 
 
 def bytes_of(quantity: str) -> int:

@@ -145,7 +145,9 @@ class ArchiveFile(ApiModel):
         )
     )
     sha256: Sha256 = Field(description="sha256 of the tar.")
-    size: Quantity = Field(description="Upper limit for the unpacked files; it determines the size of the volume.")
+    size: Quantity = Field(
+        description="Upper limit for the unpacked files, at most 1Ei; it determines the size of the volume."
+    )
 
     @model_validator(mode="after")
     def _check_not_local(self) -> "ArchiveFile":

@@ -15,7 +15,7 @@ from r1plus_contract.engine_fetch import (
     FillProgress,
     FillRefusal,
 )
-from r1plus_model_repo.catalog.quantity import bytes_of
+from r1plus_model_repo.catalog.quantity import MOST_BYTES, bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_model_repo.distillation_build import build_distillation, find_problems
 from r1plus_model_repo.gpu_build import Recipe, render_script
@@ -215,6 +215,8 @@ def with_current_source(volume: EngineVolume, engine: Engine | None) -> EngineVo
     """
     if engine is None or engine.spec.artifact is None or engine.spec.files.sha256 != volume.order.digest:
         return volume
+    if _is_too_large(engine):
+        return volume
     files = engine.spec.files
     build, trainer = volume.order.build, volume.trainer
     current = build_distillation(engine.spec)
@@ -268,6 +270,8 @@ def _check_deliverable(
     terms = config.volumes
     if problem := _check_distillation(engine, config):
         return problem
+    if _is_too_large(engine):
+        return _report_too_large(engine)
     if terms.require_signature and not terms.trusted_keys:
         return _report_no_keys(engine)
     archive = _build_order(engine, None).archive
@@ -299,6 +303,20 @@ def _check_distillation(engine: Engine, config: OperatorConfig) -> Undeliverable
         )
         return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
     return None
+
+
+def _is_too_large(engine: Engine) -> bool:
+    return _build_order(engine, None).size > MOST_BYTES
+
+
+def _report_too_large(engine: Engine) -> Undeliverable:
+    archive = engine.spec.files.archive
+    assert archive is not None  # No node has room for such weights of an image.
+    text = (
+        f"spec.engine: {engine.name}: spec.artifact.archive.size: {archive.size} is more than {mebibytes(MOST_BYTES)};"
+        " lower it in the R1PlusEngine"
+    )
+    return Undeliverable(ConditionType.ENGINE_READY, Reason.CONFIG_REFUSED, text)
 
 
 def _is_trained_together(engine: Engine) -> bool:

@@ -26,9 +26,9 @@ MOVED = ArchiveFile(url="https://elsewhere.example/e.tar", sha256="e" * 64, size
 ARCHIVE = ArchiveFile(url="https://models.example/e.tar", sha256="b" * 64, size="400Mi")
 
 
-def archived(engine: Engine) -> Engine:
+def archived(engine: Engine, archive: ArchiveFile = ARCHIVE) -> Engine:
     """The same engine, as an archive."""
-    artifact = Artifact(archive=ARCHIVE, sha256=engine.spec.files.sha256)
+    artifact = Artifact(archive=archive, sha256=engine.spec.files.sha256)
     return Engine(engine.name, engine.spec.model_copy(update={"artifact": artifact}))
 
 
@@ -280,6 +280,22 @@ def test_an_address_that_is_corrected_needs_no_other_revision() -> None:
     other = spec.files.model_copy(update={"sha256": "d" * 64})
     assert with_current_source(volume, Engine(engine.name, spec.model_copy(update={"artifact": other}))) == volume
     assert with_current_source(volume, None) == volume
+
+
+def test_an_archive_that_no_disk_holds_is_refused_before_its_volume() -> None:
+    """From 2^63 bytes on, a revision could not be read again."""
+    huge = ARCHIVE.model_copy(update={"size": "9999999Ti"})
+    config = replace(CONFIG, volumes=CIDRS)
+    refused = World(dict(FULL), engines=tuple(archived(engine, huge) for engine in CATALOG), config=config)
+    refused.settle()
+    message = "spec.artifact.archive.size: 9999999Ti is more than 1Ei; lower it in the R1PlusEngine"
+    refused.expect(EngineReady=("False ConfigRefused", message))
+    assert refused.live("ControllerRevision") == []
+
+    running = World(dict(FULL), engines=tuple(map(archived, CATALOG)), config=config)
+    running.settle()
+    engine = next(engine for engine in refused.engines if engine.name == running.volume().order.engine)
+    assert with_current_source(running.volume(), engine) == running.volume(), "what is fetched keeps what it has"
 
 
 def test_an_archive_cannot_be_copied_out_of_an_image() -> None:
