@@ -37,6 +37,8 @@ CALL_NAME: Final = StringField("name", most=64, is_required=True)
 ARGUMENTS: Final = OtherField("arguments", {"type": "string"}, is_required=True)
 OUTPUT: Final = ContentField("output", PART_TYPE, PART)
 SEARCH_CALL: Final = "file_search_call"
+FAILED: Final = "failed"
+"""Status of a program without a result."""
 IGNORED: Final = frozenset({"id", "status"})
 """Of every item: an answer's item can be sent back as it is."""
 MESSAGE: Final = Table((StringField("type", values=("message",)), ROLE, CONTENT), ignored=IGNORED | {"phase"})
@@ -150,7 +152,8 @@ def _read_program(item: Fields) -> Item:
             raise InvalidFieldError(path, "expected an object of type logs with a text", code="invalid_type")
         LOGS.refuse_rest(read_item(path, output))
     logs = [{"type": "logs", "logs": output["logs"]} for output in outputs if isinstance(output, dict)]
-    return {"type": CODE_CALL, "code": code, "container_id": NO_CONTAINER, "outputs": logs}
+    own = {"type": CODE_CALL, "code": code, "container_id": NO_CONTAINER, "outputs": logs}
+    return {**own, **_keep_failure(item.get("status"))}
 
 
 def drop_searches(items: Sequence[Item]) -> list[Item]:
@@ -175,7 +178,12 @@ def _quote_program(item: Item, context_tokens: int) -> Item:
 def strip_answer_item(item: Item) -> Item:
     """Return an answer's item in the one form, without what only an answer says."""
     own = ("id", "status", *(["results"] if item["type"] == SEARCH_CALL else []))
-    return {name: value for name, value in item.items() if name not in own}
+    return {**{name: value for name, value in item.items() if name not in own}, **_keep_failure(item.get("status"))}
+
+
+def _keep_failure(status: Json) -> Mapping[str, str]:
+    """Return the status of an item that is kept with it: that a program has no result."""
+    return {"status": FAILED} if status == FAILED else {}
 
 
 def read_item_text(item: Item) -> str:

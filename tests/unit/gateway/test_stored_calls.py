@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.calculator import CodeRun
+from r1plus_contract.calculator import CodeRun, FailureCode
 from r1plus_gateway.http.code_interpreter import CodeCall, CodeFailure, build_call_item
 from r1plus_gateway.http.stored_programs import read_runs, refer_to_logs
 from r1plus_gateway.store.content import StoredResponse
@@ -85,13 +85,17 @@ async def ask(rig: Rig, question: str, **fields: Any) -> Any:
         return body
 
 
+async def begin_conversation(rig: Rig) -> str:
+    async with rig.post("/v1/conversations", {}) as response:
+        return str((await response.json())["id"])
+
+
 @pytest.mark.parametrize("is_streamed", [False, True])
 async def test_the_model_reads_an_output_of_a_continued_answer_once(tmp_path: Path, is_streamed: bool) -> None:
     volume, script = Volume(tmp_path / "volume").make(), Conversation()
     async with volume.open() as store, running(tmp_path, script, store=store, **MODEL) as rig:
         rig.calculator.run = CodeRun("", PRINTED, None)
-        async with rig.post("/v1/conversations", {}) as response:
-            talk = (await response.json())["id"]
+        talk = await begin_conversation(rig)
         first = await ask(rig, "Go", conversation=talk, stream=is_streamed)
         await ask(rig, "Sure?", previous_response_id=first["id"])
         await ask(rig, "Sure?", conversation=talk)
@@ -104,14 +108,33 @@ async def test_the_model_reads_an_output_of_a_continued_answer_once(tmp_path: Pa
     assert script.count(PRINTED) == [0, 1, 1, 1]
 
 
+async def test_a_program_without_a_result_is_failed_in_its_conversation_too(tmp_path: Path) -> None:
+    volume, script = Volume(tmp_path / "volume").make(), Conversation()
+    async with volume.open() as store, running(tmp_path, script, store=store, **MODEL) as rig:
+        talk = await begin_conversation(rig)
+        rig.calculator.fail(FailureCode.LIMIT)
+        first = await ask(rig, "Go", conversation=talk)
+        async with rig.post(f"/v1/conversations/{talk}/items", {"items": first["output"][:1]}) as response:
+            assert response.status == 200
+        async with rig.get(f"/v1/conversations/{talk}/items?order=asc") as response:
+            items = (await response.json())["data"]
+        await ask(rig, "Sure?", conversation=talk)
+    assert [(item["type"], item["status"]) for item in items] == [
+        ("message", "completed"),
+        ("code_interpreter_call", "failed"),
+        ("message", "completed"),
+        ("code_interpreter_call", "failed"),
+    ]
+    assert script.count("The program has no result") == [0, 1, 2]
+
+
 @pytest.mark.parametrize("is_streamed", [False, True])
 async def test_a_stored_call_of_a_function_has_the_id_that_the_client_got(tmp_path: Path, is_streamed: bool) -> None:
     volume = Volume(tmp_path / "volume").make()
     weather = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
     script = answer('{"name":"weather","arguments":{}}')
     async with volume.open() as store, running(tmp_path, script, store=store, **MODEL) as rig:
-        async with rig.post("/v1/conversations", {}) as response:
-            talk = (await response.json())["id"]
+        talk = await begin_conversation(rig)
         first = await ask(rig, "Go", tools=[weather], conversation=talk, stream=is_streamed)
         async with rig.get(f"/v1/responses/{first['id']}") as response:
             assert await response.json() == first
