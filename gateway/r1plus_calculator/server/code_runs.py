@@ -47,7 +47,10 @@ _STATUSES: Final = (0, 1)
 """With which it ends: without and with an error of the code."""
 _OUT_OF_MEMORY: Final = 65
 """With which it ends where the kernel gives it no more memory, for example while it reads the code."""
-_SUMMARY: Final = re.compile(r"(?:(?P<printed>.*?)[\d.]+[nµμm]?s ❯ (?:error: )?|error:\n)(?P<text>.*)", re.DOTALL)
+_SUMMARY: Final = re.compile(
+    r"(?:(?P<printed>.*?)\d{1,3}(?:\.\d{1,9})?[nµμm]?s ❯ (?:error: )?|error:\n)(?P<text>.*)", re.DOTALL
+)
+"""The time has few digits: what is printed before it may have thousands, and each would be tried with all after it."""
 _MEMORY_ERROR: Final = re.compile(r"^MemoryError: memory limit exceeded", re.MULTILINE)
 
 _TIME_LIMIT: Final = encode_failure(
@@ -57,7 +60,9 @@ _MEMORY_LIMIT: Final = encode_failure(
     FailureCode.MEMORY_LIMIT, f"the code needs more memory than {MOST_HEAP}; let it keep less, or run it in parts"
 )
 _OUTPUT_LIMIT: Final = encode_failure(
-    FailureCode.LIMIT, f"the code prints or returns more than {MOST_OUTPUT_BYTES} bytes; print less"
+    FailureCode.LIMIT,
+    f"the code prints or returns more than {MOST_OUTPUT_BYTES} bytes, or its error has more; print less, or write"
+    " shorter lines",
 )
 _BUSY: Final = encode_failure(FailureCode.BUSY, "other code is running; try again in a second")
 _FAILED: Final = encode_failure(FailureCode.FAILED, "the interpreter failed at this code; change it, and report it")
@@ -218,7 +223,9 @@ def _build_reply(ending: _Ending) -> bytes:
     text = summary["text"].replace(SOURCE_PATH, "main.py").strip()
     if ending.status and _MEMORY_ERROR.search(text):
         return _MEMORY_LIMIT
-    output = ending.output + (summary["printed"] or "")
-    run = CodeRun(output, None if ending.status else text, text if ending.status else None)
+    printed = summary["printed"] or ""
+    if any(len(part.encode()) > MOST_OUTPUT_BYTES for part in (ending.output, printed, text)):
+        return _OUTPUT_LIMIT
+    run = CodeRun(ending.output + printed, None if ending.status else text, text if ending.status else None)
     reply = dumps(CalculatorReply(run=run)).encode()
     return _OUTPUT_LIMIT if len(reply) > MOST_REPLY_BYTES else reply

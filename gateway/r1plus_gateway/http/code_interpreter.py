@@ -90,18 +90,20 @@ class CodeCall:
     failure: CodeFailure | None = None
 
     @property
-    def logs(self) -> str:
-        """What the model and the client read: what was printed, then the value or the error.
+    def text(self) -> str:
+        """The program as the model and the client read it, without a NUL: no request may have one."""
+        return _replace_nul(self.code)
 
-        A NUL is replaced, so that the item can be sent back: no request may have one.
-        """
+    @property
+    def logs(self) -> str:
+        """What the model and the client read: what was printed, then the value or the error, without a NUL."""
         if self.failure is not None:
             return f"The program has no result: {self.failure.message}"
         if self.run is None:
             return ""
         value = self.run.error or ("" if self.run.value in (None, "None") else self.run.value)
         between = "\n" if value and self.run.output and not self.run.output.endswith("\n") else ""
-        return f"{self.run.output}{between}{value}".replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return _replace_nul(f"{self.run.output}{between}{value}")
 
     def describe(self) -> dict[str, Any]:
         """Return it as `r1plus.code` of an answer has it."""
@@ -168,8 +170,12 @@ def build_call_item(call: CodeCall, status: str) -> dict[str, Any]:
     """Return a call as OpenAI's clients read it."""
     is_over = call.run is not None or call.failure is not None
     outputs = [{"type": "logs", "logs": call.logs}] if is_over else None
-    own = {"code": call.code, "container_id": NO_CONTAINER, "outputs": outputs}
+    own = {"code": call.text, "container_id": NO_CONTAINER, "outputs": outputs}
     return {"type": CALL, "id": call.id, "status": status, **own}
+
+
+def _replace_nul(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def read_logs(outputs: Sequence[Mapping[str, Any]] | None) -> str:

@@ -16,11 +16,12 @@ from r1plus_gateway.http.bill import Bill
 from r1plus_gateway.http.code_interpreter import KIND, CodeCall, CodeFailure, quote_output, read_code
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.estimated_tokens import TEMPLATE_TOKENS
+from r1plus_gateway.http.json_body import LONE_SURROGATE
 from r1plus_gateway.http.messages import build_message, build_result_message, continue_prompt, describe_call
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.requests import GenerateRequest
 from r1plus_gateway.http.sampling_fields import resolve_new_tokens
-from r1plus_gateway.http.tools import parse_tool_answer
+from r1plus_gateway.http.tools import ToolAnswer, parse_tool_answer
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import PodPool
@@ -72,10 +73,10 @@ class CodeRounds:
         prompt = self.request.prompt
         while True:
             text = await listener.read(generation)
-            code = _find_program(generation, text)
-            if code is None or len(self.calls) >= plan.most_runs:
+            answer = _find_program(generation, text)
+            if answer is None or len(self.calls) >= plan.most_runs:
                 return generation, text
-            call = await self._run(code, listener)
+            call = await self._run(answer, listener)
             self.bill.add(generation)
             if self.bill.sum_usage(None).completion_tokens >= self.request.limit.tokens:
                 self.is_cut = True
@@ -83,7 +84,7 @@ class CodeRounds:
             has_more = len(self.calls) < plan.most_runs
             result = quote_output(call.logs, self.pool.model.context_tokens) + ("" if has_more else f"\n{LAST_ONE}")
             messages = [
-                build_message("assistant", describe_call(KIND, {"code": code})),
+                build_message("assistant", describe_call(KIND, {"code": call.text})),
                 build_result_message(KIND, result),
             ]
             schema = plan.next_schema if has_more else plan.last_schema
@@ -94,9 +95,10 @@ class CodeRounds:
     def _request_id(self) -> str:
         return self.bill.reservation.request_id
 
-    async def _run(self, code: str, listener: RoundsListener) -> CodeCall:
-        call = CodeCall(f"ci_{self._request_id}_{len(self.calls)}", code)
-        call = await listener.run(call, self._ask_calculator)
+    async def _run(self, answer: ToolAnswer, listener: RoundsListener) -> CodeCall:
+        assert answer.call is not None
+        call = CodeCall(f"ci_{self._request_id}_{len(self.calls)}", read_code(answer.call.arguments))
+        call = await listener.run(call, _refuse_surrogate if answer.has_lone_surrogate else self._ask_calculator)
         self.calls.append(call)
         reservation = self.bill.reservation
         self.metrics.count_code_run(reservation.model, reservation.caller.group_id, classify_run(call))
@@ -146,12 +148,16 @@ class CodeRounds:
         return resolve_new_tokens(left, model, counted)
 
 
-def _find_program(generation: Generation, text: str) -> str | None:
-    """Return the program that a generation asks to be run; None: it asks for none, or is not whole."""
+def _find_program(generation: Generation, text: str) -> ToolAnswer | None:
+    """Return the answer of a generation that asks for a program; None: it asks for none, or is not whole."""
     if generation.error is not None or generation.finish_reason != "stop":
         return None
-    call = parse_tool_answer(text).call
-    return read_code(call.arguments) if call is not None and call.name == KIND else None
+    answer = parse_tool_answer(text)
+    return answer if answer.call is not None and answer.call.name == KIND else None
+
+
+async def _refuse_surrogate(call: CodeCall) -> CodeCall:
+    return replace(call, failure=CodeFailure(f"code_{FailureCode.INVALID_REQUEST.value}", f"code: {LONE_SURROGATE}"))
 
 
 def _add_reply(call: CodeCall, reply: CalculatorReply) -> CodeCall:

@@ -106,8 +106,9 @@ def _build_choice(finish_reason: str | None, **content: Any) -> dict[str, Any]:
     return {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason}
 
 
-def _build_call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+def _build_call(head: AnswerHead, call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": f"call_{head.request_id}", "type": "function", "function": function}
 
 
 def _build_knowledge(head: AnswerHead, text: str) -> dict[str, Any]:
@@ -152,7 +153,7 @@ class ChatForm:
             message["content"] = parsed.content
             if parsed.call is not None:
                 finish_reason = "tool_calls"
-                message |= {"content": None, "tool_calls": [_build_call(parsed.call)]}
+                message |= {"content": None, "tool_calls": [_build_call(head, parsed.call)]}
         cited = _build_knowledge(head, message["content"] or "")
         message["annotations"] = cited.pop("annotations", [])
         choice = _build_choice(finish_reason, message=message)
@@ -308,7 +309,7 @@ class ChatEvents(TextEvents):
         if answer.call is None:
             return self.build_piece(answer.content.encode())
         self._has_call = True
-        delta = {"tool_calls": [{"index": 0, **_build_call(answer.call)}]}
+        delta = {"tool_calls": [{"index": 0, **_build_call(self._answer, answer.call)}]}
         return self._encode(self._wrap(_build_choice(None, delta=delta)))
 
     def _build_last(self, finish_reason: str) -> dict[str, Any]:

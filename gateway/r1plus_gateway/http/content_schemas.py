@@ -47,7 +47,7 @@ _ITEM: Final[Schema] = {
         build_object(
             id=TEXT,
             type=build_const(CODE_CALL),
-            status=_ENDED,
+            status={"enum": ["completed", "failed"]},
             code=TEXT,
             container_id=build_const(NO_CONTAINER),
             outputs=build_list(build_object(type=build_const("logs"), logs=TEXT)),

@@ -17,6 +17,9 @@ MERGE_PATCH_TYPE: Final = "application/merge-patch+json"
 MOST_DEPTH: Final = 64
 MOST_PARTS: Final = 50_000
 """Keys and items of all objects and lists together: a body of a few megabytes must not hold up the others."""
+LONE_SURROGATE: Final = (
+    r"a lone surrogate, such as \ud800, is no character; write the character itself, or both of its surrogates"
+)
 _KINDS: Final[Mapping[type[Any], str]] = {
     dict: "an object",
     list: "a list",
@@ -60,7 +63,8 @@ def parse_object(body: bytes) -> dict[str, Json]:
     try:
         value = _parse(body)
     except ValueError as error:
-        raise _bad_json(str(error)) from error
+        remedy = f"; {LONE_SURROGATE}" if "surrogate" in str(error) else ""
+        raise _bad_json(f"{error}{remedy}") from error
     if not isinstance(value, dict):
         raise _bad_json(f"it is {describe(value)}, not an object")
     return value

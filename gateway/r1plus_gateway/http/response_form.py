@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -23,7 +24,7 @@ from r1plus_gateway.http.file_search import (
 )
 from r1plus_gateway.http.forms import FormDescription
 from r1plus_gateway.http.requests import GenerateRequest, ModelName
-from r1plus_gateway.http.response_items import INPUT, SEARCH_CALL
+from r1plus_gateway.http.response_items import FAILED, INPUT, SEARCH_CALL
 from r1plus_gateway.http.response_memory import find_question
 from r1plus_gateway.http.response_requests import (
     RESPONSE,
@@ -35,7 +36,7 @@ from r1plus_gateway.http.tools import ToolAnswer, ToolCall, parse_tool_answer
 from r1plus_gateway.knowledge.citations import Citation
 from r1plus_gateway.settings import ModelSettings
 
-COMPLETED, INCOMPLETE, IN_PROGRESS, FAILED = "completed", "incomplete", "in_progress", "failed"
+COMPLETED, INCOMPLETE, IN_PROGRESS = "completed", "incomplete", "in_progress"
 MOST_SENTENCES_AT_ONCE: Final = 64
 """Said before, above which memory is packed in a thread: it takes milliseconds for a few hundred."""
 MOST_PACKING: Final = 2
@@ -157,8 +158,8 @@ class ResponseEvents:
             (
                 self._encode("response.output_item.added", output_index=self._index, item=begun),
                 self._encode(f"{kind}.in_progress", **place),
-                self._encode(f"{kind}_code.delta", **place, delta=call.code),
-                self._encode(f"{kind}_code.done", **place, code=call.code),
+                self._encode(f"{kind}_code.delta", **place, delta=call.text),
+                self._encode(f"{kind}_code.done", **place, code=call.text),
                 self._encode(f"{kind}.interpreting", **place),
             )
         )
@@ -226,7 +227,8 @@ class ResponseEvents:
         """See `EventWriter`. The first event is the one that OpenAI's client raises; many programs read no other."""
         body = orjson.loads(error.body)["error"]
         flat = {name: body[name] for name in ("code", "message", "param")}
-        response = _build_response(self._head, FAILED, self._build_output(INCOMPLETE), usage)
+        head = replace(self._head, code=tuple(self._programs))
+        response = _build_response(head, FAILED, self._build_output(INCOMPLETE), usage)
         code = "server_error" if error.status >= 500 else "invalid_prompt"
         response["error"] = {"code": code, "message": error.message}
         return self._encode("error", **flat, error=body) + self._encode("response.failed", response=response)
@@ -329,7 +331,7 @@ def _build_message(head: AnswerHead, status: str, text: str) -> dict[str, Any]:
 
 
 def _build_call(head: AnswerHead, status: str, call: ToolCall) -> dict[str, Any]:
-    own = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+    own = {"call_id": _name_item(head, "call"), "name": call.name, "arguments": call.arguments}
     return {"type": "function_call", "id": _name_item(head, "fc"), "status": status, **own}
 
 

@@ -37,6 +37,8 @@ CALL_NAME: Final = StringField("name", most=64, is_required=True)
 ARGUMENTS: Final = OtherField("arguments", {"type": "string"}, is_required=True)
 OUTPUT: Final = ContentField("output", PART_TYPE, PART)
 SEARCH_CALL: Final = "file_search_call"
+FAILED: Final = "failed"
+"""Status of a program without a result."""
 IGNORED: Final = frozenset({"id", "status"})
 """Of every item: an answer's item can be sent back as it is."""
 MESSAGE: Final = Table((StringField("type", values=("message",)), ROLE, CONTENT), ignored=IGNORED | {"phase"})
@@ -58,12 +60,10 @@ SEARCH: Final = Table(
 )
 CODE: Final = OtherField("code", {"type": "string"}, is_required=True)
 """Empty where the model has written nothing."""
-_LOGS: Final = {
-    "type": "object",
-    "properties": {"type": {"const": "logs"}, "logs": {"type": "string"}},
-    "required": ["type", "logs"],
-}
-OUTPUTS: Final = ListField("outputs", 8, _LOGS)
+LOGS: Final = Table(
+    (StringField("type", values=("logs",), is_required=True), OtherField("logs", {"type": "string"}, is_required=True))
+)
+OUTPUTS: Final = ListField("outputs", 8, LOGS.build_schema())
 PROGRAM: Final = Table(
     (StringField("type", values=(CODE_CALL,), is_required=True), CODE, OUTPUTS), ignored=IGNORED | {"container_id"}
 )
@@ -147,11 +147,13 @@ def _read_program(item: Fields) -> Item:
     if code is None:
         raise item.build_missing_error(CODE.name)
     for position, output in enumerate(outputs):
+        path = f"{item.locate(OUTPUTS.name)}[{position}]"
         if not (isinstance(output, dict) and output.get("type") == "logs" and isinstance(output.get("logs"), str)):
-            path = f"{item.locate(OUTPUTS.name)}[{position}]"
             raise InvalidFieldError(path, "expected an object of type logs with a text", code="invalid_type")
+        LOGS.refuse_rest(read_item(path, output))
     logs = [{"type": "logs", "logs": output["logs"]} for output in outputs if isinstance(output, dict)]
-    return {"type": CODE_CALL, "code": code, "container_id": NO_CONTAINER, "outputs": logs}
+    own = {"type": CODE_CALL, "code": code, "container_id": NO_CONTAINER, "outputs": logs}
+    return {**own, **_keep_failure(item.get("status"))}
 
 
 def drop_searches(items: Sequence[Item]) -> list[Item]:
@@ -176,7 +178,12 @@ def _quote_program(item: Item, context_tokens: int) -> Item:
 def strip_answer_item(item: Item) -> Item:
     """Return an answer's item in the one form, without what only an answer says."""
     own = ("id", "status", *(["results"] if item["type"] == SEARCH_CALL else []))
-    return {name: value for name, value in item.items() if name not in own}
+    return {**{name: value for name, value in item.items() if name not in own}, **_keep_failure(item.get("status"))}
+
+
+def _keep_failure(status: Json) -> Mapping[str, str]:
+    """Return the status of an item that is kept with it: that a program has no result."""
+    return {"status": FAILED} if status == FAILED else {}
 
 
 def read_item_text(item: Item) -> str:

@@ -29,6 +29,7 @@ from r1plus_gateway.http.response_items import INPUT, SEARCH_CALL, Item, strip_a
 from r1plus_gateway.http.response_memory import LONG_TERM, MEMORY, find_question, read_memory_options
 from r1plus_gateway.http.response_requests import CONVERSATION, PREVIOUS, Continuation, read_continuation_names
 from r1plus_gateway.http.statement_embedding import StatementEmbedder
+from r1plus_gateway.http.stored_programs import refer_to_logs
 from r1plus_gateway.knowledge.quotation import QuotedPassages
 from r1plus_gateway.knowledge.stored_results import build_references
 from r1plus_gateway.settings import GatewaySettings, ModelSettings
@@ -139,7 +140,7 @@ def _store(content: ContentWriter, request: StorageRequest, response: dict[str, 
         return False
     if request.keeps_response:
         answer = {**response, "r1plus": {**response["r1plus"], "storage": StorageOutcome.STORED}}  # type: ignore[dict-item]
-        content.store_response(StoredResponse(str(response["id"]), request.previous_id, items, answer))
+        content.store_response(StoredResponse(str(response["id"]), request.previous_id, items, refer_to_logs(answer)))
     if request.memories is not None:
         content.change_memories(request.memories, days)
     return True

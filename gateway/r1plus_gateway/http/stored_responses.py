@@ -22,6 +22,7 @@ from r1plus_gateway.http.errors import UnsupportedFieldError
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.http.private_answers import respond
 from r1plus_gateway.http.response_items import SEARCH_CALL
+from r1plus_gateway.http.stored_programs import read_runs
 from r1plus_gateway.knowledge.stored_results import read_results
 from r1plus_gateway.store.content import Item, Listed, Page, StoredResponse
 from r1plus_gateway.store.content_reader import ContentReader
@@ -86,7 +87,7 @@ class StoredResponses(ContentHandlers):
 
 
 def _read_answer(content: ContentReader, name: str) -> Mapping[str, Any] | None:
-    """Return a stored answer, with the texts of its passages as far as they are still there."""
+    """Return a stored answer, with what its programs gave, and the texts of its passages that are still there."""
     found = content.find_response(name)
     if found is None:
         return None
@@ -97,7 +98,7 @@ def _read_answer(content: ContentReader, name: str) -> Mapping[str, Any] | None:
         else item
         for item in found.answer["output"]
     ]
-    return {**found.answer, "output": output}
+    return read_runs({**found.answer, "output": output})
 
 
 def _cut_page(response: StoredResponse, page: Page) -> Listed[Item] | None:

@@ -3,7 +3,7 @@
 The engine knows no tools: a system message describes them, and past calls and results become text.
 """
 
-import uuid
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -71,6 +71,12 @@ _CONTENT: Final[Json] = {
 }
 
 
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""An escape of JSON: a character's two surrogates, a lone one, which is the group, or any other."""
+
+
 @dataclass(frozen=True, slots=True)
 class CodeRoundsPlan:
     """How many programs of the model are run, and what it may answer in between."""
@@ -96,9 +102,8 @@ class ToolSet:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model asks for."""
+    """A call that the model asks for: an answer has one at most, so it is named after the request."""
 
-    id: str
     name: str
     arguments: str
     """JSON."""
@@ -110,6 +115,8 @@ class ToolAnswer:
 
     content: str
     call: ToolCall | None = None
+    has_lone_surrogate: bool = False
+    """Whether the engine has written one, for which U+FFFD stands here: it is no character, so no text may have it."""
 
 
 def read_tools(
@@ -223,11 +230,22 @@ def _describe_tools(functions: list[dict[str, Json]], must_call: bool) -> str:
 def parse_tool_answer(text: str) -> ToolAnswer:
     """Read the engine's answer. Text that is no whole JSON object, because it was cut or nests too deep, is content."""
     try:
-        value = orjson.loads(text)
+        value, has_lone_surrogate = _load(text)
         arguments = orjson.dumps(value.get("arguments") if isinstance(value, dict) else None).decode()
     except (ValueError, orjson.JSONEncodeError):
         return ToolAnswer(text)
     if isinstance(value, dict) and isinstance(value.get("name"), str):
-        return ToolAnswer("", ToolCall(f"call_{uuid.uuid4().hex[:24]}", value["name"], arguments))
+        return ToolAnswer("", ToolCall(value["name"], arguments), has_lone_surrogate)
     content = value.get("content") if isinstance(value, dict) else None
-    return ToolAnswer(content if isinstance(content, str) else text)
+    return ToolAnswer(content if isinstance(content, str) else text, has_lone_surrogate=has_lone_surrogate)
+
+
+def _load(text: str) -> tuple[Json, bool]:
+    """Return a value, and whether U+FFFD stands for a lone surrogate in it. Raises ValueError."""
+    try:
+        return orjson.loads(text), False
+    except ValueError:
+        valid = _ESCAPE.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], text)
+        if valid == text:
+            raise
+        return orjson.loads(valid), True

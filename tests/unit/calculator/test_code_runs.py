@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +12,10 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from r1plus_calculator.server.code_runs import CodeRunner, InterpreterError
+from r1plus_calculator.server.code_runs import CodeRunner, InterpreterError, _build_reply, _Ending
 from r1plus_calculator.server.server import CalculatorServer
-from r1plus_contract.calculator import LENGTH_BYTES, MOST_OUTPUT_BYTES, MOST_REQUEST_BYTES
+from r1plus_contract.calculator import LENGTH_BYTES, MOST_OUTPUT_BYTES, MOST_REQUEST_BYTES, FailureCode
+from r1plus_gateway.calculation.client import SocketCalculator
 from r1plus_sandbox.programs import ProgramLimits, confine_program
 from support.calculator.attacks import ATTACKS, try_attack
 from support.calculator.running import INTERPRETER, CalculatorClient, build_code_runner, running_calculator
@@ -62,6 +64,41 @@ async def calculator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 async def test_code_is_run(calculator: Running, code: str, output: str, value: str) -> None:
     reply = await calculator[1].run(code)
     assert reply["run"] == {"output": output, "value": value, "error": None}
+
+
+@for_each(
+    "code",
+    {
+        "printed": "print('x' * {}, end='')",
+        "printed as an error": "import sys\nprint('x' * {}, end='', file=sys.stderr)",
+        "a value": "'x' * {}",
+    },
+)
+async def test_a_gateway_takes_what_is_as_long_as_it_may_be_and_more_is_beyond_the_limit(
+    calculator: Running, code: str
+) -> None:
+    """The summary is read besides, so a few bytes more come from the interpreter whole."""
+    gateway = SocketCalculator(str(calculator[1].path), DEADLINE_SECONDS, runs_code=True)
+    reply = await gateway.run_code(code.format(MOST_OUTPUT_BYTES))
+    assert reply.run is not None and "x" * MOST_OUTPUT_BYTES in (reply.run.output, reply.run.value)
+    for more in (1, 20):
+        reply = await gateway.run_code(code.format(MOST_OUTPUT_BYTES + more))
+        assert reply.failure is not None and reply.failure.code is FailureCode.LIMIT
+
+
+async def test_digits_that_are_printed_before_the_time_are_told_from_it(calculator: Running) -> None:
+    code = "import sys\nprint('7' * 4000, file=sys.stderr)\nprint('8' * 20, end='', file=sys.stderr)\n9"
+    run = (await calculator[1].run(code))["run"]
+    assert run["output"].startswith("7" * 4000 + "\n" + "8" * 17)
+    assert run["value"] == "9"
+
+
+async def test_many_digits_that_are_printed_take_no_time_from_others() -> None:
+    """Read more than a program may print, so that any machine shows whether each digit is tried with all after it."""
+    summary, begun = "1" * 60_000 + "\n1.25ms ❯ 9", time.process_time()
+    reply = _build_reply(_Ending("", summary, 0))
+    assert time.process_time() - begun < 5
+    assert json.loads(reply)["failure"]["code"] == "limit"
 
 
 async def test_the_traceback_of_an_error_comes_after_what_was_printed(calculator: Running) -> None:

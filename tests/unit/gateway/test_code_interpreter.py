@@ -22,12 +22,13 @@ from r1plus_gateway.calculation.client import CalculatorUnavailableError, Socket
 from r1plus_gateway.calculation.desk import MOST_AT_ONCE
 from r1plus_gateway.http.code_interpreter import read_cut_text
 from r1plus_gateway.http.code_rounds import LAST_ONE
+from r1plus_gateway.http.json_body import LONE_SURROGATE
 from support.calculator.process import running_patient_interpreter
 from support.gateway.access import KEY
 from support.gateway.fake_calculator import FakeCalculator
 from support.gateway.fake_triton import FakeTriton, Inputs, Piece, PromptCounter, Script, fail, serving
 from support.gateway.process import running_process
-from support.gateway.rig import Rig, read_typed_events, running, running_before
+from support.gateway.rig import Rig, read_typed_events, read_until, running, running_before
 from support.paths import TESTS
 from support.tables import for_each
 from support.waiting import eventually
@@ -384,6 +385,70 @@ async def test_a_program_without_a_result_ends_in_an_answer(
     assert rounds.read_messages(1)[-1]["content"].endswith("The program has no result: it cannot; print less")
 
 
+@for_each("is_streamed", {"as a whole": False, "as a stream": True})
+async def test_a_program_with_a_lone_surrogate_fails_and_the_answer_goes_on(tmp_path: Path, is_streamed: bool) -> None:
+    program = r'{"name":"code_interpreter","arguments":{"code":"print(\"\ud83d\ude00 \\ud800 \ud800\")"}}'
+    rounds = Rounds(program, say("It cannot be run."), say("Yes."))
+    async with running(tmp_path, rounds, **MODEL) as rig:
+        async with rig.respond("Go", tools=[TOOL], stream=is_streamed) as response:
+            body = (await read_typed_events(response))[-2]["response"] if is_streamed else await response.json()
+        assert not rig.calculator.programs
+        assert rig.metric("r1plus_gateway_code_runs_total", model="credit", key="alice", outcome="limit") == 1
+        async with rig.respond([*body["output"], {"role": "user", "content": "Sure?"}]) as response:
+            assert response.status == 200, await response.text()
+    call, message = body["output"]
+    failure = body["r1plus"]["code"][0]["failure"]
+    assert (call["code"], call["status"]) == ('print("\N{GRINNING FACE} \\ud800 \N{REPLACEMENT CHARACTER}")', "failed")
+    assert (failure["code"], failure["message"]) == ("code_invalid_request", f"code: {LONE_SURROGATE}")
+    assert call["outputs"][0]["logs"] == f"The program has no result: code: {LONE_SURROGATE}"
+    assert rounds.read_messages(1)[-1]["content"].endswith(LONE_SURROGATE)
+    assert rounds.read_messages(2)[:2] == rounds.read_messages(1)[2:]
+    assert message["content"][0]["text"] == "It cannot be run."
+
+
+@for_each(
+    ("answer", "kind", "text"),
+    {
+        "a text": (r'{"content":"a\ud800b"}', "message", "a\N{REPLACEMENT CHARACTER}b"),
+        "a call of a function": (
+            r'{"name":"weather","arguments":{"city":"\ud800"}}',
+            "function_call",
+            '{"city":"\N{REPLACEMENT CHARACTER}"}',
+        ),
+    },
+)
+async def test_another_answer_with_a_lone_surrogate_has_a_replacement_character(
+    tmp_path: Path, answer: str, kind: str, text: str
+) -> None:
+    for tools in ([WEATHER, TOOL], [WEATHER]):
+        async with (
+            running(tmp_path, Rounds(answer), **MODEL) as rig,
+            rig.respond("Go", tools=tools) as response,
+        ):
+            (item,) = (await response.json())["output"]
+        assert item["type"] == kind
+        assert (item["arguments"] if kind == "function_call" else item["content"][0]["text"]) == text
+
+
+async def test_a_client_that_sends_a_lone_surrogate_is_told_what_to_send(tmp_path: Path) -> None:
+    body = (
+        rb'{"model":"credit","input":[{"type":"code_interpreter_call","code":"\ud800"},{"role":"user","content":"Go"}]}'
+    )
+    async with running(tmp_path, Rounds(), **MODEL) as rig, rig.post("/v1/responses", body) as response:
+        error = (await response.json())["error"]
+    assert (response.status, error["code"]) == (400, "invalid_json")
+    assert error["message"].endswith(LONE_SURROGATE)
+
+
+async def test_a_program_with_a_nul_can_be_sent_back(tmp_path: Path) -> None:
+    async with running(tmp_path, Rounds(write_program("'a\0b'"), say("No."), say("Yes.")), **MODEL) as rig:
+        body = await ask(rig)
+        async with rig.respond([*body["output"], {"role": "user", "content": "Sure?"}]) as response:
+            assert response.status == 200, await response.text()
+        assert rig.calculator.programs == ["'a\0b'"]
+    assert body["output"][0]["code"] == "'a\N{REPLACEMENT CHARACTER}b'"
+
+
 async def test_programs_and_calculations_of_a_caller_share_its_places(tmp_path: Path) -> None:
     async with running(tmp_path, Rounds(write_program("x"), say("Later.")), **MODEL) as rig:
         with ExitStack() as places:
@@ -448,6 +513,7 @@ async def test_a_budget_that_ends_between_two_rounds_ends_the_answer(tmp_path: P
                 *_, error, failed, _ = [*await read_typed_events(response), None]
                 assert (error["code"], failed["response"]["status"]) == ("insufficient_quota", "failed")
                 assert [item["type"] for item in failed["response"]["output"]] == ["code_interpreter_call"]
+                assert [run["output"] for run in failed["response"]["r1plus"]["code"]] == ["42\n"]
                 assert failed["response"]["usage"]["total_tokens"] == 12
             else:
                 assert (response.status, (await response.json())["error"]["code"]) == (429, "insufficient_quota")
@@ -571,6 +637,19 @@ async def test_a_client_that_leaves_frees_slot_and_program_and_pays_what_was_use
     assert (settled.outcome, settled.usage.completion_tokens) == (Outcome.CANCELLED, 5)
 
 
+async def test_a_client_that_leaves_a_stream_ends_the_program_that_runs(tmp_path: Path) -> None:
+    async with running(tmp_path, Rounds(write_program("1")), **MODEL) as rig:
+        rig.calculator.gate = asyncio.Event()
+        async with rig.respond("Go", tools=[TOOL], stream=True) as response:
+            await read_until(response, b"response.code_interpreter_call.interpreting")
+            await eventually(lambda: rig.calculator.programs, "the program runs")
+            response.close()
+        await rig.until_settled()
+        await eventually(lambda: rig.gateway.api._desk._places._taken == {}, "the program's place is free")
+        (settled,) = rig.ledger.settled
+    assert (settled.outcome, settled.usage.completion_tokens) == (Outcome.CANCELLED, 5)
+
+
 async def test_an_answer_that_is_cut_shows_its_text_and_no_schema(tmp_path: Path) -> None:
     async with running(
         tmp_path, Rounds(write_program("1"), '{"content": "It is 4', finish_reason="length"), **MODEL
@@ -645,6 +724,10 @@ async def test_a_program_without_code_and_a_nul_that_is_printed_can_be_sent_back
         "other outputs": (
             {"code": "1", "outputs": [{"type": "image", "url": "x"}]},
             "input[0].outputs[0]: expected an object of type logs with a text",
+        ),
+        "outputs with another field": (
+            {"code": "1", "outputs": [{"type": "logs", "logs": "1", "files": []}]},
+            "input[0].outputs[0].files: is not a known field; leave it out",
         ),
     },
 )
