@@ -119,7 +119,14 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
 
     def call(self, ids: Any) -> Any:
         """Return the logits of tokens that begin a text."""
-        return self.embed_tokens(self._compute(ids, None)[0], reverse=True)
+        return self._compute_logits(self._compute(ids, None)[0])
+
+    def _compute_logits(self, states: Any) -> Any:
+        if not self.shape.has_tied_embeddings:
+            return self.embed_tokens(states, reverse=True)
+        # The layer would transpose the whole table, in TensorFlow by a copy that takes longer than all else of a token.
+        by_token = ops.matmul(self.embed_tokens.embeddings, ops.transpose(states, (0, 2, 1)))
+        return ops.transpose(by_token, (0, 2, 1))
 
     def _compute(self, ids: Any, past: KvCache | None) -> tuple[Any, KvCache]:
         tokens = ops.shape(ids)[1]
@@ -148,7 +155,7 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
         given, past = list(ids), None
         while len(answer) < most:
             states, past = self._compute(ops.convert_to_tensor([given], dtype="int32"), past)
-            logits = ops.convert_to_numpy(self.embed_tokens(states[:, -1:], reverse=True))
+            logits = ops.convert_to_numpy(self._compute_logits(states[:, -1:]))
             given = [int(logits[0, 0].argmax())]
             answer += given
             if is_finished(answer):
