@@ -168,8 +168,7 @@ def resolve_delivery(
 def _build_order(engine: Engine, build: Build | None) -> FillOrder:
     files = engine.spec.files
     archive = Archive(files.archive.url, files.archive.sha256) if files.archive else None
-    size = bytes_of(files.archive.size if files.archive else engine.spec.requirements.weights_memory)
-    return FillOrder(engine.name, files.sha256, size, archive, build=build)
+    return FillOrder(engine.name, files.sha256, bytes_of(_find_size(engine)[1]), archive, build=build)
 
 
 def _build_recipe(engine: Engine, placement: EnginePlacement, config: OperatorConfig) -> Recipe:
@@ -215,7 +214,7 @@ def with_current_source(volume: EngineVolume, engine: Engine | None) -> EngineVo
     """
     if engine is None or engine.spec.artifact is None or engine.spec.files.sha256 != volume.order.digest:
         return volume
-    if _is_too_large(engine):
+    if _check_size(engine):
         return volume
     files = engine.spec.files
     build, trainer = volume.order.build, volume.trainer
@@ -268,10 +267,8 @@ def _check_deliverable(
     spec: R1PlusDeploymentSpec, engine: Engine, config: OperatorConfig, fitting_nodes: tuple[str, ...]
 ) -> Undeliverable | None:
     terms = config.volumes
-    if problem := _check_distillation(engine, config):
+    if problem := _check_distillation(engine, config) or _check_size(engine):
         return problem
-    if _is_too_large(engine):
-        return _report_too_large(engine)
     if terms.require_signature and not terms.trusted_keys:
         return _report_no_keys(engine)
     archive = _build_order(engine, None).archive
@@ -305,18 +302,19 @@ def _check_distillation(engine: Engine, config: OperatorConfig) -> Undeliverable
     return None
 
 
-def _is_too_large(engine: Engine) -> bool:
-    return _build_order(engine, None).size > MOST_BYTES
-
-
-def _report_too_large(engine: Engine) -> Undeliverable:
-    archive = engine.spec.files.archive
-    assert archive is not None  # No node has room for such weights of an image.
-    text = (
-        f"spec.engine: {engine.name}: spec.artifact.archive.size: {archive.size} is more than {mebibytes(MOST_BYTES)};"
-        " lower it in the R1PlusEngine"
-    )
+def _check_size(engine: Engine) -> Undeliverable | None:
+    field, size = _find_size(engine)
+    if bytes_of(size) <= MOST_BYTES:
+        return None
+    text = f"spec.engine: {engine.name}: {field}: {size} is more than {mebibytes(MOST_BYTES)}; lower it in the R1PlusEngine"
     return Undeliverable(ConditionType.ENGINE_READY, Reason.CONFIG_REFUSED, text)
+
+
+def _find_size(engine: Engine) -> tuple[str, str]:
+    """Return the field that says how many bytes the files take at most, and its value."""
+    if archive := engine.spec.files.archive:
+        return "spec.artifact.archive.size", archive.size
+    return "spec.requirements.weightsMemory", engine.spec.requirements.weights_memory
 
 
 def _is_trained_together(engine: Engine) -> bool:

@@ -26,7 +26,7 @@ MOVED = ArchiveFile(url="https://elsewhere.example/e.tar", sha256="e" * 64, size
 ARCHIVE = ArchiveFile(url="https://models.example/e.tar", sha256="b" * 64, size="400Mi")
 
 
-def archived(engine: Engine, archive: ArchiveFile = ARCHIVE) -> Engine:
+def archive_engine(engine: Engine, archive: ArchiveFile = ARCHIVE) -> Engine:
     """The same engine, as an archive."""
     artifact = Artifact(archive=archive, sha256=engine.spec.files.sha256)
     return Engine(engine.name, engine.spec.model_copy(update={"artifact": artifact}))
@@ -228,7 +228,7 @@ def test_replicas_that_could_land_on_two_nodes_are_refused_one_nodes_volume(
 
 
 def test_an_archive_needs_a_network_to_come_from() -> None:
-    world = World(dict(FULL), engines=tuple(map(archived, CATALOG)))
+    world = World(dict(FULL), engines=tuple(map(archive_engine, CATALOG)))
     world.settle()
     world.expect(EngineReady=("False EngineNotDelivered", "delivery.cidrs"))
     world.alter(config=replace(CONFIG, volumes=CIDRS)).settle()
@@ -250,7 +250,9 @@ def test_an_engine_on_a_volume_is_signed_by_somebody_unless_the_chart_says_other
 
 @pytest.mark.parametrize("terms", [VolumeTerms(), UNSIGNED], ids=["no keys", "no networks"])
 def test_what_serves_is_watched_though_it_could_not_be_delivered_any_more(terms: VolumeTerms) -> None:
-    world = World({**FULL, "replicas": 2}, engines=tuple(map(archived, CATALOG)), config=replace(CONFIG, volumes=CIDRS))
+    world = World(
+        {**FULL, "replicas": 2}, engines=tuple(map(archive_engine, CATALOG)), config=replace(CONFIG, volumes=CIDRS)
+    )
     world.settle()
     stable = world.deliver().bring_up()
     world.config, world.nodes = replace(CONFIG, volumes=terms), (NODE, OTHER)
@@ -269,9 +271,9 @@ def test_another_access_mode_is_another_volume() -> None:
 
 
 def test_an_address_that_is_corrected_needs_no_other_revision() -> None:
-    engine = archived(next(engine for engine in CATALOG if engine.name == "smollm2-full-f16"))
+    engine = archive_engine(next(engine for engine in CATALOG if engine.name == "smollm2-full-f16"))
     spec = engine.spec.model_copy(update={"artifact": engine.spec.files.model_copy(update={"archive": MOVED})})
-    world = World(dict(FULL), engines=tuple(map(archived, CATALOG)), config=replace(CONFIG, volumes=CIDRS))
+    world = World(dict(FULL), engines=tuple(map(archive_engine, CATALOG)), config=replace(CONFIG, volumes=CIDRS))
     world.settle()
     volume = world.volume()
     now = with_current_source(volume, Engine(engine.name, spec))
@@ -286,13 +288,13 @@ def test_an_archive_that_no_disk_holds_is_refused_before_its_volume() -> None:
     """From 2^63 bytes on, a revision could not be read again."""
     huge = ARCHIVE.model_copy(update={"size": "9999999Ti"})
     config = replace(CONFIG, volumes=CIDRS)
-    refused = World(dict(FULL), engines=tuple(archived(engine, huge) for engine in CATALOG), config=config)
+    refused = World(dict(FULL), engines=tuple(archive_engine(engine, huge) for engine in CATALOG), config=config)
     refused.settle()
     message = "spec.artifact.archive.size: 9999999Ti is more than 1Ei; lower it in the R1PlusEngine"
     refused.expect(EngineReady=("False ConfigRefused", message))
     assert refused.live("ControllerRevision") == []
 
-    running = World(dict(FULL), engines=tuple(map(archived, CATALOG)), config=config)
+    running = World(dict(FULL), engines=tuple(map(archive_engine, CATALOG)), config=config)
     running.settle()
     engine = next(engine for engine in refused.engines if engine.name == running.volume().order.engine)
     assert with_current_source(running.volume(), engine) == running.volume(), "what is fetched keeps what it has"
@@ -301,7 +303,7 @@ def test_an_archive_that_no_disk_holds_is_refused_before_its_volume() -> None:
 def test_an_archive_cannot_be_copied_out_of_an_image() -> None:
     world = World(
         {**FULL, "delivery": {"mode": "Image"}},
-        engines=tuple(map(archived, CATALOG)),
+        engines=tuple(map(archive_engine, CATALOG)),
         config=replace(CONFIG, volumes=CIDRS),
     )
     world.settle()
