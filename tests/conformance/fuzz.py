@@ -51,6 +51,9 @@ def _name_the_model(document: Any, context_tokens: int) -> None:
             properties = body.get("properties", {})
             if {"messages", "prompt", "input"} & properties.keys():
                 properties["model"] = {"enum": ["credit"]}
+            memory = properties.get("memory", {}).get("properties", {})
+            if "budget_tokens" in memory:
+                memory["budget_tokens"]["maximum"] = context_tokens
             for name in ("max_tokens", "max_completion_tokens", "max_new_tokens", "length", "max_output_tokens"):
                 if name in properties:
                     properties[name]["maximum"] = context_tokens

@@ -32,7 +32,6 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("filters", "filters.filters", "knowledge.filters", "knowledge.filters.filters"), ("more than",)),
     "tools": ("more than", "is a second code_interpreter", "a function has the name", "tokens with the prompt"),
     "max_tool_calls": ("is not between", "expected an integer"),
-    "memory.budget_tokens": ("is not between",),
     "file": ("is empty",),
     "purpose": ("expected an id", "has control characters"),
     "file_ids": ("expected an id", "has control characters", "is missing or empty"),

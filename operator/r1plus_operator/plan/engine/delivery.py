@@ -306,7 +306,10 @@ def _check_size(engine: Engine) -> Undeliverable | None:
     field, size = _find_size(engine)
     if bytes_of(size) <= MOST_BYTES:
         return None
-    text = f"spec.engine: {engine.name}: {field}: {size} is more than {mebibytes(MOST_BYTES)}; lower it in the R1PlusEngine"
+    text = (
+        f"spec.engine: {engine.name}: {field}: {size} is more than {mebibytes(MOST_BYTES)}; lower it in the"
+        " R1PlusEngine"
+    )
     return Undeliverable(ConditionType.ENGINE_READY, Reason.CONFIG_REFUSED, text)
 
 
