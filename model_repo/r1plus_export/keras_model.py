@@ -5,6 +5,7 @@ Import it before the file is loaded: Keras imports no class by itself. It needs 
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ _HIDDEN: Final = -1e30
 
 KvCache = list[tuple[Any, Any]]
 """For each layer keys and values (batch, tokens, heads, head size)."""
+Step = Callable[[Any, KvCache], tuple[Any, KvCache]]
+"""Takes tokens (batch, tokens) after those of a cache; returns logits (batch, 1, vocabulary) and the longer cache."""
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
@@ -58,21 +61,20 @@ class Block(layers.Layer):  # type: ignore[misc]  # Its type is not known withou
         config: dict[str, Any] = super().get_config()
         return config | {"shape": asdict(self.shape)}
 
-    def call(self, states: Any, rotation: Any, mask: Any, past: tuple[Any, Any] | None = None) -> Any:
+    def call(self, states: Any, rotation: Any, mask: Any, past: tuple[Any, Any]) -> Any:
         """Return the states (batch, tokens, hidden), and the keys and values of past and these tokens."""
         attended, kept = self._attend(self.input_layernorm(states), rotation, mask, past)
         states = states + attended
         inner = self.post_attention_layernorm(states)
         return states + self.down_proj(ops.silu(self.gate_proj(inner)) * self.up_proj(inner)), kept
 
-    def _attend(self, states: Any, rotation: Any, mask: Any, past: tuple[Any, Any] | None) -> Any:
+    def _attend(self, states: Any, rotation: Any, mask: Any, past: tuple[Any, Any]) -> Any:
         one = self.shape
         batch, tokens = ops.shape(states)[:2]
         queries = _rotate(ops.reshape(self.q_proj(states), (batch, tokens, one.heads, one.head_size)), rotation)
         keys = _rotate(ops.reshape(self.k_proj(states), (batch, tokens, one.kv_heads, one.head_size)), rotation)
         values = ops.reshape(self.v_proj(states), (batch, tokens, one.kv_heads, one.head_size))
-        if past is not None:
-            keys, values = ops.concatenate([past[0], keys], axis=1), ops.concatenate([past[1], values], axis=1)
+        keys, values = ops.concatenate([past[0], keys], axis=1), ops.concatenate([past[1], values], axis=1)
         group = one.heads // one.kv_heads
         scores = ops.einsum("bqhd,bkhd->bhqk", queries, ops.repeat(keys, group, axis=2)) * one.head_size**-0.5
         weights = ops.softmax(scores + mask, axis=-1)
@@ -119,7 +121,11 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
 
     def call(self, ids: Any) -> Any:
         """Return the logits of tokens that begin a text."""
-        return self._compute_logits(self._compute(ids, None)[0])
+        return self._compute_logits(self._compute(ids, self._make_cache(ops.shape(ids)[0]))[0])
+
+    def _make_cache(self, batch: Any) -> KvCache:
+        empty = ops.zeros((batch, 0, self.shape.kv_heads, self.shape.head_size))
+        return [(empty, empty)] * self.shape.layers
 
     def _compute_logits(self, states: Any) -> Any:
         if not self.shape.has_tied_embeddings:
@@ -128,17 +134,38 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
         by_token = ops.matmul(self.embed_tokens.embeddings, ops.transpose(states, (0, 2, 1)))
         return ops.transpose(by_token, (0, 2, 1))
 
-    def _compute(self, ids: Any, past: KvCache | None) -> tuple[Any, KvCache]:
-        tokens = ops.shape(ids)[1]
-        begin = 0 if past is None else ops.shape(past[0][0])[1]
+    def _compute(self, ids: Any, past: KvCache) -> tuple[Any, KvCache]:
+        begin, tokens = ops.shape(past[0][0])[1], ops.shape(ids)[1]
         places = ops.arange(begin, begin + tokens)
         mask = ops.where(ops.arange(begin + tokens)[None, :] > places[:, None], _HIDDEN, 0.0)
         rotation = _find_rotation(places, self.shape)
         states, cache = self.embed_tokens(ids), []
-        for number, block in enumerate(self.blocks):
-            states, kept = block(states, rotation, mask, None if past is None else past[number])
+        for block, before in zip(self.blocks, past, strict=True):
+            states, kept = block(states, rotation, mask, before)
             cache.append(kept)
         return self.norm(states), cache
+
+    @cached_property
+    def _step(self) -> Step:
+        """A step of generation, as fast as the backend can: in TensorFlow one graph, in torch without gradients."""
+
+        def step(ids: Any, past: KvCache) -> tuple[Any, KvCache]:
+            states, cache = self._compute(ids, past)
+            return self._compute_logits(states[:, -1:]), cache
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow
+
+            kept = tensorflow.TensorSpec((1, None, self.shape.kv_heads, self.shape.head_size))
+            signature = tensorflow.TensorSpec((1, None), "int32"), [(kept, kept)] * self.shape.layers
+            graph: Step = tensorflow.function(step, signature, autograph=False)
+            return graph
+        if keras.backend.backend() == "torch":
+            import torch
+
+            plain: Step = torch.no_grad()(step)
+            return plain
+        return step
 
     def generate_tokens(self, ids: Sequence[int], most: int, is_finished: Callable[[list[int]], bool]) -> list[int]:
         """Return the most likely continuation: until `is_finished`, which is asked after each token, or `most`.
@@ -152,11 +179,10 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
                 " sequence of training; give a shorter prompt, or fewer max_new_tokens"
             )
         answer: list[int] = []
-        given, past = list(ids), None
+        given, past = list(ids), self._make_cache(1)
         while len(answer) < most:
-            states, past = self._compute(ops.convert_to_tensor([given], dtype="int32"), past)
-            logits = ops.convert_to_numpy(self._compute_logits(states[:, -1:]))
-            given = [int(logits[0, 0].argmax())]
+            logits, past = self._step(ops.convert_to_tensor([given], dtype="int32"), past)
+            given = [int(ops.convert_to_numpy(logits)[0, 0].argmax())]
             answer += given
             if is_finished(answer):
                 break

@@ -69,6 +69,24 @@ def test_the_file_answers_as_transformers_do(llama: Path, file: Path, backend: s
     )
 
 
+ONE_STEP: Final = {
+    "tensorflow": "print(model._step.experimental_get_tracing_count())",
+    "torch": "ids = keras.ops.array([[5]]); print(model._step(ids, model._make_cache(1))[1][0][0].requires_grad)",
+}
+
+
+@pytest.mark.parametrize("backend, expected", [("tensorflow", "1"), ("torch", "False")])
+def test_tokens_are_computed_in_one_graph_and_without_gradients(file: Path, backend: str, expected: str) -> None:
+    """Another prompt makes no other graph, and torch keeps nothing of the tokens before."""
+    program = (
+        f"{IMPORTS[backend]}; import r1plus_export.keras_model; model = keras.models.load_model(sys.argv[1]);"
+        f"[model.generate(prompt, 4) for prompt in ('hello', 'hello 1 world')]; {ONE_STEP[backend]}"
+    )
+    done = run_python(program, file, backend=backend)
+
+    assert done.stdout.strip() == expected, done.stderr
+
+
 def test_a_tensor_that_follows_from_the_configuration_is_left_out(llama: Path, tmp_path: Path) -> None:
     """Older checkpoints have it."""
     old = Path(shutil.copytree(llama, tmp_path / "old"))
