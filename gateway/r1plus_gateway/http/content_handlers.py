@@ -15,6 +15,7 @@ from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.operations import Parameter, read_query
+from r1plus_gateway.http.response_items import COMPLETED
 from r1plus_gateway.serving.errors import QueueFullError
 from r1plus_gateway.settings import GatewaySettings
 from r1plus_gateway.store.content import ContentLimitError, Item, Listed, Page
@@ -198,4 +199,4 @@ def describe_list(listed: Listed[T], describe: Callable[[T], Mapping[str, Any]])
 
 def describe_item(item: Item) -> dict[str, Any]:
     """Return an item as OpenAI's clients read it."""
-    return {"id": item.id, "status": "completed", **item.content}
+    return {"id": item.id, "status": COMPLETED, **item.content}

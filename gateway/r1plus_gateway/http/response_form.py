@@ -24,7 +24,7 @@ from r1plus_gateway.http.file_search import (
 )
 from r1plus_gateway.http.forms import FormDescription
 from r1plus_gateway.http.requests import GenerateRequest, ModelName
-from r1plus_gateway.http.response_items import FAILED, INPUT, SEARCH_CALL
+from r1plus_gateway.http.response_items import COMPLETED, FAILED, INCOMPLETE, INPUT, SEARCH_CALL
 from r1plus_gateway.http.response_memory import find_question
 from r1plus_gateway.http.response_requests import (
     RESPONSE,
@@ -36,7 +36,7 @@ from r1plus_gateway.http.tools import ToolAnswer, ToolCall, parse_tool_answer
 from r1plus_gateway.knowledge.citations import Citation
 from r1plus_gateway.settings import ModelSettings
 
-COMPLETED, INCOMPLETE, IN_PROGRESS = "completed", "incomplete", "in_progress"
+IN_PROGRESS: Final = "in_progress"
 MOST_SENTENCES_AT_ONCE: Final = 64
 """Said before, above which memory is packed in a thread: it takes milliseconds for a few hundred."""
 MOST_PACKING: Final = 2

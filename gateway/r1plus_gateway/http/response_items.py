@@ -37,8 +37,11 @@ CALL_NAME: Final = StringField("name", most=64, is_required=True)
 ARGUMENTS: Final = OtherField("arguments", {"type": "string"}, is_required=True)
 OUTPUT: Final = ContentField("output", PART_TYPE, PART)
 SEARCH_CALL: Final = "file_search_call"
+COMPLETED, INCOMPLETE = "completed", "incomplete"
 FAILED: Final = "failed"
 """Status of a program without a result."""
+_KEPT: Final = {"message": INCOMPLETE, CODE_CALL: FAILED}
+"""The status with which an item of a kind is kept; each other one is completed."""
 IGNORED: Final = frozenset({"id", "status"})
 """Of every item: an answer's item can be sent back as it is."""
 MESSAGE: Final = Table((StringField("type", values=("message",)), ROLE, CONTENT), ignored=IGNORED | {"phase"})
@@ -138,7 +141,7 @@ def read_response_item(path: str, value: Json) -> Item:
         return _read_program(item)
     role, content = ROLE.read(item), CONTENT.read(item)
     MESSAGE.refuse_rest(item)
-    return _build_message(role, content)
+    return {**_build_message(role, content), **_keep_status("message", item.get("status"))}
 
 
 def _read_program(item: Fields) -> Item:
@@ -153,7 +156,7 @@ def _read_program(item: Fields) -> Item:
         LOGS.refuse_rest(read_item(path, output))
     logs = [{"type": "logs", "logs": output["logs"]} for output in outputs if isinstance(output, dict)]
     own = {"type": CODE_CALL, "code": code, "container_id": NO_CONTAINER, "outputs": logs}
-    return {**own, **_keep_failure(item.get("status"))}
+    return {**own, **_keep_status(CODE_CALL, item.get("status"))}
 
 
 def drop_searches(items: Sequence[Item]) -> list[Item]:
@@ -178,12 +181,13 @@ def _quote_program(item: Item, context_tokens: int) -> Item:
 def strip_answer_item(item: Item) -> Item:
     """Return an answer's item in the one form, without what only an answer says."""
     own = ("id", "status", *(["results"] if item["type"] == SEARCH_CALL else []))
-    return {**{name: value for name, value in item.items() if name not in own}, **_keep_failure(item.get("status"))}
+    said = {name: value for name, value in item.items() if name not in own}
+    return {**said, **_keep_status(item["type"], item.get("status"))}
 
 
-def _keep_failure(status: Json) -> Mapping[str, str]:
-    """Return the status of an item that is kept with it: that a program has no result."""
-    return {"status": FAILED} if status == FAILED else {}
+def _keep_status(kind: str, status: Json) -> Mapping[str, Json]:
+    """Return the status of an item that is kept with it: that a message was cut, or a program has no result."""
+    return {"status": status} if status is not None and status == _KEPT.get(kind) else {}
 
 
 def read_item_text(item: Item) -> str:

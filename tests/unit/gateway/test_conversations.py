@@ -16,13 +16,15 @@ from support.tables import for_each
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Json = dict[str, Any]
+LONG = "Tell all."
+"""What the model answers longer than its limit."""
 
 
 async def repeat_last(inputs: Inputs) -> Any:
     """Answer with the number of messages and the last one."""
     messages = json.loads(inputs["messages"]) if "messages" in inputs else [{"content": inputs["text_input"]}]
     yield Piece(f"{len(messages)}: {messages[-1]['content']}", 1)
-    yield Piece("", 1, finish_reason="stop")
+    yield Piece("", 1, finish_reason="length" if messages[-1]["content"] == LONG else "stop")
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -185,6 +187,19 @@ async def test_a_conversation_grows_by_what_is_asked_and_answered(client: Client
     items = (await client.get("GET", f"/conversations/{conversation}/items?order=asc"))["data"]
     said = [(item["role"], item["content"][0]["text"]) for item in items]
     assert said == [("user", "One."), ("assistant", "1: One."), ("user", "Two."), ("assistant", "3: Two.")]
+
+
+@pytest.mark.parametrize("form", ["respond", "stream"])
+async def test_a_cut_message_stays_incomplete_in_a_conversation(client: Client, form: str) -> None:
+    """Also where a client puts it into another one."""
+    conversation = (await client.get("POST", "/conversations"))["id"]
+    await getattr(client, form)(LONG, conversation=conversation)
+    items = (await client.get("GET", f"/conversations/{conversation}/items?order=asc"))["data"]
+    assert [item["status"] for item in items] == ["completed", "incomplete"]
+    copied = await client.get("POST", "/conversations", {"items": items})
+    again = (await client.get("GET", f"/conversations/{copied['id']}/items?order=asc"))["data"]
+    assert [item | {"id": ""} for item in again] == [item | {"id": ""} for item in items]
+    assert read_text(await client.respond("More.", conversation=copied["id"])) == "3: More."
 
 
 async def test_a_stream_is_stored_before_its_end_is_told(client: Client) -> None:
