@@ -13,7 +13,7 @@ from bench.distillation.__main__ import ARMS
 from bench.distillation.pace import Pace, Part, Stopwatch, match_steps
 from bench.distillation.questions import split_questions
 from bench.distillation.served import serve_student
-from bench.model.material import SUITES, answer_prompts, read_prose, sample_items
+from bench.model.material import SUITES, list_answered, read_prose, sample_items
 from bench.model.quality import Prose, count_right
 from r1plus_cli.engine_distil import load_compared_suites
 from r1plus_contract.atomic_files import replace_text
@@ -28,7 +28,6 @@ from r1plus_model.recipe import RECORD_FILE, DistillationRecipe
 from r1plus_model.suite_overlap import SuiteIndex
 from r1plus_model.training import TrainingProcess, TrainingProgress, choose_batch
 from r1plus_model_repo.backends.hf_tokens import HfTokens
-from r1plus_model_repo.backends.requests import GenerationRequest
 from r1plus_monitoring.curate.record import read_suite
 from support.vllm.engine import convert_smollm2
 
@@ -183,16 +182,9 @@ class Bench:
         path = self._work / "data.jsonl"
         if path.is_file():
             return path
-        lines = []
-        answers = answer_prompts(self._teacher, self._tokens, self._prompts, self._work / "answers.jsonl")
-        by_prompt = {tuple(one.prompt): one.answer for one in answers}
-        index = SuiteIndex(self._suites)
-        for prompt in self._prompts:
-            answer = by_prompt[tuple(self._tokens.encode_prompt(GenerationRequest(prompt=prompt)))]
-            text = self._tokens.decode(answer).strip()
-            # An answer may end with a question of its own.
-            if text and index.find(0, f"{prompt} {text}") is None:
-                lines.append({"prompt": prompt, "answer": text})
+        index, file = SuiteIndex(self._suites), self._work / "answers.jsonl"
+        answered = list_answered(self._teacher, self._tokens, self._prompts, index, file)
+        lines: list[dict[str, str]] = [{"prompt": one.prompt, "answer": one.answer} for one in answered if one.answer]
         prose = read_prose(self._folder, self._arguments.prose, is_held_out=False)
         lines += [{"text": self._tokens.decode(one.tolist())} for one in prose.split(WINDOW)]
         print(f"data: {len(lines)} lines, without questions of {len(self._suites)} suites", flush=True)

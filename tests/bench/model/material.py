@@ -14,15 +14,16 @@ from torch import Tensor
 
 from bench.knowledge.perl_faq import fetch_package, strip_marks
 from devcluster.cache import cache_dir
+from r1plus_cli.engine_distil import load_compared_suites
 from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.suite import Item, Suite
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.healing import Batch
 from r1plus_model.model import R1PlusModel
+from r1plus_model.suite_overlap import SuiteIndex
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest
 from r1plus_monitoring.curate.candidates import build_candidates, read_facts
-from r1plus_monitoring.curate.record import read_suite
 
 ROOT: Final = Path(__file__).parents[3]
 SUITES: Final = ROOT / "monitoring" / "suites"
@@ -54,9 +55,16 @@ def _list_paragraphs(text: str) -> Iterator[str]:
             yield " ".join(strip_marks(block).split())
 
 
+def build_suite_index() -> SuiteIndex:
+    """Return what healing does not train on: the questions of the shipped suites, and `list_own_candidates`."""
+    shipped = load_compared_suites([])
+    return SuiteIndex([*shipped, Suite(shipped[0].header, list_own_candidates())])
+
+
 def list_prompts(count: int) -> list[str]:
-    """Return candidates whose question no golden suite has, in an order of their own."""
-    prompts = sorted({item.prompt for item in build_candidates()} - _read_suite_prompts())
+    """Return candidates that hold no such question, in an order of their own. One with an example in it may hold one."""
+    index = build_suite_index()
+    prompts = sorted({item.prompt for item in build_candidates() if index.find(0, item.prompt) is None})
     random.Random(1).shuffle(prompts)
     return prompts[:count]
 
@@ -66,7 +74,7 @@ def list_own_candidates() -> tuple[Item, ...]:
 
     Those that a golden suite has, and copying of words that no other question copies.
     """
-    in_suites = _read_suite_prompts()
+    in_suites = {item.prompt for suite in load_compared_suites([]) for item in suite.items}
     items = [*(item for item in build_candidates() if item.prompt in in_suites), *_list_copying_items()]
     return tuple(sorted(items, key=lambda item: item.id))
 
@@ -86,10 +94,6 @@ def _list_copying_items() -> Iterator[Item]:
             yield Item(f"own-{kind}-{word}", "copying", prompt, "contains", (word,))
 
 
-def _read_suite_prompts() -> set[str]:
-    return {item.prompt for folder in SUITES.iterdir() if folder.is_dir() for item in read_suite(folder).items}
-
-
 @dataclass(frozen=True, slots=True)
 class Dialogue:
     """Tokens of a question in its chat template, and of the teacher's answer with its end."""
@@ -98,8 +102,34 @@ class Dialogue:
     answer: list[int]
 
 
-def answer_prompts(teacher: R1PlusModel, tokens: HfTokens, prompts: Sequence[str], file: Path) -> list[Dialogue]:
-    """Let the teacher answer; answers are kept in the file, and those of a run that was killed next to it."""
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A question with the teacher's answer, as texts and as tokens."""
+
+    prompt: str
+    answer: str
+    dialogue: Dialogue
+
+
+def list_answered(
+    teacher: R1PlusModel, tokens: HfTokens, prompts: Sequence[str], index: SuiteIndex, file: Path
+) -> list[Answered]:
+    """Return the questions with the teacher's answers, without those that hold one of the index.
+
+    An answer may end with a question of its own. Answers are kept in the file.
+    """
+    by_prompt = {tuple(one.prompt): one for one in _answer_prompts(teacher, tokens, prompts, file)}
+    answered = []
+    for prompt in prompts:
+        dialogue = by_prompt[tuple(tokens.encode_prompt(GenerationRequest(prompt=prompt)))]
+        answer = tokens.decode(dialogue.answer).strip()
+        if index.find(0, f"{prompt} {answer}") is None:
+            answered.append(Answered(prompt, answer, dialogue))
+    return answered
+
+
+def _answer_prompts(teacher: R1PlusModel, tokens: HfTokens, prompts: Sequence[str], file: Path) -> list[Dialogue]:
+    """Let the teacher answer; answers of a run that was killed are next to the file."""
     if file.exists():
         return _read_dialogues(file)
     ends = set(tokens.get_end_ids())
@@ -112,7 +142,6 @@ def answer_prompts(teacher: R1PlusModel, tokens: HfTokens, prompts: Sequence[str
         dialogues += [Dialogue(prompt, answer) for prompt, answer in zip(part, answers, strict=True)]
         _write_dialogues(begun, dialogues)
         print(f"answers of the teacher: {len(dialogues)} of {len(encoded)}", flush=True)
-    random.Random(1).shuffle(dialogues)
     _write_dialogues(file, dialogues)
     begun.unlink(missing_ok=True)
     return dialogues

@@ -13,8 +13,9 @@ from bench.model import served
 from bench.model.healed import HEALED, R1PLUS, RANK, WINDOWED, Curve, choose_recipe, heal_model, name_folder
 from bench.model.material import (
     SUITES,
-    answer_prompts,
+    build_suite_index,
     draw_batch,
+    list_answered,
     list_own_candidates,
     list_prompts,
     read_prose,
@@ -155,7 +156,10 @@ class Bench:
     def _heal(self, name: str) -> tuple[R1PlusModel, Curve]:
         """Return the model after its training, which is in the working folder or is done now."""
         file = self._work / f"answers-{self._arguments.prompts}.jsonl"
-        dialogues = answer_prompts(self._teacher, self._tokens, list_prompts(self._arguments.prompts), file)
+        prompts = list_prompts(self._arguments.prompts)
+        answered = list_answered(self._teacher, self._tokens, prompts, build_suite_index(), file)
+        dialogues = [one.dialogue for one in answered]
+        print(f"{len(dialogues)} answers hold no question of a golden suite", flush=True)
         prose = read_prose(self._folder, TRAINING_TOKENS, is_held_out=False)
         architecture, _ = HEALED[name]
         model = load_model(self._folder, architecture)
