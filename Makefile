@@ -267,12 +267,12 @@ bench-claims: $(SYNCED) ## The publisher's claims (speed, memory, best batch) me
 	@$(PYTHON) -m bench.claims $(if $(PART),--part $(PART)) $(foreach one,$(ENGINES),--engine $(one)) $(if $(RECORD),--record $(RECORD)) $(if $(QUICK),--quick) $(if $(TOKENS),--tokens $(TOKENS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: bench-model
-bench-model: $(SYNCED) ## R1+'s architecture: perplexity and suite against sparsity and window, healed, gated and served, bytes at 64K, decoding; JSON last [PART=quality|cache|speed|healing|served STEPS=1200: two hours, HEAL=r1plus ITEMS PROMPTS THREADS WORK]
+bench-model: $(SYNCED) ## R1+'s architecture: perplexity against sparsity and window, suite against sparsity, healed, gated and served, bytes at 64K, decoding; JSON last [PART=quality|cache|speed|healing|served STEPS=1200: two hours, HEAL=r1plus ITEMS PROMPTS THREADS WORK]
 	@$(PYTHON) -m bench.model $(if $(PART),--part $(PART)) $(if $(STEPS),--steps $(STEPS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(WORK),--work $(WORK)) $(if $(THREADS),--threads $(THREADS)) $(if $(HEAL),--heal "$(HEAL)")
 
 .PHONY: bench-distillation
-bench-distillation: $(SYNCED) ## A student of SmolLM2 by its teacher's logits (KD) and by text alone (CE): suite, perplexity, KL, seconds; then its gate refuses it, and its own suite serves it; JSON last [PART=arms|served STEPS="30 60 120" LAYERS PROMPTS PROSE ITEMS SEED WORK]
-	@$(PYTHON) -m bench.distillation $(if $(PART),--part $(PART)) $(foreach one,$(STEPS),--steps $(one)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(PROSE),--prose $(PROSE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(if $(WORK),--work $(WORK))
+bench-distillation: $(SYNCED) ## A student of SmolLM2 by its teacher's logits (KD) and by text alone (CE): suite, perplexity, KL, seconds; then its gate refuses it, and its own suite serves it; JSON last [PART=arms|served STEPS="30 60 120" ARM="KD CE" LAYERS PROMPTS PROSE ITEMS SEED THREADS WORK]
+	@$(PYTHON) -m bench.distillation $(if $(PART),--part $(PART)) $(foreach one,$(STEPS),--steps $(one)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(PROSE),--prose $(PROSE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(foreach one,$(ARM),--arm $(one)) $(if $(THREADS),--threads $(THREADS)) $(if $(WORK),--work $(WORK))
 
 .PHONY: bench-reward
 bench-reward: $(SYNCED) ## SmolLM2 trained on its own translations that the calculator finds right: held-out questions before and after, with an interval; JSON last [ROUNDS QUESTIONS HELD_OUT SAMPLES STEPS BATCH RATE ITEMS SEED WORK]

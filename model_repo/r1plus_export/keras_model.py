@@ -124,7 +124,7 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
         return self._compute_logits(self._compute(ids, self._make_cache(ops.shape(ids)[0]))[0])
 
     def _make_cache(self, batch: Any) -> KvCache:
-        empty = ops.zeros((batch, 0, self.shape.kv_heads, self.shape.head_size))
+        empty = ops.zeros((batch, 0, self.shape.kv_heads, self.shape.head_size), self.blocks[0].compute_dtype)
         return [(empty, empty)] * self.shape.layers
 
     def _compute_logits(self, states: Any) -> Any:
@@ -156,7 +156,8 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
         if keras.backend.backend() == "tensorflow":
             import tensorflow
 
-            kept = tensorflow.TensorSpec((1, None, self.shape.kv_heads, self.shape.head_size))
+            sizes = (1, None, self.shape.kv_heads, self.shape.head_size)
+            kept = tensorflow.TensorSpec(sizes, self.blocks[0].compute_dtype)
             signature = tensorflow.TensorSpec((1, None), "int32"), [(kept, kept)] * self.shape.layers
             graph: Step = tensorflow.function(step, signature, autograph=False)
             return graph

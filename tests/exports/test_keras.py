@@ -87,6 +87,24 @@ def test_tokens_are_computed_in_one_graph_and_without_gradients(file: Path, back
     assert done.stdout.strip() == expected, done.stderr
 
 
+DTYPES: Final = {
+    "a policy of mixed precision": "keras.config.set_dtype_policy('mixed_bfloat16')",
+    "another type of numbers": "keras.config.set_floatx('bfloat16')",
+}
+
+
+@pytest.mark.parametrize("backend", sorted(IMPORTS))
+@for_each("setting", DTYPES)
+def test_it_computes_in_the_type_that_keras_is_set_to(file: Path, setting: str, backend: str) -> None:
+    program = (
+        f"{IMPORTS[backend]}; {setting}; import r1plus_export.keras_model; model = keras.models.load_model(sys.argv[1]);"
+        "print(model.blocks[0].compute_dtype, len(model.generate_tokens([1, 2, 3], 5, lambda _: False)))"
+    )
+    done = run_python(program, file, backend=backend)
+
+    assert done.stdout.strip() == "bfloat16 5", done.stderr
+
+
 def test_a_tensor_that_follows_from_the_configuration_is_left_out(llama: Path, tmp_path: Path) -> None:
     """Older checkpoints have it."""
     old = Path(shutil.copytree(llama, tmp_path / "old"))

@@ -49,6 +49,7 @@ def test_the_original_loss_of_equal_models_is_the_entropy_of_the_teacher_and_so_
 
     assert equal(soft_target_cross_entropy(TEACHER, TEACHER, T), T**2 * entropy)
     assert soft_target_cross_entropy(TEACHER, TEACHER, T) > 30
+    assert equal(differentiate(lambda logits: soft_target_cross_entropy(logits, TEACHER, T), TEACHER), torch.zeros(()))
 
 
 def test_the_original_loss_ranks_a_wrong_student_of_a_sure_teacher_before_a_perfect_one_of_an_unsure_teacher() -> None:

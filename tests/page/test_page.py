@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from page.acting import HANDBOOK, PATIENCE_MS, add_document, ask, enter, question, use_key
 from support.gateway.process import GatewayProcess
@@ -57,6 +57,41 @@ async def test_a_calculation_is_shown_as_verified(page: Page, gateway: GatewayPr
     await page.get_by_label("a calculator").check()
     article = await ask(page, "What is 17 * 23?")
     await expect(article.get_by_role("list", name="Calculations")).to_have_text("17*23 = 391 (verified)")
+
+
+async def ask_with_a_program(page: Page, text: str) -> Locator:
+    """Ask, and let the model write a program first: so small a one writes none by itself."""
+
+    async def force(route: Route) -> None:
+        body = json.loads(str(route.request.post_data))
+        await route.continue_(post_data=json.dumps(body | {"tool_choice": {"type": "code_interpreter"}}))
+
+    await page.get_by_label("programs that it writes").check()
+    await page.route("**/v1/responses", force)
+    article = await ask(page, text)
+    await page.unroute("**/v1/responses")
+    return article
+
+
+async def test_a_program_is_shown_with_its_output_and_read_again(page: Page, gateway: GatewayProcess) -> None:
+    await enter(page, gateway)
+    await page.get_by_label("a calculator").check()
+    async with page.expect_response("**/v1/responses") as answered:
+        article = await ask_with_a_program(page, "Print 6 * 7.")
+    await expect(page.get_by_label("a calculator")).not_to_be_checked()
+    events = [line[6:] for line in (await (await answered.value).text()).splitlines() if line.startswith("data: {")]
+    *programs, message = json.loads(events[-1])["response"]["output"]
+    assert programs
+    await expect(article.locator(".text")).to_have_text(message["content"][0]["text"] or "(no text)")
+    for number, program in enumerate(programs, 1):
+        shown = article.get_by_role("group", name=f"Program {number}").locator("pre")
+        await expect(shown.first).to_have_text(program["code"], use_inner_text=True)
+        await expect(shown.last).to_have_text(program["outputs"][0]["logs"], use_inner_text=True)
+    assert "tokens/s" not in await article.locator(".facts").inner_text(), "its text came as one piece"
+    async with page.expect_request("**/v1/responses") as sent:
+        await ask(page, "What has it printed?")
+    said = json.loads(str((await sent.value).post_data))["input"]
+    assert said[1 : 1 + len(programs)] == programs
 
 
 async def test_a_document_is_added_cited_and_deleted(page: Page, gateway: GatewayProcess) -> None:
@@ -213,6 +248,7 @@ async def test_it_is_usable_for_all_and_on_a_small_screen(page: Page, gateway: G
     await enter(page, gateway)
     await page.get_by_label("a calculator").check()
     await ask(page, "What is 17 * 23?")
+    await ask_with_a_program(page, "Print 6 * 7.")
     assert await find_violations(page) == []
     assert await page.evaluate("document.documentElement.scrollWidth") <= 320
 

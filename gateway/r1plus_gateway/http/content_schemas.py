@@ -27,22 +27,24 @@ _PART: Final[Schema] = {
         build_object(type=build_const("output_text"), text=TEXT, annotations=build_list({}), logprobs=build_list({})),
     ]
 }
-_ENDED: Final[Schema] = {"enum": ["completed", "incomplete"]}
+_DONE: Final = build_const("completed")
 _ITEM: Final[Schema] = {
     "anyOf": [
         build_object(
             id=TEXT,
             type=build_const("message"),
-            status=_ENDED,
+            status={"enum": ["completed", "incomplete"]},
             role={"enum": ["user", "assistant", "system", "developer"]},
             content=build_list(_PART),
         ),
+        build_object(id=TEXT, type=build_const("function_call"), status=_DONE, call_id=TEXT, name=TEXT, arguments=TEXT),
+        build_object(id=TEXT, type=build_const("function_call_output"), status=_DONE, call_id=TEXT, output=TEXT),
         build_object(
-            id=TEXT, type=build_const("function_call"), status=_ENDED, call_id=TEXT, name=TEXT, arguments=TEXT
-        ),
-        build_object(id=TEXT, type=build_const("function_call_output"), status=_ENDED, call_id=TEXT, output=TEXT),
-        build_object(
-            {"results": NULL}, id=TEXT, type=build_const("file_search_call"), status=_ENDED, queries=build_list(TEXT)
+            {"results": NULL},
+            id=TEXT,
+            type=build_const("file_search_call"),
+            status=_DONE,
+            queries=build_list(TEXT),
         ),
         build_object(
             id=TEXT,

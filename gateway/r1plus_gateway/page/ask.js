@@ -3,6 +3,7 @@
 import { call, stream } from "./api.js";
 import { find, make, notify } from "./dom.js";
 
+const PROGRAM = "code_interpreter_call";
 let said = [];
 let conversation = "";
 let running = null;
@@ -70,13 +71,26 @@ function showCitations(article, answer) {
   article.append(make("p", { className: "hint", text: "Cited" }), make("ol", { "aria-label": "Citations" }, ...items));
 }
 
+// A program stands before the text: from before it runs, with what came of it after.
+function showProgram(text, code) {
+  const number = text.parentElement.querySelectorAll(".program").length + 1;
+  const output = make("pre", { text: "…", tabindex: 0 });
+  text.before(make("div", { className: "program", role: "group", "aria-label": `Program ${number}` },
+    make("p", { className: "hint", text: "Program" }), make("pre", { text: code || "(empty)", tabindex: 0 }),
+    make("p", { className: "hint", text: "Output" }), output));
+  return (logs) => { output.textContent = logs || "(none)"; };
+}
+
 async function buildRequest(question, signal) {
   const request = {
     model: find("model").value + (find("preset").value && `:${find("preset").value}`),
     store: false,
   };
   if (find("math").checked) request.math_mode = true;
-  if (find("store").value) request.tools = [{ type: "file_search", vector_store_ids: [find("store").value] }];
+  const tools = [];
+  if (find("store").value) tools.push({ type: "file_search", vector_store_ids: [find("store").value] });
+  if (find("code").checked) tools.push({ type: "code_interpreter", container: { type: "auto" } });
+  if (tools.length) request.tools = tools;
   const message = { role: "user", content: question };
   if (find("memory").checked) {
     if (!conversation) {
@@ -101,14 +115,22 @@ async function ask(question) {
   let headers = new Headers();
   let answer = null;
   let written = "";
+  let showOutput = null;
   try {
     const request = await buildRequest(question, running.signal);
+    const isWhole = request.tools?.some(({ type }) => type === "code_interpreter"); // Its text comes as one piece.
     times.began = performance.now();
     for await (const event of stream("v1/responses", request, running.signal, (found) => { headers = found; })) {
       if (event.type === "response.output_text.delta") {
-        times.first ||= performance.now();
+        if (!isWhole) times.first ||= performance.now();
         written += event.delta;
         text.textContent = written;
+        showEnd();
+      } else if (event.type === "response.code_interpreter_call_code.done") {
+        showOutput = showProgram(text, event.code);
+        showEnd();
+      } else if (event.type === "response.output_item.done" && event.item.type === PROGRAM) {
+        showOutput(event.item.outputs.map(({ logs }) => logs).join(""));
         showEnd();
       } else if (event.type === "response.completed" || event.type === "response.incomplete") {
         answer = event.response;
@@ -119,7 +141,8 @@ async function ask(question) {
     }
     times.ended = performance.now();
     text.textContent = written || "(no text)";
-    said.push({ role: "user", content: question }, { role: "assistant", content: written });
+    const programs = answer.output.filter(({ type }) => type === PROGRAM);
+    said.push({ role: "user", content: question }, ...programs, { role: "assistant", content: written });
     if (answer.status === "incomplete") article.append(make("p", { className: "hint", text: `Cut after ${answer.usage.output_tokens} tokens.` }));
     showMath(article, answer.r1plus);
     showCitations(article, answer);
@@ -141,7 +164,14 @@ async function ask(question) {
   }
 }
 
+// The gateway takes one of the two.
+function uncheckOther(id, other) {
+  find(id).addEventListener("change", () => { if (find(id).checked) find(other).checked = false; });
+}
+
 export function bindAsking(onAnswer) {
+  uncheckOther("math", "code");
+  uncheckOther("code", "math");
   const question = find("question");
   find("ask-form").addEventListener("submit", async (event) => {
     event.preventDefault();

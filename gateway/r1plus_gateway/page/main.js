@@ -32,6 +32,12 @@ function showKey(about) {
   if (about) find("key-about").textContent = `Key ${about.id} is in use.`;
 }
 
+function offer(id, isOffered) {
+  find(id).closest("label").hidden = !isOffered;
+  find(id).checked &&= isOffered; // Another key may have been in use before.
+  return isOffered;
+}
+
 function forgetKey() {
   key.forget();
   forgetConversation();
@@ -48,9 +54,8 @@ async function start() {
     find("documents-section").hidden = !has("documents");
     find("store").closest("p").hidden = !has("documents");
     find("memories-section").hidden = !has("conversations");
-    find("memory").closest("label").hidden = !has("conversations");
-    find("math").closest("label").hidden = !has("calculator");
-    find("with").hidden = !has("calculator") && !has("conversations");
+    const offered = [offer("math", has("calculator")), offer("code", has("code_interpreter")), offer("memory", has("conversations"))];
+    find("with").hidden = !offered.includes(true);
     showKey(about);
     find("question").focus();
   } catch (error) {

@@ -1,10 +1,10 @@
 """`make bench-model`: what R1+'s architecture costs and saves, on SmolLM2-135M as `r1plus engine convert` writes it.
 
-Parts: `quality`, perplexity and suite against sparsity and window without training; `cache`, bytes of keys and values at
-64K as allocated; `speed`, decoding at batch 1 and 16 in turn with the dense model of the same code; `healing`, the same
-figures before, during and after distillation, and what the bias is worth; `served`, a healed model as an engine of the
-edge tier: gated on a suite of its own and on the dense model's, timed in turn with the dense engine, and served by
-`r1plus serve`. Not a test: it prints. The last line is JSON.
+Parts: `quality`, perplexity against sparsity and window, and the suite against sparsity, without training; `cache`,
+bytes of keys and values at 64K as allocated; `speed`, decoding at batch 1 and 16 in turn with the dense model of the
+same code; `healing`, the same figures before, during and after distillation, and what the bias is worth; `served`, a
+healed model as an engine of the edge tier: gated on a suite of its own and on the dense model's, timed in turn with the
+dense engine, and served by `r1plus serve`. Not a test: it prints. The last line is JSON.
 
 `--steps 1200` heals for about two hours on two quiet cores, `--work DIR` lets it continue after a kill.
 """

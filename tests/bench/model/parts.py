@@ -21,7 +21,7 @@ from bench.model.material import (
     read_prose,
     sample_items,
 )
-from bench.model.quality import Prose, count_right
+from bench.model.quality import Prose, count_right, zero_small_inputs
 from bench.model.speed import Decoder, compute_mlps, time_in_turn
 from r1plus_model.architecture import Architecture
 from r1plus_model.checkpoint import load_model, save_model
@@ -38,6 +38,9 @@ SHORT, LONG = 512, 2048
 SHARES: Final = (0.7, 0.5, 0.3, 0.15)
 ASKED_SHARES: Final = (0.5, 0.15)
 """Shares at which the suite is asked, too."""
+ZEROED: Final = (0.25, 0.4, 0.5, 0.85)
+"""Of the inputs of all matrices."""
+ASKED_ZEROED: Final = (0.25, 0.5)
 WINDOWS: Final[Mapping[str, Architecture]] = {
     "window 128": Architecture(window=128),
     "window 128, 4 sinks": Architecture(window=128, sinks=4),
@@ -88,6 +91,11 @@ class Bench:
                 set_active(model, share)
                 rows[f"{share:.0%} by {choice}"] = self._judge(model, with_suite=share in ASKED_SHARES)
                 print(f"{share:.0%} by {choice}: {rows[f'{share:.0%} by {choice}']}", flush=True)
+        for share in ZEROED:
+            model = load_model(self._folder)
+            zero_small_inputs(model, share)
+            rows[f"{share:.0%} of inputs zeroed"] = self._judge(model, with_suite=share in ASKED_ZEROED)
+            print(f"{share:.0%} of inputs zeroed: {rows[f'{share:.0%} of inputs zeroed']}", flush=True)
         prose = Prose(self._teacher, self._long)
         for name, architecture in {f"dense, {LONG} tokens": Architecture(), **WINDOWS}.items():
             rows[name] = asdict(prose.measure(load_model(self._folder, architecture)))

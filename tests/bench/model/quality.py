@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from r1plus_contract.inference import FinishReason
@@ -49,6 +49,22 @@ class Prose:
                 divergence += float((target.exp() * (target - log_probabilities)).sum())
                 tokens += len(ids) - 1
         return ProseFigures(round(math.exp(loss / tokens), 2), round(divergence / tokens, 3))
+
+
+def zero_small_inputs(model: R1PlusModel, share: float) -> None:
+    """Let each matrix of the layers read a token without the smallest of its inputs, as TEAL (arXiv:2408.14690) does.
+
+    The share is exact for each token, where TEAL has a threshold for each matrix.
+    """
+    for layer in model.layers:
+        for matrix in (one for one in layer.modules() if isinstance(one, nn.Linear)):
+            matrix.register_forward_pre_hook(lambda _, inputs: (_zero_smallest(inputs[0], share),))
+
+
+def _zero_smallest(x: Tensor, share: float) -> Tensor:
+    sizes = x.abs()
+    least = sizes.topk(x.shape[-1] - round(share * x.shape[-1]), dim=-1).values[..., -1:]
+    return torch.where(sizes >= least, x, 0)
 
 
 def count_right(model: R1PlusModel, tokens: HfTokens, suite: Suite) -> dict[str, tuple[int, int]]:
