@@ -13,6 +13,7 @@ from r1plus_contract.suite import Suite
 from r1plus_model.answer_end import AnswerEnd
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.model import R1PlusModel
+from r1plus_model.sparse import choose_largest
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest
 from r1plus_monitoring.scoring.scorers import score
@@ -62,9 +63,8 @@ def zero_small_inputs(model: R1PlusModel, share: float) -> None:
 
 
 def _zero_smallest(x: Tensor, share: float) -> Tensor:
-    sizes = x.abs()
-    least = sizes.topk(x.shape[-1] - round(share * x.shape[-1]), dim=-1).values[..., -1:]
-    return torch.where(sizes >= least, x, 0)
+    size = x.shape[-1]
+    return torch.where(choose_largest(x.abs(), size - round(share * size)), x, 0)
 
 
 def count_right(model: R1PlusModel, tokens: HfTokens, suite: Suite) -> dict[str, tuple[int, int]]:
