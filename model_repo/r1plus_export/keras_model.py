@@ -3,9 +3,9 @@
 Import it before the file is loaded: Keras imports no class by itself. It needs keras, tokenizers and jinja2.
 """
 
+import operator
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,19 @@ _HIDDEN: Final = -1e30
 KvCache = list[tuple[Any, Any]]
 """For each layer keys and values (batch, tokens, heads, head size)."""
 Step = Callable[[Any, KvCache], tuple[Any, KvCache]]
-"""Takes tokens (batch, tokens) after those of a cache; returns logits (batch, 1, vocabulary) and the longer cache."""
+"""Takes tokens (1, tokens) after those of a cache; returns logits (1, 1, vocabulary) and the longer cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledStep:
+    """A step, and the weights that it was compiled with. LoRA and quantisation bring others, which a graph lacks."""
+
+    weights: Sequence[Any]
+    compute: Step
+
+    def has(self, weights: Sequence[Any]) -> bool:
+        """Return whether these are its weights."""
+        return len(weights) == len(self.weights) and all(map(operator.is_, weights, self.weights))
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
@@ -93,6 +105,7 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
         self.embed_tokens = layers.ReversibleEmbedding(self.shape.vocabulary, self.shape.hidden_size, tie_weights=tied)
         self.blocks = [Block(shape, name=f"block_{number}") for number in range(self.shape.layers)]
         self.norm = layers.RMSNormalization(epsilon=self.shape.norm_epsilon)
+        self.compiled_step: CompiledStep | None = None
         self.files: dict[str, str] = {}
         self.encoder: Encoder | None = None
 
@@ -145,9 +158,14 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
             cache.append(kept)
         return self.norm(states), cache
 
-    @cached_property
-    def _step(self) -> Step:
-        """A step of generation, as fast as the backend can: in TensorFlow one graph, in torch without gradients."""
+    def _get_step(self) -> Step:
+        weights = self.weights
+        if self.compiled_step is None or not self.compiled_step.has(weights):
+            self.compiled_step = CompiledStep(weights, self._compile_step())
+        return self.compiled_step.compute
+
+    def _compile_step(self) -> Step:
+        """Return a step as fast as the backend computes it: in TensorFlow one graph, in torch without gradients."""
 
         def step(ids: Any, past: KvCache) -> tuple[Any, KvCache]:
             states, cache = self._compute(ids, past)
@@ -180,9 +198,9 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
                 " sequence of training; give a shorter prompt, or fewer max_new_tokens"
             )
         answer: list[int] = []
-        given, past = list(ids), self._make_cache(1)
+        given, past, step = list(ids), self._make_cache(1), self._get_step()
         while len(answer) < most:
-            logits, past = self._step(ops.convert_to_tensor([given], dtype="int32"), past)
+            logits, past = step(ops.convert_to_tensor([given], dtype="int32"), past)
             given = [int(ops.convert_to_numpy(logits)[0, 0].argmax())]
             answer += given
             if is_finished(answer):

@@ -70,8 +70,8 @@ def test_the_file_answers_as_transformers_do(llama: Path, file: Path, backend: s
 
 
 ONE_STEP: Final = {
-    "tensorflow": "print(model._step.experimental_get_tracing_count())",
-    "torch": "ids = keras.ops.array([[5]]); print(model._step(ids, model._make_cache(1))[1][0][0].requires_grad)",
+    "tensorflow": "print(model.compiled_step.compute.experimental_get_tracing_count())",
+    "torch": "ids = keras.ops.array([[5]]); print(model.compiled_step.compute(ids, model._make_cache(1))[1][0][0].requires_grad)",
 }
 
 
@@ -85,6 +85,27 @@ def test_tokens_are_computed_in_one_graph_and_without_gradients(file: Path, back
     done = run_python(program, file, backend=backend)
 
     assert done.stdout.strip() == expected, done.stderr
+
+
+CHANGES: Final = {
+    "LoRA": "v.enable_lora(2); v.lora_kernel_b.assign(v.lora_kernel_b + 9.0)",
+    "quantisation": "v.quantize('int8'); v.kernel_scale.assign(v.kernel_scale * -3)",
+}
+
+
+@for_each("change", CHANGES)
+def test_a_layer_that_gets_other_weights_computes_with_them(file: Path, change: str) -> None:
+    """Though a graph was made before."""
+    program = (
+        f"{IMPORTS['tensorflow']}; import r1plus_export.keras_model; model = keras.models.load_model(sys.argv[1]);"
+        "ids = keras.ops.array([model.encoder.encode_prompt(sys.argv[2])]); read = lambda logits: keras.ops.convert_to_numpy(logits)[0, -1];"
+        "step = lambda: read(model._get_step()(ids, model._make_cache(1))[0]); before = step();"
+        f"v = model.blocks[0].v_proj; {change}; after = step();"
+        "print(abs(after - before).max() > 1e-3, abs(after - read(model(ids))).max() < 1e-4)"
+    )
+    done = run_python(program, file, PROMPT)
+
+    assert done.stdout.strip() == "True True", done.stderr
 
 
 DTYPES: Final = {
