@@ -3,16 +3,28 @@
 The real Triton, the product's commands and `r1plus serve`: a suite of its own passes, the dense model's refuses it.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
-from bench.model.material import SUITES, list_own_candidates, list_prompts, sample_items
+from bench.model.material import (
+    SUITES,
+    build_suite_index,
+    list_answered,
+    list_own_candidates,
+    list_prompts,
+    sample_items,
+)
 from bench.model.served import DENSE, HEALED, SUITE, Request, measure
 from r1plus_contract.suite import Suite
 from r1plus_model.architecture import Architecture
 from r1plus_model.checkpoint import load_model, save_model
 from r1plus_model.suite_overlap import SuiteIndex
+from r1plus_model_repo.backends.hf_tokens import HfTokens
+from r1plus_model_repo.backends.requests import GenerationRequest
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_monitoring.curate.selection import sample
 from support.vllm.engine import convert_smollm2
@@ -51,6 +63,22 @@ def test_no_candidate_for_its_suite_is_in_the_training_of_healing() -> None:
     assert len(trained) > 1000
     assert [overlap for line, prompt in enumerate(trained) if (overlap := index.find(line, prompt))] == []
     assert len({item.prompt for item in candidates}) == len({item.id for item in candidates}) == len(candidates)
+
+
+def test_an_answer_that_ends_with_a_question_of_a_suite_is_left_out(tmp_path: Path) -> None:
+    checkpoint = convert_smollm2(tmp_path / "smollm2")
+    tokens, library = HfTokens(checkpoint, 8192), Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    item = read_suite(SUITES / DENSE_SUITE).items[0]
+    answers = {"Say yes.": "Yes.", "Say no.": f"No. {item.prompt}"}
+    lines = [
+        {"prompt": tokens.encode_prompt(GenerationRequest(prompt=prompt)), "answer": library.encode(answer).ids}
+        for prompt, answer in answers.items()
+    ]
+    (tmp_path / "answers.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+    kept = list_answered(load_model(checkpoint), tokens, list(answers), build_suite_index(), tmp_path / "answers.jsonl")
+
+    assert [(one.prompt, one.answer) for one in kept] == [("Say yes.", "Yes.")]
 
 
 def test_it_passes_the_suite_that_was_built_of_what_it_knows(figures: dict[str, Any]) -> None:

@@ -38,9 +38,9 @@ def choose_recipe(name: str, steps: int) -> Recipe:
     return recipe if bias_rate is None else replace(recipe, bias_rate=bias_rate)
 
 
-def name_folder(name: str, steps: int) -> str:
-    """Return the folder that has a run's checkpoint, below the working folder."""
-    return f"{name.replace(', ', '-').replace(' ', '-').replace(chr(39), '')}-{steps}"
+def name_folder(name: str, steps: int, data: str) -> str:
+    """Return the folder that has a run's checkpoint, below the working folder: other data is another run."""
+    return f"{name.replace(', ', '-').replace(' ', '-').replace(chr(39), '')}-{steps}-{data}"
 
 
 @dataclass(slots=True)

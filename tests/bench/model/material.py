@@ -1,5 +1,6 @@
 """Texts and questions of the bench: English prose of Debian's perl-doc, and candidates that are in no golden suite."""
 
+import hashlib
 import json
 import random
 import zlib
@@ -92,6 +93,11 @@ def _list_copying_items() -> Iterator[Item]:
         }
         for kind, prompt in prompts.items():
             yield Item(f"own-{kind}-{word}", "copying", prompt, "contains", (word,))
+
+
+def digest_texts(texts: Sequence[str]) -> str:
+    """Return what tells files that were made of these texts from those of others."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from bench.model.healed import HEALED, R1PLUS, RANK, WINDOWED, Curve, choose_rec
 from bench.model.material import (
     SUITES,
     build_suite_index,
+    digest_texts,
     draw_batch,
     list_answered,
     list_own_candidates,
@@ -163,8 +164,9 @@ class Bench:
 
     def _heal(self, name: str) -> tuple[R1PlusModel, Curve]:
         """Return the model after its training, which is in the working folder or is done now."""
-        file = self._work / f"answers-{self._arguments.prompts}.jsonl"
         prompts = list_prompts(self._arguments.prompts)
+        data = digest_texts(prompts)
+        file = self._work / f"answers-{data}.jsonl"
         answered = list_answered(self._teacher, self._tokens, prompts, build_suite_index(), file)
         dialogues = [one.dialogue for one in answered]
         print(f"{len(dialogues)} answers hold no question of a golden suite", flush=True)
@@ -174,7 +176,7 @@ class Bench:
         recipe = choose_recipe(name, self._arguments.steps)
         # Figures of other windows or items are no part of this curve.
         measured = f"curve-{self._arguments.windows}-{len(self._suite.items)}.jsonl"
-        curve = Curve(self._work / name_folder(name, recipe.steps) / measured, recipe.steps)
+        curve = Curve(self._work / name_folder(name, recipe.steps, data) / measured, recipe.steps)
         print(f"healing {name}: {recipe.steps} steps", flush=True)
         heal_model(model, self._teacher, lambda step: draw_batch(dialogues, prose, step), recipe, curve, self._judge)
         return model, curve
