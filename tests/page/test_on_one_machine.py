@@ -35,6 +35,7 @@ async def test_the_printed_page_asks_what_serves_and_shows_what_its_gate_measure
         await expect(article.locator(".text")).to_contain_text("Stockholm")
         facts = await article.locator(".facts").inner_text()
         # Nobody has switched anything on.
+        await expect(page.get_by_label("programs that it writes")).to_be_hidden()
         entry = await add_document(page, "handbook.md", HANDBOOK)
         await expect(entry).to_contain_text("1 passage")
         article = await ask(page, "In which room is the key of the archive?")

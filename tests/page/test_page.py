@@ -14,6 +14,7 @@ from support.tables import for_each
 
 pytestmark = [pytest.mark.page, pytest.mark.timeout(1200), pytest.mark.asyncio(loop_scope="session")]
 
+Json = dict[str, Any]
 WRONG_KEY = "r1p_AAAAAAAAAAAA_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
@@ -84,9 +85,12 @@ async def test_a_program_is_shown_with_its_output_and_read_again(page: Page, gat
     assert programs
     await expect(article.locator(".text")).to_have_text(message["content"][0]["text"] or "(no text)")
     for number, program in enumerate(programs, 1):
-        shown = article.get_by_role("group", name=f"Program {number}").locator("pre")
-        await expect(shown.first).to_have_text(program["code"], use_inner_text=True)
-        await expect(shown.last).to_have_text(program["outputs"][0]["logs"], use_inner_text=True)
+        for name, text in (
+            ("Program", program["code"] or "(empty)"),
+            ("Output", program["outputs"][0]["logs"] or "(none)"),
+        ):
+            shown = article.get_by_role("region", name=f"{name} {number}", exact=True)
+            await expect(shown).to_have_text(text, use_inner_text=True)
     assert "tokens/s" not in await article.locator(".facts").inner_text(), "its text came as one piece"
     async with page.expect_request("**/v1/responses") as sent:
         await ask(page, "What has it printed?")
@@ -203,6 +207,60 @@ async def test_text_that_is_markup_stays_text(page: Page, gateway: GatewayProces
     await expect(entry).to_contain_text("<img src=x")
     assert await page.locator("img").count() == 0
     assert await page.title() == title
+
+
+def write_events(*events: Json) -> str:
+    """Return a stream of the gateway."""
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+
+
+BEGUN = {"type": "response.code_interpreter_call_code.done", "code": HOSTILE}
+PROGRAM = {"type": "code_interpreter_call", "code": HOSTILE, "outputs": [{"type": "logs", "logs": HOSTILE}]}
+RUN = {"type": "response.output_item.done", "item": PROGRAM}
+FAILED = {"type": "error", "code": "context_length_exceeded", "message": "the programs fill the context; ask for less."}
+BROKEN_PROGRAMS = {
+    "after it has run": (write_events(BEGUN, RUN, FAILED), HOSTILE),
+    "while it runs": (write_events(BEGUN, FAILED), "(unknown)"),
+}
+
+
+@for_each("events, output", BROKEN_PROGRAMS)
+async def test_programs_of_an_answer_that_breaks_off_are_kept_as_text(
+    page: Page, gateway: GatewayProcess, events: str, output: str
+) -> None:
+    title = await page.title()
+    await enter(page, gateway)
+
+    async def break_off(route: Route) -> None:
+        await route.fulfill(content_type="text/event-stream", body=events)
+
+    await page.route("**/v1/responses", break_off)
+    await question(page).fill("What is the capital of Sweden?")
+    await page.get_by_role("button", name="Ask", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("ask for less. Or begin a new conversation.")
+    await expect(page.get_by_role("region", name="Program 1", exact=True)).to_have_text(HOSTILE)
+    await expect(page.get_by_role("region", name="Output 1", exact=True)).to_have_text(output)
+    await expect(page.locator("article")).to_contain_text("Broken off.")
+    assert await page.locator("img").count() == 0
+    assert await page.title() == title
+
+
+async def test_another_key_may_not_what_was_chosen_before(page: Page, gateway: GatewayProcess) -> None:
+    await enter(page, gateway)
+    await page.get_by_label("programs that it writes").check()
+    await page.get_by_role("button", name="Forget the key").click()
+
+    async def take_away(route: Route) -> None:
+        answer = await route.fetch()
+        about = await answer.json()
+        await route.fulfill(response=answer, json=about | {"features": ["documents"]})
+
+    await page.route("**/v1/key", take_away)
+    await enter(page, gateway)
+    await expect(page.get_by_role("group", name="With")).to_be_hidden()
+    async with page.expect_request("**/v1/responses") as sent:
+        await ask(page, "Hi")
+    assert "tools" not in json.loads(str((await sent.value).post_data))
 
 
 INJECTED = {

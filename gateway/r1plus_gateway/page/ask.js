@@ -71,13 +71,14 @@ function showCitations(article, answer) {
   article.append(make("p", { className: "hint", text: "Cited" }), make("ol", { "aria-label": "Citations" }, ...items));
 }
 
-// A program stands before the text: from before it runs, with what came of it after.
+// Shows a program before the text, from before it runs; returns what shows its output.
 function showProgram(text, code) {
-  const number = text.parentElement.querySelectorAll(".program").length + 1;
-  const output = make("pre", { text: "…", tabindex: 0 });
-  text.before(make("div", { className: "program", role: "group", "aria-label": `Program ${number}` },
-    make("p", { className: "hint", text: "Program" }), make("pre", { text: code || "(empty)", tabindex: 0 }),
-    make("p", { className: "hint", text: "Output" }), output));
+  const number = text.parentElement.querySelectorAll(".code").length + 1;
+  const makePart = (name, content, className) => // By keyboard a long one is scrolled where it has the focus.
+    make("pre", { text: content, className, tabindex: 0, role: "region", "aria-label": `${name} ${number}` });
+  const output = makePart("Output", "…", "output");
+  text.before(make("p", { className: "hint", text: "Program" }), makePart("Program", code || "(empty)", "code"),
+    make("p", { className: "hint", text: "Output" }), output);
   return (logs) => { output.textContent = logs || "(none)"; };
 }
 
@@ -131,12 +132,13 @@ async function ask(question) {
         showEnd();
       } else if (event.type === "response.output_item.done" && event.item.type === PROGRAM) {
         showOutput(event.item.outputs.map(({ logs }) => logs).join(""));
+        showOutput = null;
         showEnd();
       } else if (event.type === "response.completed" || event.type === "response.incomplete") {
         answer = event.response;
       } else if (event.type === "error" || event.type === "response.failed") {
         const message = event.message ?? event.response?.error?.message ?? "The answer broke off. Try again.";
-        throw Object.assign(new Error(message), { requestId: headers.get("x-request-id") });
+        throw Object.assign(new Error(message), { code: event.code ?? event.response?.error?.code, requestId: headers.get("x-request-id") });
       }
     }
     times.ended = performance.now();
@@ -149,12 +151,15 @@ async function ask(question) {
     showFacts(article, answer, headers, times);
     return true;
   } catch (error) {
-    if (error.name === "AbortError") {
+    const isStopped = error.name === "AbortError";
+    if (error.code === "context_length_exceeded") error.message += " Or begin a new conversation.";
+    if (!isStopped) notify("ask-notice", error);
+    showOutput?.("(unknown)");
+    if (isStopped || article.querySelector(".code")) { // What has run is worth reading, and is paid for.
       text.textContent = written;
-      article.append(make("p", { className: "hint", text: "Stopped." }));
+      article.append(make("p", { className: "hint", text: isStopped ? "Stopped." : "Broken off." }));
     } else {
       article.remove();
-      notify("ask-notice", error);
     }
     return false;
   } finally {
