@@ -20,6 +20,7 @@ from r1plus_gateway.serving.triton_wire import Prompt, Sampling, build_request
 from support.calculator.process import running_patient_interpreter
 from support.engine.client import LONG_STORY, Client
 from support.engine.server import BATCH, CONTEXT, Server
+from support.gateway.example_programs import PRINTING
 from support.gateway.fake_triton import FakeTriton, answer
 from support.gateway.rig import Rig, read_events, running_before
 from support.waiting import eventually
@@ -209,19 +210,6 @@ async def test_a_tool_is_called_by_the_engine(tmp_path: Path, server: Server) ->
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
-def show_program(question: str, code: str, printed: str) -> list[Any]:
-    """Return a question that a program has answered, as an example for a small model."""
-    outputs = [{"type": "logs", "logs": printed}]
-    return [
-        {"role": "user", "content": question},
-        {"type": "code_interpreter_call", "code": code, "outputs": outputs},
-        {"role": "assistant", "content": printed},
-    ]
-
-
-EXAMPLES = [*show_program("Print 2 * 3.", "print(2 * 3)", "6"), *show_program("Print 5 * 4.", "print(5 * 4)", "20")]
-
-
 async def test_a_program_of_the_engine_is_run_and_the_engine_reads_what_came_of_it(
     tmp_path: Path, server: Server
 ) -> None:
@@ -231,7 +219,7 @@ async def test_a_program_of_the_engine_is_run_and_the_engine_reads_what_came_of_
         calculator = SocketCalculator(str(path), answer_seconds=120, runs_code=True)
         async with gateway(tmp_path, server, calculator) as rig:
             async with rig.respond(
-                [*EXAMPLES, {"role": "user", "content": "Print 6 * 7."}], tools=[tool], **forced
+                [*PRINTING, {"role": "user", "content": "Print 6 * 7."}], tools=[tool], **forced
             ) as response:
                 body = await response.json()
                 assert response.status == 200, body

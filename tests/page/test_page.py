@@ -9,6 +9,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from page.acting import HANDBOOK, PATIENCE_MS, add_document, ask, enter, question, use_key
+from support.gateway.example_programs import PRINTING
 from support.gateway.process import GatewayProcess
 from support.tables import for_each
 
@@ -65,7 +66,8 @@ async def ask_with_a_program(page: Page, text: str) -> Locator:
 
     async def force(route: Route) -> None:
         body = json.loads(str(route.request.post_data))
-        await route.continue_(post_data=json.dumps(body | {"tool_choice": {"type": "code_interpreter"}}))
+        forced = {"tool_choice": {"type": "code_interpreter"}, "max_tool_calls": 1, "max_output_tokens": 400}
+        await route.continue_(post_data=json.dumps(body | forced | {"input": [*PRINTING, *body["input"]]}))
 
     await page.get_by_label("programs that it writes").check()
     await page.route("**/v1/responses", force)

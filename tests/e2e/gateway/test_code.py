@@ -13,6 +13,7 @@ from e2e import gateways
 from e2e.gateway.conftest import MODEL, NAMESPACE, ServedTenant
 from e2e.gateways import ApiKey
 from e2e.waiting import wait_for
+from support.gateway.example_programs import show_program
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(3600)]
 TOOL: Any = {"type": "code_interpreter", "container": {"type": "auto"}}
@@ -27,21 +28,17 @@ PROGRAMS = {
 """Programs, the status of their calls, and what the model reads of them."""
 
 
-def show_program(code: str, printed: str) -> list[Any]:
+def show_run(code: str, printed: str) -> list[Any]:
     """Return a question with a program, which was run, as an example."""
-    return [
-        {"role": "user", "content": f"Run this program: {code}"},
-        {"type": "code_interpreter_call", "code": code, "outputs": [{"type": "logs", "logs": printed}]},
-        {"role": "assistant", "content": printed},
-    ]
+    return show_program(f"Run this program: {code}", code, printed)
 
 
 EXAMPLES = [
-    *show_program("2 * 3", "6"),
-    *show_program("50 * 40", "2000"),
-    *show_program("import math", ""),
-    *show_program("len('abc') + 1", "4"),
-    *show_program("10 ** 2", "100"),
+    *show_run("2 * 3", "6"),
+    *show_run("50 * 40", "2000"),
+    *show_run("import math", ""),
+    *show_run("len('abc') + 1", "4"),
+    *show_run("10 ** 2", "100"),
 ]
 
 
