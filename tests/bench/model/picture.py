@@ -54,7 +54,7 @@ def draw(run: Mapping[str, Any]) -> Figure:
     _draw_panel(perplexity, run, "perplexity", "perplexity of held-out prose")
     right.set_ylim(bottom=0)
     perplexity.set_yscale("log")
-    right.legend(fontsize="small", loc="lower right")
+    right.legend(fontsize="small", loc="best")
     return figure
 
 
