@@ -15,9 +15,9 @@ from bench.model.material import (
     build_suite_index,
     list_answered,
     list_own_candidates,
-    list_prompts,
     sample_items,
 )
+from bench.model.prompts import list_prompts
 from bench.model.served import DENSE, HEALED, SUITE, Request, measure
 from r1plus_contract.suite import Suite
 from r1plus_model.architecture import Architecture
@@ -59,7 +59,7 @@ def test_no_candidate_for_its_suite_is_in_the_training_of_healing() -> None:
     """Nor within a prompt that has an example in it."""
     candidates = list_own_candidates()
     index = SuiteIndex([Suite(read_suite(SUITES / DENSE_SUITE).header, candidates)])
-    trained = list_prompts(10_000)
+    trained = list_prompts(build_suite_index())
     assert len(trained) > 1000
     assert [overlap for line, prompt in enumerate(trained) if (overlap := index.find(line, prompt))] == []
     assert len({item.prompt for item in candidates}) == len({item.id for item in candidates}) == len(candidates)

@@ -211,9 +211,12 @@ async def test_text_that_is_markup_stays_text(page: Page, gateway: GatewayProces
     assert await page.title() == title
 
 
-def write_events(*events: Json) -> str:
-    """Return a stream of the gateway."""
-    return "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+async def ask_and_get(page: Page, *events: Json) -> None:
+    """Ask; a stream with these events is what the gateway answers."""
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    await page.route("**/v1/responses", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    await question(page).fill("What is the capital of Sweden?")
+    await page.get_by_role("button", name="Ask", exact=True).click()
 
 
 BEGUN = {"type": "response.code_interpreter_call_code.done", "code": HOSTILE}
@@ -221,24 +224,19 @@ PROGRAM = {"type": "code_interpreter_call", "code": HOSTILE, "outputs": [{"type"
 RUN = {"type": "response.output_item.done", "item": PROGRAM}
 FAILED = {"type": "error", "code": "context_length_exceeded", "message": "the programs fill the context; ask for less."}
 BROKEN_PROGRAMS = {
-    "after it has run": (write_events(BEGUN, RUN, FAILED), HOSTILE),
-    "while it runs": (write_events(BEGUN, FAILED), "(unknown)"),
+    "after it has run": ((BEGUN, RUN, FAILED), HOSTILE),
+    "while it runs": ((BEGUN, FAILED), "(unknown)"),
 }
 
 
 @for_each("events, output", BROKEN_PROGRAMS)
 async def test_programs_of_an_answer_that_breaks_off_are_kept_as_text(
-    page: Page, gateway: GatewayProcess, events: str, output: str
+    page: Page, gateway: GatewayProcess, events: tuple[Json, ...], output: str
 ) -> None:
     title = await page.title()
     await enter(page, gateway)
 
-    async def break_off(route: Route) -> None:
-        await route.fulfill(content_type="text/event-stream", body=events)
-
-    await page.route("**/v1/responses", break_off)
-    await question(page).fill("What is the capital of Sweden?")
-    await page.get_by_role("button", name="Ask", exact=True).click()
+    await ask_and_get(page, *events)
     await expect(page.get_by_role("alert")).to_contain_text("ask for less. Or begin a new conversation.")
     await expect(page.get_by_role("region", name="Program 1", exact=True)).to_have_text(HOSTILE)
     await expect(page.get_by_role("region", name="Output 1", exact=True)).to_have_text(output)
@@ -347,21 +345,19 @@ async def test_a_fault_is_told_and_the_question_is_kept(
 
 
 BROKEN = {
-    "an error within the stream": '{"type": "error", "message": "the pod failed; try again"}',
-    "an answer that failed": '{"type": "response.failed", "response": {"error": {"message": "the pod failed; try again"}}}',
+    "an error within the stream": {"type": "error", "message": "the pod failed; try again"},
+    "an answer that failed": {
+        "type": "response.failed",
+        "response": {"error": {"message": "the pod failed; try again"}},
+    },
 }
 
 
 @for_each("event", BROKEN)
-async def test_an_answer_that_breaks_off_is_told(page: Page, gateway: GatewayProcess, event: str) -> None:
+async def test_an_answer_that_breaks_off_is_told(page: Page, gateway: GatewayProcess, event: Json) -> None:
     await enter(page, gateway)
 
-    async def break_off(route: Route) -> None:
-        await route.fulfill(content_type="text/event-stream", body=f"data: {event}\n\ndata: [DONE]\n\n")
-
-    await page.route("**/v1/responses", break_off)
-    await question(page).fill("What is the capital of Sweden?")
-    await page.get_by_role("button", name="Ask", exact=True).click()
+    await ask_and_get(page, event)
     await expect(page.get_by_role("alert")).to_contain_text("the pod failed; try again", timeout=PATIENCE_MS)
     await expect(page.locator("article")).to_have_count(0)
 

@@ -4,11 +4,11 @@ Candidates are the questions of the shipped suites, and a part of the others, by
 halves share forms, such as "What is the capital of ...?", and no question.
 """
 
-import random
 import zlib
 from pathlib import Path
 from typing import Final
 
+from bench.model.prompts import list_prompts, read_suite_prompts
 from r1plus_cli.engine_distil import load_compared_suites
 from r1plus_contract.suite import encode_items
 from r1plus_model.suite_overlap import SuiteIndex
@@ -20,15 +20,10 @@ HELD_OUT_OF: Final = 4
 
 def split_questions(candidates: Path) -> list[str]:
     """Write the candidates to a file; return the prompts to train on, in an order of their own."""
-    items = build_candidates()
-    asked = {item.prompt for suite in load_compared_suites([]) for item in suite.items}
-    held_out = [item for item in items if item.prompt in asked or is_held_out(item.id)]
+    asked = read_suite_prompts()
+    held_out = [item for item in build_candidates() if item.prompt in asked or is_held_out(item.id)]
     candidates.write_text(encode_items(held_out), encoding="utf-8")
-    index = SuiteIndex(load_compared_suites([candidates]))
-    # A prompt with an example in it may hold a candidate.
-    prompts = sorted({item.prompt for item in items if index.find(0, item.prompt) is None})
-    random.Random(1).shuffle(prompts)
-    return prompts
+    return list_prompts(SuiteIndex(load_compared_suites([candidates])))
 
 
 def is_held_out(item_id: str) -> bool:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from bench.knowledge.perl_faq import fetch_package, strip_marks
+from bench.model.prompts import read_suite_prompts
 from devcluster.cache import cache_dir
 from r1plus_cli.engine_distil import load_compared_suites
 from r1plus_contract.atomic_files import replace_text
@@ -62,20 +63,12 @@ def build_suite_index() -> SuiteIndex:
     return SuiteIndex([*shipped, Suite(shipped[0].header, list_own_candidates())])
 
 
-def list_prompts(count: int) -> list[str]:
-    """Return candidates that hold no such question, in an order of their own. One with an example in it may hold one."""
-    index = build_suite_index()
-    prompts = sorted({item.prompt for item in build_candidates() if index.find(0, item.prompt) is None})
-    random.Random(1).shuffle(prompts)
-    return prompts[:count]
-
-
 def list_own_candidates() -> tuple[Item, ...]:
     """Return candidates for a suite of a healed model's own: questions that nothing here trains on.
 
     Those that a golden suite has, and copying of words that no other question copies.
     """
-    in_suites = {item.prompt for suite in load_compared_suites([]) for item in suite.items}
+    in_suites = read_suite_prompts()
     items = [*(item for item in build_candidates() if item.prompt in in_suites), *_list_copying_items()]
     return tuple(sorted(items, key=lambda item: item.id))
 

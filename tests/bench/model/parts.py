@@ -18,10 +18,10 @@ from bench.model.material import (
     draw_batch,
     list_answered,
     list_own_candidates,
-    list_prompts,
     read_prose,
     sample_items,
 )
+from bench.model.prompts import list_prompts
 from bench.model.quality import Prose, count_right, zero_small_inputs
 from bench.model.speed import Decoder, compute_mlps, time_in_turn
 from r1plus_model.architecture import Architecture
@@ -83,6 +83,11 @@ class Bench:
     def measure_quality(self) -> dict[str, Any]:
         """Perplexity and suite against sparsity and window, before any training."""
         rows: dict[str, Any] = {"dense": self._judge(self._teacher)}
+
+        def add(name: str, figures: dict[str, Any]) -> None:
+            rows[name] = figures
+            print(f"{name}: {figures}", flush=True)
+
         for choice in NeuronChoice:
             rank = RANK if choice is NeuronChoice.PREDICTOR else None
             model = load_model(self._folder, Architecture(active=SHARES[0], predictor_rank=rank))
@@ -90,17 +95,14 @@ class Bench:
                 layer.mlp.choice = choice
             for share in SHARES:
                 set_active(model, share)
-                rows[f"{share:.0%} by {choice}"] = self._judge(model, with_suite=share in ASKED_SHARES)
-                print(f"{share:.0%} by {choice}: {rows[f'{share:.0%} by {choice}']}", flush=True)
+                add(f"{share:.0%} by {choice}", self._judge(model, with_suite=share in ASKED_SHARES))
         for share in ZEROED:
             model = load_model(self._folder)
             zero_small_inputs(model, share)
-            rows[f"{share:.0%} of inputs zeroed"] = self._judge(model, with_suite=share in ASKED_ZEROED)
-            print(f"{share:.0%} of inputs zeroed: {rows[f'{share:.0%} of inputs zeroed']}", flush=True)
+            add(f"{share:.0%} of inputs zeroed", self._judge(model, with_suite=share in ASKED_ZEROED))
         prose = Prose(self._teacher, self._long)
         for name, architecture in {f"dense, {LONG} tokens": Architecture(), **WINDOWS}.items():
-            rows[name] = asdict(prose.measure(load_model(self._folder, architecture)))
-            print(f"{name}: {rows[name]}", flush=True)
+            add(name, asdict(prose.measure(load_model(self._folder, architecture))))
         return rows
 
     def measure_cache(self) -> dict[str, Any]:
@@ -164,10 +166,11 @@ class Bench:
 
     def _heal(self, name: str) -> tuple[R1PlusModel, Curve]:
         """Return the model after its training, which is in the working folder or is done now."""
-        prompts = list_prompts(self._arguments.prompts)
+        index = build_suite_index()
+        prompts = list_prompts(index)[: self._arguments.prompts]
         data = digest_texts(prompts)
         file = self._work / f"answers-{data}.jsonl"
-        answered = list_answered(self._teacher, self._tokens, prompts, build_suite_index(), file)
+        answered = list_answered(self._teacher, self._tokens, prompts, index, file)
         dialogues = [one.dialogue for one in answered]
         print(f"{len(dialogues)} answers hold no question of a golden suite", flush=True)
         prose = read_prose(self._folder, TRAINING_TOKENS, is_held_out=False)
