@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import json
 import statistics
 import time
 import uuid
@@ -33,7 +32,7 @@ from support.apiserver.manifests import (
 from support.apiserver.memory import MEMORY_LIMIT, peak_bytes, processor_seconds
 from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess
-from support.apiserver.people import Person, people
+from support.apiserver.people import Person, people, until_refused
 from support.apiserver.rights import OPERATOR
 from support.apiserver.server import install_crd
 from support.apiserver.tenant import Tenant, new_tenant
@@ -345,18 +344,15 @@ def assert_counted(
     namespace = f"quota-{uuid.uuid4().hex[:10]}"
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
     (quota,) = network_policies.build_limits(namespace, Quota.model_validate({field: there + len(objects) - 1}))
-    path, made = kinds.BY_KIND["ResourceQuota"].path(namespace), kinds.BY_KIND[objects[0]["kind"]].path(namespace)
-    with people(server, OPERATOR) as who:
-        who[OPERATOR].do("POST", path, quota)
-
-    def is_counted() -> bool:
-        status = json.loads(admin.ask("GET", f"{path}/{network_policies.LIMITS}").text).get("status", {})
-        return bool(status.get("used", {}).get("count/configmaps") == "1" and status["used"].get(counted) == str(there))
-
-    wait_until(is_counted, "the quota is counted")
     *within, beyond = objects
-    # Admission reads its own copy of the quota, which may be older than the one that a client reads.
-    wait_until(lambda: admin.ask("POST", made, beyond).status == 201, "admission has seen the quota's count")
+    path, made = kinds.BY_KIND["ResourceQuota"].path(namespace), kinds.BY_KIND[beyond["kind"]].path(namespace)
+    with people(server, OPERATOR) as who:
+        # Admission charges nothing to a quota that it has not seen yet: it must refuse before it may admit.
+        full = {**quota["spec"]["hard"], counted: str(there)}
+        who[OPERATOR].do("POST", path, {**quota, "spec": {"hard": full}})
+        until_refused(server, beyond, namespace, "exceeded quota: r1plus-tenant")
+        who[OPERATOR].do("PATCH", f"{path}/{network_policies.LIMITS}", quota)
+    wait_until(lambda: admin.ask("POST", made, beyond).status == 201, "admission has seen the larger quota")
     for body in within:
         admin.do("POST", made, body)
     answer = admin.ask("POST", made, beyond)

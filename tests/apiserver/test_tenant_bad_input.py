@@ -1,5 +1,6 @@
 """What is wrong with a tenant: refused or held with a reason, nothing that serves is lost, and nobody else notices."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -19,7 +20,7 @@ from r1plus_operator.runtime.errors import ForbiddenError
 from support.apiserver.isolation_runs import start_decoy
 from support.apiserver.manifests import CONTEXT, Json, manifest, tenant_namespace
 from support.apiserver.operator_process import OperatorProcess
-from support.apiserver.people import administrator
+from support.apiserver.people import administrator, until_refused
 from support.apiserver.rights import grant_operator
 from support.apiserver.server import add_node
 from support.apiserver.tenant import Tenant, new_tenant
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.apiserver
 JOB, CLAIM = (kinds.BY_KIND[kind] for kind in ("Job", "PersistentVolumeClaim"))
 UNSIGNED = {"R1PLUS_DELIVERY_REQUIRE_SIGNATURE": "false"}
 DECOY = "decoy-of-bad-input"
+OVER_QUOTA = "exceeded quota: r1plus-tenant"
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +101,8 @@ async def allow(tenant: Tenant, **quota: object) -> None:
     await tenant.child_that("ResourceQuota", "r1plus-tenant", is_counted, "the quota is counted")
 
 
-async def deploy_when_counted(tenant: Tenant, name: str) -> None:
-    """Deploy as soon as the API server's admission has seen the quota's count; raise any other refusal at once.
+async def deploy_when_allowed(tenant: Tenant, name: str) -> None:
+    """Deploy as soon as the API server's admission has seen the larger quota; raise any other refusal at once.
 
     Admission reads its own copy of the quota, which may be older than the one that a client reads.
     """
@@ -109,28 +111,32 @@ async def deploy_when_counted(tenant: Tenant, name: str) -> None:
         try:
             await tenant.deploy(name, tier="full", context=CONTEXT)
         except ForbiddenError as refused:
-            if "status unknown for quota" in str(refused):
+            if OVER_QUOTA in str(refused):
                 return False
             raise
         return True
 
-    await eventually(is_admitted, "the API server's admission has seen the quota's count")
+    await eventually(is_admitted, "the API server's admission has seen the larger quota")
 
 
 def is_over_quota(cr: Json) -> bool:
     told = [(one["reason"], one["message"]) for one in cr.get("status", {}).get("conditions", ())]
-    return any(reason == "QuotaExceeded" and "exceeded quota: r1plus-tenant" in message for reason, message in told)
+    return any(reason == "QuotaExceeded" and OVER_QUOTA in message for reason, message in told)
 
 
 async def test_a_tenant_without_quota_left_is_told_and_another_is_not_affected(
-    governed: tuple[Tenant, Tenant],
+    installed_server: ApiServer, governed: tuple[Tenant, Tenant]
 ) -> None:
     poor, rich = governed
+    # Admission charges nothing to a quota that it has not seen yet: it must refuse before it may admit.
+    await allow(poor, deployments=0, pods=0)
+    wanted = manifest(kinds.R1PLUS_DEPLOYMENT, "credit", poor.namespace, spec={"tier": "full", "context": CONTEXT})
+    await asyncio.to_thread(until_refused, installed_server, wanted, poor.namespace, OVER_QUOTA)
     await allow(poor, deployments=1, pods=0)
-    await deploy_when_counted(poor, "credit")
+    await deploy_when_allowed(poor, "credit")
     revision = await poor.candidate("credit")
     await poor.child_that(names.KIND_DEPLOYMENT, "credit", is_over_quota, "a condition says that the quota is used up")
-    with pytest.raises(ForbiddenError, match="exceeded quota: r1plus-tenant"):
+    with pytest.raises(ForbiddenError, match=OVER_QUOTA):
         await poor.deploy("second", tier="full", context=CONTEXT)
     assert await poor.listed("Pod") == []
 
