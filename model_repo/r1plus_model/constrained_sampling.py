@@ -66,8 +66,8 @@ class PromptEncoder:
         self.end = AnswerEnd(frozenset(end_ids), (STOP,), self._tokens.decode)
         self._grammars: dict[str, Any] = {}
 
-    def encode(self, prompt: str, grammar: str) -> Prompt:
-        """Return a prompt's tokens with its grammar.
+    def encode(self, prompt: str, grammar: str, field: str) -> Prompt:
+        """Return a prompt's tokens with its grammar; `field` names its file in errors.
 
         Raises:
             DistillationError: the grammar cannot be compiled, or the prompt is far too long or has a token that the
@@ -82,7 +82,7 @@ class PromptEncoder:
         try:
             tokens = self._tokens.encode_prompt(request)
         except RefusedError as error:
-            raise DistillationError(f"data: {error}; remove long questions, or take another model") from error
+            raise DistillationError(f"{field}: {error}; remove long questions, or take another model") from error
         check_embedded(tokens, self._vocabulary, "model", self._tokens.library_tokenizer.convert_ids_to_tokens)
         return Prompt(tuple(tokens), self._grammars[grammar])
 

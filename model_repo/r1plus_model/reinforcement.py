@@ -165,6 +165,21 @@ def _check_room(request: ReinforcementRequest, inputs: _Inputs, process: Trainin
     check_room(request.out, request.work, 4 * parameters, rest, process.measure_disk)
 
 
+def _encode_tasks(encoder: PromptEncoder, tasks: Sequence[RewardTask], field: str, room: int) -> list[Prompt]:
+    """Return the questions as tokens; raise DistillationError for one of more than `room`, which leaves no answer."""
+    prompts = []
+    for number, one in enumerate(tasks, 1):
+        where = f"{field}: question {number}"
+        prompt = encoder.encode(one.prompt, one.grammar, where)
+        if len(prompt.tokens) > room:
+            raise DistillationError(
+                f"{where} has {len(prompt.tokens)} tokens as the model gets it, and beside an answer it was trained on"
+                f" {room}; remove long questions, or take another model"
+            )
+        prompts.append(prompt)
+    return prompts
+
+
 class _Rounds:
     """The rounds of one run."""
 
@@ -175,14 +190,9 @@ class _Rounds:
         shape = self._model.shape
         encoder = PromptEncoder(inputs.checkpoint.folder, shape.context, shape.vocabulary)
         self._end = encoder.end
-        self._training = [encoder.encode(one.prompt, one.grammar) for one in inputs.training]
-        self._held_out = [encoder.encode(one.prompt, one.grammar) for one in inputs.held_out]
-        longest = max(len(one.tokens) for one in (*self._training, *self._held_out)) + request.most_new_tokens
-        if longest > shape.context:
-            raise DistillationError(
-                f"data: a question with its answer has {longest} tokens, and the model was trained on {shape.context};"
-                " remove long questions, or take another model"
-            )
+        room = shape.context - request.most_new_tokens
+        self._training = _encode_tasks(encoder, inputs.training, "data", room)
+        self._held_out = _encode_tasks(encoder, inputs.held_out, "held_out", room)
 
     def run(self) -> tuple[R1PlusModel, ReinforcementRecord]:
         """Return the trained model and its record."""

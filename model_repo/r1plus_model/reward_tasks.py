@@ -54,8 +54,15 @@ def read_tasks(path: Path, field: str, suites: Sequence[Suite], build_task: Task
         records = read_records(path, suites)
     except DistillationError as error:
         raise DistillationError(re.sub(r"^data:", f"{field}:", str(error))) from error
-    tasks, problems = [], []
+    tasks, problems, lines = [], [], dict[str, int]()
     for record in records:
+        first = lines.setdefault(" ".join((record.prompt or record.text).split()), record.line)
+        if first != record.line:
+            problems.append(
+                f"{field}: line {record.line}: prompt: is that of line {first}, and would count as another question;"
+                " remove one"
+            )
+            continue
         try:
             tasks.append(_read_task(record, build_task))
         except ValueError as error:

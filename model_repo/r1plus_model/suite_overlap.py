@@ -10,8 +10,15 @@ from typing import Final
 from r1plus_contract.suite import Suite
 
 _SIGNS: Final = frozenset("-+*/=<>^%")
-_TOKEN: Final = re.compile(r"(?<![^\W_])-\d[^\W_]*|[^\W_]+|[-+*/=<>^%]")
-"""Negative numbers, words and signs; other punctuation, case and white space do not matter."""
+_UNSPACED: Final = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+"""Letters of scripts without spaces: Thai, Lao, Burmese, Khmer, Japanese and Chinese."""
+_TOKEN: Final = re.compile(rf"(?<![^\W_])-\d[^\W_{_UNSPACED}]*|(?!\W)[{_UNSPACED}]|[^\W_{_UNSPACED}]+|[-+*/=<>^%]")
+"""Negative numbers, words, letters of scripts without spaces, and signs; other punctuation and case do not matter."""
+_UNSPACED_LETTER: Final = re.compile(f"[{_UNSPACED}]")
+_TYPOGRAPHIC_SIGNS: Final = str.maketrans(
+    dict.fromkeys("−–—‐‑‒", "-") | dict.fromkeys("×·⋅∙", "*") | dict.fromkeys("÷∕⁄", "/")
+)
+_TIMES: Final = re.compile(r"(?<=\d)\s*[*x]\s*(?=-?\d)")
 _INDEXED: Final = 3
 """Words of a question by which it is found."""
 
@@ -34,6 +41,8 @@ class SuiteIndex:
         for suite in suites:
             for item in suite.items:
                 words = split_words(item.prompt)
+                if not words:
+                    continue  # Nothing of it can be found.
                 if len(words) < _INDEXED:
                     self._short[words] = (suite.header.name, item.id)
                 else:
@@ -73,15 +82,18 @@ def split_words(text: str) -> tuple[str, ...]:
 
 
 def _is_operand(word: str) -> bool:
-    return len(word) == 1 or not word.isalpha()
+    return not word.isalpha() or (len(word) == 1 and not _UNSPACED_LETTER.match(word))
 
 
 def _fold(text: str) -> str:
-    """Return the text without case, with one form of each letter, and without characters that nobody sees."""
+    """Return the text without case, with one form of each letter and sign, and without characters that nobody sees."""
     if text.isascii():
-        return text.lower()
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return "".join(one for one in text if unicodedata.category(one) not in ("Cf", "Mn"))
+        folded = text.lower()
+    else:
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        seen = "".join(one for one in text if unicodedata.category(one) not in ("Cf", "Mn"))
+        folded = seen.translate(_TYPOGRAPHIC_SIGNS)
+    return _TIMES.sub(" * ", folded)
 
 
 def describe_overlaps(overlaps: Sequence[Overlap], most: int = 5) -> str:

@@ -4,9 +4,10 @@ It belongs to one recipe and to one run at a time. The result appears when it is
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol, TypeVar
@@ -61,8 +62,12 @@ def check_folders(out: Path, work: Path) -> None:
             f"work: {work} and out, {out}: one is in the other, and the working folder is removed at the end; give"
             " folders beside each other"
         )
-    if out.exists() and not work.is_dir():
+    is_dangling = out.is_symlink() and not out.exists()
+    if is_dangling or (out.exists() and not work.is_dir()):
         refuse_out(out)
+    parent = next(one for one in out.absolute().parents if one.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise DistillationError(f"out: {out}: {parent} is no folder that can be written to; give another folder")
 
 
 def refuse_out(out: Path) -> NoReturn:
@@ -169,7 +174,9 @@ def remove_work(work: Path) -> None:
             shutil.rmtree(path)
         elif path.name != RECIPE_FILE:
             path.unlink()
-    shutil.rmtree(work)
+    (work / RECIPE_FILE).unlink(missing_ok=True)
+    with suppress(OSError):  # A link and a mount point are the user's, and stay.
+        work.rmdir()
 
 
 def measure_disk(folder: Path) -> Disk:

@@ -196,6 +196,7 @@ def _train_student(job: TrainingJob, workers: "Workers | None" = None) -> Path:
     if request.out.exists() and not request.work.exists():
         _check_finished(request)
         return request.out
+    _check_convertible(job.options, request)
     job.report(FillProgress(FillPhase.PREDICTING))
     with ExitStack() as stack:
         if workers is None or is_trained(request):
@@ -216,9 +217,27 @@ def _assist(job: TrainingJob, workers: "Workers") -> None:
     request = _build_request(job)
     if is_trained(request):
         return
+    _check_convertible(job.options, request)
     process = TrainingProcess(_say, job.clock, job.should_stop, workers=workers)
     with join_workers(workers), _remake_damaged():
         assist(request, process)
+
+
+def _check_convertible(options: DistillationOptions, request: "DistillationRequest") -> None:
+    """Refuse a student that would become no engine of its backend, before hours of training instead of after them.
+
+    It has the configuration and the tokenizer of the checkpoint that it begins with.
+    """
+    from r1plus_model.errors import DistillationError
+    from r1plus_model_repo.importing.huggingface.to_gguf import find_conversion_problems
+    from r1plus_model_repo.importing.model import OPENVINO
+
+    if options.backend != OPENVINO:
+        return
+    role, folder = ("teacher", request.teacher) if request.student is None else ("student", request.student)
+    if problems := find_conversion_problems(folder):
+        advice = "spec.backend: openvino serves the student as a GGUF file; correct what is said above, or set vllm"
+        raise DistillationError("\n".join([*(f"{role}: {problem}" for problem in problems), advice]))
 
 
 @contextmanager

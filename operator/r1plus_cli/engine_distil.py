@@ -3,6 +3,7 @@
 It parses options and calls `r1plus_model`, which needs torch: it is imported when the verb runs.
 """
 
+import shlex
 import signal
 import sys
 import threading
@@ -120,11 +121,18 @@ def distil_command(
             precision=precision,
             seed=seed,
         )
-        work = work or out.with_name(f"{out.name}.work")
+        work = work or choose_work_folder(out)
         suites = load_compared_suites(suite or [])
         request = DistillationRequest(teacher, data, out, work, recipe, student, suites)
         result = distil(request, TrainingProcess(report_progress, time.monotonic, stopping.is_set))
     _report(result)
+
+
+def choose_work_folder(out: Path) -> Path:
+    """Return the working folder of a training into `out`: beside it. Raise UsageError for an `out` without a name."""
+    if not out.name:
+        raise UsageError(f"--out: {str(out)!r} names no folder; give the name of a new one")
+    return out.with_name(f"{out.name}.work")
 
 
 def load_compared_suites(given: list[Path], shipped_suites: Path = SHIPPED_SUITES) -> tuple[Suite, ...]:
@@ -176,8 +184,8 @@ def print_import(student: Path) -> None:
     """Print the commands that make an engine of a trained checkpoint."""
     say("Next:")
     for line in (
-        f"r1plus engine convert {student} --out {student}.gguf",
-        f"r1plus engine import {student}.gguf --name NAME --tier TIER --out engines",
+        f"r1plus engine convert {shlex.quote(str(student))} --out {shlex.quote(f'{student}.gguf')}",
+        f"r1plus engine import {shlex.quote(f'{student}.gguf')} --name NAME --tier TIER --out engines",
     ):
         sys.stdout.write(runnable_hint(line) + "\n")
 

@@ -14,6 +14,7 @@ from r1plus_cli.engine_distil import (
     PrecisionOption,
     SuiteOption,
     WorkOption,
+    choose_work_folder,
     load_compared_suites,
     print_import,
     stop_on_signals,
@@ -93,7 +94,7 @@ def reinforce_command(
             precision=precision,
             seed=seed,
         )
-        work = work or out.with_name(f"{out.name}.work")
+        work = work or choose_work_folder(out)
         suites = load_compared_suites(suite or [])
         request = ReinforcementRequest(
             model, data, held_out, out, work, recipe, build_translation_task, MOST_NEW_TOKENS, suites

@@ -11,4 +11,4 @@ MAX_MESSAGE: Final = 4000
 def write_termination_message(log: Path, message: str) -> None:
     """Write a message for the pod's status; outside of a pod the file does not exist, and nothing is written."""
     if log.exists():
-        log.write_text(message[:MAX_MESSAGE], encoding="utf-8")
+        log.write_text(message[:MAX_MESSAGE], encoding="utf-8", errors="backslashreplace")

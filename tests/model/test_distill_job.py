@@ -250,6 +250,13 @@ def add_diverging_student(place: TrainingVolume) -> None:
     save_file(weights, path, {"format": "pt"})
 
 
+def ask_for_openvino(place: TrainingVolume) -> None:
+    """Let the student be served by a backend that has no word for how this teacher's tokenizer splits text."""
+    place.options = replace(OPTIONS, backend="openvino", precision="FP16")
+    path = place.root / "artifact" / "teacher" / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": {"type": "Lowercase"}}))
+
+
 def question_of(suite: str) -> str:
     return json.dumps({"prompt": "What is the capital of Australia?", "answer": suite}) + "\n"
 
@@ -267,6 +274,9 @@ def question_of(suite: str) -> str:
     ),
     "a length beyond the context": (
         lambda p: setattr(p, "options", replace(OPTIONS, length=8192)), "spec.build.distill.length: 8192 is more than",
+    ),
+    "a tokenizer that its backend has no word for": (
+        ask_for_openvino, "spec.artifact: teacher/: tokenizer.json: pre_tokenizer: how it splits text is none of smollm, qwen2",
     ),
     "a gradient that is no number": (
         add_diverging_student, "spec.build.distill.learningRate: the training diverged at step 1 of 6",

@@ -148,6 +148,29 @@ def test_what_came_to_the_place_of_the_student_meanwhile_is_not_replaced(inputs:
     assert run(request)[0].folder.is_dir()
 
 
+def test_a_working_folder_that_is_a_link_stays_and_the_run_ends_well(inputs: Path, tmp_path: Path) -> None:
+    request = place(inputs, tmp_path)
+    (tmp_path / "disk").mkdir()
+    request.work.symlink_to(tmp_path / "disk")
+
+    assert run(request)[0].folder.is_dir()
+    assert request.work.is_symlink()
+    assert not list(request.work.iterdir())
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_the_training(inputs: Path, tmp_path: Path) -> None:
+    request = place(inputs, tmp_path)
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(DistillationError, match=r"out: .*/file is no folder that can be written to; give another"):
+        run(replace(request, out=file / "student"))
+
+    request.out.symlink_to(tmp_path / "away")
+    with pytest.raises(DistillationError, match=r"out: .* already exists; remove it"):
+        run(request)
+    assert not request.work.exists()
+
+
 def stop_after_first_step(request: DistillationRequest) -> None:
     lines: list[str] = []
     with pytest.raises(DistillationError, match="stopped"):

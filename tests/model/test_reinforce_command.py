@@ -89,3 +89,24 @@ def test_a_question_is_refused_that_has(questions: Path, tmp_path: Path, questio
 
     assert isinstance(error, CliError)
     assert str(error).startswith(f"--data: line 1: {message}")
+
+
+@for_each("answer", {"with the same answer": "7", "with another answer": "8"})
+def test_a_question_that_is_asked_twice_is_refused(questions: Path, tmp_path: Path, answer: str) -> None:
+    twice = [{"prompt": "Add three and  4.", "answer": "7"}, {"prompt": "Add three and 4.", "answer": answer}]
+    data = write_data(tmp_path / "data.jsonl", twice)
+    _, _, error = reinforce(questions, tmp_path / "trained", "--held-out", data)
+
+    assert isinstance(error, CliError)
+    assert str(error).startswith("--held-out: line 2: prompt: is that of line 1, and would count as another question")
+
+
+@pytest.mark.parametrize("option", ["--data", "--held-out"])
+def test_a_question_that_leaves_no_room_for_an_answer_is_refused(questions: Path, tmp_path: Path, option: str) -> None:
+    words = " and ".join(["seven"] * 300)
+    data = write_data(tmp_path / "data.jsonl", [{"prompt": f"Add {words} and 4.", "answer": "7"}])
+    _, _, error = reinforce(questions, tmp_path / "trained", option, data)
+
+    assert isinstance(error, CliError)
+    assert str(error).startswith(f"{option}: question 1")
+    assert "remove long questions, or take another model" in str(error)

@@ -72,7 +72,9 @@ def sampler(inputs: Path) -> AnswerSampler:
     model = load_model(inputs / "teacher")
     encoder = PromptEncoder(inputs / "teacher", model.shape.context, model.shape.vocabulary)
     tasks = [build_task(one["prompt"], Fraction(one["answer"])) for one in TRAINING]
-    return open_sampler(model, [encoder.encode(one.prompt, one.grammar) for one in tasks], encoder.end, MOST_NEW_TOKENS)
+    return open_sampler(
+        model, [encoder.encode(one.prompt, one.grammar, "data") for one in tasks], encoder.end, MOST_NEW_TOKENS
+    )
 
 
 def hash_weights(folder: Path) -> str:

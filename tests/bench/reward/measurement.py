@@ -98,7 +98,7 @@ def _compare(models: Models, tasks: Sequence[RewardTask]) -> dict[str, Any]:
     results = {}
     for name, (folder, model) in models.items():
         encoder = PromptEncoder(folder, model.shape.context, model.shape.vocabulary)
-        prompts = [encoder.encode(one.prompt, one.grammar) for one in tasks]
+        prompts = [encoder.encode(one.prompt, one.grammar, "data") for one in tasks]
         results[name] = ask_greedily(open_sampler(model, prompts, encoder.end, MOST_NEW_TOKENS), tasks)
     return asdict(compare(**results))
 

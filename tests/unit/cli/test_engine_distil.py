@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_cli.engine_distil import load_compared_suites
+from r1plus_cli.engine_distil import choose_work_folder, load_compared_suites, print_import
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_model.suite_overlap import SuiteIndex
 from r1plus_operator.pins import SHIPPED_SUITES
+from support.tables import for_each
 
 
 def test_all_shipped_suites_are_compared() -> None:
@@ -17,6 +18,17 @@ def test_all_shipped_suites_are_compared() -> None:
 def test_an_installation_without_shipped_suites_refuses_to_distil(tmp_path: Path) -> None:
     with pytest.raises(CliError, match=r"no shipped suite is there .*; install r1plus into a virtual environment"):
         load_compared_suites([], tmp_path / "share")
+
+
+@for_each("out", {"nothing": "", "the folder itself": ".", "the root": "/"})
+def test_an_out_without_a_name_is_refused(out: str) -> None:
+    with pytest.raises(UsageError, match=r"--out: './?' names no folder; give the name of a new one"):
+        choose_work_folder(Path(out))
+
+
+def test_the_commands_that_come_next_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    print_import(Path("my student"))
+    assert "engine convert 'my student' --out 'my student.gguf'" in capsys.readouterr().out
 
 
 ITEM = (

@@ -241,6 +241,7 @@ HIDDEN: dict[str, dict[str, str]] = {
     "with hyphens and dashes": {"text": "What is the capital-of – Sweden?"},
     "with characters that nobody sees": {"text": "What is\u200b the cap\u00adital of Sweden?"},
     "in wide letters": {"text": "\uff37hat is the capital of Sweden?"},
+    "after Chinese without a space": {"text": "问What is the capital of Sweden?"},
 }
 
 
@@ -260,6 +261,17 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "two words as a prompt": ("Hi there", {"prompt": "Hi there!", "answer": "Hello"}),
     "arithmetic without spaces": ("What is 17 * -3?", {"text": "What is 17*-3?"}),
     "a difference in other spacing": ("What is 17 - 3?", {"text": "What is 17 -3?"}),
+    "a difference with a minus sign": ("What is 17 - 3?", {"text": "What is 17 \N{MINUS SIGN} 3?"}),
+    "a difference with a dash": ("What is 17 - 3?", {"text": "What is 17\N{EN DASH}3?"}),
+    "a negative number with a minus sign": ("What is 17 * -3?", {"text": "What is 17 * \N{MINUS SIGN}3?"}),
+    "a product with a sign of its own": ("What is 17 * 3?", {"text": "What is 17 \N{MULTIPLICATION SIGN} 3?"}),
+    "a product with an x": ("What is 17 x 3?", {"text": "What is 17*3?"}),
+    "a product with an X and no spaces": ("What is 17 x 3?", {"text": "What is 17X3?"}),
+    "a quotient": ("What is 18 / 3?", {"text": "What is 18 \N{DIVISION SIGN} 3?"}),
+    "Chinese, within a text": ("法国的首都是哪里?", {"text": "很多人问:法国的首都是哪里?是巴黎。"}),
+    "Chinese, with an answer": ("法国的首都是哪里?", {"prompt": "法国的首都是哪里?", "answer": "巴黎"}),
+    "Thai, within a text": ("เมืองหลวงของไทยคืออะไร", {"text": "ถาม: เมืองหลวงของไทยคืออะไร ตอบ"}),
+    "a dash in Chinese": ("法国的首都是哪里?", {"text": "法国的首都\N{EM DASH}是哪里?"}),
 }
 
 
@@ -275,6 +287,9 @@ CALCULATIONS: dict[str, tuple[str, str]] = {
     "another sign": ("What is 17 * 3?", "What is 17 + 3?"),
     "a power": ("What is 2 ** 4?", "What is 2 * 4?"),
     "a negative number": ("What is -3 + 5?", "What is 3 + 5?"),
+    "another sign that is no ASCII": ("What is 17 \N{MINUS SIGN} 3?", "What is 17 \N{MULTIPLICATION SIGN} 3?"),
+    "Chinese with another word": ("法国的首都是哪里?", "德国的首都是哪里?"),
+    "no word at all": ("?!", "!?"),
     "another sign between letters": ("Solve a + x = 3", "Solve a - x = 3"),
 }
 

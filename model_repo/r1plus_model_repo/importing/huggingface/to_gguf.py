@@ -72,6 +72,24 @@ class _Weight:
     """For each of its rows, the row in the GGUF file; None: the same."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the GGUF file will have."""
+
+    architecture: str
+    keys: Mapping[str, tuple[Any, Any, Any]]
+    weights: Sequence[_Weight]
+
+
+def find_conversion_problems(source: Path) -> tuple[str, ...]:
+    """Return why a checkpoint becomes no GGUF file, as `FILE: FIELD: what is wrong; what to do`. Reads no weights."""
+    try:
+        _plan(source)
+    except WeightsError as error:
+        return error.problems
+    return ()
+
+
 def convert_checkpoint_to_gguf(
     source: Path, target: Path, precision: str, progress: Callable[[str], None]
 ) -> tuple[str, ...]:
@@ -84,6 +102,20 @@ def convert_checkpoint_to_gguf(
     if target.exists():
         raise ImportingError(f"{target}: already exists; remove it, or give another --out")
     progress(f"reading {source}")
+    plan = _plan(source)
+    part = target.with_name(f".part-{target.name}")
+    with lock_folder(target.absolute().parent):
+        try:
+            _write(part, plan, precision, progress)
+            progress("checking the file")
+            notes = read_model(part).notes
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    return notes
+
+
+def _plan(source: Path) -> _Plan:
     model = read_checkpoint(source, Claims())
     findings = ImportFindings()
     config = read_json(source, CONFIG, findings)
@@ -92,16 +124,7 @@ def convert_checkpoint_to_gguf(
         raise WeightsError(str(source), tuple(problems[:MOST_TOLD]))
     keys = {**_build_keys(config), **_build_tokenizer_keys(source, int(config["vocab_size"]))}
     weights = _place_weights(source, config, [name for name in model.files if name.endswith(".safetensors")])
-    part = target.with_name(f".part-{target.name}")
-    with lock_folder(target.absolute().parent):
-        try:
-            _write(part, str(config["model_type"]), keys, weights, precision, progress)
-            progress("checking the file")
-            notes = read_model(part).notes
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-    return notes
+    return _Plan(str(config["model_type"]), keys, weights)
 
 
 def _find_problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -227,21 +250,14 @@ def _find_rows(name: str, config: Mapping[str, Any]) -> Any | None:
     return order_rows(heads if part == "attn_q" else config.get("num_key_value_heads") or heads, size)
 
 
-def _write(
-    part: Path,
-    architecture: str,
-    keys: Mapping[str, tuple[Any, Any, Any]],
-    weights: Sequence[_Weight],
-    precision: str,
-    progress: Callable[[str], None],
-) -> None:
+def _write(part: Path, plan: _Plan, precision: str, progress: Callable[[str], None]) -> None:
     kind, file_type, _ = _TYPES[precision]
-    writer = gguf.GGUFWriter(part, architecture)
+    writer = gguf.GGUFWriter(part, plan.architecture)
     try:
         writer.add_file_type(int(file_type))
-        for key, (value, type_, inner) in keys.items():
+        for key, (value, type_, inner) in plan.keys.items():
             writer.add_key_value(key, value, type_, sub_type=inner)
-        for one in weights:
+        for one in plan.weights:
             is_matrix = len(one.stored.shape) > 1
             size = one.stored.elements * (2 if is_matrix and precision == "F16" else 4)
             stored_as = kind if is_matrix else gguf.GGMLQuantizationType.F32
@@ -249,9 +265,9 @@ def _write(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for number, one in enumerate(weights):
+        for number, one in enumerate(plan.weights):
             if number % 50 == 0:
-                progress(f"tensor {number + 1} of {len(weights)}")
+                progress(f"tensor {number + 1} of {len(plan.weights)}")
             writer.write_tensor_data(_read_numbers(one, precision if len(one.stored.shape) > 1 else "F32"))
     finally:
         writer.close()
