@@ -95,10 +95,12 @@ unit-long: $(SYNCED) ## Beyond make test: changed alert rules that a case has to
 
 .PHONY: test-registry
 test-registry: $(SYNCED) ## Tests of the registry and of tenants' data on a real PostgreSQL (installed if it is missing), the registry's on SQLite too
+	@$(PYTHON) -m devcluster build postgresql
 	$(PYTEST_TWO) --dist loadgroup tests/registry tests/tenant_data
 
 .PHONY: test-gateway-faults
 test-gateway-faults: $(SYNCED) ## The gateway's process when all around it fails: pods, volumes, PostgreSQL, rotations, idle clients; two of it
+	@$(PYTHON) -m devcluster build postgresql
 	$(PYTEST) tests/gateway_faults
 
 .PHONY: test-apiserver

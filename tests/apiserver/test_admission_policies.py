@@ -271,7 +271,7 @@ async def test_the_operator_takes_over_nothing_that_somebody_else_made(world: Wo
     body = manifest(policy, "default-deny", world.namespace, spec=network_policy)
     await world.tenant.client.create(policy, body)
     await world.tenant.deploy("default-deny", tier="full")
-    await world.tenant.present("ServiceAccount", "default-deny")
+    await world.tenant.until("default-deny", "Progressing", "False", "WriteRefused")
     stands = await world.tenant.present("NetworkPolicy", "default-deny")
     assert (stands["spec"], "ownerReferences" in stands["metadata"]) == (network_policy, False)
     with pytest.raises(ForbiddenError, match="does not overwrite it"):

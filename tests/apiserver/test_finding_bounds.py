@@ -355,6 +355,5 @@ def assert_counted(
     wait_until(lambda: admin.ask("POST", made, beyond).status == 201, "admission has seen the larger quota")
     for body in within:
         admin.do("POST", made, body)
-    answer = admin.ask("POST", made, beyond)
-    assert answer.status == 403
-    assert f"exceeded quota: r1plus-tenant, requested: {counted}=1" in answer.text
+    # A recount misses what is charged and not stored yet, until the next one: every 5 s.
+    until_refused(server, beyond, namespace, f"exceeded quota: r1plus-tenant, requested: {counted}=1")

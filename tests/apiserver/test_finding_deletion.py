@@ -69,6 +69,7 @@ async def test_finding_41_what_is_orphaned_on_purpose_stays(operator: OperatorPr
     # A pass over a neighbour comes after the one over the deletion.
     await tenant.deploy("other", tier="full", context={"maxTokens": 1024})
     await tenant.present("NetworkPolicy", "other")
+    assert operator.stop() == 0, "passes under way end first"
     assert await tenant.child("Deployment", revision)
     assert await tenant.child("Service", "credit")
     await release(tenant, "credit")

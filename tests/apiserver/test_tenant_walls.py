@@ -31,7 +31,7 @@ from support.apiserver.manifests import (
     tenant_namespace,
     user,
 )
-from support.apiserver.people import APPLY, STRATEGIC, Answer, Person, people
+from support.apiserver.people import APPLY, STRATEGIC, Answer, Person, people, until_pods_are_taken
 from support.apiserver.rights import OPERATOR
 from support.apiserver.walls import POLICY, REVISION, assert_held, filled, pod_of
 from support.waiting import wait_until
@@ -498,8 +498,9 @@ def test_finding_53_a_tenants_pods_run_as_its_user_alone(installed_server: ApiSe
         admin.do("POST", ROLE_BINDING.path(namespace), role_binding(namespace, NINA, "admin", user(NINA)))
         who[NINA].gets("create", "pods", namespace)
         admin.do("POST", kinds.R1PLUS_TENANT.path(namespace), r1plus_tenant(runAsUser=20100))
-        foreign = running_as(20200)
-        wait_until(lambda: who[NINA].ask("POST", pods, foreign).refused, "the policy has read the R1PlusTenant")
+        until_pods_are_taken(admin, namespace)
+        foreign, held = running_as(20200), "20200: pods of this tenant"
+        wait_until(lambda: held in who[NINA].ask("POST", pods, foreign).text, "the policy has read the R1PlusTenant")
         for case, (body, said) in USERS.items():
             answer = who[NINA].ask("POST", pods, body)
             if said:
@@ -513,6 +514,7 @@ def test_a_pod_from_before_that_tolerates_everything_can_be_edited(world: World,
     namespace = f"t-{uuid.uuid4().hex[:10]}"
     path = f"{kinds.POD.path(namespace)}/p"
     admin.do("POST", kinds.NAMESPACE.path(), manifest(kinds.NAMESPACE, namespace))
+    until_pods_are_taken(admin, namespace)
     admin.do("POST", kinds.POD.path(namespace), pod_with(tolerations=[{"operator": "Exists"}], nodeName="n"))
     admin.do("PATCH", kinds.NAMESPACE.path(name=namespace), {"metadata": {"labels": {names.LABEL_TENANT: "true"}}})
     again = pod_with(tolerations=[{"operator": "Exists"}])

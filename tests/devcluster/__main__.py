@@ -15,6 +15,8 @@ from devcluster.shell import CommandError
 from devcluster.steps import Steps
 from support.waiting import WaitError
 
+POSTGRESQL = "postgresql"
+
 
 def main(arguments: Sequence[str]) -> int:
     """Parse the words after the program's name and run the verb; returns the exit status."""
@@ -30,7 +32,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="devcluster", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     build = verbs.add_parser("build", help="install Debian packages and compile the cluster's programs, once")
-    build.add_argument("names", nargs="*", help="only these programs, and no Debian packages")
+    build.add_argument(
+        "names",
+        nargs="*",
+        help=f"only these programs, and no Debian packages but those of {POSTGRESQL}, if it is named",
+    )
     build.set_defaults(run=_build)
     verbs.add_parser("up", help="build what is missing and start the cluster").set_defaults(run=_up)
     stop = verbs.add_parser("down", help="stop the cluster and remove everything of it")
@@ -61,7 +67,9 @@ def _build(options: argparse.Namespace) -> None:
     steps = Steps()
     if options.names:
         steps.expect(len(options.names))
-        binaries.build(steps, tuple(options.names))
+        if POSTGRESQL in options.names:
+            packages.install(steps, packages.POSTGRESQL)
+        binaries.build(steps, tuple(name for name in options.names if name != POSTGRESQL))
         return
     build_all(steps)
 

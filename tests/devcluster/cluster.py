@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from devcluster.steps import Steps
 from devcluster.toolchain import kubectl
 
 LOCK = "cluster"
+_FORWARDING = threading.Lock()
+"""Threads of one process forward; all write one record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +119,13 @@ class Cluster:
     def forward(self, address: str, port: int) -> int:
         """A loopback port of the host that leads to `address`:`port` inside, for as long as the cluster runs."""
         name = f"forward-{address}-{port}"
-        known = dict(self._forwards())
-        if name in known and daemons.alive(name, self.layout):
-            return known[name]
-        made = forwarder.start(name, [(0, f"{address}:{port}")], self.layout)[0].port
-        bringup.write_record(self.layout.run / "forwards.json", known | {name: made})
-        return made
+        with _FORWARDING:
+            known = dict(self._forwards())
+            if name in known and daemons.alive(name, self.layout):
+                return known[name]
+            made = forwarder.start(name, [(0, f"{address}:{port}")], self.layout)[0].port
+            bringup.write_record(self.layout.run / "forwards.json", known | {name: made})
+            return made
 
     def inside(self, *words: str) -> list[str]:
         """The command that runs `words` in the cluster's network namespace."""

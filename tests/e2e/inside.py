@@ -13,19 +13,25 @@ SHUT_OUT_SECONDS, LET_IN_SECONDS = 20, 300
 ATTEMPT_SECONDS = 3
 
 # Exit status 0 means connected, 3 that a wall stood in the way all the time (some drop packets, some send a refusal);
-# anything else is a broken test. That somebody listens is shown by those who do connect.
+# anything else is a broken test. That somebody listens is shown by those who do connect. Who is to be shut out
+# connects first where it is let in: before the node has learned its address, every wall would shut it out.
 _CONNECT = """
 import socket, sys, time
-deadline = time.monotonic() + {patience}
-while time.monotonic() < deadline:
-    try:
-        socket.create_connection((sys.argv[1], int(sys.argv[2])), {attempt}).close()
-        sys.exit(0)
-    except TimeoutError:
-        pass
-    except ConnectionRefusedError:
-        time.sleep(0.5)
-sys.exit(3)
+def connects(host, port, patience):
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((host, int(port)), {attempt}).close()
+            return True
+        except TimeoutError:
+            pass
+        except ConnectionRefusedError:
+            time.sleep(0.5)
+    return False
+host, port, *control = sys.argv[1:]
+if control and not connects(*control, {let_in}):
+    sys.exit(4)
+sys.exit(0 if connects(host, port, {shut_out} if control else {let_in}) else 3)
 """
 
 _FIND_PROBER = """
@@ -66,11 +72,11 @@ class Caller:
     namespace: str
     image: str
 
-    def start(self, host: str, port: int, *, is_let_in: bool) -> str:
-        """Start trying, for longer where it is to be let in; returns the pod's name."""
+    def start(self, host: str, port: int, *, control: tuple[str, int] | None = None) -> str:
+        """Start trying; returns the pod's name. `control`: where the pod is let in, if it is to be shut out here."""
         name = f"caller-{uuid.uuid4().hex[:8]}"
-        script = _CONNECT.format(patience=LET_IN_SECONDS if is_let_in else SHUT_OUT_SECONDS, attempt=ATTEMPT_SECONDS)
-        command = ("python3", "-c", script, host, str(port))
+        script = _CONNECT.format(let_in=LET_IN_SECONDS, shut_out=SHUT_OUT_SECONDS, attempt=ATTEMPT_SECONDS)
+        command = ("python3", "-c", script, host, str(port), *map(str, control or ()))
         self.kube.apply(objects.ordinary_pod(name, self.namespace, self.image, command=command))
         return name
 

@@ -28,7 +28,7 @@ from r1plus_cli.registry import DEFAULT, Registry, parse_address
 from r1plus_cli.status import ChangeReporter
 from r1plus_cli.stream import Answer, Question, ask
 from r1plus_cli.view import PROGRESSING, QUALITY, READY, DeploymentView, build_view
-from r1plus_contract.history import History
+from r1plus_contract.history import History, RolloutEvent
 from r1plus_contract.metrics import ALERT_BELOW_THRESHOLD
 from r1plus_contract.names import ANNOTATION_VERDICT, LABEL_REVISION, LABEL_SERVING, PORT_GRPC, SERVING
 
@@ -337,8 +337,8 @@ def condition(cr: Json, kind: str) -> Json:
     return next((c for c in found if c["type"] == kind), {})
 
 
-def recorded(kube: Kube, name: Name, revision: str) -> History:
-    """What the registry tells of a deployment, as `r1plus history` asks it, once it knows this revision's gate."""
+def recorded(kube: Kube, name: Name, revision: str, event: RolloutEvent) -> History:
+    """What the registry tells of a deployment, as `r1plus history` asks it, once it knows this revision's gate and event."""
     registry = Registry(parse_address(DEFAULT), lambda: KubernetesCluster(str(kube.kubeconfig)))
     trouble = "nothing was recorded"
 
@@ -349,6 +349,10 @@ def recorded(kube: Kube, name: Name, revision: str) -> History:
         except CliError as error:
             trouble = str(error)
             return None
-        return next((one for one in found if any(e.revision == revision for e in one.evaluations)), None)
+        return next((one for one in found if is_known(one)), None)
 
-    return wait_for(look, f"the registry knows the gate of {revision}", lambda: trouble)
+    def is_known(one: History) -> bool:
+        happened = {(rollout.revision, rollout.event) for rollout in one.rollouts}
+        return (revision, event) in happened and any(gate.revision == revision for gate in one.evaluations)
+
+    return wait_for(look, f"the registry knows the gate of {revision}, and that it was {event}", lambda: trouble)

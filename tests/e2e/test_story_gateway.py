@@ -54,7 +54,7 @@ def client(served: Name, url: str, target: Target) -> Iterator[openai.OpenAI]:
 
 
 def test_openais_client_gets_an_answer_with_its_evidence(client: openai.OpenAI, served: Name, target: Target) -> None:
-    reply = gateways.ask(client, served.name)
+    reply = gateways.until_verified(client, target.kube, served)
 
     revision = story.serving_revision(target.kube, served)
     assert reply.text
@@ -157,7 +157,8 @@ def callers(served: Name, target: Target, built: Parts) -> dict[str, tuple[Calle
     for what, (is_gateway, expected) in CALLERS.items():
         pod, port = (gateway, PORT_API) if is_gateway else (model, PORT_GRPC)
         caller = Caller(kube, served.namespace, built.refs["monitor"])
-        started[what] = caller, caller.start(pod["status"]["podIP"], port, is_let_in=expected == "connected")
+        control = (gateway["status"]["podIP"], PORT_API) if expected == "shut out" else None
+        started[what] = caller, caller.start(pod["status"]["podIP"], port, control=control)
     return started
 
 

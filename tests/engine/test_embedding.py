@@ -10,7 +10,7 @@ from r1plus_contract.delivery import digest_folder
 from r1plus_model_repo.importing.embedding import minilm
 from support.embedding.running import running_embedder
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]  # The engine may have to be made first.
 LEAST_COSINE = 0.999
 
 

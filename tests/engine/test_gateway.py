@@ -33,6 +33,12 @@ GENERATED = 'r1plus_engine_tokens_total{direction="completion"}'
 PROMPTS = 'r1plus_engine_tokens_total{direction="prompt"}'
 
 
+@pytest.fixture(autouse=True)
+def patient_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the gateway wait for the engine's count as long as a slow machine needs: bills are compared, not speed."""
+    monkeypatch.setattr("r1plus_gateway.serving.generation.USAGE_SECONDS", 600.0)
+
+
 @asynccontextmanager
 async def gateway(folder: Path, server: Server, calculator: Calculator | None = None) -> AsyncIterator[Rig]:
     """A gateway before this server; `calculator`: another one than the rig's."""

@@ -16,7 +16,7 @@ Trace = Counter[tuple[str, str]]
 """(phase, what) -> how often."""
 OVERTAKERS = (1, 2, 5, 10)
 """Writes of the tenant that overtake one that is held up; a phase has up to ten."""
-PINNED_SECONDS = 60.0
+PINNED_SECONDS = 600.0
 """For which one is held up that is to land in a certain phase."""
 
 

@@ -224,7 +224,7 @@ async def test_a_tenants_share_is_held_to_as_soon_as_something_is_recorded(datab
     storage._needs_preparation.clear()
     pruner = Pruner(storage, Retention(entries=1), metric)
     running = asyncio.create_task(pruner.run())
-    await eventually(lambda: not pruner._namespaces, "the first pass is over")
+    await eventually(lambda: bool(pruner._wake._waiters), "the first pass is over")
     await asyncio.to_thread(told.tell, gate(1))
     pruner.mark_dirty(["team-credit"])
     await eventually(lambda: told.gates() == ["2026-11-25T12:01:00Z"], "the older gate is gone")

@@ -5,14 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from r1plus_gateway.store.database import StoreLimits
-from support.gateway.tenant_data import Volume
+from support.gateway.tenant_data import PATIENT_LIMITS, Volume
 from support.registry.postgres import Postgres
 from support.registry.servers import cluster, postgresql
 from support.scratch import make_scratch_folder
 
 __all__ = ["cluster", "postgresql"]
-PATIENT = StoreLimits(connect=20.0, lock=20.0, statement=60.0)
 
 
 @pytest.fixture
@@ -20,5 +18,5 @@ def tenant(postgresql: Postgres) -> Iterator[Volume]:
     """A tenant whose data are in an empty database, and whose gateway has no volume but for the head of its log."""
     folder = make_scratch_folder("r1plus-tenant-")
     with postgresql.scratch() as url:
-        yield Volume(folder, url=url, limits=PATIENT).make()
+        yield Volume(folder, url=url, limits=PATIENT_LIMITS).make()
     shutil.rmtree(folder, ignore_errors=True)

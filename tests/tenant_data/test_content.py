@@ -17,7 +17,7 @@ from r1plus_gateway.store.content import ContentLimitError, ContentLimits, Page
 from r1plus_gateway.store.content_writer import ContentWriter
 from support.gateway.content import check_books, make_content, say
 from support.gateway.content_crash import read_state, take_steps
-from support.gateway.tenant_data import Volume, make_caller
+from support.gateway.tenant_data import PATIENT_LIMITS, Volume, make_caller
 from support.registry.postgres import Cluster, Postgres
 from support.tables import for_each
 from support.waiting import eventually
@@ -96,7 +96,7 @@ async def test_a_change_that_the_database_interrupts_leaves_nothing_and_the_next
 ) -> None:
     with closing(Postgres(cluster)) as server:
         server.start()
-        async with Volume(tmp_path, url=server.dsn()).make().open() as store:
+        async with Volume(tmp_path, url=server.dsn(), limits=PATIENT_LIMITS).make().open() as store:
             content = make_content(store)
             made = await content.write(CALLER, lambda one: one.create_conversation({}, [say("before")]))
 

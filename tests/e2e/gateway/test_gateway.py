@@ -86,23 +86,19 @@ def test_direct_access_is_closed_and_opened_and_the_gateway_answers_meanwhile(
 ) -> None:
     caller = Caller(served.kube, NAMESPACE, built.refs["monitor"])
 
-    def call(pod: str, port: int, *, is_let_in: bool) -> str:
-        return caller.outcome(caller.start(pod, port, is_let_in=is_let_in))
-
     model = served.kube.get("pods", NAMESPACE, story.until_pod(served.kube, served.name))
     (gateway,) = gateways.gateway_pods(served.kube, NAMESPACE)
     assert model is not None
-    address = model["status"]["podIP"]
+    to_model, to_gateway = (model["status"]["podIP"], PORT_GRPC), (gateway["status"]["podIP"], PORT_API)
     served.until_answers(url, key)
     with served.asker(url, key) as asker:
-        assert call(address, PORT_GRPC, is_let_in=True) == "connected"
+        assert caller.outcome(caller.start(*to_model)) == "connected"
         served.configure(enabled=True, directAccess=False)
         wait_for(lambda: _is_closed(served.kube), "direct access is closed")
-        assert call(address, PORT_GRPC, is_let_in=False) == "shut out"
-        assert call(gateway["status"]["podIP"], PORT_API, is_let_in=True) == "connected"
+        assert caller.outcome(caller.start(*to_model, control=to_gateway)) == "shut out"
         served.configure(enabled=True)
         wait_for(lambda: not _is_closed(served.kube), "direct access is open")
-        assert call(address, PORT_GRPC, is_let_in=True) == "connected"
+        assert caller.outcome(caller.start(*to_model)) == "connected"
     assert asker.failures == []
 
 

@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from r1plus_gateway.store.admin import list_keys, verify_audit
 from r1plus_gateway.store.restoration import restore_backup
 from support.gateway.backups import back_up, fill, make_elsewhere
-from support.gateway.tenant_data import ADMIN, Volume
+from support.gateway.tenant_data import ADMIN, PATIENT_LIMITS, Volume
 from support.waiting import DEADLINE_SECONDS
 
 STATUS_DONE = 7
@@ -100,6 +100,7 @@ def empty(volume: Volume, new: Path, admin_url: str) -> None:
 
 def kill_once(volume: Volume, body: bytes, number: int, report: Path) -> dict[str, Any]:
     """Kill one restore and look at what is left; both in children, so that no thread is here to fork with."""
+    report.unlink(missing_ok=True)
     status = fork(lambda: asyncio.run(restore_until_killed(volume, body, number)))
     fork(lambda: report.write_text(json.dumps(asyncio.run(look(volume)))))
     found: dict[str, Any] = json.loads(report.read_text())
@@ -108,7 +109,7 @@ def kill_once(volume: Volume, body: bytes, number: int, report: Path) -> dict[st
 
 def main(folder: Path, url: str, admin_url: str, stride: int) -> None:
     """Kill at every step, or at each `stride`-th, until a restore gets to its end."""
-    volume, body = Volume(folder / "there", ELSEWHERE_UID, url), (folder / "body").read_bytes()
+    volume, body = Volume(folder / "there", ELSEWHERE_UID, url, PATIENT_LIMITS), (folder / "body").read_bytes()
     for number in itertools.count(0, stride):
         empty(volume, folder / "new", admin_url)
         line = kill_once(volume, body, number, folder / "report")

@@ -27,7 +27,7 @@ from r1plus_gateway.store.tenant_keys import read_ring
 from support.gateway.backups import ANNA, BERT, Filled, fill, read_texts
 from support.gateway.content import check_books, say
 from support.gateway.killed_restore import STATUS_DONE, Killer, empty, fork
-from support.gateway.tenant_data import ADMIN, Volume
+from support.gateway.tenant_data import ADMIN, PATIENT_LIMITS, Volume
 from support.waiting import DEADLINE_SECONDS
 
 
@@ -74,7 +74,7 @@ def _count_rotations(connection: sa.Connection) -> int:
 
 def main(folder: Path, url: str, admin_url: str, stride: int) -> None:
     """Kill at every step, or at each `stride`-th, until a rotation gets to its end."""
-    volume, filled = Volume(folder / "here", url=url), read_filled(folder)
+    volume, filled = Volume(folder / "here", url=url, limits=PATIENT_LIMITS), read_filled(folder)
     get_head()  # No child has to read the migrations.
     for number in itertools.count(0, stride):
         empty(volume, folder / "new", admin_url)

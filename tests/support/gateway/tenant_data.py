@@ -18,6 +18,8 @@ ADMIN = Caller(CallerKind.ADMIN, "team-credit/r1plus-gateway-admin", namespace="
 EVIDENCE = AnswerEvidence("credit-aaaaaaaaaa", "sha256:" + "d" * 64, "Pass")
 DATABASE_LIMITS = StoreLimits(lock=0.2)
 """A test that takes a lock waits for no longer."""
+PATIENT_LIMITS = StoreLimits(connect=20.0, lock=20.0, statement=60.0)
+"""PostgreSQL notices only after a while that a process was killed that held a lock."""
 START = 1_800_000_000.0
 
 

@@ -24,7 +24,7 @@ from support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Running = tuple[CalculatorServer, CalculatorClient]
-SHORT = ProgramLimits(cpu_seconds=60, wall_seconds=3.0)
+SHORT = ProgramLimits(cpu_seconds=60, wall_seconds=10.0)
 
 
 def answer_at_once(payload: bytes) -> bytes:

@@ -30,6 +30,7 @@ from r1plus_operator.api.types import MAX_NAME
 from r1plus_operator.plan.tenancy.gateway_objects import CONTAINER
 from support.edge.certificates import write_certificate
 from support.edge.foreign_listener import try_to_listen
+from support.ports import free_port
 from support.waiting import eventually
 
 
@@ -48,7 +49,7 @@ def make_gateway(
     root: Path, certificate: tuple[Path, Path] | tuple[None, None] = (None, None)
 ) -> Iterator[EdgeGateway]:
     """Have a gateway that does not run yet."""
-    listening, config = read_listening("127.0.0.1:0", *certificate), local.build_config("smollm2")
+    listening, config = read_listening(f"127.0.0.1:{free_port()}", *certificate), local.build_config("smollm2")
     folder, images, request = open_data_folder(root / "data"), find_images(root), TenantRequest(DEFAULT_SPEC, None)
     with closing(open_listener(listening)) as listener:
         gateway = EdgeGateway(

@@ -24,6 +24,7 @@ from r1plus_operator.plan.observation import Json
 from support.calculator.running import CalculatorClient
 from support.edge.served import read_command
 from support.embedding.tiny_model import SHAPE, make_tiny_engine
+from support.ports import free_port
 from support.waiting import eventually
 
 HANDBOOK = b"# Archive\n\n## Keys\n\nThe key of the archive hangs in room 214, beside the window.\n"
@@ -66,7 +67,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[EdgeGateway]:
     made = make_tiny_engine(tmp_path / "made")
     folder = open_data_folder(tmp_path / "data")
     config = local.build_config("smollm2")
-    listening = read_listening("127.0.0.1:0", None, None)
+    listening = read_listening(f"127.0.0.1:{free_port()}", None, None)
     listener = open_listener(listening)
     gateway = EdgeGateway(
         folder,

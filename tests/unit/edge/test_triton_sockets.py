@@ -15,6 +15,7 @@ from r1plus_edge.probes import Probe, build_readiness
 from r1plus_edge.triton_sockets import Drain, build_drain, find_sockets
 from r1plus_monitoring.probe.client import TritonEngine
 from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, build_readiness_script
+from support.monitoring.patience import wait_long_for_metrics
 from support.waiting import eventually
 
 IDENTITY = "1d"
@@ -128,7 +129,10 @@ def test_it_waits_as_long_as_the_pods_grace_period_has_for_requests(tmp_path: Pa
     assert build_drain(spec, find_sockets(tmp_path)).seconds == seconds
 
 
-async def test_the_monitor_asks_readiness_and_metrics_at_sockets(tmp_path: Path) -> None:
+async def test_the_monitor_asks_readiness_and_metrics_at_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_long_for_metrics(monkeypatch)
     http, metrics = tmp_path / "http.sock", tmp_path / "metrics.sock"
     async with serve_answer(http, lambda: READY), serve_answer(metrics, lambda: show(2, 3)):
         engine = TritonEngine(f"unix:{http}", f"unix:{tmp_path}/grpc.sock:8001", 1.0, f"unix:{metrics}")

@@ -203,10 +203,17 @@ async def test_an_engine_that_overruns_is_ended(tmp_path: Path, engine: Path) ->
 @pytest.mark.unit_slow
 async def test_an_engine_without_requests_is_freed_and_comes_back(tmp_path: Path, engine: Path) -> None:
     async with running_embedder(tmp_path, engine, idle_seconds=0.05) as embedder:
+        started: list[EngineProcess] = []
+        start = embedder.server.host.start
+
+        async def note() -> EngineProcess:
+            started.append(await start())
+            return started[-1]
+
+        embedder.server.host.start = note
         assert not (await embedder.client.describe()).is_loaded
         await embedder.embed("a")
-        process = loaded(embedder)
-        await eventually(lambda: process.has_ended, "the engine is freed")
+        await eventually(lambda: started[0].has_ended, "the engine is freed")
         assert not (await embedder.client.describe()).is_loaded
         assert (await embedder.embed("a"))["failure"] is None
         assert embedder.server.host.loads == 2

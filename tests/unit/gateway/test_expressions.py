@@ -125,9 +125,13 @@ def test_a_hostile_text_takes_no_long_time(piece: str) -> None:
 
 
 def test_time_grows_no_faster_than_what_looks_like_addresses() -> None:
-    started = time.process_time()
-    mask_lookalikes("a-" * 4 * MOST_TEXT)
-    assert time.process_time() - started < 2
+    def measure(count: int) -> float:
+        started = time.process_time()
+        mask_lookalikes("a-" * count)
+        return time.process_time() - started
+
+    quarter, whole = (min(measure(count) for _ in range(3)) for count in (MOST_TEXT, 4 * MOST_TEXT))
+    assert whole < 9 * quarter
 
 
 @given(st.text(alphabet="0123456789xyab+-*/^!%=()., \n", max_size=120))

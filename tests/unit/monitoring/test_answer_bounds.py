@@ -28,6 +28,7 @@ from r1plus_monitoring.probe.client import (
     compute_reading_seconds,
 )
 from support.http_server import serving
+from support.monitoring.patience import wait_long_for_metrics
 
 SAMPLING = SuiteSampling(max_new_tokens=4)
 MOST = MOST_TOKEN_BYTES * SAMPLING.max_new_tokens
@@ -182,7 +183,7 @@ def one_late_piece() -> Iterator[pb.ModelStreamInferResponse]:
 )
 async def test_the_first_piece_may_come_as_late_as_its_prompt_is_long(characters: int, failure: Failure | None) -> None:
     with engine_that_sends(one_late_piece()) as (_, target):
-        reply = await ask(target, READING_SECONDS / 6, "x" * characters)
+        reply = await ask(target, READING_SECONDS / 1.5, "x" * characters)
     assert reply.failure == failure
 
 
@@ -229,7 +230,8 @@ async def test_a_full_queue_says_nothing_of_the_engines_answers() -> None:
     assert reply.failure is Failure.TRANSPORT
 
 
-async def test_finding_05_metrics_without_end_are_cut_off() -> None:
+async def test_finding_05_metrics_without_end_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_long_for_metrics(monkeypatch)
     sent = 0
 
     async def metrics(request: web.Request) -> web.StreamResponse:

@@ -4,6 +4,7 @@ import pytest
 from aiohttp import web
 
 from r1plus_monitoring.probe.client import TritonEngine, parse_load
+from support.monitoring.patience import wait_long_for_metrics
 
 GAUGE = "r1plus_engine_waiting_requests"
 RUNNING = "r1plus_engine_running_requests"
@@ -35,7 +36,11 @@ def test_reading_the_gauge(text: str, waiting: int | None) -> None:
         pytest.param(200, b"\xff\xfe\xff", None, None, id="it answers nonsense"),
     ],
 )
-async def test_asking_triton(status: int, body: bytes, waiting: int | None, all_requests: int | None) -> None:
+async def test_asking_triton(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, waiting: int | None, all_requests: int | None
+) -> None:
+    wait_long_for_metrics(monkeypatch)
+
     async def metrics(request: web.Request) -> web.Response:
         return web.Response(status=status, body=body, content_type="text/plain", charset="utf-8")
 

@@ -136,7 +136,7 @@ def test_a_server_that_falls_silent_is_not_waited_for(server: Server) -> None:
         handler.connection.recv(1)
 
     server.answers["/engine.tar"] = silent
-    error = refused(server, "/engine.tar", timeout=1.0)
+    error = refused(server, "/engine.tar", timeout=4.0)
     assert (error.reason, error.exit_code) == (FillRefusal.FETCH_STALLED, EXIT_RETRYABLE)
 
 

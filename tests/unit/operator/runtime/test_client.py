@@ -76,7 +76,7 @@ async def delete_that_one(client: ApiClient) -> Any:
 
 async def outcome(request: Request, *answers: Answer) -> tuple[ApiError | None, int]:
     """What became of a request under these answers, and how often it was sent."""
-    limits = replace(LIMITS, request=0.3) if SILENT in answers else LIMITS
+    limits = replace(LIMITS, request=2.0) if SILENT in answers else LIMITS
     async with scripted_server() as server:
         server.lists = server.writes = list(answers)
         async with client_of(server, limits) as client:
@@ -109,7 +109,7 @@ HALF = raw(200, b'{"kind": "Config')
         pytest.param(delete_that_one, [dropped(), ok()], None, 2, id="no answer: a delete by uid is sent again"),
         pytest.param(create, [dropped(), ok()], TransportError, 1, id="no answer: a create is not sent again"),
         pytest.param(json_patch, [dropped(), ok()], TransportError, 1, id="no answer: a JSON patch is not sent again"),
-        pytest.param(get, [SILENT], TransportError, 1, id="a timeout has cost enough: not again"),
+        pytest.param(get, [SILENT], TransportError, 1, id="a timeout has cost enough: not again", marks=pytest.mark.unit_slow),
         pytest.param(get, [refusal(500), ok()], ApiServerError, 1, id="500: the caller decides"),
         pytest.param(get, [LEAVING, ok()], None, 2, id="503 with Retry-After: again"),
         pytest.param(create, [LEAVING], ApiServerError, 1, id="503 on a create: it may have happened"),
