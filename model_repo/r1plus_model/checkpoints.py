@@ -22,7 +22,7 @@ from r1plus_model.model import R1PlusModel
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.folder_files import CONFIG
 from r1plus_model_repo.importing.huggingface.checkpoint import read_checkpoint
-from r1plus_model_repo.importing.model import Claims
+from r1plus_model_repo.importing.model import Claims, SourceModel
 
 _LAYER: Final = re.compile(r"layers\.(\d+)\.(.*)")
 _LARGEST_F16: Final = 65504.0
@@ -52,15 +52,29 @@ def open_checkpoint(folder: Path, role: str) -> Checkpoint:
         remedy = f"r1plus engine convert {folder} --out DIR writes a checkpoint of a .gguf file"
         raise DistillationError(f"{role}: {folder} is a file, and a checkpoint is a folder; {remedy}")
     try:
-        model = read_checkpoint(folder, Claims())
-        fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        shape = read_shape(fields)
-        if not read_architecture(fields).is_llama:
-            raise ModelError("model_type: r1plus: only a Llama is distilled by this command; use its checkpoint")
+        model, fields, shape = _read(folder)
     except (WeightsError, ModelError) as error:
         raise DistillationError("\n".join(f"{role}: {line}" for line in str(error).splitlines())) from error
     listing = "".join(f"{hash_file(folder / name)}  {name}\n" for name in sorted(model.files))
     return Checkpoint(folder, model.files, fields, shape, model.parameters, digest_listing(listing))
+
+
+def can_train(folder: Path) -> bool:
+    """Return whether `open_checkpoint` takes a folder. Reads no weights."""
+    try:
+        _read(folder)
+    except (WeightsError, ModelError):
+        return False
+    return True
+
+
+def _read(folder: Path) -> tuple[SourceModel, Mapping[str, Any], LlamaShape]:
+    model = read_checkpoint(folder, Claims())
+    fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    shape = read_shape(fields)
+    if not read_architecture(fields).is_llama:
+        raise ModelError("model_type: r1plus: only a Llama is distilled by this command; use its checkpoint")
+    return model, fields, shape
 
 
 def load(checkpoint: Checkpoint, role: str) -> R1PlusModel:

@@ -173,8 +173,8 @@ def _encode_tasks(encoder: PromptEncoder, tasks: Sequence[RewardTask], field: st
         prompt = encoder.encode(one.prompt, one.grammar, where)
         if len(prompt.tokens) > room:
             raise DistillationError(
-                f"{where} has {len(prompt.tokens)} tokens as the model gets it, and beside an answer it was trained on"
-                f" {room}; remove long questions, or take another model"
+                f"{where} has {len(prompt.tokens)} tokens as the model gets it, and at most {max(room, 0)} leave room"
+                " for an answer in its context; remove long questions, or take another model"
             )
         prompts.append(prompt)
     return prompts

@@ -12,15 +12,20 @@ from r1plus_contract.suite import Suite
 _SIGNS: Final = frozenset("-+*/=<>^%")
 _UNSPACED: Final = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 """Letters of scripts without spaces: Thai, Lao, Burmese, Khmer, Japanese and Chinese."""
-_TOKEN: Final = re.compile(rf"(?<![^\W_])-\d[^\W_{_UNSPACED}]*|(?!\W)[{_UNSPACED}]|[^\W_{_UNSPACED}]+|[-+*/=<>^%]")
+_TOKEN: Final = re.compile(
+    rf"(?<![^\W_{_UNSPACED}])-\d[^\W_{_UNSPACED}]*|(?!\W)[{_UNSPACED}]|[^\W_{_UNSPACED}]+|[-+*/=<>^%]"
+)
 """Negative numbers, words, letters of scripts without spaces, and signs; other punctuation and case do not matter."""
 _UNSPACED_LETTER: Final = re.compile(f"[{_UNSPACED}]")
 _TYPOGRAPHIC_SIGNS: Final = str.maketrans(
     dict.fromkeys("−–—‐‑‒", "-") | dict.fromkeys("×·⋅∙", "*") | dict.fromkeys("÷∕⁄", "/")
 )
-_TIMES: Final = re.compile(r"(?<=\d)\s*[*x]\s*(?=-?\d)")
+_POWERS: Final = str.maketrans({"²": "^2", "³": "^3"})
+_TIMES: Final = re.compile(r"(?<=\d)\s*x\s*(?=\d)")
 _INDEXED: Final = 3
 """Words of a question by which it is found."""
+_INDEXED_LETTERS: Final = 2 * _INDEXED
+"""Letters of a question in a script without spaces, of which a word has some two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +48,13 @@ class SuiteIndex:
                 words = split_words(item.prompt)
                 if not words:
                     continue  # Nothing of it can be found.
-                if len(words) < _INDEXED:
+                if len(words) < (_INDEXED_LETTERS if all(map(_UNSPACED_LETTER.match, words)) else _INDEXED):
                     self._short[words] = (suite.header.name, item.id)
                 else:
                     self._long[words[:_INDEXED]].append((words, suite.header.name, item.id))
 
     def find(self, line: int, text: str) -> Overlap | None:
-        """Return the first question that the text holds, or that it is, if the question has one or two words."""
+        """Return the first question that the text holds. One of two words, or five letters, must be the whole text."""
         words = split_words(text)
         if whole := self._short.get(words):
             return Overlap(line, *whole)
@@ -90,7 +95,7 @@ def _fold(text: str) -> str:
     if text.isascii():
         folded = text.lower()
     else:
-        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text.translate(_POWERS)).casefold())
         seen = "".join(one for one in text if unicodedata.category(one) not in ("Cf", "Mn"))
         folded = seen.translate(_TYPOGRAPHIC_SIGNS)
     return _TIMES.sub(" * ", folded)

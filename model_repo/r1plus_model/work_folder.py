@@ -65,7 +65,7 @@ def check_folders(out: Path, work: Path) -> None:
     is_dangling = out.is_symlink() and not out.exists()
     if is_dangling or (out.exists() and not work.is_dir()):
         refuse_out(out)
-    parent = next(one for one in out.absolute().parents if one.exists())
+    parent = next(one for one in out.absolute().parents if one.exists() or one.is_symlink())
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         raise DistillationError(f"out: {out}: {parent} is no folder that can be written to; give another folder")
 

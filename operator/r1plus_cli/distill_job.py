@@ -228,13 +228,17 @@ def _check_convertible(options: DistillationOptions, request: "DistillationReque
 
     It has the configuration and the tokenizer of the checkpoint that it begins with.
     """
-    from r1plus_model.errors import DistillationError
-    from r1plus_model_repo.importing.huggingface.to_gguf import find_conversion_problems
     from r1plus_model_repo.importing.model import OPENVINO
 
     if options.backend != OPENVINO:
         return
+    from r1plus_model.checkpoints import can_train
+    from r1plus_model.errors import DistillationError
+    from r1plus_model_repo.importing.huggingface.to_gguf import find_conversion_problems
+
     role, folder = ("teacher", request.teacher) if request.student is None else ("student", request.student)
+    if not can_train(folder):
+        return  # The trainer says why.
     if problems := find_conversion_problems(folder):
         advice = "spec.backend: openvino serves the student as a GGUF file; correct what is said above, or set vllm"
         raise DistillationError("\n".join([*(f"{role}: {problem}" for problem in problems), advice]))

@@ -337,8 +337,8 @@ def condition(cr: Json, kind: str) -> Json:
     return next((c for c in found if c["type"] == kind), {})
 
 
-def recorded(kube: Kube, name: Name, revision: str, event: RolloutEvent) -> History:
-    """What the registry tells of a deployment, as `r1plus history` asks it, once it knows this revision's gate and event."""
+def recorded(kube: Kube, name: Name, revision: str) -> History:
+    """What the registry tells of a deployment, as `r1plus history` asks it, once it knows this revision's gate and promotion."""
     registry = Registry(parse_address(DEFAULT), lambda: KubernetesCluster(str(kube.kubeconfig)))
     trouble = "nothing was recorded"
 
@@ -353,6 +353,8 @@ def recorded(kube: Kube, name: Name, revision: str, event: RolloutEvent) -> Hist
 
     def is_known(one: History) -> bool:
         happened = {(rollout.revision, rollout.event) for rollout in one.rollouts}
-        return (revision, event) in happened and any(gate.revision == revision for gate in one.evaluations)
+        return (revision, RolloutEvent.PROMOTED) in happened and any(
+            gate.revision == revision for gate in one.evaluations
+        )
 
-    return wait_for(look, f"the registry knows the gate of {revision}, and that it was {event}", lambda: trouble)
+    return wait_for(look, f"the registry knows the gate of {revision}, and its promotion", lambda: trouble)

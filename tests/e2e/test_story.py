@@ -282,7 +282,7 @@ def test_the_registry_tells_the_story_of_the_refused_revision_with_its_figures(
 ) -> None:
     regression.alerted.result()
     revision = story.serving_revision(kube, regression.full)
-    history = story.recorded(kube, regression.full, revision, RolloutEvent.PROMOTED)
+    history = story.recorded(kube, regression.full, revision)
 
     engines = {one.name: one.engine for one in history.revisions}
     assert engines[revision] == "smollm2-full-q4-1"
