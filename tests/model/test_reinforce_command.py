@@ -1,6 +1,7 @@
 """`r1plus engine reinforce`: from a model and questions in prose to an engine folder, by the calculator's verdict."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def test_a_question_is_refused_that_has(questions: Path, tmp_path: Path, questio
 
 @for_each("answer", {"with the same answer": "7", "with another answer": "8"})
 def test_a_question_that_is_asked_twice_is_refused(questions: Path, tmp_path: Path, answer: str) -> None:
-    twice = [{"prompt": "Add three and  4.", "answer": "7"}, {"prompt": "Add three and 4.", "answer": answer}]
+    question = "Tom has 3 apples and buys 4. How many apples has he?"
+    twice = [{"prompt": question, "answer": "7"}, {"prompt": question.replace(" ", "  "), "answer": answer}]
     data = write_data(tmp_path / "data.jsonl", twice)
     _, _, error = reinforce(questions, tmp_path / "trained", "--held-out", data)
 
@@ -103,10 +105,13 @@ def test_a_question_that_is_asked_twice_is_refused(questions: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("option", ["--data", "--held-out"])
 def test_a_question_that_leaves_no_room_for_an_answer_is_refused(questions: Path, tmp_path: Path, option: str) -> None:
-    words = " and ".join(["seven"] * 300)
-    data = write_data(tmp_path / "data.jsonl", [{"prompt": f"Add {words} and 4.", "answer": "7"}])
-    _, _, error = reinforce(questions, tmp_path / "trained", option, data)
+    folder = shutil.copytree(questions, tmp_path / "questions")
+    config = folder / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": CONTEXT - 1024}))
+    question = f"Tom is {'very ' * 390}hungry. He has 3 apples and buys 4. How many apples has he?"
+    data = write_data(tmp_path / "data.jsonl", [{"prompt": question, "answer": "7"}])
+    _, _, error = reinforce(folder, tmp_path / "trained", option, data)
 
     assert isinstance(error, CliError)
-    assert str(error).startswith(f"{option}: question 1")
+    assert str(error).startswith(f"{option}: question 1 has ")
     assert "remove long questions, or take another model" in str(error)
