@@ -91,7 +91,7 @@ def _is_operand(word: str) -> bool:
 
 
 def _fold(text: str) -> str:
-    """Return the text without case, with one form of each letter and sign, and without characters that nobody sees."""
+    """Return the text without case, with one form of each letter and sign, and without invisible characters."""
     if text.isascii():
         folded = text.lower()
     else:

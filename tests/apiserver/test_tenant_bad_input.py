@@ -139,6 +139,8 @@ async def test_a_tenant_without_quota_left_is_told_and_another_is_not_affected(
     # A recount misses what is charged and not stored yet, until the next one: every 5 s.
     second = manifest(kinds.R1PLUS_DEPLOYMENT, "second", poor.namespace, spec={"tier": "full", "context": CONTEXT})
     await asyncio.to_thread(until_refused, installed_server, second, poor.namespace, OVER_QUOTA)
+    with pytest.raises(ForbiddenError, match=OVER_QUOTA):
+        await poor.deploy("second", tier="full", context=CONTEXT)
     assert await poor.listed("Pod") == []
 
     await rich.deploy("credit", tier="full", context=CONTEXT)

@@ -289,6 +289,8 @@ def test_the_registry_tells_the_story_of_the_refused_revision_with_its_figures(
     report = next(e.report for e in history.evaluations if e.revision == revision and e.report.verdict is Verdict.FAIL)
     assert report.lost > report.allowed
     assert sum(stratum.lost for stratum in report.strata) == report.lost
+    events = {one.event for one in history.rollouts if one.revision == revision}
+    assert RolloutEvent.PROMOTED in events
     assert [one.event for one in history.rollouts if one.revision != revision].count(RolloutEvent.PROMOTED) >= 1
 
 
