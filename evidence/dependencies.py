@@ -1,0 +1,68 @@
+"""The files that a target depends on: what it imports or starts, and data files in the same packages."""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from evidence.repository import ROOT, is_below, list_files
+
+SOURCES: Final = ("policies", "model_repo", "monitoring", "operator", "gateway", "edge", "cli", "addons", "tests")
+"""Folders that hold packages."""
+_MODULE: Final = re.compile(r"r1plus_\w+|\w+(\.\w+)+")
+
+
+def list_dependencies(entry: Iterable[str], also: Iterable[str], root: Path = ROOT) -> frozenset[str]:
+    """Return the paths that a target depends on: `entry`, what it imports, transitively, and all below `also`.
+
+    A string that is the name of a module counts as an import: it is what `python -m` starts. So does what is not Python
+    in the folder of an imported module of the product: templates, grammars, tables.
+    """
+    files, modules = list_files(root), _map_modules(root)
+    pending = [path for path in files if is_below(path, list(entry))]
+    seen = set[str]()
+    while pending:
+        path = pending.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        if path.endswith(".py"):
+            pending += [module for name in _list_names(root / path) & modules.keys() for module in modules[name]]
+    packages = {path.rpartition("/")[0] for path in seen if path.endswith(".py") and not path.startswith("tests/")}
+    data = (path for path in files if path.rpartition("/")[0] in packages and not path.endswith((".py", ".md")))
+    return frozenset([*seen, *data, *(path for path in files if is_below(path, list(also)))])
+
+
+@cache
+def _map_modules(root: Path) -> dict[str, list[str]]:
+    """Return the paths of each module: two where a package has an `__init__` and, for `python -m`, a `__main__`."""
+    modules = dict[str, list[str]]()
+    for path in list_files(root):
+        source, _, rest = path.partition("/")
+        if source in SOURCES and rest.endswith(".py"):
+            name = rest.removesuffix(".py").removesuffix("/__init__").removesuffix("/__main__")
+            modules.setdefault(name.replace("/", "."), []).append(path)
+    return modules
+
+
+@cache
+def _list_names(path: Path) -> frozenset[str]:
+    """Return all names in `path` that may be those of modules, with the packages around what is imported."""
+    imported, strings = set[str](), set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported |= {node.module, *(f"{node.module}.{one.name}" for one in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            strings |= {node.value} if _MODULE.fullmatch(node.value) else set()
+    return frozenset(strings | {package for name in imported for package in _list_packages(name)})
+
+
+def _list_packages(name: str) -> Iterator[str]:
+    """Yield a module's name and those of the packages around it, whose `__init__` it runs."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
