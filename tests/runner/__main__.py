@@ -10,16 +10,20 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from devcluster import down as teardown
 from devcluster import host
 from devcluster.layout import cluster_layout
 from devcluster.steps import Steps
+from evidence.recording import INSIDE, Recording
+from evidence.targets import load_targets
 from runner import flaky
 from runner.hogs import hog_cores
 from runner.lanes import run_lanes
 from runner.part import Result
 from runner.processes import adopt_orphans, descendants, end_descendants
+from runner.second_run import report_flakes, run_failures_again
 from runner.stalls import stall_processes
 
 LOGS = Path("build/test-logs")
@@ -39,15 +43,32 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run_parts(options: argparse.Namespace) -> int:
     steps = Steps(len(options.parts) + len(options.beside))
+    recording = _start_recording(options)
     first, *others = options.parts
     results = run_lanes([[first]], LOGS, steps)
     if options.keep_going or not results[0].failed:
         results += run_lanes((others, options.beside), LOGS, steps, keep_going=options.keep_going)
+    root = Path.cwd()
+    run_failures_again(results, LOGS, steps, root)
     _print_slowest(results, options.slowest)
     for result in results:
         _print_failures(result)
-    _print_summary(results, steps.elapsed, options.hogs)
-    return int(any(result.failed for result in results))
+    is_red = report_flakes(results, options.hogs, options.stalls, root) or any(result.failed for result in results)
+    figures = _summarize(results, steps.elapsed, options.hogs)
+    if recording:
+        recording.end(int(is_red), figures)
+    print(json.dumps(figures))
+    passed, failed, skipped = (sum(getattr(r, what) for r in results) for what in ("passed", "failed", "skipped"))
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return int(is_red)
+
+
+def _start_recording(options: argparse.Namespace) -> Recording | None:
+    """Return the recording of a whole run without hogs or stalls, where a person or a bench wants one; CI has none."""
+    is_plain = options.record and not (options.hogs or options.stalls or os.environ.get("CI"))
+    if not is_plain or INSIDE in os.environ:
+        return None
+    return Recording(load_targets()[options.record], lambda line: print(line, flush=True))
 
 
 def _print_failures(result: Result) -> None:
@@ -69,10 +90,14 @@ def _print_slowest(results: Sequence[Result], count: int) -> None:
             print(f"  {seconds:7.1f} s  {when:<8}  {test}")
 
 
-def _print_summary(results: Sequence[Result], seconds: float, hogs: int) -> None:
-    figures = {
+def _summarize(results: Sequence[Result], seconds: float, hogs: int) -> dict[str, Any]:
+    """Return the figures of a run: seconds of each part on the clock and of processors, tests, flakes."""
+    return {
         "seconds": round(seconds),
         "hogs": hogs,
+        "passed": sum(result.passed for result in results),
+        "failed": sum(result.failed for result in results),
+        "flakes": sorted(test for result in results for test in result.flakes),
         "parts": {
             result.part: {
                 "seconds": round(result.seconds),
@@ -82,9 +107,6 @@ def _print_summary(results: Sequence[Result], seconds: float, hogs: int) -> None
             for result in results
         },
     }
-    print(json.dumps(figures))
-    passed, failed, skipped = (sum(getattr(r, what) for r in results) for what in ("passed", "failed", "skipped"))
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
 
 
 @contextlib.contextmanager
@@ -119,6 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hogs", type=int, default=0, metavar="N", help="keep N processes busy beside the tests")
     parser.add_argument(
         "--stalls", type=int, default=0, metavar="SEED", help="stop all tests for moments, as a machine does"
+    )
+    parser.add_argument(
+        "--record", default="", metavar="TARGET", help="write a record of this target of evidence/targets.toml"
     )
     parser.add_argument("--repeat", type=int, default=0, metavar="N", help="run one part N times; a JSON line last")
     return parser

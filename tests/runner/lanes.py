@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from devcluster.steps import Steps
-from runner.part import Result, RunningPart, end_parts
-
-_POLL_SECONDS = 0.2
+from runner.part import POLL_SECONDS, Result, RunningPart, end_parts
 
 
 def run_lanes(lanes: Sequence[Sequence[str]], logs: Path, steps: Steps, *, keep_going: bool = True) -> list[Result]:
@@ -28,7 +26,7 @@ def run_lanes(lanes: Sequence[Sequence[str]], logs: Path, steps: Steps, *, keep_
                     return results
                 if waiting[number]:
                     running[number] = RunningPart(waiting[number].pop(0), logs, steps)
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
     finally:
         end_parts(list(running.values()))
     return results

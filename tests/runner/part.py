@@ -14,6 +14,8 @@ from runner import processes, progress_plugin
 
 _SECTION = re.compile(r"^=+ (FAILURES|ERRORS|short test summary info) =+$", re.MULTILINE)
 _MOST_DETAILS = 20_000
+POLL_SECONDS = 0.2
+"""Between two looks at what runs."""
 
 
 @dataclass(slots=True)
@@ -31,6 +33,10 @@ class Result:
     durations: list[tuple[float, str, str]] = field(default_factory=list)
     """(seconds, "setup" | "call" | "teardown", test id)."""
     details: str = ""
+    first_run_counts: set[str] = field(default_factory=set)
+    """Tests whose failure no second run takes back."""
+    flakes: dict[str, str] = field(default_factory=dict)
+    """Test id -> output of its failure, of tests that passed when they ran again alone."""
     is_broken: bool = False
     """It failed although no test did."""
 
@@ -54,6 +60,11 @@ class Result:
         """Tests that failed; 1 if the part failed without one (a linter, a crash)."""
         return self._count("failed") or int(self.is_broken)
 
+    def forgive(self, test: str, output: str) -> None:
+        """Count a failed test as passed: it was a flake. The part has failed no longer if it was its last failure."""
+        self.outcomes[test], self.flakes[test] = "passed", output
+        self.is_broken = self.is_broken and (bool(self.failures) or len(self.outcomes) < self.total)
+
     def _count(self, outcome: str) -> int:
         return list(self.outcomes.values()).count(outcome)
 
@@ -67,9 +78,9 @@ def end_parts(parts: Sequence["RunningPart"]) -> None:
 
 
 class RunningPart:
-    """`make NAME` from its start to its end; whoever makes one calls `end_parts` with it."""
+    """`make NAME`, or another command with pytest, from its start to its end. Its maker calls `end_parts` with it."""
 
-    def __init__(self, name: str, logs: Path, steps: Steps) -> None:
+    def __init__(self, name: str, logs: Path, steps: Steps, command: Sequence[str] = (), title: str = "") -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self.result = Result(name, logs / f"{name}.log")
         events = (logs / f"{name}.events").absolute()
@@ -78,12 +89,12 @@ class RunningPart:
         addopts = f"{os.environ.get('PYTEST_ADDOPTS', '')} -p runner.progress_plugin".strip()
         env = {**os.environ, progress_plugin.VARIABLE: str(events), "PYTEST_ADDOPTS": addopts}
         self._stack = contextlib.ExitStack()
-        self._step = self._stack.enter_context(steps.step(name))
+        self._step = self._stack.enter_context(steps.step(title or name))
         self._reader = self._stack.enter_context(events.open())
         self._unread = ""
         self._began = time.monotonic()
         with self.result.log.open("wb") as output:
-            self._process = processes.start(["make", "--no-print-directory", name], env, output)
+            self._process = processes.start(command or ["make", "--no-print-directory", name], env, output)
 
     def has_ended(self) -> bool:
         """Take in what its tests have reported, and return whether all of it has ended."""
@@ -94,7 +105,7 @@ class RunningPart:
         result = self.result
         result.seconds, result.cpu_seconds = time.monotonic() - self._began, cpu_seconds
         result.is_broken = self._process.returncode != 0
-        result.details = _details(result) if result.failed else ""
+        result.details = read_details(result.log) if result.failed else ""
         self._step.outcome = _outcome(result)
         self._stack.close()
         return True
@@ -104,6 +115,11 @@ class RunningPart:
         if self._process.returncode is None:
             self._step.outcome = "stopped"
             processes.interrupt(self._process)
+
+    def run_to_end(self) -> None:
+        """Wait until it has ended by itself."""
+        while not self.has_ended():
+            time.sleep(POLL_SECONDS)
 
     def wait(self) -> None:
         """Wait until it has ended after an interrupt."""
@@ -119,6 +135,8 @@ def _read_events(text: str, result: Result, step: Step) -> str:
             result.total += event["total"]
             continue
         result.durations.append((event["seconds"], event["when"], event["test"]))
+        if event.get(progress_plugin.FIRST_RUN_COUNTS):
+            result.first_run_counts.add(event["test"])
         # A setup that passes says nothing yet; a teardown that passes takes nothing back.
         if event["outcome"] != "passed" or event["when"] == "call":
             before = result.outcomes.get(event["test"])
@@ -135,9 +153,9 @@ def _outcome(result: Result) -> str:
     return f"{result.passed} passed{f', {result.skipped} skipped' if result.skipped else ''}" if result.total else "ok"
 
 
-def _details(result: Result) -> str:
+def read_details(log: Path) -> str:
     """Return what pytest says of its failures, or the last lines of a part without pytest."""
-    text = result.log.read_text(errors="replace")
+    text = log.read_text(errors="replace")
     section = _SECTION.search(text)
     if section is None:
         return "\n".join(text.splitlines()[-40:])

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+FIRST_RUN_COUNTS = "first_run_counts"
+"""The marker of tests of security and faults: there a race is a finding, and no second run takes it back."""
 VARIABLE = "R1PLUS_TEST_EVENTS"
 """Names the file. It is taken out of the environment: xdist's workers and a nested pytest must not write to it."""
 
@@ -37,7 +39,10 @@ class _Writer:
         self._write_total(len(ids))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._write({"test": report.nodeid, "when": report.when, "outcome": report.outcome, "seconds": report.duration})
+        event: dict[str, Any] = {"test": report.nodeid, "when": report.when, "outcome": report.outcome}
+        if FIRST_RUN_COUNTS in report.keywords:
+            event["first_run_counts"] = True
+        self._write({**event, "seconds": report.duration})
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:

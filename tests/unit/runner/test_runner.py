@@ -6,89 +6,19 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from runner.stalls import stop_descendants
+from support.runner.toy_project import RUNNER, run, start, write_project
 from support.waiting import wait_until
-
-TESTS = Path(__file__).parents[2]
-MAKEFILE = """
-good: ; @{python} -m pytest -q -p no:cacheprovider test_good.py
-bad: ; @{python} -m pytest -q -p no:cacheprovider test_bad.py
-lint: ; @echo a.py: line too long; exit 1
-slow: ; @{python} -m pytest -q -p no:cacheprovider test_slow.py
-leaky: ; @setsid sleep 1000 & echo $$! > pid
-meets: ; @until [ -e met ]; do sleep 0.1; done
-met: ; @touch met
-fails: ; @until [ -s pid ]; do sleep 0.1; done; exit 1
-all: ; @{python} -m runner slow
-"""
-GOOD = """
-import pytest
-@pytest.mark.parametrize("n", [1, 2])
-def test_adds(n): assert n + 1 > n
-@pytest.mark.skip
-def test_later(): pass
-"""
-BAD = """
-import pytest
-@pytest.fixture
-def breaking():
-    yield
-    raise RuntimeError("not torn down")
-def test_holds(): pass
-def test_leaves(breaking): pass
-def test_breaks(): assert 1 == 2
-@pytest.fixture
-def server(): raise RuntimeError("no server")
-def test_asks(server): pass
-"""
-SLOW = """
-import pathlib, subprocess, sys, pytest
-@pytest.fixture
-def daemon():
-    process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-    yield process
-    # As long as a cluster would take, in small.
-    subprocess.run([sys.executable, "-c", "import time; time.sleep(1.5)"], start_new_session=True, check=True)
-    pathlib.Path("torn-down").touch()
-    process.kill()
-def test_waits(daemon):
-    # Renamed into place: whoever sees the file sees all of it.
-    pathlib.Path("pid.new").write_text(str(daemon.pid))
-    pathlib.Path("pid.new").rename("pid")
-    daemon.wait()
-"""
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with a Makefile of parts, and their tests."""
-    (tmp_path / "Makefile").write_text(MAKEFILE.format(python=sys.executable))
-    for name, text in (("good", GOOD), ("bad", BAD), ("slow", SLOW)):
-        (tmp_path / f"test_{name}.py").write_text(text)
-    return tmp_path
-
-
-RUNNER = (sys.executable, "-m", "runner")
-
-
-def start(project: Path, *command: str) -> subprocess.Popen[str]:
-    """Start a command as a shell at a terminal would: the tests themselves may run under nohup."""
-    env = {**os.environ, "PYTHONPATH": str(TESTS), "PYTEST_ADDOPTS": ""}
-    command = ("env", "--default-signal=HUP", *command)
-    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=project, env=env, start_new_session=True, **piped)  # type: ignore[call-overload]
-
-
-def run(project: Path, *words: str) -> tuple[int, str]:
-    process = start(project, *RUNNER, *words)
-    output, _ = process.communicate(timeout=250)
-    return process.returncode, output
+    return write_project(tmp_path)
 
 
 Slow = tuple[subprocess.Popen[str], int]
