@@ -465,7 +465,7 @@ def walk(examples: int) -> settings:
     )
 
 
-# A walk takes half a second of processor time. Each run takes others.
+# A walk takes half a second of processor time. `make unit-long` takes others in each run.
 Operated.TestCase.settings = Answered.TestCase.settings = walk(5)
 TestOperated = Operated.TestCase
 TestAnswered = Answered.TestCase
