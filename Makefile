@@ -71,6 +71,9 @@ test-flaky: $(SYNCED) ## One part N times beside a busy process per core; a JSON
 evidence: $(SYNCED) ## What the code has outrun, and in which order to measure again; a JSON line last [MINUTES=60, RUN=1: measure it]
 	@$(PYTHON) -m evidence.ledger report --minutes $(or $(MINUTES),60) $(if $(RUN),--run)
 
+# Pages whose figures come from evidence/records.
+PAGES = README.md CONTRIBUTING.md $(wildcard docs/*.md)
+
 .PHONY: check
 check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against a diff
 	.venv/bin/ruff check .
@@ -80,6 +83,7 @@ check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against 
 	$(PYTHON) -m r1plus_operator.api.generate --check
 	$(PYTHON) -m r1plus_dashboards.generate --check
 	$(PYTHON) -m evidence.ledger check
+	@$(PYTHON) -m cogapp --check --check-fail-msg="make generate writes figures of records into pages" $(PAGES)
 
 .PHONY: scan
 scan: $(SYNCED) ## checkov over the rendered chart and over what the operator makes of the examples; a JSON line last
@@ -326,6 +330,7 @@ mutation: $(SYNCED) ## 300 mutants of policies and plan against their unit tests
 generate: $(SYNCED) ## Write the CRDs, the RBAC, the dashboards and the chart's copies of catalog, suites and rules
 	$(PYTHON) -m r1plus_operator.api.generate
 	$(PYTHON) -m r1plus_dashboards.generate
+	$(PYTHON) -m cogapp -r $(PAGES)
 
 # The locked environment, made again when the lock changes.
 $(SYNCED): pyproject.toml uv.lock
