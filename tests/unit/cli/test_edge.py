@@ -88,8 +88,9 @@ def test_an_installation_without_a_trusted_key_is_refused(tmp_path: Path) -> Non
 def test_a_unit_is_printed_and_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("R1PLUS_CACHE", "/srv/r1plus/cache")
     result = run("serve", "install", "--print", "--data", "/srv/r1plus/data", "--", "--tier", "edge")
-    if Path(sys.prefix).is_relative_to("/tmp"):  # A clone there, which PrivateTmp hides.
-        assert "the service would see nothing below /tmp" in str(result.exception)
+    hidden = next((one for one in ("/tmp", "/var/tmp") if Path(sys.prefix).is_relative_to(one)), "")
+    if hidden:  # A clone there, which PrivateTmp hides.
+        assert f"the service would see nothing below {hidden}" in str(result.exception)
     else:
         assert " serve --tier edge --data /srv/r1plus/data\n" in result.stdout
     assert not (tmp_path / "config").exists()

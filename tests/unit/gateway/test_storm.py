@@ -19,6 +19,7 @@ from support.gateway.rig import Rig, running
 from support.waiting import eventually
 
 REQUESTS = 120
+LEAVING, LEAVING_SHARE = "I leave", 0.15
 CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
 
 
@@ -28,8 +29,11 @@ class Weather:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
-    async def answer(self, _: Inputs) -> AsyncIterator[Piece]:
-        """Send some tokens; fail sometimes, before them or between."""
+    async def answer(self, inputs: Inputs) -> AsyncIterator[Piece]:
+        """Send some tokens; fail sometimes, before them or between; to a client that leaves send one, and no end."""
+        if LEAVING in inputs["text_input"]:
+            yield Piece("0 ", 1)
+            await asyncio.Event().wait()
         tokens = self._random.randrange(1, 8)
         breaks_at = self._random.randrange(0, 16)
         for number in range(tokens):
@@ -40,7 +44,11 @@ class Weather:
         yield Piece("", tokens, finish_reason="stop")
 
     async def ask(self, rig: Rig) -> None:
-        """Ask; leave after a random time, often before the end."""
+        """Ask; leave at the first token, after a random time, or never."""
+        if self._random.random() < LEAVING_SHARE:
+            async with rig.chat(LEAVING, stream=True) as response:
+                await response.content.readany()
+            return
         patience = self._random.choice((0.02, 0.1, 0.3, 60.0))
         try:
             async with asyncio.timeout(patience), rig.chat(stream=self._random.random() < 0.7) as response:
