@@ -64,8 +64,9 @@ test-fast: $(SYNCED) ## check, unit without its slowest, a sample of the API ser
 	@$(RUNNER) check unit-fast test-sample
 
 .PHONY: test-flaky
-test-flaky: $(SYNCED) ## One part N times beside a busy process per core; a JSON line last: make test-flaky PART=unit N=10 [HOGS=2, STALLS=SEED]
-	@$(PYTHON) -m runner --repeat $(or $(N),10) --hogs $(or $(HOGS),$(shell nproc)) --stalls $(or $(STALLS),0) $(or $(PART),unit)
+test-flaky: $(SYNCED) ## Parts N times, with a busy process a core: what failed how often; a JSON line last [PART="unit e2e", N=10, HOGS=2, STALLS=SEED]
+	@$(LEDGER) $(PYTHON) -m runner --repeat $(or $(N),10) --hogs $(or $(HOGS),$(shell nproc)) --stalls $(or $(STALLS),0) \
+	  $(or $(PART),$(filter-out check,$(PARTS)) $(BESIDE))
 
 .PHONY: evidence
 evidence: $(SYNCED) ## What the code has outrun, and in which order to measure again; a JSON line last [MINUTES=60, RUN=1: measure it]

@@ -35,9 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     adopt_orphans()
     with _left_clean(), hog_cores(options.hogs), stall_processes(options.stalls):
         if options.repeat:
-            return flaky.repeat_part(
-                options.parts[0], options.repeat, LOGS, {"hogs": options.hogs, "stalls": options.stalls}
-            )
+            load = {"hogs": options.hogs, "stalls": options.stalls}
+            return flaky.repeat_parts(options.parts, options.repeat, LOGS, load)
         return _run_parts(options)
 
 
@@ -145,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--record", default="", metavar="TARGET", help="write a record of this target of evidence/targets.toml"
     )
-    parser.add_argument("--repeat", type=int, default=0, metavar="N", help="run one part N times; a JSON line last")
+    parser.add_argument("--repeat", type=int, default=0, metavar="N", help="run each part N times; a JSON line last")
     return parser
 
 
