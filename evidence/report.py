@@ -14,6 +14,8 @@ from evidence.targets import HOME, Target, load_targets
 
 LEAST_MINUTES: Final = 0.2
 """A target of seconds counts as this much, so that none is first only because it is short."""
+PAGE: Final = re.compile(r"[A-Z]+\.md|docs/[^/]+\.md")
+"""The pages that cog writes figures into."""
 FIGURE: Final = re.compile(r"""(?:figure|origin)\(\s*["']([\w-]+)["']""")
 
 
@@ -81,7 +83,7 @@ def map_pages(root: Path = ROOT) -> dict[str, tuple[str, ...]]:
     """Return for each target the pages that print its figures."""
     pages: dict[str, tuple[str, ...]] = {}
     for path in list_files(root):
-        if path.endswith(".md"):
+        if PAGE.fullmatch(path):
             for name in sorted(set(FIGURE.findall((root / path).read_text()))):
                 pages[name] = (*pages.get(name, ()), path)
     return pages
