@@ -53,6 +53,8 @@ PARTS := check unit test-apiserver e2e
 BESIDE := test-engine test-registry
 # A long target writes evidence/records/MACHINE/TARGET.json.
 LEDGER = $(PYTHON) -m evidence.ledger run $@ --variables '$(MAKEOVERRIDES)' --
+# What the tests against an API server start, compiled once: in a fixture the first test's time would run out meanwhile.
+API_SERVER = $(PYTHON) -m devcluster build etcd kube-apiserver kube-controller-manager helm
 RUNNER = $(PYTHON) -m runner $(if $(KEEP_GOING),--keep-going) $(if $(SLOWEST),--slowest $(SLOWEST)) $(if $(HOGS),--hogs $(HOGS))
 
 .PHONY: test
@@ -117,14 +119,17 @@ test-gateway-faults: $(SYNCED) ## The gateway's process when all around it fails
 
 .PHONY: test-apiserver
 test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback
+	@$(API_SERVER)
 	$(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "apiserver and not apiserver_long" tests/faults tests/apiserver
 
 .PHONY: test-sample
 test-sample: $(SYNCED) ## Of the tests against the API server, those that best guard the main job
+	@$(API_SERVER)
 	$(PYTEST_TWO) --dist loadfile -m apiserver_sample tests/apiserver
 
 .PHONY: test-apiserver-long
 test-apiserver-long: $(SYNCED) ## Beyond make test: the leader's hand-over and fail-over in time, waits of a minute
+	@$(API_SERVER)
 	@$(LEDGER) $(PYTEST) -m apiserver_long tests/apiserver
 
 .PHONY: test-engine
@@ -177,6 +182,7 @@ test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against Op
 
 .PHONY: test-trainjob
 test-trainjob: $(SYNCED) ## Engines that several machines train, on the real API server with the controllers of Kubeflow's trainer and of JobSet
+	@$(API_SERVER) trainer-controller-manager jobset
 	@$(LEDGER) $(PYTEST) -m trainjob tests/apiserver
 
 .PHONY: test-vllm
@@ -245,14 +251,17 @@ e2e-isolation: $(SYNCED) ## Tenant A attacks tenant B in 37 ways, each beside it
 
 .PHONY: bench
 bench: $(SYNCED) ## Figures of this machine: planning, admission and applying, against the real kube-apiserver
+	@$(API_SERVER)
 	@$(LEDGER) $(PYTHON) -m bench
 
 .PHONY: fuzz-cr
 fuzz-cr: $(SYNCED) ## N (10000) CRs from the CRDs' own schema: the API server and the models must agree on each [SEED]
+	@$(API_SERVER)
 	@$(LEDGER) $(PYTHON) -m fuzz --cases $(or $(N),10000) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench-reconcile
 bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the same: make bench-reconcile N=200 [BRIEF=1]
+	@$(API_SERVER)
 	@$(LEDGER) $(PYTHON) -m bench.reconcile -n $(or $(N),200) $(if $(BRIEF),--brief)
 
 .PHONY: bench-detector
@@ -317,10 +326,12 @@ bench-knowledge: $(SYNCED) ## What a search in documents finds, its times, and w
 
 .PHONY: bench-tenancy
 bench-tenancy: $(SYNCED) ## What tenants cost each other: walls before pods, walls back, one more, one noisy; JSON last [STARTS NOISY]
+	@$(API_SERVER)
 	@$(LEDGER) $(PYTHON) -m bench.tenancy $(if $(STARTS),--starts $(STARTS)) $(if $(NOISY),--noisy $(NOISY))
 
 .PHONY: faults
 faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; JSON last [SEED KINDS SAMPLE LEASE]
+	@$(API_SERVER)
 	@$(LEDGER) $(PYTHON) -m faults $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(LEASE),--lease $(LEASE))
 
 .PHONY: mutation
