@@ -24,7 +24,7 @@ CONDITIONS = (ROOT / "docs" / "conditions.md").read_text()
 ISOLATION = (ROOT / "docs" / "isolation.md").read_text()
 PAGES = sorted(
     str(page.relative_to(ROOT))
-    for pattern in ("*.md", "docs/*.md", "docs/reference/*.md", "monitoring/runbooks/*.md", "monitoring/suites/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "monitoring/runbooks/*.md", "monitoring/suites/*.md", "changelog.d/*.md")
     for page in ROOT.glob(pattern)
 )
 

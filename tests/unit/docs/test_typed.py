@@ -71,6 +71,7 @@ def list_wrong_words(line: str) -> list[str]:
 
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -80,7 +81,7 @@ def test_every_command_of_r1plus_on_a_page_exists_with_its_options(page: Path) -
     assert wrong == {}
 
 
-@pytest.mark.parametrize("page", (*PAGES, ROOT / "CONTRIBUTING.md"), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", (*PAGES, ROOT / "CONTRIBUTING.md", *DECISIONS), ids=lambda page: page.stem)
 def test_every_module_and_target_on_a_page_exists(page: Path) -> None:
     modules = re.findall(r"python -m ([\w.]+)", "\n".join(list_commands(page)))
     targets = set(re.findall(r"(?:^|`)(?:\w+=\S+ )*make ([a-z][a-z0-9-]*)", page.read_text(), re.MULTILINE))
