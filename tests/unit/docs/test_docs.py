@@ -148,10 +148,11 @@ POINTERS = (
     re.compile(r"(?<![\w./-])([A-Z][A-Z_]{3,}\.md)\b"),
 )
 """Paths from the root, and pages beside it."""
-POINTS_ELSEWHERE = ("CHANGELOG.md", "tests/golden/", "tests/unit/docs/test_docs.py", "tests/unit/mutation/")
-"""Texts that speak of what was there once, or of what is nowhere."""
-NOT_OURS = frozenset({"NAME.md", "examples/bindings/executor/example_advanced.py"})
-"""A placeholder, and a file of TensorRT-LLM."""
+TOYS = ("tests/unit/evidence/", "tests/unit/mutation/", "tests/unit/runner/test_second_run.py")
+POINTS_ELSEWHERE = ("CHANGELOG.md", "tests/golden/", "tests/unit/docs/test_docs.py", *TOYS)
+"""Texts that speak of what was there once, or of what is nowhere: toy projects of tests have files of their own."""
+NOT_OURS = frozenset({"NAME.md", "PULL_REQUEST_TEMPLATE.md", "examples/bindings/executor/example_advanced.py"})
+"""A placeholder, a file below .github, and one of TensorRT-LLM."""
 
 
 def pointing_texts() -> list[str]:
