@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence import records
-from evidence.targets import HOME
+from evidence.targets import HOME, load_targets
 
 
 class FigureError(Exception):
@@ -40,6 +40,16 @@ def origin(target: str, machine: str = HOME, folder: Path | None = None) -> str:
     load = f", load {record.load_before:.1f} before" if record.load_before >= 1 else ""
     end = ", failed" if record.result == "FAILED" else ", from before the ledger" if record.transcribed_from else ""
     return f"`{record.command}` on {where}, {day.day} {day:%B %Y}, commit {record.commit[:8]}{load}{end}"
+
+
+def duration(target: str, machine: str = HOME, folder: Path | None = None) -> str:
+    """Return how long a target takes, such as "15 minutes": by its record, or by `targets.toml` until one says so."""
+    known, file = load_targets().get(target), (folder or records.FOLDER) / machine / f"{target}.json"
+    if known is None:
+        raise FigureError(f"targets.toml has no table [{target}]: {', '.join(load_targets())}")
+    seconds = _load(target, machine, folder).seconds if file.exists() else 0.0
+    minutes = max(1, round(seconds / 60 or known.minutes))
+    return f"{minutes} minute{'s' if minutes > 1 else ''}"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

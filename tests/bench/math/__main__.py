@@ -217,6 +217,7 @@ async def measure_hostile(client: CalculatorClient, options: argparse.Namespace)
         "hostile_max_ms": quantile(seconds, 1.0),
         "hostile_ends": dict(ends.most_common()),
         "hostile_timed_out": progress.timed_out,
+        "hostile_without_end": len(progress.timed_out),
     }
 
 

@@ -116,7 +116,7 @@ class Tally:
         memory = pack_memory(left, fact.question, budget, self._counter)
         return has_value(f"{memory.block}\n{baselines.choose_all(memory.verbatim)}", fact.latest)
 
-    def build_figures(self) -> dict[str, float]:
+    def build_figures(self) -> dict[str, float | dict[str, float]]:
         """Return the figures of the JSON line."""
         facts = self.facts.total()
         included, further = (self.hits[name].total() for name in ("included", "included_with_vectors"))
@@ -126,6 +126,7 @@ class Tally:
             "lower95": round(compute_wilson_lower(included, facts, ALPHA), 4),
             "lower95_with_vectors": round(compute_wilson_lower(further, facts, ALPHA), 4),
             **{name: round(hits.total() / facts, 4) for name, hits in self.hits.items() if name != "included"},
+            "by_kind": {kind: round(self.hits["included"][kind] / asked, 4) for kind, asked in self.facts.items()},
             **self.harm,
             "tokens_per_fact": round(self.tokens / max(1, included + further)),
             "largest_share": round(self.largest_share, 4),

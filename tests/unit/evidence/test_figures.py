@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evidence.figures import FigureError, figure, origin, table
+from evidence.figures import FigureError, duration, figure, origin, table
 from evidence.records import RecordError, write_record
 from support.evidence_records import make_record
 
@@ -66,3 +66,19 @@ def test_an_origin_says_that_figures_are_of_before_the_ledger(tmp_path: Path) ->
 
 def test_a_table_has_a_line_below_its_head() -> None:
     assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "5 minutes"), (20.0, "1 minute"), (130.0, "2 minutes")],
+    ids=["targets.toml until a record was measured", "at least a minute", "the record"],
+)
+def test_a_duration_is_of_the_record_that_was_measured(tmp_path: Path, seconds: float, text: str) -> None:
+    write_record(make_record(target="e2e-gpus", seconds=seconds), tmp_path / str(seconds))
+    assert duration("e2e-gpus", folder=tmp_path / str(seconds)) == text
+
+
+def test_a_duration_needs_no_record_but_a_target(tmp_path: Path) -> None:
+    assert duration("e2e-gpus", folder=tmp_path) == "5 minutes"
+    with pytest.raises(FigureError, match=r"no table \[e2e-nothing\]: .*e2e-gpus"):
+        duration("e2e-nothing", folder=tmp_path)
