@@ -21,6 +21,9 @@ from evidence.targets import Target
 INSIDE: Final = "R1PLUS_EVIDENCE_TARGET"
 """Set while a target is measured: what it starts is part of it, and has no record of its own."""
 INTERRUPTED: Final = frozenset({130, 143, -signal.SIGINT, -signal.SIGTERM})
+_JSON: Final = re.compile(r"(?:tests/\S+\.py )?[.sxFE]*(?=\{)")
+"""Before a JSON object: nothing, or what pytest has written of its line until a test prints."""
+_DECODER: Final = json.JSONDecoder()
 _PYTEST: Final = re.compile(r"=+ (.*\d+ (?:passed|failed|error).*) in ([\d.]+)s.*=+")
 _COUNT: Final = re.compile(r"(\d+) (passed|failed|skipped|error)")
 
@@ -114,9 +117,9 @@ class FigureReader:
 
     def read_line(self, line: str) -> None:
         """Take in one line of output."""
-        if line.startswith("{"):
+        if printed := _JSON.match(line):
             with contextlib.suppress(ValueError):
-                self._printed = dict(json.loads(line))
+                self._printed = dict(_DECODER.raw_decode(line, printed.end())[0])
         elif found := _PYTEST.search(line):
             for number, what in _COUNT.findall(found[1]):
                 self._tests[what] = self._tests.get(what, 0) + int(number)

@@ -155,6 +155,7 @@ def test_a_machine_is_free_again_after_a_target(tmp_path: Path) -> None:
 
 READ = {
     "the last JSON object counts": (['{"a": 1}', "text", '{"a": 2}'], {"a": 2}),
+    "a test prints it behind its file and before its dot": (['tests/code/test_a.py .{"a": 1}.'], {"a": 1}),
     "what only looks like one is text": (['{"a": 1}', "{not json"], {"a": 1}),
     "pytest's closing line counts": (
         ["==== 3 passed, 1 skipped in 2.50s ===="],
