@@ -65,7 +65,7 @@ def refusal(kube: Kube, namespace: str) -> str:
 
 
 def test_a_deployment_is_delivered_served_and_isolated_where_users_are_assigned(tenant: Tenant) -> None:
-    suite = own_suite("edge", generate_key(), PER_STRATUM)
+    suite = own_suite("edge", generate_key(), PER_STRATUM["edge"])
     suite.put(tenant.kube, tenant.namespace)
     accuracy = {**suite.held, "threshold": THRESHOLDS["edge"]}
     name = tenant.apply("triage", "edge", context={"maxTokens": 1024}, accuracy=accuracy, delivery={"mode": "Volume"})

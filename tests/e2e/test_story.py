@@ -19,7 +19,7 @@ from e2e.prober_outage import prober_outage
 from e2e.regression import Regression
 from e2e.story import Name
 from e2e.target import Target
-from e2e.tiers import SMALL, SMALL_SUITES, THRESHOLDS, Applied, FirstDay, first_day
+from e2e.tiers import ITEMS, THRESHOLDS, Applied, FirstDay, first_day
 from e2e.waiting import wait_for
 from r1plus_contract.history import RolloutEvent
 from r1plus_contract.names import PORT_GRPC, PORT_MONITOR, PORT_TRITON_METRICS
@@ -238,7 +238,7 @@ def test_each_tier_serves_only_after_its_suite_has_passed(first_days: dict[str, 
 
     assert seen.verdict == "Pass"
     assert seen.engine.startswith(f"smollm2-{tier}-")
-    assert total == SMALL if tier in SMALL_SUITES.values() else total >= 200
+    assert total == ITEMS[tier]
     assert right >= THRESHOLDS[tier] * total
 
 

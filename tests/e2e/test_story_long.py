@@ -1,25 +1,26 @@
-"""Two tiers, each gated by the whole suite that the product ships for it; the story gates them by a part of it.
+"""The three tiers, each gated by the whole suite that the product ships for it; the story gates them by a part of it.
 
-`make e2e-story-long`. Both gates run at the same time.
+`make e2e-story-long`. All gates run at the same time.
 """
 
 import pytest
 
 from e2e import gateways, story
-from e2e.story import EDGE, FULL, Name, name_in
+from e2e.story import Name, name_in
 from e2e.target import Target
+from e2e.tiers import TIERS
 from r1plus_cli.view import DeploymentView
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
-NAMES = {"full": name_in(FULL), "edge": name_in(EDGE)}
+NAMES = {tier: name_in(example) for tier, example in TIERS.items()}
 
 
 @pytest.fixture(scope="module")
 def served(target: Target) -> dict[Name, DeploymentView]:
-    """Both, once they are Ready."""
+    """All, once they are Ready."""
     gateways.apply_tenants(target.kube, print)
-    story.apply(target.kube, FULL, EDGE)
+    story.apply(target.kube, *TIERS.values())
     return story.until_ready(target.kube, list(NAMES.values()), print)
 
 
