@@ -123,17 +123,23 @@ evidence: $(SYNCED) ## List what the code has outrun, and the order to measure i
 # Pages whose figures come from evidence/records.
 PAGES = README.md CONTRIBUTING.md $(wildcard docs/*.md)
 
-#| ruff, mypy --strict, import-linter, a diff of the generated files and of the figures in pages, records that were edited.
+# Prints what pytest says only where a test cannot be collected.
+COLLECT := collect() { out=$$($(PYTEST) --collect-only -q "$$@" 2>&1) || { tail -n 40 <<<"$$out"; return 1; }; }
+
+# All tests of make test are collected meanwhile: then the workers of unit find modules and tests compiled, which each of them
+# would do for itself in a new clone.
+#| ruff, mypy --strict, import-linter, whether each test can be collected, a diff of the generated files and of the figures in
+#| pages, records that were edited. A new clone begins with mypy's results of an earlier one.
 .PHONY: check
 check: $(SYNCED) ## Check style, types, import arrows and generated files
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
-	.venv/bin/lint-imports --no-logo
-	$(PYTHON) -m r1plus_operator.api.generate --check
-	$(PYTHON) -m r1plus_dashboards.generate --check
-	$(PYTHON) -m evidence.ledger check
+	@$(PYTHON) -m evidence.ledger check
 	@$(PYTHON) -m cogapp --check --check-fail-msg="make generate writes figures of records into pages" $(PAGES)
+	@$(COLLECT); { $(PYTHON) -m support.type_check && .venv/bin/lint-imports --no-logo \
+	    && $(PYTHON) -m r1plus_operator.api.generate --check && $(PYTHON) -m r1plus_dashboards.generate --check \
+	    && collect -m "not e2e_long" tests/engine tests/registry tests/tenant_data tests/faults tests/apiserver tests/e2e; } & others=$$!; \
+	  unit=0; collect tests/unit || unit=$$?; wait $$others && exit $$unit
 
 ##@ Release
 #| checkov, its version pinned, in the cache. .checkov.yaml gives a reason for each check that it leaves out.
@@ -145,13 +151,13 @@ scan: $(SYNCED) ## Scan the rendered chart and what the operator makes of the ex
 .PHONY: unit
 unit: $(SYNCED) ## Test what needs Python, helm, promtool and Prometheus only
 	@$(PYTHON) -m devcluster build helm promtool prometheus
-	$(PYTEST) --numprocesses 4 --dist worksteal -m "not unit_long" tests/unit
+	$(PYTEST) -p support.tool_tests --numprocesses 4 --dist worksteal -m "not unit_long" tests/unit
 
 #| One test in sixty takes half of the time.
 .PHONY: unit-fast
 unit-fast: $(SYNCED) ## Run unit without the tests that are marked unit_slow
 	@$(PYTHON) -m devcluster build helm promtool prometheus
-	$(PYTEST) --numprocesses 4 --dist worksteal -m "not unit_long and not unit_slow" tests/unit
+	$(PYTEST) -p support.tool_tests --numprocesses 4 --dist worksteal -m "not unit_long and not unit_slow" tests/unit
 
 ##@ Long
 #| Changes each alert rule in one place after the other, and a case of its tests has to find that out. Kills a gateway, its
@@ -161,7 +167,8 @@ unit-fast: $(SYNCED) ## Run unit without the tests that are marked unit_slow
 .PHONY: unit-long
 unit-long: $(SYNCED) ## Test what judges other tests, kills at more steps, long walks
 	@$(PYTHON) -m devcluster build promtool
-	@$(LEDGER) $(PYTEST_TWO) --dist worksteal --hypothesis-profile=thorough -m "unit_long or hypothesis" tests/unit
+	@$(LEDGER) bash -euc '$(PYTEST_TWO) --dist worksteal --hypothesis-profile=thorough -m "unit_long or hypothesis" tests/unit; \
+	  $(PYTEST_TWO) --dist worksteal -m "not unit_long and not hypothesis" $$($(PYTHON) -m support.tool_tests)'
 
 ##@ Tests
 #| Migrations with data, under load, killed; gateways that share a tenant's PostgreSQL. Installs PostgreSQL if it is missing.
@@ -192,7 +199,7 @@ test-sample: $(SYNCED) ## Run the tests against the API server that best guard t
 .PHONY: test-apiserver-long
 test-apiserver-long: $(SYNCED) ## Test the leader's hand-over and fail-over in time, and waits of a minute
 	@$(API_SERVER)
-	@$(LEDGER) $(PYTEST) -m apiserver_long tests/apiserver
+	@$(LEDGER) $(PYTEST) -m apiserver_long tests/faults tests/apiserver
 
 ##@ Tests
 .PHONY: test-engine
