@@ -301,9 +301,7 @@ def test_too_long_a_prompt_is_refused_with_both_lengths(ask: Client) -> None:
 
 
 @pytest.mark.parametrize("size", [16 * CONTEXT + 1, 40_000_000], ids=["one byte more", "40 MB"])
-def test_finding_05_a_prompt_beyond_any_tokenizer_is_refused_by_its_bytes(
-    ask: Client, server: Server, size: int
-) -> None:
+def test_a_prompt_beyond_any_tokenizer_is_refused_by_its_bytes(ask: Client, server: Server, size: int) -> None:
     before = server.processor_seconds()
     answer = ask("word " * (size // 5 + 1), max_new_tokens=2)
     most = 16 * CONTEXT

@@ -63,7 +63,7 @@ def test_one_at_a_time_past_the_batch_wait_their_turn(ask: Client, server: Serve
     wait_until(lambda: server.metric(WAITING) == 0 == server.metric(RUNNING), "all have left")
 
 
-def test_finding_05_a_full_queue_is_told_at_once_and_empties(ask: Client, server: Server) -> None:
+def test_a_full_queue_is_reported_at_once_and_empties(ask: Client, server: Server) -> None:
     """The first word and the status are what clients go by. Some answers end while the queue fills: more come than fit."""
     before = server.requests("queue_full")
     for question in questions(BATCH * (1 + WAITING_PER_SLOT) + 4 * BATCH, tokens=400):

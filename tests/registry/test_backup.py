@@ -52,7 +52,7 @@ def sqlite_file(sqlite: Sqlite, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reg
         yield database
 
 
-async def test_finding_18_a_sqlite_registry_is_restored_while_the_service_runs(
+async def test_a_sqlite_registry_is_restored_while_the_service_runs(
     sqlite_file: RegistryDatabase, tmp_path: Path
 ) -> None:
     copy = tmp_path / "registry.db"
@@ -134,7 +134,7 @@ def test_a_copy_that_cannot_be_used_is_refused_and_nothing_is_lost(
 
 
 @pytest.mark.postgres
-def test_finding_18_a_postgresql_registry_is_restored_by_the_documented_commands(
+def test_a_postgresql_registry_is_restored_by_the_documented_commands(
     postgresql: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     commands = re.findall(r"^(pg_(?:dump|restore) .*)$", PAGE, re.MULTILINE)

@@ -97,7 +97,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_finding_18_what_ended_longer_ago_than_is_kept_goes_with_all_that_is_of_it(
+def test_what_ended_longer_ago_than_is_kept_goes_with_all_that_is_of_it(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.tell(story.FACTS, story.of(OTHER), *(gate(n) for n in range(1, 6)), Facts(live=(OTHER,)))
@@ -134,15 +134,17 @@ def test_for_ever_is_for_ever(registry: Registry) -> None:
     assert registry.prune(Retention(days=0)) == {}
 
 
-def test_finding_18_a_suite_without_gates_goes_unless_it_is_told(registry: Registry) -> None:
+def test_a_suite_without_gates_is_pruned_unless_it_is_reported_again(registry: Registry) -> None:
     registry.tell(story.FACTS, Facts(suites=(suite(7, 3), suite(8, 3))))
     registry.now += 2 * DAY_SECONDS
     registry.tell(Facts(suites=(suite(8, 3),)))
     assert registry.prune(Retention()) == {"suites": 1}
-    assert registry.rows()["suite_items"] == 3 + 3  # of the story's, which has a gate, and of the one that is told
+    assert (
+        registry.rows()["suite_items"] == 3 + 3
+    )  # of the story's, which has a gate, and of the one that is reported again
 
 
-def test_finding_18_one_tenant_that_iterates_has_its_share_and_no_more(
+def test_one_tenant_that_iterates_has_its_share_and_no_more(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its oldest go first, and nothing of another tenant's, however much older."""
@@ -158,8 +160,8 @@ def test_finding_18_one_tenant_that_iterates_has_its_share_and_no_more(
     assert registry.prune(Retention(entries=4)) == {}
 
 
-def test_finding_18_what_the_cluster_still_shows_is_not_pruned_to_be_told_again(registry: Registry) -> None:
-    """An old revision that serves, with its old gate, beside a tenant's new ones."""
+def test_what_the_cluster_still_shows_is_not_pruned_to_be_recorded_again(registry: Registry) -> None:
+    """An old revision that serves, with its old gate, among a tenant's new ones."""
     registry.tell(story.FACTS)
     for hour in range(1, 10):
         registry.now += 3600.0
@@ -176,9 +178,7 @@ ITEMS: dict[str, tuple[Callable[[int], Facts], str]] = {
 
 
 @pytest.mark.parametrize(("facts", "table"), ITEMS.values(), ids=ITEMS)
-def test_finding_18_items_have_a_share_of_their_own(
-    registry: Registry, facts: Callable[[int], Facts], table: str
-) -> None:
+def test_items_have_a_share_of_their_own(registry: Registry, facts: Callable[[int], Facts], table: str) -> None:
     registry.tell(replace(story.FACTS, evaluations=()))
     for number in range(1, 6):
         registry.now += 60.0
@@ -196,10 +196,8 @@ def test_a_share_is_also_of_deployments_revisions_rollouts_and_alarms(registry: 
     assert registry.rows()["deployments"] == 2
 
 
-def test_finding_18_what_was_pruned_makes_room_on_a_volume_that_is_full(
-    sqlite: Sqlite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SQLite's file does not shrink: room within it counts, as long as its log has some beside it."""
+def test_what_was_pruned_makes_room_on_a_volume_that_is_full(sqlite: Sqlite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's file does not shrink: room within it counts, as long as its log has some, too."""
     with sqlite.scratch() as dsn, closing(RegistryDatabase(dsn, DatabaseLimits(room=2**20))) as database:
         migrate(database)
         registry = Registry(database)

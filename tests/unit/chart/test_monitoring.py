@@ -40,7 +40,7 @@ def test_the_rules_are_sound_and_about_this_releases_own_job(render: Render, tmp
     assert failures(tmp_path, [absent], cases) == set()
 
 
-def test_finding_23_labels_severities_and_runbooks_are_the_installations(render: Render) -> None:
+def test_labels_severities_and_runbooks_are_the_installations(render: Render) -> None:
     shipped = rules(render(kinds=PROMETHEUS_OPERATOR))
     terms = {
         "runbookURL": "https://wiki.example.com/r1plus",
@@ -81,19 +81,21 @@ def test_the_operator_names_the_tenants_namespace_itself(render: Render) -> None
 LIMITS = ("sampleLimit", "labelLimit", "labelNameLengthLimit", "labelValueLengthLimit", "bodySizeLimit")
 
 
-def test_finding_21_every_scrape_of_the_chart_is_bounded(render: Render) -> None:
+def test_every_scrape_of_the_chart_is_bounded(render: Render) -> None:
     found = [o for o in render(kinds=PROMETHEUS_OPERATOR) if o["kind"] == "PodMonitor"]
     assert {one["metadata"]["name"] for one in found} == {"r1plus-operator", "r1plus-registry"}
     assert [[key for key in LIMITS if key not in one["spec"]] for one in found] == [[], []]
 
 
-def test_finding_21_the_limit_of_the_operator_has_room_for_5000_deployments(render: Render) -> None:
+def test_the_limit_of_the_operator_has_room_for_5000_deployments(render: Render) -> None:
     monitors = [o for o in render(kinds=PROMETHEUS_OPERATOR) if o["kind"] == "PodMonitor"]
     limit = next(o["spec"]["sampleLimit"] for o in monitors if o["metadata"]["name"] == "r1plus-operator")
     registry = CollectorRegistry()
-    told = DeploymentMetrics(registry)
-    told.record(("team", "credit"), {}, PlanMetrics("full", 0.98))
-    told.record_pool(("team", "credit"), Pool(DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, right=1, answered=1))
+    exported = DeploymentMetrics(registry)
+    exported.record(("team", "credit"), {}, PlanMetrics("full", 0.98))
+    exported.record_pool(
+        ("team", "credit"), Pool(DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, right=1, answered=1)
+    )
     samples = sum(len(metric.samples) for metric in registry.collect())
     assert 5000 * samples < limit
 

@@ -119,7 +119,7 @@ def test_the_namespaces_that_are_never_tenants_are_the_operators_own_idea_of_the
     assert [name for name in (*those, "team-a", "r1plus-decoy") if config.is_reserved(name)] == list(those)
 
 
-def test_finding_03_policies_on_placement_say_what_the_operator_judges_by(objects: Objects) -> None:
+def test_policies_on_placement_say_what_the_operator_judges_by(objects: Objects) -> None:
     found = policies(objects)
     for policy in ("control-plane", "operator-templates"):
         asked = [one["expression"] for one in found[f"r1plus-operator-{policy}"]["validations"]]
@@ -133,7 +133,7 @@ def test_finding_03_policies_on_placement_say_what_the_operator_judges_by(object
 
 
 @pytest.mark.parametrize("name", ["serving-pods", "serving-templates", "engine-volumes", "scale", "registry-tokens"])
-def test_finding_24_what_looks_at_all_pods_leaves_alone_what_can_be_no_tenant(render: Render, name: str) -> None:
+def test_policies_on_all_pods_exempt_reserved_namespaces(render: Render, name: str) -> None:
     found = policies(render({"isolation": {"reservedNamespaces": ["openshift-dns"]}}))
     (one,) = found[f"r1plus-operator-{name}"]["matchConstraints"]["namespaceSelector"]["matchExpressions"]
     assert (one["key"], one["operator"]) == ("kubernetes.io/metadata.name", "NotIn")

@@ -311,7 +311,7 @@ def test_a_change_of_what_is_read_at_start_restarts_the_operator(
     assert (first != second) is restarts
 
 
-def test_finding_13_pods_name_no_user_where_openshift_gives_them_one(render: Render) -> None:
+def test_pods_name_no_user_where_openshift_gives_them_one(render: Render) -> None:
     nobody = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
     objects = render({"podSecurity": nobody})
     for pod in pods(objects).values():
@@ -320,7 +320,7 @@ def test_finding_13_pods_name_no_user_where_openshift_gives_them_one(render: Ren
     assert "'runAsUser': 1000680000," in str(pods(render({"podSecurity": {"runAsUser": 1000680000}})))
 
 
-def test_finding_38_the_operator_shares_its_user_with_no_pod_of_a_tenant(render: Render) -> None:
+def test_the_operator_shares_its_user_with_no_pod_of_a_tenant(render: Render) -> None:
     objects = render({})
     (container,) = pods(objects)["Deployment"]["containers"]
     user = container["securityContext"]["runAsUser"]

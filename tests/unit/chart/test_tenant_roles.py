@@ -50,16 +50,14 @@ def test_an_admin_may_write_deployments_and_suites_and_reach_a_port_and_nothing_
     assert written == {("r1plus.ai", kinds.DEPLOYMENTS_PLURAL), ("", "configmaps"), ("", "pods/portforward")}
 
 
-def test_finding_19_both_make_tokens_of_the_registrys_reader_and_an_admin_of_the_gateways(objects: Objects) -> None:
+def test_both_roles_make_tokens_of_the_registrys_reader_and_an_admin_of_the_gateways(objects: Objects) -> None:
     rules = [rule for o in objects if o["kind"] == "ClusterRole" for rule in o.get("rules", ())]
     tokens = [rule for rule in rules if "serviceaccounts/token" in rule.get("resources", ())]
     made = [(["create"], [GATEWAY_ADMIN]), (["create"], [names.REGISTRY_READER])]
     assert [(rule["verbs"], rule["resourceNames"]) for rule in tokens] == made
 
 
-def test_finding_19_the_registrys_reader_may_do_nothing_that_a_viewer_may_not(
-    objects: Objects, both: dict[str, Rights]
-) -> None:
+def test_the_registrys_reader_may_do_nothing_that_a_viewer_may_not(objects: Objects, both: dict[str, Rights]) -> None:
     reader = one(objects, "ClusterRole", names.ROLE_REGISTRY_READER)["rules"]
     assert {
         (g, r, v) for rule in reader for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]

@@ -128,12 +128,12 @@ PROXY_URL, PROXY_CIDRS = "http://proxy.bank.example:3128", ["10.0.9.7/32"]
          ["delivery.ca: holds a private key, which every tenant could read", "keep the certificates only"]),
     ],
 )  # fmt: skip
-def test_finding_13_a_proxy_or_ca_that_tells_secrets_or_leads_nowhere_is_refused(
+def test_a_proxy_or_ca_that_reveals_secrets_or_leads_nowhere_is_refused(
     refusal: Refusal, delivery: dict[str, Any], said: list[str]
 ) -> None:
-    told = refusal({"delivery": delivery})
-    assert [words for words in said if words not in told] == [], told
-    assert "SECRET" not in told
+    message = refusal({"delivery": delivery})
+    assert [words for words in said if words not in message] == [], message
+    assert "SECRET" not in message
 
 
 DIGEST = f"@sha256:{'4' * 64}"
@@ -144,7 +144,7 @@ PINNED = {
 
 
 @pytest.mark.parametrize("name", [*PINNED, "gpu.vllm.image", "cpu.vllm.image"])
-def test_finding_06_an_image_that_a_tag_names_is_refused(render: Render, refusal: Refusal, name: str) -> None:
+def test_an_image_that_a_tag_names_is_refused(render: Render, refusal: Refusal, name: str) -> None:
     vllm = {"image": f"registry.example.com/tritonserver{DIGEST}", "version": "0.11.0"}
     images = {"requireDigests": True, **PINNED, "gpu": {"vllm": vllm}, "cpu": {"vllm": vllm}}
     render({"images": images})
@@ -163,6 +163,6 @@ def test_without_an_image_there_are_no_gateways_and_digests_of_the_others_suffic
     assert env["R1PLUS_GATEWAY_IMAGE"] == ""
 
 
-def test_finding_06_digests_are_required_by_default(refusal: Refusal) -> None:
+def test_digests_are_required_by_default(refusal: Refusal) -> None:
     default = yaml.safe_load((CHART / "values.yaml").read_text())["images"]["requireDigests"]
     assert "has a tag" in refusal({"images": {"requireDigests": default}})

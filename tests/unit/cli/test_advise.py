@@ -353,7 +353,7 @@ def test_of_a_cluster_the_newest_gate_on_this_very_suite_counts() -> None:
     "fewer items lost than none": (None, -1),
     "no item": (0, 0),
 })  # fmt: skip
-def test_finding_36_a_gate_that_this_suite_does_not_allow_is_no_advice(items: int | None, lost: int) -> None:
+def test_a_gate_that_this_suite_does_not_allow_is_no_advice(items: int | None, lost: int) -> None:
     forged = evaluation("mine", lost, items=len(suite().items) if items is None else items)
     recorded = read_cluster(lambda: Evaluations((forged,)))
     assert recorded.figures == ()

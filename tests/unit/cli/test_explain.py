@@ -69,7 +69,7 @@ def test_what_serves_is_told_where_the_spec_asks_for_something_else() -> None:
     assert "the spec selects smollm2-full-q4-1" in text
 
 
-def test_finding_10_what_serves_keeps_the_batch_that_it_has() -> None:
+def test_what_serves_keeps_the_batch_that_it_has() -> None:
     serves = {"engine": "smollm2-full-f16", "revision": "credit-1", "batch": 6, "context": 8192}
     _, text = told(Cluster({"tier": "full"}, [NODE], **serves))
     assert "batch 6 x 8192 tokens" in text

@@ -161,7 +161,7 @@ def test_what_a_pod_said_moves_no_terminal() -> None:
 
 
 @pytest.mark.parametrize("where", ["a gate's time", "an alarm's time", "the time of a control"])
-def test_finding_35_a_time_that_a_monitor_reports_moves_no_terminal(where: str) -> None:
+def test_a_time_that_a_monitor_reports_moves_no_terminal(where: str) -> None:
     forged = "\x1b]0;owned\x07\x1b[2J"
     gate = replace(FAILED, decided_at=forged if where != "an alarm's time" else "", control=f"{GOOD}@1.000")
     alarm = replace(HISTORY.alarms[0], since=forged)
@@ -299,7 +299,7 @@ TOKENS = {
 
 
 @pytest.mark.parametrize(("place", "may_make_in", "shown"), TOKENS.values(), ids=TOKENS)
-def test_finding_19_the_token_is_of_the_audience_of_the_registry_and_of_an_account_for_it(
+def test_the_token_is_of_the_audience_of_the_registry_and_of_an_account_for_it(
     answers: Answers, place: str, may_make_in: tuple[str, ...], shown: str
 ) -> None:
     asking = registry(Cluster(answers.port, may_make_in=may_make_in), place.format(port=answers.port))

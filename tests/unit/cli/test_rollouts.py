@@ -36,7 +36,7 @@ class Cluster:
 
 def serving(name: str = "credit", reason: str = "RuntimeOutdated", *, outdated: bool = True, **status: Any) -> Json:
     runtime = {"triton": "registry.local/triton:1", "monitor": "registry.local/monitor@sha256:" + "a" * 64}
-    runtime |= {"outdated": outdated, "reason": reason, "message": f"told of {name}"}
+    runtime |= {"outdated": outdated, "reason": reason, "message": f"message of {name}"}
     body = cr(READY, **{"revision": f"{name}-aaaa", "runtime": runtime, **status})
     body["metadata"]["name"] = name
     return body
@@ -53,7 +53,7 @@ def with_rollout(**rollout: Any) -> Json:
     "what stops for it": (with_rollout(strategy="InPlace"), "credit-aaaa is stopped for that"),
     "what failed before": (serving(reason="RefreshFailed"), "as soon as its turn comes"),
 })  # fmt: skip
-def test_finding_09_a_refresh_is_asked_for(body: Json, words: str) -> None:
+def test_a_refresh_is_asked_for(body: Json, words: str) -> None:
     cluster = Cluster(body)
     said = request_action(cluster, "team-credit", "credit", Verb.REFRESH, "Triton 26.07", NOW)
     request = read_requests(cluster.patches["credit"]["metadata"])[Verb.REFRESH]
@@ -68,14 +68,14 @@ def test_finding_09_a_refresh_is_asked_for(body: Json, words: str) -> None:
     "what was rolled back": (serving(incident={"reason": "RolledBack"}), "r1plus ack credit -n team-credit --reason"),
     "what another version of the operator tells of": (serving(runtime=None), "already runs the operator"),
 })  # fmt: skip
-def test_finding_09_a_refresh_is_refused_of(body: Json, words: str) -> None:
+def test_a_refresh_is_refused_of(body: Json, words: str) -> None:
     cluster = Cluster(body)
     with pytest.raises(CliError, match=words):
         request_action(cluster, "team-credit", "credit", Verb.REFRESH, "a reason", NOW)
     assert cluster.patches == {}
 
 
-def test_finding_09_all_asks_for_what_is_outdated_and_says_what_it_cannot_ask_for() -> None:
+def test_all_asks_for_what_is_outdated_and_says_what_it_cannot_ask_for() -> None:
     pinned = serving("pinned")
     pinned["spec"]["rollout"] = {"pinned": True}
     bodies = [serving("one"), pinned, serving("two"), serving("new", "Current", outdated=False)]
@@ -103,17 +103,17 @@ def test_that_nothing_is_outdated_is_said_where(bodies: list[Json], words: str) 
     "both a name and all": ("credit", "--all"),
     "a name of every tenant": ("credit", "-A"),
 })  # fmt: skip
-def test_finding_09_a_refresh_needs_a_name_or_all_and_not(words: tuple[str, ...]) -> None:
+def test_a_refresh_needs_a_name_or_all_and_not(words: tuple[str, ...]) -> None:
     result = run("refresh", *words, "--reason", "Triton 26.07")
     assert isinstance(result.exception, UsageError)
 
 
-def test_finding_11_a_failed_candidate_of_a_wave_can_be_acknowledged() -> None:
+def test_a_failed_candidate_of_a_wave_can_be_acknowledged() -> None:
     cluster = Cluster(serving(reason="RefreshFailed"))
     assert request_action(cluster, "team-credit", "credit", Verb.ACK, "a slow disk", NOW)
 
 
-def test_finding_11_the_wave_is_shown() -> None:
+def test_the_wave_is_shown() -> None:
     bodies = [
         serving("a", "RefreshUnderWay"),
         serving("b", "RefreshWaits"),
@@ -123,7 +123,7 @@ def test_finding_11_the_wave_is_shown() -> None:
     ]
     text = printed(show_rollouts, list(map(build_view, bodies)))
     assert "triton:1  monitor@sha256:aaaaaaaaaaaa  RefreshUnderWay" in text
-    assert "told of b" in text
-    assert "told of c" in text
-    assert "told of d" not in text
+    assert "message of b" in text
+    assert "message of c" in text
+    assert "message of d" not in text
     assert text.rstrip().endswith("1 under way, 1 waiting, 1 failed, 1 current")

@@ -202,14 +202,14 @@ def test_whatever_is_taken_is_a_schema_to_the_library_as_well(schema: dict[str, 
         Draft202012Validator.check_schema(schema)
 
 
-def test_finding_54_a_file_of_bad_lines_has_a_thousand_problems_at_most() -> None:
+def test_a_file_of_bad_lines_has_a_thousand_problems_at_most() -> None:
     """The operator reads what a tenant's people wrote: of 450,000 lines each problem would take 150 bytes and its time."""
     _, problems = read_items("x\n" * 450_000, "items.jsonl")
     assert len(problems) == MOST_PROBLEMS + 1
     assert problems[-1].startswith("items.jsonl:1001: is not read")
 
 
-def test_finding_54_an_item_of_bad_answers_has_a_thousand_problems_at_most() -> None:
+def test_an_item_of_bad_answers_has_a_thousand_problems_at_most() -> None:
     answers = ",".join(['""'] * 200_000)
     line = f'{{"id":"a","stratum":"s","prompt":"q","scorer":"exact","answers":[{answers}]}}'
     items, problems = read_items(line, "items.jsonl")
@@ -238,7 +238,7 @@ def test_figures_of_another_engine_are_no_baseline() -> None:
 FOUR = (("batch 16", "loans", 0, 4), ("batch 16", "savings", 1, 4))
 
 
-def test_finding_51_counts_of_thousands_of_digits_are_a_problem_and_no_error() -> None:
+def test_counts_of_thousands_of_digits_are_a_problem_and_no_error() -> None:
     """Python reads no such integer. The operator's pass would fail, and with it the deployment's watch and rollback."""
     files = baseline_of(files_of(), *FOUR)
     figures = json.loads(files.baseline)

@@ -555,7 +555,7 @@ async def _flood(text: str) -> AsyncIterator[Piece]:
 
 @for_each("text", {"with text": "x" * 1000, "without": ""})
 @for_each("is_streamed", {"streamed": True, "whole": False})
-async def test_finding_28_an_answer_without_end_fails_before_it_fills_the_gateways_memory(
+async def test_an_answer_without_end_fails_before_it_fills_the_gateways_memory(
     tmp_path: Path, is_streamed: bool, text: str
 ) -> None:
     async with running(tmp_path, lambda _: _flood(text)) as rig, rig.chat(stream=is_streamed) as response:
@@ -568,7 +568,7 @@ async def test_finding_28_an_answer_without_end_fails_before_it_fills_the_gatewa
         assert rig.ledger.settled[0].outcome is Outcome.FAILED
 
 
-async def test_finding_28_a_count_that_is_answered_by_text_without_end_is_no_count(tmp_path: Path) -> None:
+async def test_a_count_that_is_answered_by_text_without_end_is_no_count(tmp_path: Path) -> None:
     async with running(tmp_path, answer("a"), capabilities=["messages", "count_only"]) as rig:
         rig.pod.answer_count = lambda _: _flood("x" * 1000)
         async with rig.chat() as response:
@@ -585,7 +585,7 @@ async def test_finding_28_a_count_that_is_answered_by_text_without_end_is_no_cou
         "an answer of fewer than none": ((7, -5), 502, Usage(0, 0)),
     },
 )
-async def test_finding_28_an_engine_does_not_spend_a_callers_budget_by_what_it_says(
+async def test_an_engine_does_not_spend_a_callers_budget_by_what_it_says(
     tmp_path: Path, said: tuple[int, int], status: int, usage: Usage
 ) -> None:
     async def say(_: Inputs) -> AsyncIterator[Piece]:
@@ -599,7 +599,7 @@ async def test_finding_28_an_engine_does_not_spend_a_callers_budget_by_what_it_s
     assert settlement.usage == usage
 
 
-async def test_finding_28_a_pods_monitor_does_not_lead_the_gateway_to_another_address(tmp_path: Path) -> None:
+async def test_a_pods_monitor_does_not_lead_the_gateway_to_another_address(tmp_path: Path) -> None:
     async with FakeMonitor().listen() as elsewhere, running(tmp_path, answer("a")) as rig:
         rig.monitor.location = f"http://127.0.0.1:{elsewhere.port}/verdict"
         async with rig.chat() as response:

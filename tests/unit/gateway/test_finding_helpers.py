@@ -67,7 +67,7 @@ HELPERS = {
 
 
 @asynccontextmanager
-async def start_beside_planted_code(
+async def start_with_planted_code(
     folder: Path, *command: str, **variables: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a program for the block, with the attack in it and in all Pythons that it starts."""
@@ -96,19 +96,19 @@ async def attack(folder: Path, pid: int) -> set[str]:
 
 async def test_a_process_without_a_filter_shows_that_the_attack_works(tmp_path: Path) -> None:
     code = "import signal, pathlib, sys; pathlib.Path(sys.argv[1]).touch()\nwhile True: signal.pause()"
-    async with start_beside_planted_code(tmp_path, "-c", code, str(tmp_path / "ready")) as process:
+    async with start_with_planted_code(tmp_path, "-c", code, str(tmp_path / "ready")) as process:
         await eventually((tmp_path / "ready").exists, "it runs")
         assert {"ipv4 stream", "ipv4 datagram", "unix stream"} <= await attack(tmp_path, process.pid)
 
 
 @pytest.mark.unit_slow
 @for_each("helper", {name: name for name in HELPERS})
-async def test_finding_27_a_helper_that_was_taken_over_has_no_network(tmp_path: Path, helper: str) -> None:
+async def test_a_compromised_helper_has_no_network(tmp_path: Path, helper: str) -> None:
     module, variable = HELPERS[helper]
     variables = {variable: str(tmp_path / "s")}
     if helper == "embedder":
         variables |= {embedder.ENV_ENGINE: "tiny", embedder.ENV_ENGINE_DIR: str(make_tiny_engine(tmp_path / "engine"))}
-    async with start_beside_planted_code(tmp_path, "-m", module, **variables) as process:
+    async with start_with_planted_code(tmp_path, "-m", module, **variables) as process:
         await eventually((tmp_path / "s").exists, "it listens")
         pids = [process.pid]
         if helper == "embedder":  # its engine, which reads the texts, is a program of its own

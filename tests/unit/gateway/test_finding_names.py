@@ -65,7 +65,7 @@ except OSError:
 
 
 @pytest.mark.unit_slow
-def test_finding_50_an_answer_that_does_not_come_is_none_and_not_an_empty_one(tmp_path: Path) -> None:
+def test_a_missing_answer_is_none_and_not_an_empty_one(tmp_path: Path) -> None:
     """With the system's own resolver, and a name server that answers all but what matters, in namespaces of its own."""
     settings, order, program = (tmp_path / name for name in ("resolv.conf", "nsswitch.conf", "server.py"))
     settings.write_text(f"{KUBERNETES} timeout:1 attempts:1\n")

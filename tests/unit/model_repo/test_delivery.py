@@ -144,9 +144,7 @@ PLANTED: dict[str, tuple[Change, int]] = {
 
 
 @pytest.mark.parametrize("change, code", PLANTED.values(), ids=PLANTED.keys())
-def test_finding_25_what_the_engines_image_leaves_beside_the_engine_is_never_loaded(
-    pod: Pod, change: Change, code: int
-) -> None:
+def test_what_the_engines_image_leaves_next_to_the_engine_is_never_loaded(pod: Pod, change: Change, code: int) -> None:
     change(pod)
     ended, stderr = pod.run()
     assert ended == code, stderr

@@ -268,7 +268,7 @@ FULL = 2 + LEAST_WAITING
 """As many as run and wait at a batch of 2."""
 
 
-def test_finding_05_the_queue_is_bounded_and_says_so() -> None:
+def test_the_queue_is_bounded_and_says_so() -> None:
     stage = Stage(FakeEngine(), 2)
     taken, beyond = [stage.ask("ab") for _ in range(FULL)], [stage.ask("ab") for _ in range(1000)]
     assert stage.loop.is_full
@@ -283,7 +283,7 @@ def test_finding_05_the_queue_is_bounded_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("ends", ["answered", "hung up", "lost"])
-def test_finding_05_whoever_leaves_makes_room(ends: str) -> None:
+def test_a_request_that_ends_makes_room(ends: str) -> None:
     gate = threading.Semaphore(0)
     engine = FakeEngine(gate=gate, fails_at=1 if ends == "lost" else 0)
     stage = Stage(engine, 2)
@@ -298,7 +298,7 @@ def test_finding_05_whoever_leaves_makes_room(ends: str) -> None:
     assert late.turned_away == ""
 
 
-def test_finding_05_prompts_that_wait_are_bounded_in_tokens() -> None:
+def test_prompts_that_wait_are_bounded_in_tokens() -> None:
     stage = Stage(FakeEngine(), 2)
     half = MOST_WAITING_TOKENS // 2 + 200
     clients = [stage.submit(Job("ab", half, None)) for _ in range(3)]
@@ -307,7 +307,7 @@ def test_finding_05_prompts_that_wait_are_bounded_in_tokens() -> None:
     stage.run()
 
 
-def test_finding_05_a_step_asks_few_of_those_that_wait_whether_they_hung_up() -> None:
+def test_a_step_asks_few_of_those_that_wait_whether_they_hung_up() -> None:
     gate = threading.Semaphore(0)
     stage = Stage(FakeEngine(gate=gate), 1)
     stage.ask("x" * 4)

@@ -99,7 +99,7 @@ def test_too_long_a_prompt_never_reaches_the_library(stage: GpuStage) -> None:
 
 
 @pytest.mark.parametrize("is_raw", [True, False], ids=["raw", "chat"])
-def test_finding_05_a_prompt_beyond_any_tokenizer_is_refused_before_it_is_tokenised(
+def test_a_prompt_beyond_any_tokenizer_is_refused_before_it_is_tokenised(
     stage: GpuStage, monkeypatch: pytest.MonkeyPatch, is_raw: bool
 ) -> None:
     tokenizer = type(stage.engine._tokens._tokenizer)

@@ -9,7 +9,7 @@ from r1plus_model_repo.registry.reviews import ApiServer, Reviews
 from support.rotating_tls import RotatingServer
 
 
-async def test_finding_17_token_reviews_succeed_after_the_ca_of_the_api_server_has_rotated(tmp_path: Path) -> None:
+async def test_token_reviews_succeed_after_the_ca_of_the_api_server_has_rotated(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("own")
     document = {"status": {"authenticated": True, "audiences": ["r1plus-registry"], "user": {"username": "alice"}}}

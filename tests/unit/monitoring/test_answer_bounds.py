@@ -77,7 +77,7 @@ async def ask(target: str, seconds: float = 600, prompt: str = "hello") -> Probe
         await engine.close()
 
 
-async def test_finding_05_an_engine_that_streams_without_end_is_cut_off_at_what_the_tokens_allow() -> None:
+async def test_an_engine_that_streams_without_end_is_cut_off_at_what_the_tokens_allow() -> None:
     endless = (response(b"x" * 2**17) for _ in range(4000))
     with engine_that_sends(endless) as (scripted, target):
         reply = await ask(target)
@@ -87,7 +87,7 @@ async def test_finding_05_an_engine_that_streams_without_end_is_cut_off_at_what_
     assert scripted.sent < 1000
 
 
-async def test_finding_05_one_message_beyond_any_answer_is_not_taken_in() -> None:
+async def test_one_message_beyond_any_answer_is_not_taken_in() -> None:
     with engine_that_sends(iter([response(b"x" * MOST_MESSAGE_BYTES)])) as (_, target):
         reply = await ask(target)
     # Which of the two is a race inside gRPC: the refusal of the message, or of what comes after it.
@@ -103,7 +103,7 @@ async def test_finding_05_one_message_beyond_any_answer_is_not_taken_in() -> Non
         pytest.param(response(b"x", datatype="FP64"), id="another type"),
     ],
 )
-async def test_finding_05_a_response_that_cannot_be_read_is_the_engines_fault_and_ends_no_prober(
+async def test_a_response_that_cannot_be_read_is_the_engines_fault_and_ends_no_prober(
     bad: pb.ModelStreamInferResponse,
 ) -> None:
     with engine_that_sends(iter([bad, response(b"", "stop")])) as (_, target):
@@ -230,7 +230,7 @@ async def test_a_full_queue_says_nothing_of_the_engines_answers() -> None:
     assert reply.failure is Failure.TRANSPORT
 
 
-async def test_finding_05_metrics_without_end_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_metrics_without_end_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     wait_long_for_metrics(monkeypatch)
     sent = 0
 

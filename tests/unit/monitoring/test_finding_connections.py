@@ -183,9 +183,7 @@ def is_open(client: socket.socket) -> bool:
 
 @SERVERS
 @pytest.mark.usefixtures("traced")
-async def test_finding_b_unfinished_requests_fill_no_memory_and_keep_nobody_out(
-    sockets: ExitStack, start: Start
-) -> None:
+async def test_unfinished_requests_fill_no_memory_and_keep_nobody_out(sockets: ExitStack, start: Start) -> None:
     async with started(start) as address:
         clients = []
         for number in range(HALF_OPEN):
@@ -199,7 +197,7 @@ async def test_finding_b_unfinished_requests_fill_no_memory_and_keep_nobody_out(
 
 
 @SERVERS
-async def test_finding_b_a_peer_with_too_many_connections_loses_its_own(sockets: ExitStack, start: Start) -> None:
+async def test_a_peer_with_too_many_connections_loses_its_own(sockets: ExitStack, start: Start) -> None:
     async with started(start) as address:
         others = await connect(sockets, address, "127.0.0.2")
         clients = [await connect(sockets, address) for _ in range(HALF_OPEN)]
@@ -209,7 +207,7 @@ async def test_finding_b_a_peer_with_too_many_connections_loses_its_own(sockets:
 
 
 @SERVERS
-async def test_finding_b_a_request_that_does_not_end_is_cut_off(
+async def test_a_request_that_does_not_end_is_cut_off(
     sockets: ExitStack, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = dict(REQUEST_LIMITS) | {"keepalive_timeout": 0.2}

@@ -38,7 +38,7 @@ def holder(request: pytest.FixtureRequest, port: int) -> Iterator[int]:
         process.communicate()
 
 
-def test_finding_29_a_port_that_another_process_has_taken_is_not_the_monitors(holder: int, port: int) -> None:
+def test_a_port_that_another_process_has_taken_is_not_the_monitors(holder: int, port: int) -> None:
     assert holds_port(holder, port)
     assert not holds_port(os.getpid(), port)
 

@@ -32,7 +32,7 @@ def digest_of(pod: Pod) -> str:
     return hash_config({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
 
 
-async def test_finding_01_a_forged_pass_is_not_said_to_have_been_run_here(pod: Pod) -> None:
+async def test_a_forged_pass_is_not_reported_as_run_here(pod: Pod) -> None:
     """The engine answers half of the suite wrongly, and a verdict that another pod would tell of is mounted."""
     pod.mount()
     async with running(pod, ScriptedEngine(wrong=ADDITIONS, delay=0.02)) as prober:
@@ -43,7 +43,7 @@ async def test_finding_01_a_forged_pass_is_not_said_to_have_been_run_here(pod: P
         assert (report.gate.verdict, report.ran_under) == (Verdict.PASS, "")
 
 
-async def test_finding_01_a_pass_names_the_files_that_were_mounted_when_its_gate_began(pod: Pod) -> None:
+async def test_a_pass_names_the_files_that_were_mounted_when_its_gate_began(pod: Pod) -> None:
     pod.mount()
     before, go_on = digest_of(pod), asyncio.Event()
 
@@ -60,7 +60,7 @@ async def test_finding_01_a_pass_names_the_files_that_were_mounted_when_its_gate
         assert (await watching(prober)).ran_under == before
 
 
-async def test_finding_01_half_a_gate_that_goes_on_after_a_restart_was_begun_under_the_former_files(pod: Pod) -> None:
+async def test_half_a_gate_that_goes_on_after_a_restart_was_begun_under_the_former_files(pod: Pod) -> None:
     pod.mount()
     before = digest_of(pod)
     async with running(pod, ScriptedEngine(answers=0)):
@@ -72,13 +72,13 @@ async def test_finding_01_half_a_gate_that_goes_on_after_a_restart_was_begun_und
     assert (await decide(pod, ScriptedEngine())).ran_under == before != digest_of(pod)
 
 
-async def test_finding_01_a_pass_of_another_pod_is_not_said_to_have_been_run_here(pod: Pod) -> None:
+async def test_a_pass_of_another_pod_is_not_said_to_have_been_run_here(pod: Pod) -> None:
     pod.mount(known=(gate_report(pod),))
     report = await decide(pod, ScriptedEngine())
     assert (report.verdict, report.ran_under) == (Verdict.PASS, "")
 
 
-async def test_finding_01_a_prober_that_is_started_again_still_knows_that_it_ran_the_gate(pod: Pod) -> None:
+async def test_a_prober_that_is_started_again_still_knows_that_it_ran_the_gate(pod: Pod) -> None:
     pod.mount()
     under = digest_of(pod)
     first = await decide(pod, ScriptedEngine())
@@ -89,7 +89,7 @@ async def test_finding_01_a_prober_that_is_started_again_still_knows_that_it_ran
     assert digest_of(pod) != under
 
 
-async def test_finding_01_a_suite_asked_beside_says_it_of_its_own_gate(pod: Pod) -> None:
+async def test_a_shadowed_suite_names_the_files_of_its_own_gate(pod: Pod) -> None:
     pod.mount()
     await decide(pod, ScriptedEngine())
     pod.mount(suite=small_suite(strata=("letters",)), former=small_suite())

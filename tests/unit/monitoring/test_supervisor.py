@@ -189,7 +189,7 @@ def listens_elsewhere(host: str, port: int, option: int | None) -> bool:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "::", "::1"])
 @pytest.mark.parametrize("option", [None, socket.SO_REUSEADDR, socket.SO_REUSEPORT], ids=["plain", "addr", "port"])
-def test_finding_05_nobody_else_can_answer_for_the_monitor_while_no_prober_runs(
+def test_nobody_else_can_answer_for_the_monitor_while_no_prober_runs(
     tmp_path: Path, host: str, option: int | None
 ) -> None:
     if ":" in host and not socket.has_dualstack_ipv6():
@@ -203,7 +203,7 @@ def test_finding_05_nobody_else_can_answer_for_the_monitor_while_no_prober_runs(
 
 
 @pytest.mark.unit_slow
-def test_finding_05_who_asks_between_two_probers_is_answered_by_the_next(pod: Pod) -> None:
+def test_who_asks_between_two_probers_is_answered_by_the_next(pod: Pod) -> None:
     with admitted_prober(pod) as (port, pid, _token, _first):
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: logged(pod.state, "Prober ended"), "its end")

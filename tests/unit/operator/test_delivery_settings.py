@@ -70,7 +70,7 @@ def test_what_cannot_be_used_is_named(least: dict[str, str], variable: str, valu
     assert names in str(raised.value)
 
 
-def test_finding_13_a_proxy_is_read_with_its_networks_and_exceptions(least: dict[str, str]) -> None:
+def test_a_proxy_is_read_with_its_networks_and_exceptions(least: dict[str, str]) -> None:
     assert load_settings(least).operator.volumes.proxy is None
     assert load_settings({**least, "R1PLUS_DELIVERY_PROXY_CIDRS": "10.0.9.7/32"}).operator.volumes.proxy is None
     found = load_settings({**least, **PROXY, "R1PLUS_DELIVERY_NO_PROXY": ".svc,10.0.0.0/8"}).operator.volumes.proxy
@@ -107,7 +107,7 @@ def test_finding_13_a_proxy_is_read_with_its_networks_and_exceptions(least: dict
         ),
     ],
 )
-def test_finding_13_a_proxy_or_ca_that_cannot_be_used_is_named_with_a_remedy(
+def test_a_proxy_or_ca_that_cannot_be_used_is_named_with_a_remedy(
     least: dict[str, str], settings: dict[str, str], said: list[str]
 ) -> None:
     with pytest.raises(OperatorConfigError) as raised:

@@ -124,10 +124,10 @@ def test_an_interval_is_shown_while_there_are_answers_to_make_it_of() -> None:
         ({"outdated": False, "vulnerable": False, "reason": "Current"}, (0, 0, 0)),
     ],
 )
-def test_finding_09_who_runs_what_is_told(fields: dict[str, Any], values: tuple[int, ...]) -> None:
-    registry, told = rig()
+def test_outdated_and_vulnerable_images_are_exported(fields: dict[str, Any], values: tuple[int, ...]) -> None:
+    registry, exported = rig()
     images = {"triton": "t:1", "monitor": "m:1"}
-    told.record(KEY, status(Ready="True"), replace(FACTS, runtime={**images, **fields}))
+    exported.record(KEY, status(Ready="True"), replace(FACTS, runtime={**images, **fields}))
     assert registry.get_sample_value(metrics.RUNTIME_OUTDATED, {**WHOSE, **images}) == values[0]
     assert registry.get_sample_value(metrics.RUNTIME_VULNERABLE, WHOSE) == values[1]
     assert registry.get_sample_value(metrics.REFRESH_FAILED, WHOSE) == values[2]

@@ -171,7 +171,7 @@ def test_an_edit_that_waits_is_dropped_once(kind: str, obj: Json) -> None:
     assert watch.observer.crs == state
 
 
-def test_finding_07_a_request_goes_at_the_next_turn_however_many_edits_wait() -> None:
+def test_a_request_goes_at_the_next_turn_however_many_edits_wait() -> None:
     watch = Watch()
     others = [f"d{number}" for number in range(50)]
     for number, name in enumerate([*others, "credit"], 1):

@@ -20,7 +20,7 @@ from support.waiting import DEADLINE_SECONDS
 ROOT = Path(__file__).parents[3]
 NOISY, DEPLOYMENTS, STEPS = ("noisy-a", "noisy-b"), 500, 7
 """Namespaces, deployments in each, and how often a pass lets others go on."""
-BESIDE = ("quiet", "credit")
+QUIET = ("quiet", "credit")
 LAST = ("noisy-a", f"d{DEPLOYMENTS - 1}")
 """Whose first pass comes last."""
 
@@ -45,7 +45,7 @@ def listed() -> OperatorParts:
     for number in range(DEPLOYMENTS):
         for namespace in NOISY:
             parts.observer.ingest(None, cr((namespace, f"d{number}")))
-    parts.observer.ingest(None, cr(BESIDE))
+    parts.observer.ingest(None, cr(QUIET))
     return parts
 
 
@@ -87,14 +87,14 @@ def report_watch(parts: OperatorParts, key: Key, watch: Watch) -> None:
 @for_each(
     ("cause", "key"),
     {
-        "another tenant edits": (edit, BESIDE),
+        "another tenant edits": (edit, QUIET),
         "the tenant itself edits the last one": (edit, LAST),
         "the tenant edits the last one after all monitors have reported": (edit_after_first_reports, LAST),
         "the tenant asks for a rollback of the last one": (request_rollback, LAST),
         "a monitor of the last one reports a drop": (report_drop, LAST),
     },
 )
-async def test_finding_02_first_passes_of_a_restart_delay_nothing_else(
+async def test_first_passes_of_a_restart_delay_nothing_else(
     cause: Callable[[OperatorParts, Key], None], key: Key
 ) -> None:
     parts = listed()
@@ -123,16 +123,16 @@ async def test_finding_02_first_passes_of_a_restart_delay_nothing_else(
     assert max(most) <= len(NOISY) + 1, "one of each namespace, and what was asked for"
 
 
-async def test_finding_02_the_first_pass_of_a_small_tenant_waits_for_one_of_each_other_tenant() -> None:
+async def test_the_first_pass_of_a_small_tenant_waits_for_one_of_each_other_tenant() -> None:
     parts = listed()
     order = [await parts.queue.get()]
-    while order[-1] != BESIDE:
+    while order[-1] != QUIET:
         parts.queue.finish(order[-1])
         order.append(await parts.queue.get())
     assert len(order) <= len(NOISY) + 1
 
 
-def test_finding_02_deployments_that_come_and_go_without_end_cost_no_urgent_pass() -> None:
+def test_deployments_that_come_and_go_without_end_cost_no_urgent_pass() -> None:
     parts = listed()
     waiting = parts.queue.depth
     key = ("noisy-a", "again")

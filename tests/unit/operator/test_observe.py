@@ -167,7 +167,7 @@ FORMER = {**OWNER, "uid": "of a namesake that was there before"}
     "one of a namesake that was there before": ([FORMER], "credit", False),
     "one with the label of another": ([], "another", False),
 })  # fmt: skip
-def test_finding_01_a_child_whose_owner_reference_was_edited_is_still_there(
+def test_a_child_whose_owner_reference_was_edited_is_still_there(
     owners: list[dict[str, Any]], label: str, is_ours: bool
 ) -> None:
     seen = known()
@@ -273,7 +273,7 @@ def test_an_orphaned_history_keeps_its_volume_and_is_not_deleted() -> None:
 
 
 @pytest.mark.parametrize("outcome", [None, RefreshOutcome.FAILED], ids=["which holds a slot", "which stopped its wave"])
-def test_finding_11_a_deployment_that_is_being_deleted_keeps_nobody_waiting(outcome: RefreshOutcome | None) -> None:
+def test_a_deployment_that_is_being_deleted_keeps_nobody_waiting(outcome: RefreshOutcome | None) -> None:
     """Finalizers of others may keep it for ever, and no pass ends what its revision says."""
     asked: list[Key] = []
     seen, waits = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), asked.append, {}, slots=1), ("t", "waits")

@@ -47,7 +47,7 @@ def policies_of(config: OperatorConfig) -> dict[str, Json]:
 
 
 @pytest.mark.parametrize("of", policies_of(CONFIG))
-def test_finding_13_policies_let_out_to_dns_where_it_is_answered(of: str) -> None:
+def test_policies_allow_dns_where_it_is_answered(of: str) -> None:
     default, *_ = policies_of(CONFIG)[of]["spec"]["egress"]
     kube_dns = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
     assert default["to"] == [kube_dns | {"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]
@@ -92,7 +92,7 @@ def contexts(objects: Any) -> Iterator[Json]:
                 yield obj["spec"]["template"]["spec"]["securityContext"]
 
 
-def test_finding_13_pods_name_no_user_in_a_namespace_that_assigns_users() -> None:
+def test_pods_name_no_user_in_a_namespace_that_assigns_users() -> None:
     meta = {"name": "team", "uid": "uid-of-team"}
     plain, assigning = (
         projections.project_namespace({"metadata": meta | more}).value for more in ({}, {"annotations": RANGE})
@@ -114,7 +114,7 @@ def test_finding_13_pods_name_no_user_in_a_namespace_that_assigns_users() -> Non
         assert list(contexts(stages)) == [expected]
 
 
-def test_finding_38_pods_of_a_tenant_with_a_user_of_its_own_run_as_that_one() -> None:
+def test_pods_of_a_tenant_with_a_user_of_its_own_run_as_that_one() -> None:
     own = NO_USER | AS_1000 | {"runAsUser": 20000}
     view = TenantWorld(spec={"runAsUser": 20000}).plan().view
     assert view.run_as_user == 20000
@@ -130,7 +130,7 @@ def test_finding_38_pods_of_a_tenant_with_a_user_of_its_own_run_as_that_one() ->
     assert list(contexts(stages)) == [own]
 
 
-def test_finding_13_the_isolation_test_names_no_user_in_a_namespace_that_assigns_users() -> None:
+def test_the_isolation_test_names_no_user_in_a_namespace_that_assigns_users() -> None:
     run = isolation_test_run.IsolationTestRun("team", "uid", "credit", {"credit": "1", "": "2"}, 1)
     for config, expected in ((CONFIG, NO_USER | AS_1000), (CONFIG.for_namespace(assigns_users=True), NO_USER)):
         assert (
@@ -153,7 +153,7 @@ def stored(world: World) -> dict[str, Json]:
     return {one["metadata"]["name"]: one["data"] for one in world.live("ControllerRevision")}
 
 
-def test_finding_13_what_serves_keeps_its_template_when_a_namespace_gets_a_range() -> None:
+def test_what_serves_keeps_its_template_when_a_namespace_gets_a_range() -> None:
     world = serve_world()
     serving = world.selected()
     assert plan(replace(world.observed(), tenant=ASSIGNING), world.config, world.now).writes == 0
@@ -164,7 +164,7 @@ def test_finding_13_what_serves_keeps_its_template_when_a_namespace_gets_a_range
     assert "r1plus refresh NAME -n NAMESPACE" in world.status["runtime"]["message"]
 
 
-def test_finding_13_what_serves_says_what_to_do_where_its_pods_are_refused() -> None:
+def test_what_serves_says_what_to_do_where_its_pods_are_refused() -> None:
     world = serve_world()
     said = 'pods "x" is forbidden: unable to validate against any security context constraint'
     world.one("Deployment", world.selected())[REFUSED_PODS] = said
@@ -176,7 +176,7 @@ def test_finding_13_what_serves_says_what_to_do_where_its_pods_are_refused() -> 
     )
 
 
-def test_finding_13_a_refresh_brings_pods_that_name_no_user() -> None:
+def test_a_refresh_brings_pods_that_name_no_user() -> None:
     world = serve_world()
     before, kept = world.selected(), stored(world)
     world.alter(tenant=ASSIGNING).ask(Verb.REFRESH, revision=before).settle()
@@ -189,7 +189,7 @@ def test_finding_13_a_refresh_brings_pods_that_name_no_user() -> None:
     assert stored(world).items() >= kept.items()
 
 
-def test_finding_13_automatic_updates_bring_pods_that_name_no_user() -> None:
+def test_automatic_updates_bring_pods_that_name_no_user() -> None:
     world = serve_world()
     before = world.selected()
     world.alter(tenant=ASSIGNING, config=replace(world.config, runtime_update=RuntimeUpdate.AUTOMATIC)).settle()
@@ -197,7 +197,7 @@ def test_finding_13_automatic_updates_bring_pods_that_name_no_user() -> None:
     assert context_of(world, world.candidate()) == NO_USER
 
 
-def test_finding_13_a_candidate_is_rendered_again_when_its_namespace_gets_a_range() -> None:
+def test_a_candidate_is_rendered_again_when_its_namespace_gets_a_range() -> None:
     world = start_world()
     refused = world.candidate()
     kept = stored(world)
@@ -211,7 +211,7 @@ def test_finding_13_a_candidate_is_rendered_again_when_its_namespace_gets_a_rang
     assert world.status["runtime"]["reason"] == "Current"
 
 
-def test_finding_13_a_candidate_beside_what_serves_is_rendered_again_when_its_namespace_gets_a_range() -> None:
+def test_a_candidate_next_to_what_serves_is_rendered_again_when_its_namespace_gets_a_range() -> None:
     world = serve_world()
     serving = world.selected()
     refused = world.apply(**NEXT)
@@ -222,7 +222,7 @@ def test_finding_13_a_candidate_beside_what_serves_is_rendered_again_when_its_na
     assert context_of(world, candidate) == NO_USER
 
 
-def test_finding_13_a_candidate_that_a_refresh_began_is_rendered_again_when_its_namespace_gets_a_range() -> None:
+def test_a_candidate_that_a_refresh_began_is_rendered_again_when_its_namespace_gets_a_range() -> None:
     world = serve_world()
     serving = world.selected()
     world.alter(config=replace(world.config, monitor_image="registry.local/monitor:2"))
@@ -235,7 +235,7 @@ def test_finding_13_a_candidate_that_a_refresh_began_is_rendered_again_when_its_
     assert world.revision(refused).refresh.outcome is RefreshOutcome.SUPERSEDED
 
 
-def test_finding_13_what_served_before_comes_back_without_a_user() -> None:
+def test_what_served_before_comes_back_without_a_user() -> None:
     world = serve_world()
     first = world.selected()
     world.wait(DAY).apply(**NEXT)
@@ -245,7 +245,7 @@ def test_finding_13_what_served_before_comes_back_without_a_user() -> None:
     assert context_of(world, world.bring_up()) == NO_USER
 
 
-def test_finding_13_a_range_that_comes_and_goes_changes_no_stored_revision() -> None:
+def test_a_range_that_comes_and_goes_changes_no_stored_revision() -> None:
     world = start_world()
     for tenant in (ASSIGNING, replace(ASSIGNING, assigns_users=False)) * 3:
         kept = stored(world)
@@ -256,7 +256,7 @@ def test_finding_13_a_range_that_comes_and_goes_changes_no_stored_revision() -> 
         assert all(kept[name] == data for name, data in stored(world).items() if name in kept)
 
 
-def test_finding_13_a_delivery_begins_again_when_its_namespace_gets_a_range() -> None:
+def test_a_delivery_begins_again_when_its_namespace_gets_a_range() -> None:
     seen = volumes.VolumesObservation("team", (NEED,), {})
     claim = volumes.build_claim(NEED, "team", CONFIG, None, False)
     claim["metadata"]["uid"] = "uid-of-claim"

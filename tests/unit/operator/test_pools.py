@@ -94,7 +94,7 @@ def test_a_backlog_is_folded_in_pieces_and_no_outcome_twice() -> None:
         assert rig.pools.find_start(KEY, "a") == heard
 
 
-def test_finding_31_a_monitor_that_reports_faster_than_it_probes_hides_no_drop_of_the_others() -> None:
+def test_a_monitor_that_reports_faster_than_it_probes_hides_no_drop_of_the_others() -> None:
     rig = Rig()
     newest = 0
     for probe in range(1, 301):

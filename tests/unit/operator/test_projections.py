@@ -171,7 +171,7 @@ IMAGES: dict[str, tuple[str, str, bool]] = {
 
 
 @pytest.mark.parametrize(("asked", "run", "is_same"), IMAGES.values(), ids=IMAGES)
-def test_finding_13_a_webhook_may_name_an_image_otherwise_and_not_another(asked: str, run: str, is_same: bool) -> None:
+def test_a_webhook_may_name_an_image_otherwise_and_not_another(asked: str, run: str, is_same: bool) -> None:
     assert is_same_image(asked, run) is is_same
 
 
@@ -182,9 +182,7 @@ def test_finding_13_a_webhook_may_name_an_image_otherwise_and_not_another(asked:
         pytest.param(lambda image: "registry.local/other:1", False, id="another image"),
     ],
 )
-def test_finding_13_a_pod_whose_images_a_webhook_rewrote_is_its_revisions_own(
-    rewrite: Callable[[str], str], is_own: bool
-) -> None:
+def test_a_pod_whose_images_a_webhook_rewrote_is_its_revisions_own(rewrite: Callable[[str], str], is_own: bool) -> None:
     world = World({"tier": "full"})
     world.settle()
     name = world.candidate()
@@ -197,7 +195,7 @@ def test_finding_13_a_pod_whose_images_a_webhook_rewrote_is_its_revisions_own(
     assert world.revision(name).own_pods([without_one]) == set()
 
 
-def test_finding_13_what_openshift_fills_into_a_pod_makes_it_no_other() -> None:
+def test_what_openshift_fills_into_a_pod_makes_it_no_other() -> None:
     world = World({"tier": "full"})
     world.settle()
     spec = world.one("Deployment", world.candidate())["spec"]["template"]["spec"]
@@ -386,26 +384,26 @@ def test_a_nodes_addresses_are_those_that_pods_reach_it_at_and_nothing_that_is_n
 LARGE = "x" * 250_000
 
 
-def test_finding_02_a_pod_that_has_our_mark_alone_is_not_kept() -> None:
+def test_a_pod_that_has_our_mark_alone_is_not_kept() -> None:
     labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY}
     assert pod_projection.project_pod({**POD, "metadata": {**META, "labels": labels}}) is None
     for label in (names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE):
         assert pod_projection.project_pod({**POD, "metadata": {**META, "labels": labels | {label: "a"}}}) is not None
 
 
-def test_finding_02_of_a_pods_annotations_little_is_kept() -> None:
+def test_of_a_pods_annotations_little_is_kept() -> None:
     notes = {names.ANNOTATION_OWNER_UID: LARGE, "example.com/a": LARGE}
     kept = pod_projection.project_pod({**POD, "metadata": {**POD["metadata"], "annotations": notes}})
     assert len(repr(kept)) < 2000
 
 
-def test_finding_02_of_a_childs_annotations_ours_are_kept() -> None:
+def test_of_a_childs_annotations_ours_are_kept() -> None:
     kept = child(meta={"annotations": {names.ANNOTATION_DESIRED_HASH: "h", "example.com/a": LARGE}})
     assert kept.live["metadata"]["annotations"] == {names.ANNOTATION_DESIRED_HASH: "h"}
 
 
 @pytest.mark.parametrize("count", [1, 10_000])
-def test_finding_02_of_a_childs_labels_ours_are_kept(count: int) -> None:
+def test_of_a_childs_labels_ours_are_kept(count: int) -> None:
     ours = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_NAME: "a", names.LABEL_DEPLOYMENT: "credit"}
     others = {f"example.com/{number}": "x" for number in range(count)}
     assert child(meta={"labels": ours | others}) == child(meta={"labels": ours}), "an edit of others' causes no pass"
@@ -413,7 +411,7 @@ def test_finding_02_of_a_childs_labels_ours_are_kept(count: int) -> None:
 
 
 @pytest.mark.parametrize("why", [LARGE, "the model was mended"], ids=["without end", "control: as people write them"])
-def test_finding_02_of_an_r1plusdeployments_annotations_its_requests_are_kept_and_clipped(why: str) -> None:
+def test_of_an_r1plusdeployments_annotations_its_requests_are_kept_and_clipped(why: str) -> None:
     request = Request("alice", why, "2030-01-01T00:00:00.000000Z")
     notes = {"example.com/a": LARGE, Verb.PIN.annotation: LARGE, **build_annotations(Verb.ACK, request)}
     kept = projections.project_deployment({"metadata": {**META, "annotations": notes}})

@@ -163,7 +163,7 @@ async def views(server: BigPrometheus, rounds: int, *deployments: tuple[str, str
         return [await source.poll(session) for _ in range(rounds)]
 
 
-async def test_finding_20_the_targets_and_rules_of_others_are_not_read_however_many_there_are() -> None:
+async def test_the_targets_and_rules_of_others_are_not_read_however_many_there_are() -> None:
     server = BigPrometheus(10_000)
     found = await views(server, 3, ("team", "credit"), ("team", "debit"))
     assert [view.error for view in found] == [""] * 3
@@ -176,7 +176,7 @@ async def test_finding_20_the_targets_and_rules_of_others_are_not_read_however_m
     assert len(server.asked) - server.answered == 1
 
 
-async def test_finding_20_a_prometheus_without_filters_is_read_up_to_a_limit_and_named() -> None:
+async def test_a_prometheus_without_filters_is_read_up_to_a_limit_and_named() -> None:
     server = BigPrometheus(10_000, filters=False)
     (view,) = await views(server, 1, ("team", "credit"))
     assert (view.rules, view.targets) == ({}, {})
@@ -202,7 +202,7 @@ async def test_many_deployments_are_asked_about_in_short_requests() -> None:
     assert max(map(len, paths)) < 8000
 
 
-async def test_finding_20_an_error_that_prometheus_reports_is_cut_short() -> None:
+async def test_an_error_that_prometheus_reports_is_cut_short() -> None:
     server = BigPrometheus(0)
     server.groups = [{"name": "r1plus/team/credit", "file": "f", "rules": [{**RULE, "lastError": "x" * 100_000}]}]
     server.targets = [{**TARGETS["activeTargets"][0], "lastError": "x" * 100_000}]
@@ -218,7 +218,7 @@ def scraped(pool: str, namespace: str) -> dict[str, Any]:
 
 
 @pytest.mark.unit_slow
-async def test_finding_20_a_real_prometheus_knows_these_filters(tmp_path: Path) -> None:
+async def test_a_real_prometheus_knows_these_filters(tmp_path: Path) -> None:
     pools = (("podMonitor/team/credit/0", "team"), ("podMonitor/other/credit/0", "other"))
     groups = [{"name": f"r1plus/{name}/credit", "rules": [{"alert": "A", "expr": "1"}]} for _, name in pools]
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))

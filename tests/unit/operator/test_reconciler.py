@@ -107,7 +107,7 @@ async def test_a_refusal_that_lasts_for_days_is_still_tried_every_minute() -> No
     assert reconciler.on_error(KEY, ForbiddenError(403, "Forbidden", "no")) == 60.0
 
 
-async def test_finding_11_a_candidate_whose_write_is_refused_leaves_the_line() -> None:
+async def test_a_candidate_whose_write_is_refused_leaves_the_line() -> None:
     """Else its passes would call each other without a pause, and nobody behind it would begin."""
     parts: Any = Parts()
     parts.world = serve_world()
@@ -121,7 +121,7 @@ async def test_finding_11_a_candidate_whose_write_is_refused_leaves_the_line() -
         assert parts.waves.list_turns() == turns
 
 
-async def test_finding_11_a_pass_that_cannot_be_planned_leaves_the_line() -> None:
+async def test_a_pass_that_cannot_be_planned_leaves_the_line() -> None:
     """Else it would be called again at once whatever its back-off, and nobody behind it would begin."""
     parts: Any = Parts()
     for key in (KEY, BEHIND):
@@ -163,7 +163,7 @@ class Watching(Parts):
     def add_after(self, key: object, seconds: float) -> None: ...
 
 
-async def test_finding_08_a_pass_reads_the_mounted_suite_where_its_source_is_gone() -> None:
+async def test_a_pass_reads_the_mounted_suite_where_its_source_is_gone() -> None:
     parts: Any = Watching()
     reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, (), parts, parts, parts, clock=lambda: 1000.0)
     await reconciler.reconcile(KEY)

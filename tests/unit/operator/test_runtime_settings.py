@@ -8,7 +8,7 @@ from r1plus_operator.plan.settings import RuntimeUpdate
 DIGEST = f"sha256:{'a' * 64}"
 
 
-def test_finding_09_by_default_nothing_is_refreshed_by_itself(least: dict[str, str]) -> None:
+def test_by_default_nothing_is_refreshed_by_itself(least: dict[str, str]) -> None:
     config = load_settings(least).operator
     assert (config.runtime_update, config.max_concurrent, config.vulnerable_images) == (
         RuntimeUpdate.MANUAL,
@@ -17,7 +17,7 @@ def test_finding_09_by_default_nothing_is_refreshed_by_itself(least: dict[str, s
     )
 
 
-def test_finding_09_all_of_it_is_read(least: dict[str, str]) -> None:
+def test_the_settings_of_updates_are_read(least: dict[str, str]) -> None:
     said = {
         "R1PLUS_RUNTIME_UPDATE": "Automatic",
         "R1PLUS_MAX_CONCURRENT": "7",
@@ -30,6 +30,6 @@ def test_finding_09_all_of_it_is_read(least: dict[str, str]) -> None:
     assert not config.is_vulnerable("registry.local/triton:11")
 
 
-def test_finding_09_another_word_is_refused_with_its_chart_value(least: dict[str, str]) -> None:
+def test_an_unknown_update_mode_is_refused_with_its_chart_value(least: dict[str, str]) -> None:
     with pytest.raises(OperatorConfigError, match=r"R1PLUS_RUNTIME_UPDATE: 'Sometimes'.*runtime\.update"):
         load_settings({**least, "R1PLUS_RUNTIME_UPDATE": "Sometimes"})

@@ -45,7 +45,7 @@ def largest() -> Exposition:
     return exposition
 
 
-def test_finding_21_a_suite_of_a_stratum_per_item_exports_half_of_the_limits() -> None:
+def test_a_suite_of_a_stratum_per_item_exports_half_of_the_limits() -> None:
     text = largest().render().decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     tasks = {sample.labels["task"] for sample in samples if "task" in sample.labels}
@@ -87,9 +87,7 @@ def config() -> dict[str, Any]:
 
 
 @pytest.mark.unit_slow
-async def test_finding_21_prometheus_takes_all_that_is_genuine_and_no_flood(
-    tmp_path: Path, config: dict[str, Any]
-) -> None:
+async def test_prometheus_takes_all_that_is_genuine_and_no_flood(tmp_path: Path, config: dict[str, Any]) -> None:
     bodies = {"genuine": largest().render(), **{name: body for name, (body, _) in FLOODS.items()}}
     by_path = {f"/{number}": pair for number, pair in enumerate(bodies.items())}
     genuine, by_path["/elsewhere"] = "/0", ("redirected", b"")
@@ -147,7 +145,7 @@ def to_snake_case(rule: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.unit_slow
-async def test_finding_26_a_container_exports_no_series_that_others_are_judged_by(tmp_path: Path) -> None:
+async def test_a_container_exports_no_series_that_others_are_judged_by(tmp_path: Path) -> None:
     owner = ChildOwner({"metadata": {"name": "credit", "namespace": "team", "uid": "u"}})
     monitors = [build_pod_monitor(owner, CONFIG), build_gateway_pod_monitor("team", CONFIG)]
     endpoints = {one["port"]: one for made in monitors for one in made["spec"]["podMetricsEndpoints"]}

@@ -78,7 +78,7 @@ async def test_one_that_went_before_it_was_fetched_is_a_suite_that_cannot_be_rea
     assert found[NAME].problem
 
 
-async def test_finding_02_a_figure_that_nothing_can_be_computed_from_is_a_problem_of_its_suite(server: Server) -> None:
+async def test_a_figure_that_nothing_can_be_computed_from_is_a_problem_of_its_suite(server: Server) -> None:
     server.put("a")
     header = re.sub(r'"temperature":[ 0-9.]+', f'"temperature":{"9" * 400}', TEXTS["suite.json"])
     assert header != TEXTS["suite.json"]
@@ -127,7 +127,7 @@ class Mounted:
         return await self.server.suites.load_mounted("a", "credit-accuracy", hash_mounted_suites(fold_texts(self.live)))
 
 
-async def test_finding_08_mounted_suites_are_read_once_whatever_their_scorer_and_signature(server: Server) -> None:
+async def test_mounted_suites_are_read_once_whatever_their_scorer_and_signature(server: Server) -> None:
     mounted = Mounted(server, suite=files_of(version="0"), former=files_of(name="former-v1"))
     for _ in range(3):
         found = await mounted.load()
@@ -139,11 +139,11 @@ async def test_finding_08_mounted_suites_are_read_once_whatever_their_scorer_and
     assert len(server.fetched) == 2
 
 
-async def test_finding_08_a_mounted_suite_that_was_altered_is_passed_over(server: Server) -> None:
+async def test_a_mounted_suite_that_was_altered_is_passed_over(server: Server) -> None:
     assert await Mounted(server, suite=altered()).load() == ()
 
 
-async def test_finding_08_what_is_mounted_is_found_among_what_is_at_hand_byte_for_byte(server: Server) -> None:
+async def test_what_is_mounted_is_found_among_what_is_at_hand_byte_for_byte(server: Server) -> None:
     mounted = Mounted(server, suite=files_of())
     (source,) = await mounted.load()
     live = fold_texts(mounted.live)
@@ -152,7 +152,7 @@ async def test_finding_08_what_is_mounted_is_found_among_what_is_at_hand_byte_fo
     assert find_mounted_suites(None, [source]) == MountedSuites()
 
 
-async def test_finding_08_mounted_suites_share_the_limit_of_their_namespace() -> None:
+async def test_mounted_suites_share_the_limit_of_their_namespace() -> None:
     server = Server(most_bytes=4 * SIZE)
     await Mounted(server, suite=files_of()).load()
     server.put("a")

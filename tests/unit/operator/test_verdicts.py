@@ -131,7 +131,7 @@ async def road() -> AsyncIterator[Road]:
         yield found
 
 
-async def test_finding_29_what_answers_while_the_monitors_container_does_not_run_is_not_believed(road: Road) -> None:
+async def test_what_answers_while_the_monitors_container_does_not_run_is_not_believed(road: Road) -> None:
     road.put(pod("127.0.0.1", runs=False))
     assert await road.after(0) is None
     road.put(pod("127.0.0.1"))
@@ -230,7 +230,7 @@ async def test_how_many_requests_run_is_as_new_as_the_last_answer_and_no_news(ro
     assert len(road.asked) == 1
 
 
-STRANGERS = {
+FOREIGN_PODS = {
     "it has the mark alone": {"labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}, "ownerReferences": []},
     "its Job is none that is known": {
         "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_VOLUME: "r1plus-engine-1"},
@@ -246,8 +246,8 @@ STRANGERS = {
 }
 
 
-@pytest.mark.parametrize("meta", STRANGERS.values(), ids=STRANGERS)
-async def test_finding_22_only_pods_of_known_revisions_and_jobs_are_contacted(meta: dict[str, Any]) -> None:
+@pytest.mark.parametrize("meta", FOREIGN_PODS.values(), ids=FOREIGN_PODS)
+async def test_only_pods_of_known_revisions_and_jobs_are_contacted(meta: dict[str, Any]) -> None:
     asked: list[str] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -275,7 +275,7 @@ async def test_finding_22_only_pods_of_known_revisions_and_jobs_are_contacted(me
         assert sorted(asked) == ["/progress", "/verdict"]
 
 
-async def test_finding_22_pods_that_swallow_packets_delay_no_other_tenants_monitor() -> None:
+async def test_pods_that_swallow_packets_delay_no_other_tenants_monitor() -> None:
     road = Road()
     evil = {**OWNER, "uid": "cr2"}
     road.observer.crs["evil", "credit"] = {"metadata": {"namespace": "evil", "name": "credit", "uid": "cr2"}}
@@ -322,7 +322,7 @@ def connections(listener: socket.socket) -> int:
     raise AssertionError
 
 
-async def test_finding_22_pods_of_a_dead_node_come_after_those_that_answered(road: Road) -> None:
+async def test_pods_of_a_dead_node_come_after_those_that_answered(road: Road) -> None:
     asked: list[str] = []
 
     class Listed(MonitorPoller):
@@ -348,28 +348,28 @@ def adopted_revision() -> Child:
     return projections.project_child(kinds.BY_KIND["ControllerRevision"], body)
 
 
-async def test_finding_08_pods_of_a_revision_that_a_namesake_has_taken_over_are_still_asked(road: Road) -> None:
+async def test_pods_of_a_revision_that_a_namesake_has_taken_over_are_still_asked(road: Road) -> None:
     road.observer.children["ControllerRevision"].store.upsert(adopted_revision())
     assert await road.after(0) is None, "control: a pod of another R1PlusDeployment"
     road.put(pod("127.0.0.1", annotations={names.ANNOTATION_OWNER_UID: "cr0"}))
     assert await road.after(0) == PASSES
 
 
-async def test_finding_08_what_a_pod_said_last_does_not_stand_once_nobody_asks_it_any_more(road: Road) -> None:
+async def test_what_a_pod_said_last_does_not_stand_once_nobody_asks_it_any_more(road: Road) -> None:
     assert await road.after(0) == PASSES
     road.observer.children["ControllerRevision"].store.drop(("t", "credit-a"))
     assert await road.after(0) is None
 
 
 @pytest.mark.parametrize("threshold", ["9" * 400, "NaN"], ids=["beyond any float", "no number"])
-async def test_finding_22_a_figure_that_nothing_can_be_computed_from_is_not_said(road: Road, threshold: str) -> None:
+async def test_a_figure_that_nothing_can_be_computed_from_is_not_said(road: Road, threshold: str) -> None:
     road.text = dumps(PASSES).replace('"threshold":null', f'"threshold":{threshold}')
     assert await road.after(0) is None
     road.text = ""
     assert await road.after(0) == PASSES
 
 
-async def test_finding_22_what_fails_for_one_namespace_ends_nothing(
+async def test_what_fails_for_one_namespace_ends_nothing(
     road: Road, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -382,9 +382,7 @@ async def test_finding_22_what_fails_for_one_namespace_ends_nothing(
     assert await road.after(0) == PASSES
 
 
-async def test_finding_22_what_a_pod_says_is_logged_as_one_short_line(
-    road: Road, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_a_pod_says_is_logged_as_one_short_line(road: Road, caplog: pytest.LogCaptureFixture) -> None:
     road.says = replace(PASSES, revision="credit-b\n2026-01-01 ERROR Lease lost\x1b[2J" + "x" * 200_000)
     with caplog.at_level(logging.WARNING):
         await road.after(0)
@@ -404,7 +402,7 @@ async def test_finding_22_what_a_pod_says_is_logged_as_one_short_line(
         pytest.param("x" * 300_000, "x" * MOST_LOGGED, id="a long text"),
     ],
 )
-def test_finding_22_whatever_is_logged_is_one_bounded_line(said: str, line: str) -> None:
+def test_whatever_is_logged_is_one_bounded_line(said: str, line: str) -> None:
     record = logging.LogRecord("any", logging.ERROR, "", 0, "%s", (said,), None)
     assert OneLineFormatter("%(message)s").format(record) == line
 
@@ -422,7 +420,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("report", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-async def test_finding_37_a_report_of_impossible_numbers_is_no_answer(
+async def test_a_report_of_impossible_numbers_is_no_answer(
     road: Road, report: MonitorReport, caplog: pytest.LogCaptureFixture
 ) -> None:
     road.put(pod("127.0.0.1"))

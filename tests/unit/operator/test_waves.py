@@ -1,4 +1,4 @@
-"""Finding 11: at most so many deployments of the cluster are on their way at once, in an order that names decide."""
+"""Refreshes go in waves: at most so many deployments of the cluster roll out at once, in an order that names decide."""
 
 from r1plus_operator.observe.waves import Key, Waves
 from r1plus_operator.plan.revision.refresh import Cause, Refresh, RefreshOutcome, SlotRequest
@@ -30,7 +30,7 @@ def line_up(slots: int, *deployments: Key, requested: bool = False) -> Waves:
     return waves
 
 
-def test_finding_11_no_more_begin_at_once_than_there_are_slots() -> None:
+def test_no_more_begin_at_once_than_there_are_slots() -> None:
     waves = line_up(2, *map(key, range(5)))
     assert [waves.grant_slot(key(n)).is_granted for n in range(5)] == [True, True, False, False, False]
     begin(waves, key(0))
@@ -40,7 +40,7 @@ def test_finding_11_no_more_begin_at_once_than_there_are_slots() -> None:
     assert waves.list_turns() == [key(2)]
 
 
-def test_finding_11_passes_that_are_made_at_once_do_not_take_one_slot_twice() -> None:
+def test_passes_that_are_made_at_once_do_not_take_one_slot_twice() -> None:
     waves = line_up(1, key(1), key(2))
     assert waves.grant_slot(key(1)).is_granted
     waves.set_waiting(key(0), SlotRequest(WAVE, is_requested=True))
@@ -49,7 +49,7 @@ def test_finding_11_passes_that_are_made_at_once_do_not_take_one_slot_twice() ->
     assert waves.grant_slot(key(0)).is_granted
 
 
-def test_finding_11_names_decide_and_a_persons_request_comes_first() -> None:
+def test_names_decide_the_order_and_a_persons_request_comes_first() -> None:
     waves = line_up(1, key(3), key(2), key(4))
     waves.set_waiting(key(4), SlotRequest(WAVE, is_requested=True))
     order = []
@@ -60,7 +60,7 @@ def test_finding_11_names_decide_and_a_persons_request_comes_first() -> None:
     assert order == [key(4), key(2), key(3)]
 
 
-def test_finding_11_a_failure_stops_its_wave_and_no_other_until_it_is_acknowledged() -> None:
+def test_a_failure_stops_its_wave_and_no_other_until_it_is_acknowledged() -> None:
     waves = line_up(3, key(1), key(2))
     waves.set_waiting(key(3), SlotRequest("another", is_requested=False))
     begin(waves, key(1), RefreshOutcome.FAILED)
@@ -70,7 +70,7 @@ def test_finding_11_a_failure_stops_its_wave_and_no_other_until_it_is_acknowledg
     assert waves.list_turns() == [key(2), key(3)]
 
 
-def test_finding_11_who_waits_hears_that_its_wave_is_stopped_and_goes_on() -> None:
+def test_who_waits_hears_that_its_wave_is_stopped_and_goes_on() -> None:
     waves = line_up(1, key(1), key(2))
     waves.set_waiting(key(3), SlotRequest("another", is_requested=False))
     failed = Refresh(Cause.AUTOMATIC, WAVE, 1.0, outcome=RefreshOutcome.FAILED)
@@ -80,7 +80,7 @@ def test_finding_11_who_waits_hears_that_its_wave_is_stopped_and_goes_on() -> No
     assert waves.record(revision(key(0)), key(0), None) == [key(1), key(2)]
 
 
-def test_finding_11_what_is_gone_holds_no_slot_and_stops_nothing() -> None:
+def test_what_is_gone_holds_no_slot_and_stops_nothing() -> None:
     waves = line_up(1, key(2))
     begin(waves, key(1))
     assert waves.list_turns() == []
@@ -90,7 +90,7 @@ def test_finding_11_what_is_gone_holds_no_slot_and_stops_nothing() -> None:
     assert waves.list_turns() == []
 
 
-def test_finding_11_whose_candidate_cannot_be_written_keeps_nobody_waiting() -> None:
+def test_whose_candidate_cannot_be_written_keeps_nobody_waiting() -> None:
     waves = line_up(1, key(1), key(2))
     assert waves.grant_slot(key(1)).is_granted
     waves.set_waiting(key(1), None)  # It begins, and the API server refuses the write.
@@ -98,13 +98,13 @@ def test_finding_11_whose_candidate_cannot_be_written_keeps_nobody_waiting() -> 
     assert waves.list_turns() == [key(2)]
 
 
-def test_finding_11_who_is_on_its_way_may_begin_again() -> None:
+def test_who_is_on_its_way_may_begin_again() -> None:
     waves = line_up(1)
     begin(waves, key(1))
     assert waves.grant_slot(key(1)).is_granted
 
 
-def test_finding_11_a_new_leader_counts_what_it_finds() -> None:
+def test_a_new_leader_counts_what_it_finds() -> None:
     waves = Waves(2)
     for n in range(2):
         waves.record(revision(key(n)), key(n), Refresh(Cause.AUTOMATIC, WAVE, 1.0))

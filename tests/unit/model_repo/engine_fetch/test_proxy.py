@@ -71,9 +71,7 @@ def proxy() -> Iterator[Proxy]:
         yield found
 
 
-def test_finding_13_an_engine_comes_through_a_proxy_from_a_server_of_ones_own_ca(
-    job: Job, server: Server, proxy: Proxy
-) -> None:
+def test_an_engine_comes_through_a_proxy_from_a_server_of_ones_own_ca(job: Job, server: Server, proxy: Proxy) -> None:
     """Its name is resolved by the proxy alone: were it resolved in the pod, loopback would be refused."""
     server.answers["/moved"] = gives(b"", 302, Location="/e.tar")
     assert job.run(f"{server.url}/moved", ca=server.ca, proxy=f"{proxy.url}\n") == (0, "")
@@ -82,7 +80,7 @@ def test_finding_13_an_engine_comes_through_a_proxy_from_a_server_of_ones_own_ca
     assert proxy.asked == [server.url.removeprefix("https://")] * 2, "a redirect goes the same way"
 
 
-def test_finding_13_without_the_ca_the_remedy_is_named(job: Job, server: Server, proxy: Proxy) -> None:
+def test_without_the_ca_the_remedy_is_named(job: Job, server: Server, proxy: Proxy) -> None:
     job.monkeypatch.setattr(addresses, "_explain_refusal", lambda _: "")
     for way in (proxy.url, ""):
         code, said = job.run(f"{server.url}/e.tar", proxy=way)
@@ -94,7 +92,7 @@ def test_finding_13_without_the_ca_the_remedy_is_named(job: Job, server: Server,
     assert server.asked == []
 
 
-def test_finding_13_what_a_proxy_alters_is_no_engine(job: Job, server: Server) -> None:
+def test_what_a_proxy_alters_is_no_engine(job: Job, server: Server) -> None:
     """It opens TLS with a certificate that the Job trusts, and gives another archive."""
     with serving() as other:
         other.answers["/e.tar"] = gives(tar_of({**FILES, "engine/weights.bin": b"\2" * 100_000}))
@@ -114,7 +112,7 @@ def test_finding_13_what_a_proxy_alters_is_no_engine(job: Job, server: Server) -
         (407, "let the proxy accept the cluster's addresses without a password"),
     ],
 )
-def test_finding_13_a_proxy_that_refuses_is_named_with_a_remedy(
+def test_a_proxy_that_refuses_is_named_with_a_remedy(
     job: Job, server: Server, proxy: Proxy, status: int, remedy: str
 ) -> None:
     proxy.status = status
@@ -124,20 +122,20 @@ def test_finding_13_a_proxy_that_refuses_is_named_with_a_remedy(
     assert remedy in said
 
 
-def test_finding_13_a_proxy_that_is_not_there_is_named_with_its_policies(job: Job, server: Server) -> None:
+def test_a_proxy_that_is_not_there_is_named_with_its_policies(job: Job, server: Server) -> None:
     with proxying() as gone:
         pass
     code, said = job.run(f"{server.url}/e.tar", ca=server.ca, proxy=gone.url)
     assert (code, f"the proxy {gone.url}" in said, "delivery.proxy.cidrs" in said) == (1, True, True)
 
 
-def test_finding_13_a_server_that_is_no_proxy_is_named(job: Job, server: Server) -> None:
+def test_a_server_that_is_no_proxy_is_named(job: Job, server: Server) -> None:
     code, said = job.run(f"{server.url}/e.tar", ca=server.ca, proxy=server.url.replace("https", "http"))
     assert (code, "no connection through the proxy" in said) == (1, True)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "169.254.169.254", "2852039166", "[::1]"])
-def test_finding_13_no_address_of_a_metadata_service_is_asked_for_through_a_proxy(
+def test_no_address_of_a_metadata_service_is_asked_for_through_a_proxy(
     job: Job, server: Server, proxy: Proxy, host: str
 ) -> None:
     server.answers["/moved"] = gives(b"", 302, Location=f"https://{host}/latest")
@@ -146,9 +144,7 @@ def test_finding_13_no_address_of_a_metadata_service_is_asked_for_through_a_prox
     assert proxy.asked == [server.url.removeprefix("https://")]
 
 
-def test_finding_13_a_name_that_only_the_proxy_knows_must_be_in_the_certificate(
-    job: Job, server: Server, proxy: Proxy
-) -> None:
+def test_a_name_that_only_the_proxy_knows_must_be_in_the_certificate(job: Job, server: Server, proxy: Proxy) -> None:
     port = server.url.rpartition(":")[2]
     code, said = job.run(f"https://no-such-host.invalid:{port}/e.tar", ca=server.ca, proxy=proxy.url)
     assert (code, "Hostname mismatch" in said) == (1, True)
@@ -157,13 +153,13 @@ def test_finding_13_a_name_that_only_the_proxy_knows_must_be_in_the_certificate(
     assert proxy.asked == [f"no-such-host.invalid:{port}"]
 
 
-def test_finding_13_a_redirect_to_a_name_that_is_none_is_told(job: Job, server: Server, proxy: Proxy) -> None:
+def test_a_redirect_to_a_name_that_is_none_is_reported(job: Job, server: Server, proxy: Proxy) -> None:
     server.answers["/moved"] = gives(b"", 302, Location="https://ex\xe4mple.bank/e.tar")
     code, said = job.run(f"{server.url}/moved", ca=server.ca, proxy=proxy.url)
     assert (code, said.partition(":")[0]) == (1, "FetchFailed")
 
 
-def test_finding_13_the_environment_names_no_proxy(job: Job, server: Server, proxy: Proxy) -> None:
+def test_the_environment_names_no_proxy(job: Job, server: Server, proxy: Proxy) -> None:
     """Whoever can write it (a webhook, say) decides nothing: what the order says is all."""
     job.monkeypatch.setattr(addresses, "_explain_refusal", lambda _: "")
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):

@@ -399,7 +399,7 @@ def test_a_name_that_breaks_out_still_makes_rules_about_that_name_alone(tmp_path
     assert failures(tmp_path, [rule], cases) == set()
 
 
-def test_finding_23_labels_severities_and_runbooks_are_the_installations() -> None:
+def test_labels_severities_and_runbooks_are_the_installations() -> None:
     terms = AlertTerms(
         "https://wiki/r1plus", {"team": "ml", "severity": "none", "service": "models"}, {"critical": "page"}
     )

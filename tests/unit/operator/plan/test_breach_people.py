@@ -249,7 +249,7 @@ def test_requests_are_told_once_each_and_an_ack_reaches_the_monitors() -> None:
     assert world.notes.count("Acknowledged") == 1
 
 
-def test_finding_07_a_clock_that_runs_ahead_hides_no_later_rollback() -> None:
+def test_a_clock_that_runs_ahead_hides_no_later_rollback() -> None:
     world, good, bad = fallen(accuracy={"onBreach": "Alert"})
     world.ask(Verb.ACK, at="2026-01-01T00:10:00.000000Z").settle()
     world.ask(Verb.UNPIN, at="9999-12-31T23:59:59Z").settle()
@@ -269,9 +269,7 @@ def test_finding_07_a_clock_that_runs_ahead_hides_no_later_rollback() -> None:
         lambda w, bad: w.ask(Verb.ROLLBACK, revision=bad).ask(Verb.ACK), "`r1plus ack` was requested later"
     ),
 })  # fmt: skip
-def test_finding_07_a_rollback_that_is_not_carried_out_says_so_once(
-    ask: Callable[[World, str], None], said: str
-) -> None:
+def test_a_rollback_that_is_not_carried_out_says_so_once(ask: Callable[[World, str], None], said: str) -> None:
     world, _, bad = fallen()
     world.steady()
     ask(world, bad)
@@ -282,7 +280,7 @@ def test_finding_07_a_rollback_that_is_not_carried_out_says_so_once(
     assert world.deployments() == {bad: 1}
 
 
-def test_finding_07_a_rollback_that_was_made_is_never_called_refused() -> None:
+def test_a_rollback_that_was_made_is_never_called_refused() -> None:
     world, good, bad = fallen()
     world.steady().ask(Verb.ROLLBACK, revision=bad).settle()
     world.start_pods(good).pass_control(good)
@@ -292,7 +290,7 @@ def test_finding_07_a_rollback_that_was_made_is_never_called_refused() -> None:
     assert "RequestRefused" not in world.notes
 
 
-def test_finding_07_requests_of_an_earlier_release_still_count_by_their_clocks() -> None:
+def test_requests_of_an_earlier_release_still_count_by_their_clocks() -> None:
     world, good, bad = fallen()
     old = Request("alice", "a reason", "2026-01-01T00:00:01Z", bad)
     world.steady().alter(annotations={Verb.ROLLBACK.annotation: dumps(old)}).settle()
@@ -302,7 +300,7 @@ def test_finding_07_requests_of_an_earlier_release_still_count_by_their_clocks()
     assert world.deployments() == {bad: 1}
 
 
-def test_finding_07_what_was_copied_from_another_object_asks_nothing() -> None:
+def test_a_request_copied_from_another_object_is_ignored() -> None:
     world, _, bad = fallen()
     world.steady().ask(Verb.ROLLBACK, revision=bad, uid="of-another").settle()
     assert world.deployments() == {bad: 1}

@@ -73,7 +73,7 @@ def test_a_scorer_that_judges_otherwise_bars_an_answer_only_where_its_pod_is_in_
 
 
 @for_each("replicas, dropped", {"one of two": (2, 1), "one of three": (3, 1), "two of three": (3, 2)})
-def test_finding_32_a_monitor_that_reports_a_mismatch_does_not_bar_the_answer_to_the_drop_of_others(
+def test_a_monitor_that_reports_a_mismatch_does_not_bar_the_answer_to_the_drop_of_others(
     replicas: int, dropped: int
 ) -> None:
     world, good, _ = fallen(replicas=replicas)
@@ -167,7 +167,7 @@ def test_a_count_above_the_threshold_of_the_worst_pod_says_nothing_of_the_others
     "more right ones than items": (10**15, 4),
     "a negative number of items": (-1, -(10**15)),
 })  # fmt: skip
-def test_finding_33_a_sweep_that_no_suite_allows_does_not_outvote_the_others(correct: int, total: int) -> None:
+def test_a_sweep_that_no_suite_allows_does_not_outvote_the_others(correct: int, total: int) -> None:
     world, bad = serve_two()
     swept(world, 2)
     compromised = min(world.pods)
@@ -179,7 +179,7 @@ def test_finding_33_a_sweep_that_no_suite_allows_does_not_outvote_the_others(cor
 
 
 @pytest.mark.parametrize("where", ["a sweep", "a count after an alarm", "a recorded gate"])
-def test_finding_37_numbers_that_the_status_has_no_room_for_are_cut_and_the_answer_goes_on(where: str) -> None:
+def test_numbers_that_the_status_has_no_room_for_are_cut_and_the_answer_goes_on(where: str) -> None:
     world, good, bad = fallen(replicas=2)
     compromised = min(world.pods)
     report, huge = world.reports[compromised], SweepFigures(2**62 - 1, 2**62, 0.0, 1.0, "2030-01-01T00:00:00Z")

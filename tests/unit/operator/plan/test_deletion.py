@@ -10,7 +10,7 @@ CR = {
 }
 
 
-def test_finding_41_all_that_it_controls_goes_and_its_status_claims_nothing_more() -> None:
+def test_a_deleted_deployment_loses_its_children_and_its_status_claims_nothing_more() -> None:
     plan = plan_deletion(Deletion(CR, CHILDREN, PODS), 1000.0)
     assert (plan.delete, plan.cut) == (CHILDREN, PODS)
     assert not plan.creates

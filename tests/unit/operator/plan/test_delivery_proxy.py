@@ -49,7 +49,7 @@ def egress(made: dict[str, Json]) -> Json:
     return dict(way)
 
 
-def test_finding_13_the_policies_let_out_to_the_proxy_and_no_longer_to_the_server() -> None:
+def test_the_policies_allow_the_proxy_and_no_longer_the_server() -> None:
     made = parts(replace(DIRECT, proxy=PROXY, ca_pem="PEM"))
     assert egress(made) == {
         "to": [{"ipBlock": {"cidr": "10.0.9.7/32"}}],
@@ -76,7 +76,7 @@ def test_finding_13_the_policies_let_out_to_the_proxy_and_no_longer_to_the_serve
         ("fd00::/8", "10.1.2.3", False),
     ],
 )
-def test_finding_13_what_is_listed_is_fetched_without_the_proxy(entry: str, host: str, is_direct: bool) -> None:
+def test_what_is_listed_is_fetched_without_the_proxy(entry: str, host: str, is_direct: bool) -> None:
     terms = replace(DIRECT, proxy=replace(PROXY, no_proxy=("other.bank", entry)))
     made = parts(terms, f"https://{host}:8443/lite.tar")
     assert (PROXY_FILE not in made["ConfigMap"]["data"]) is is_direct
@@ -91,10 +91,10 @@ def test_the_archives_port_is_that_of_its_address(port: int) -> None:
     assert egress(parts(DIRECT, url))["ports"] == [{"protocol": "TCP", "port": port}]
 
 
-def test_finding_13_an_archive_comes_through_a_proxy_without_a_network_of_its_server() -> None:
+def test_an_archive_comes_through_a_proxy_without_a_network_of_its_server() -> None:
     assert {"Job", "NetworkPolicy"} <= parts(VolumeTerms(proxy=PROXY)).keys()
     listed = replace(PROXY, no_proxy=("models.example",))
-    assert parts(VolumeTerms(proxy=listed)).keys() == {"PersistentVolumeClaim"}, "no walls are open to all"
+    assert parts(VolumeTerms(proxy=listed)).keys() == {"PersistentVolumeClaim"}, "no network policy is open to all"
     archive = ArchiveFile(url=SERVER, sha256="b" * 64, size="400Mi")
     artifacts = {engine: Artifact(archive=archive, sha256=engine.spec.files.sha256) for engine in CATALOG}
     engines = [
@@ -106,7 +106,7 @@ def test_finding_13_an_archive_comes_through_a_proxy_without_a_network_of_its_se
         world.expect(EngineReady=expected)
 
 
-def test_finding_13_where_nothing_is_set_no_job_is_made_again() -> None:
+def test_where_nothing_is_set_no_job_is_made_again() -> None:
     """As this was before there were proxies: a Job that runs is stopped where its digest is another one."""
     for terms, digest in (
         (DIRECT, "cdee832e912c0f89"),
@@ -117,7 +117,7 @@ def test_finding_13_where_nothing_is_set_no_job_is_made_again() -> None:
     assert order_digest(parts(replace(DIRECT, proxy=PROXY))) not in {"cdee832e912c0f89", "ae99dfc9e72c34a2"}
 
 
-def test_finding_13_what_comes_out_of_an_image_has_nothing_of_the_proxy() -> None:
+def test_what_comes_out_of_an_image_has_nothing_of_the_proxy() -> None:
     with_proxy, without = parts(replace(DIRECT, proxy=PROXY), ""), parts(DIRECT, "")
     assert with_proxy == without
 

@@ -68,7 +68,7 @@ def test_a_monitor_that_does_not_say_counts_as_one_with_requests() -> None:
     world.expect(serves=second, runs={first: 1, second: 1})
 
 
-def test_finding_34_a_monitor_that_reports_fewer_requests_than_none_hides_those_of_no_other_pod() -> None:
+def test_a_monitor_that_reports_fewer_requests_than_none_hides_those_of_no_other_pod() -> None:
     world = World({**SPEC, "replicas": 2, "rollout": {"drain": "2m"}})
     first = world.bring_up()
     world.change(context={"maxTokens": 1024})

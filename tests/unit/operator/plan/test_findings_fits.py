@@ -59,7 +59,7 @@ def batch_on(*nodes: NodeFacts, **spec: Any) -> int:
     "another architecture": (kubernetes_node("big", "20Gi", labels={"kubernetes.io/arch": "arm64"}), ["arm64", "amd64"]),
     "another operating system": (kubernetes_node("big", "20Gi", labels={"kubernetes.io/os": "windows"}), ["windows", "linux"]),
 })  # fmt: skip
-def test_finding_10_a_node_that_takes_no_pod_of_it_is_not_fitted_to(node: NodeFacts, names: list[str]) -> None:
+def test_a_node_that_takes_no_pod_of_it_is_not_fitted_to(node: NodeFacts, names: list[str]) -> None:
     assert batch_on(SMALL, node) == batch_on(SMALL) < batch_on(BIG)
     world = World({"tier": "full"}, nodes=(node,))
     world.settle()
@@ -72,7 +72,7 @@ def test_finding_10_a_node_that_takes_no_pod_of_it_is_not_fitted_to(node: NodeFa
     "all": ([{"operator": "Exists"}], "NoExecute"),
     "none is needed": ([], "PreferNoSchedule"),
 })  # fmt: skip
-def test_finding_10_a_taint_that_is_tolerated_is_no_obstacle(tolerations: list[Any], effect: str) -> None:
+def test_a_taint_that_is_tolerated_is_no_obstacle(tolerations: list[Any], effect: str) -> None:
     tainted = kubernetes_node("big", "20Gi", taints=[{**DEDICATED, "effect": effect}])
     assert batch_on(SMALL, tainted, placement={"tolerations": tolerations}) == batch_on(BIG)
 
@@ -82,12 +82,12 @@ def test_finding_10_a_taint_that_is_tolerated_is_no_obstacle(tolerations: list[A
     "another value": {"key": "dedicated", "value": "cpu"},
     "another effect": {"key": "dedicated", "value": "gpu", "effect": "NoExecute"},
 })  # fmt: skip
-def test_finding_10_a_toleration_of_something_else_does_not_help(toleration: dict[str, str]) -> None:
+def test_a_toleration_of_something_else_does_not_help(toleration: dict[str, str]) -> None:
     tainted = kubernetes_node("big", "20Gi", taints=[DEDICATED])
     assert batch_on(SMALL, tainted, placement={"tolerations": [toleration]}) == batch_on(SMALL)
 
 
-def test_finding_10_the_pods_of_a_new_revision_ask_for_what_their_images_run_on() -> None:
+def test_the_pods_of_a_new_revision_ask_for_what_their_images_run_on() -> None:
     world = World({"tier": "full"}, nodes=(BIG,))
     world.settle()
     template = world.one("Deployment", world.candidate())["spec"]["template"]
@@ -100,9 +100,7 @@ def test_finding_10_the_pods_of_a_new_revision_ask_for_what_their_images_run_on(
     "as many as there is room for": ((SMALL,), 3, SMALL),
     "none for now": ((SMALL, BIG), 0, BIG),
 })  # fmt: skip
-def test_finding_10_an_open_batch_fits_for_every_replica(
-    nodes: tuple[NodeFacts, ...], replicas: int, like: NodeFacts
-) -> None:
+def test_an_open_batch_fits_for_every_replica(nodes: tuple[NodeFacts, ...], replicas: int, like: NodeFacts) -> None:
     assert batch_on(*nodes, replicas=replicas) == batch_on(like)
 
 
@@ -119,21 +117,21 @@ def serving_on(*nodes: NodeFacts, **spec: Any) -> tuple[World, str]:
     "its node is under pressure": (kubernetes_node("small", "3Gi", taints=[{"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}]), BIG),
     "one of several nodes is left": (SMALL,),
 })  # fmt: skip
-def test_finding_10_nodes_that_come_and_go_move_nothing_that_fits(nodes: tuple[NodeFacts, ...]) -> None:
+def test_nodes_that_come_and_go_move_nothing_that_fits(nodes: tuple[NodeFacts, ...]) -> None:
     world, serves = serving_on(SMALL, kubernetes_node("s2", "3Gi"), replicas=2)
     world.alter(nodes=nodes).settle()
     world.expect(serves=serves, runs={serves: 2}, CapacityFits="Fits", Progressing="Complete")
     assert "candidate" not in world.status
 
 
-def test_finding_10_what_serves_moves_once_no_node_can_hold_it() -> None:
+def test_what_serves_moves_once_no_node_can_hold_it() -> None:
     world, serves = serving_on(BIG)
     world.alter(nodes=(SMALL, kubernetes_node("big", "20Gi", taints=[DEDICATED]))).settle()
     assert world.candidate() != serves
     assert world.revision().batch == batch_on(SMALL)
 
 
-def test_finding_10_a_candidate_goes_on_though_a_larger_node_joins_and_begins_anew_where_fewer_fit() -> None:
+def test_a_candidate_goes_on_though_a_larger_node_joins_and_begins_again_where_fewer_fit() -> None:
     world = World({"tier": "full", "replicas": 2}, nodes=(SMALL, kubernetes_node("s2", "3Gi")))
     world.settle()
     first = world.candidate()
@@ -143,7 +141,7 @@ def test_finding_10_a_candidate_goes_on_though_a_larger_node_joins_and_begins_an
     assert world.revision().batch < world.revision(first).batch
 
 
-def test_finding_10_another_wish_is_fitted_to_the_nodes_of_today() -> None:
+def test_a_changed_spec_is_fitted_to_the_nodes_of_today() -> None:
     world, _ = serving_on(SMALL)
     world.alter(nodes=(BIG,)).change(context={"maxTokens": 4096}).settle()
     assert world.revision().batch == batch_on(BIG)
@@ -168,14 +166,14 @@ def let_a_pod_get_stuck(world: World, node: str, gone_by: float = 1e9) -> None:
 
 
 @for_each("nodes", {"silent": (SMALL, BIG, DEAD), "gone": (SMALL, BIG)})
-def test_finding_12_in_place_does_not_wait_for_a_pod_of_a_dead_node(nodes: tuple[NodeFacts, ...]) -> None:
+def test_in_place_does_not_wait_for_a_pod_of_a_dead_node(nodes: tuple[NodeFacts, ...]) -> None:
     world, serves = serving_on(SMALL, BIG, kubernetes_node("dead", "3Gi"), **IN_PLACE)
     let_a_pod_get_stuck(world, "dead")
     candidate = world.alter(nodes=nodes).apply(**NEXT)
     world.expect(runs={serves: 0, candidate: 1}, Progressing="RollingOut")
 
 
-def test_finding_12_in_place_waits_for_pods_that_end_but_not_beyond_their_grace() -> None:
+def test_in_place_waits_for_pods_that_end_but_not_beyond_their_grace() -> None:
     world, serves = serving_on(SMALL, BIG, **IN_PLACE)
     let_a_pod_get_stuck(world, "small", gone_by=world.now + 45)
     gone_by = world.now + 45
@@ -188,7 +186,7 @@ def test_finding_12_in_place_waits_for_pods_that_end_but_not_beyond_their_grace(
     world.expect(runs={serves: 0, candidate: 1})
 
 
-def test_finding_12_a_way_back_in_place_does_not_wait_for_a_pod_of_a_dead_node() -> None:
+def test_a_rollback_in_place_does_not_wait_for_a_pod_of_a_dead_node() -> None:
     world, good, bad = fallen(**IN_PLACE)
     let_a_pod_get_stuck(world, "dead")
     world.settle()
@@ -202,7 +200,7 @@ def test_finding_12_a_way_back_in_place_does_not_wait_for_a_pod_of_a_dead_node()
     "of another platform": (kubernetes_node("n1", "20Gi", labels={"kubernetes.io/arch": "arm64"}),),
     "tainted": (kubernetes_node("n1", "20Gi", taints=[DEDICATED]),),
 })  # fmt: skip
-def test_finding_12_a_way_back_in_place_stops_nothing_before_a_node_has_room(nodes: tuple[NodeFacts, ...]) -> None:
+def test_a_rollback_in_place_stops_nothing_before_a_node_has_room(nodes: tuple[NodeFacts, ...]) -> None:
     world, good, bad = fallen(**IN_PLACE)
     room = world.nodes
     world.alter(nodes=nodes).settle()
@@ -211,7 +209,7 @@ def test_finding_12_a_way_back_in_place_stops_nothing_before_a_node_has_room(nod
     world.expect(runs={bad: 0, good: 1})
 
 
-def test_finding_12_in_place_stops_nothing_while_no_node_takes_the_candidate() -> None:
+def test_in_place_stops_nothing_while_no_node_takes_the_candidate() -> None:
     world, serves = serving_on(BIG, **IN_PLACE)
     world.alter(nodes=(kubernetes_node("big", "20Gi", unschedulable=True),)).change(**NEXT).settle()
     world.expect(serves=serves, runs={serves: 3}, CapacityFits=("NoNodeFits", "cordoned"))
@@ -244,7 +242,7 @@ def waits_for_retry(world: World) -> float:
     raise AssertionError(f"not tried again after {world.now - began} s: {world.condition('Progressing')}")
 
 
-def test_finding_11_what_expired_for_lack_of_room_is_tried_again_ever_later() -> None:
+def test_what_expired_for_lack_of_room_is_tried_again_ever_later() -> None:
     world, serves = serving_on(BIG)
     candidate = world.apply(**NEXT)
     waits = []
@@ -261,7 +259,7 @@ def test_finding_11_what_expired_for_lack_of_room_is_tried_again_ever_later() ->
     assert names.ANNOTATION_EXPIRED not in notes
 
 
-def test_finding_11_what_a_quota_refused_is_tried_again() -> None:
+def test_what_a_quota_refused_is_tried_again() -> None:
     world, serves = serving_on(BIG)
     candidate = world.apply(**NEXT)
     said = 'pods "x" is forbidden: exceeded quota: r1plus-tenant, requested: requests.memory=2Gi'
@@ -271,7 +269,7 @@ def test_finding_11_what_a_quota_refused_is_tried_again() -> None:
     assert round(waits_for_retry(world), -2) == 600
 
 
-def test_finding_11_what_expired_for_another_cause_is_not_tried_again() -> None:
+def test_what_expired_for_another_cause_is_not_tried_again() -> None:
     world, serves = serving_on(BIG)
     world.apply(**NEXT)
     expire(world, unschedulable="")
@@ -279,7 +277,7 @@ def test_finding_11_what_expired_for_another_cause_is_not_tried_again() -> None:
     world.expect(runs={serves: 1}, Progressing="DeadlineExceeded")
 
 
-def test_finding_11_a_cause_that_comes_later_is_none() -> None:
+def test_a_lack_of_room_after_the_deadline_is_no_cause() -> None:
     world, serves = serving_on(BIG, rollout={"strategy": "InPlace"})
     world.apply(**NEXT)
     world.start_pods(world.candidate()).settle()
@@ -291,7 +289,7 @@ def test_finding_11_a_cause_that_comes_later_is_none() -> None:
 
 
 @for_each("deadline, tried", {"longer": ("2h", True), "shorter": ("30m", False)})
-def test_finding_11_what_was_too_slow_is_tried_again_with_a_longer_deadline(deadline: str, tried: bool) -> None:
+def test_what_was_too_slow_is_tried_again_with_a_longer_deadline(deadline: str, tried: bool) -> None:
     world, serves = serving_on(BIG)
     candidate = world.apply(**NEXT)
     expire(world, unschedulable="")
@@ -301,7 +299,7 @@ def test_finding_11_what_was_too_slow_is_tried_again_with_a_longer_deadline(dead
     assert (world.condition("Progressing")[1] == "RollingOut") is tried
 
 
-def test_finding_11_another_deadline_tries_at_once() -> None:
+def test_another_deadline_tries_at_once() -> None:
     world, serves = serving_on(BIG)
     candidate = world.apply(**NEXT)
     expire(world)
@@ -309,7 +307,7 @@ def test_finding_11_another_deadline_tries_at_once() -> None:
     world.expect(runs={serves: 1, candidate: 1}, Progressing="RollingOut")
 
 
-def test_finding_11_another_wish_forgets_the_tries() -> None:
+def test_a_changed_spec_forgets_the_tries() -> None:
     world, _ = serving_on(BIG)
     world.apply(**NEXT)
     expire(world)
@@ -320,7 +318,7 @@ def test_finding_11_another_wish_forgets_the_tries() -> None:
     assert round(waits_for_retry(world), -2) == 600
 
 
-def test_finding_11_an_operator_that_dies_at_the_deadline_leaves_the_retry_to_the_next() -> None:
+def test_an_operator_that_dies_at_the_deadline_leaves_the_retry_to_the_next() -> None:
     for writes in range(4):
         world, _ = serving_on(BIG)
         candidate = world.apply(**NEXT)
@@ -331,7 +329,7 @@ def test_finding_11_an_operator_that_dies_at_the_deadline_leaves_the_retry_to_th
         assert round(waits_for_retry(world), -2) == 600
 
 
-def test_finding_12_in_place_what_served_comes_back_when_the_candidate_finds_no_node() -> None:
+def test_in_place_what_served_comes_back_when_the_candidate_finds_no_node() -> None:
     world, serves = serving_on(BIG, **IN_PLACE)
     candidate = world.apply(**NEXT)
     world.expect(runs={serves: 0, candidate: 1})
@@ -363,7 +361,7 @@ def disk_volumes(world: World) -> int:
     return sum(bytes_of(volume["sizeLimit"]) for volume in volumes if volume.get("medium") != "Memory")
 
 
-def test_finding_15_a_pod_requests_the_disk_that_its_volumes_may_take() -> None:
+def test_a_pod_requests_the_disk_that_its_volumes_may_take() -> None:
     world = World({"tier": "full"}, nodes=(ROOMY,))
     world.settle()
     asked, most = storage_of(world)
@@ -372,13 +370,13 @@ def test_finding_15_a_pod_requests_the_disk_that_its_volumes_may_take() -> None:
     assert most > asked
 
 
-def test_finding_15_where_a_node_does_not_count_its_disk_nobody_asks_for_it() -> None:
+def test_no_pod_requests_disk_where_a_node_does_not_count_it() -> None:
     world = World({"tier": "full"}, nodes=(ROOMY, DISKLESS))
     world.settle()
     assert storage_of(world) == (0, 0)
 
 
-def test_finding_15_a_stored_revision_stays_as_it_is() -> None:
+def test_a_stored_revision_without_disk_requests_stays_as_it_is() -> None:
     world, serves = serving_on(DISKLESS)
     template = world.one("Deployment", serves)["spec"]["template"]
     assert not world.alter(nodes=(kubernetes_node("roomy", "20Gi", disk="1Gi"),)).pass_once().writes
@@ -386,7 +384,7 @@ def test_finding_15_a_stored_revision_stays_as_it_is() -> None:
     world.expect(serves=serves, CapacityFits="Fits", Progressing="Complete")
 
 
-def test_finding_15_a_node_without_the_disk_is_not_fitted_to() -> None:
+def test_a_node_without_the_disk_is_not_fitted_to() -> None:
     small_disk = kubernetes_node("big", "20Gi", disk="1Gi")
     assert batch_on(kubernetes_node("small", "3Gi", disk="100Gi"), small_disk) == batch_on(SMALL)
     world = World({"tier": "full"}, nodes=(small_disk,))
@@ -394,12 +392,12 @@ def test_finding_15_a_node_without_the_disk_is_not_fitted_to() -> None:
     world.expect(CapacityFits=("NoNodeFits", "ephemeral storage", "1.00 GiB"))
 
 
-def test_finding_15_pods_share_a_node_as_far_as_its_disk_goes() -> None:
+def test_pods_share_a_node_as_far_as_its_disk_goes() -> None:
     one_each = kubernetes_node("big", "20Gi", disk="3Gi"), kubernetes_node("small", "3Gi", disk="3Gi")
     assert batch_on(*one_each, replicas=2) == batch_on(SMALL)
 
 
-def test_finding_15_an_engine_on_a_volume_takes_no_disk() -> None:
+def test_an_engine_on_a_volume_takes_no_disk() -> None:
     world = World({"tier": "full", "delivery": {"mode": "Volume"}}, nodes=(ROOMY,))
     world.settle()
     asked, _ = storage_of(world)
@@ -418,7 +416,7 @@ def promote_a_day_ahead(world: World) -> tuple[str, str]:
     return before, candidate
 
 
-def test_finding_16_a_promotion_dated_in_the_future_counts_as_now() -> None:
+def test_a_promotion_dated_in_the_future_counts_as_now() -> None:
     world, _ = serving_on(BIG)
     before, serves = promote_a_day_ahead(world)
     world.settle()
@@ -429,7 +427,7 @@ def test_finding_16_a_promotion_dated_in_the_future_counts_as_now() -> None:
     assert not world.pass_once().writes
 
 
-def test_finding_16_a_wrong_clock_that_switched_back_changes_nothing_else() -> None:
+def test_a_wrong_clock_that_switched_back_changes_nothing_else() -> None:
     world, good, bad = controlled()
     world.control(Verdict.PASS).settle()
     world.wait(DAY).set_ready(good).pass_once()
@@ -443,7 +441,7 @@ def test_finding_16_a_wrong_clock_that_switched_back_changes_nothing_else() -> N
     world.expect(serves=good, runs={good: 1}, Progressing="RolledBack")
 
 
-def test_finding_16_a_control_that_began_in_the_future_is_overdue_in_its_time() -> None:
+def test_a_control_that_began_in_the_future_is_overdue_in_its_time() -> None:
     world, good, bad = fallen()
     world.wait(30 * DAY).settle()
     world.start_pods(good).wait(-30 * DAY).settle()
@@ -461,7 +459,7 @@ MOMENTS = st.floats(0, 2e6).map(lambda at: round(at, 3))
 
 @given(st.lists(st.tuples(MOMENTS, st.none() | MOMENTS), min_size=1, max_size=6))
 @example([(999_999.999, None), (1e6, 1_000_001.5), (1_000_001.5, None), (1_086_400.0, 1_086_400.0)])
-def test_finding_16_what_happened_keeps_its_order(moments: list[tuple[float, float | None]]) -> None:
+def test_promotions_and_rollbacks_keep_their_order(moments: list[tuple[float, float | None]]) -> None:
     now, record = 1e6, RollbackRecord("r", RollbackTerms("r", "s", 0.98, ""), 0.0, BELOW_THRESHOLD, AccuracyDrop())
     revisions = {
         str(i): replace(STORED, promoted_at=promoted, rollback=replace(record, switched_at=switched))

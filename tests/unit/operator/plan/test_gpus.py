@@ -97,7 +97,7 @@ def test_a_gpu_without_a_name_binds_to_nothing() -> None:
     assert pod_of(world)["nodeSelector"] == PLATFORM
 
 
-def test_finding_10_the_taint_of_gpu_nodes_is_tolerated_by_what_asks_for_a_gpu() -> None:
+def test_the_taint_of_gpu_nodes_is_tolerated_by_what_asks_for_a_gpu() -> None:
     world = started(VLLM, replace(machine(L40S), taints=(Taint("nvidia.com/gpu", "present", "NoSchedule"),)))
     assert pod_of(world)["tolerations"] == [GPU_TOLERATION]
     world.expect(CapacityFits="Fits")
@@ -107,7 +107,7 @@ def test_finding_10_the_taint_of_gpu_nodes_is_tolerated_by_what_asks_for_a_gpu()
     "replicas, product",
     {"one": (1, A100.product), "more than it has": (2, L40S.product), "too many": (5, A100.product)},
 )
-def test_finding_10_a_product_is_taken_that_all_replicas_find(replicas: int, product: str) -> None:
+def test_a_product_is_taken_that_all_replicas_find(replicas: int, product: str) -> None:
     nodes = machine(replace(A100, count=1)), machine(replace(L40S, count=2), name="g2")
     world = started(VLLM, *nodes, replicas=replicas)
     assert world.revision().identity.gpu_product == product

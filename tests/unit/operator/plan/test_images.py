@@ -26,14 +26,14 @@ def gated() -> tuple[World, str]:
     return world, revision
 
 
-def test_finding_06_images_are_recorded_with_the_pass() -> None:
+def test_images_are_recorded_with_the_pass() -> None:
     world, revision = gated()
     assert world.revision(revision).images == {"triton": (GATED,), "monitor": (GATED,)}
     world.set_ready(revision).settle()
     world.expect(serves=revision, QualityVerified="True GatePassed")
 
 
-def test_finding_06_a_pod_of_another_image_takes_no_traffic_over() -> None:
+def test_a_pod_of_another_image_takes_no_traffic_over() -> None:
     world = serve_world()
     serving = world.selected()
     world.change(**NEXT).settle()
@@ -49,7 +49,7 @@ def test_finding_06_a_pod_of_another_image_takes_no_traffic_over() -> None:
     world.expect(serves=candidate, QualityVerified="True GatePassed")
 
 
-def test_finding_06_what_serves_is_reported_and_stays() -> None:
+def test_what_serves_is_reported_and_stays() -> None:
     """Its monitor still tells of the gate that it ran, before its container was started again on another image."""
     world, revision = gated()
     world.set_ready(revision).settle()

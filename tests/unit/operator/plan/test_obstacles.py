@@ -134,7 +134,7 @@ def test_the_node_must_hold_the_whole_pod_and_not_the_engine_alone() -> None:
     assert isinstance(fitted(wish, CPU, (machine(memory=exact - 1),), SERVED), Obstacle)
 
 
-def test_finding_10_pods_share_a_node_while_it_has_the_cpu_that_they_ask_for() -> None:
+def test_pods_share_a_node_while_it_has_the_cpu_that_they_ask_for() -> None:
     wish = R1PlusDeploymentSpec.model_validate({"tier": "edge", "replicas": 2})
     whole = needing(CPU, cpu_request="1")
     one_each = (machine(memory=64 * GIB, cores=2.0), machine(name="m", memory=2 * GIB, cores=1.0))

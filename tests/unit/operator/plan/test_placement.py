@@ -31,7 +31,7 @@ def assert_makes_nothing_new(planned: Plan) -> None:
     assert not {"Deployment", "ControllerRevision"} & kinds
 
 
-def test_finding_03_what_is_not_allowed_is_never_made() -> None:
+def test_a_placement_that_is_not_allowed_is_never_made() -> None:
     world = World({**FULL, **ON_SPOT})
     planned = plan_under(world, TenantPlacement())
     reason, message = capacity(planned)
@@ -41,7 +41,7 @@ def test_finding_03_what_is_not_allowed_is_never_made() -> None:
     assert_makes_nothing_new(planned)
 
 
-def test_finding_03_what_serves_keeps_its_place_and_only_something_new_needs_leave() -> None:
+def test_what_serves_keeps_its_place_and_only_something_new_needs_leave() -> None:
     world = serve_world(**ON_SPOT)
     now = plan_under(world, TenantPlacement())
     assert (now.writes, capacity(now)[0]) == (0, "Fits")
@@ -57,10 +57,10 @@ def test_finding_03_what_serves_keeps_its_place_and_only_something_new_needs_lea
     assert [obj for stage in allowed.apply for obj in stage if obj["kind"] == "Deployment"]
 
 
-def test_finding_03_a_tenants_placement_is_that_of_its_r1plustenant() -> None:
+def test_a_tenants_placement_is_that_of_its_r1plustenant() -> None:
     placement = {"nodeSelectors": [{"pool": "credit"}], "tolerations": [SPOT]}
-    told = TenantWorld(spec={"placement": placement}).plan().view.placement
-    assert told == TenantPlacement.model_validate(placement)
+    read = TenantWorld(spec={"placement": placement}).plan().view.placement
+    assert read == TenantPlacement.model_validate(placement)
     unreadable = {"placement": {"tolerations": [{"operator": "Exists"}]}}
     for spec in (None, {}, unreadable):
         assert TenantWorld(spec=spec).plan().view.placement == TenantPlacement()
@@ -75,7 +75,7 @@ def plan_under_unreadable(world: World) -> Plan:
     return plan(replace(world.observed(), tenant=view), CONFIG, world.now)
 
 
-def test_finding_03_under_an_r1plustenant_that_cannot_be_read_nothing_new_begins() -> None:
+def test_under_an_r1plustenant_that_cannot_be_read_nothing_new_begins() -> None:
     planned = plan_under_unreadable(World(FULL))
     reason, message = capacity(planned)
     assert reason == "PlacementNotAllowed"
@@ -83,7 +83,7 @@ def test_finding_03_under_an_r1plustenant_that_cannot_be_read_nothing_new_begins
     assert_makes_nothing_new(planned)
 
 
-def test_finding_03_under_an_r1plustenant_that_cannot_be_read_what_serves_keeps_its_place() -> None:
+def test_under_an_r1plustenant_that_cannot_be_read_what_serves_keeps_its_place() -> None:
     world = serve_world()
     now = plan_under_unreadable(world)
     assert (now.delete, capacity(now)[0]) == ((), "Fits")
@@ -98,7 +98,7 @@ def test_without_a_cluster_nothing_is_known_of_it() -> None:
     assert capacity(plan_under(World({**FULL, **ON_SPOT}), None))[0] == "Fits"
 
 
-def test_finding_03_a_rollback_leads_to_no_place_that_is_not_allowed_any_more() -> None:
+def test_a_rollback_leads_to_no_place_that_is_not_allowed_any_more() -> None:
     world, good, bad = fallen(**ON_SPOT)
     world.spec = {**world.spec, "placement": {}}
     world.settle()

@@ -40,7 +40,7 @@ def test_kubernetes_reports_a_stuck_deployment_only_after_the_operators_own_dead
 
 
 @pytest.mark.parametrize("gate", ["Enforce", "Observe"])
-def test_finding_01_a_service_selects_no_revision_before_the_first_promotion(gate: str) -> None:
+def test_a_service_selects_no_revision_before_the_first_promotion(gate: str) -> None:
     """A pod that is Ready by a token that it should not have would get traffic by the Service alone."""
     world = World({**FULL, "accuracy": {"gate": gate}})
     world.pass_once()

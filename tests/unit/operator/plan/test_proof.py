@@ -43,7 +43,7 @@ def gated(world: World, *, ran_under: str | None = None) -> str:
 
 
 @for_each("ran_under", UNPROVEN)
-def test_finding_01_a_pass_that_nothing_proves_lets_nothing_in(ran_under: str) -> None:
+def test_a_pass_that_nothing_proves_lets_nothing_in(ran_under: str) -> None:
     world = serve_world()
     serving = world.selected()
     world.change(**NEXT).settle()
@@ -60,7 +60,7 @@ def test_finding_01_a_pass_that_nothing_proves_lets_nothing_in(ran_under: str) -
 
 
 @for_each("ran_under", UNPROVEN)
-def test_finding_01_the_verdict_of_a_first_revision_is_not_shown_as_a_pass(ran_under: str) -> None:
+def test_the_verdict_of_a_first_revision_is_not_shown_as_a_pass(ran_under: str) -> None:
     world = start_world()
     revision = gated(world, ran_under=ran_under)
     assert (world.status["verdict"], world.revision(revision).promoted_at) == ("NoData", None)
@@ -131,7 +131,7 @@ def test_after_the_status_was_lost_the_configuration_in_force_is_remembered_at_o
     world.expect(QualityVerified="True GatePassed")
 
 
-def test_finding_01_a_suite_that_is_asked_beside_needs_the_same_proof() -> None:
+def test_a_shadowed_suite_needs_the_same_proof() -> None:
     world = serve_world()
     serving = world.selected()
     world.suites[V2] = suite(V2, salt="x")
@@ -139,15 +139,15 @@ def test_finding_01_a_suite_that_is_asked_beside_needs_the_same_proof() -> None:
     world.apply(accuracy={"suite": V2})
     world.gate(serving, Verdict.PASS, batch=1)
     gate = next(iter(world.reports.values())).gate
-    told = Shadow(V2, world.suite_hash(V2), 100, gate)
-    world.alter(reports=steady).report(shadow=told).settle()
+    shadow = Shadow(V2, world.suite_hash(V2), 100, gate)
+    world.alter(reports=steady).report(shadow=shadow).settle()
     world.expect(QualityVerified=("Unknown SuiteShadowed", "did not run the gate", "delete the pod"))
-    proven = replace(told, ran_under=world.status["accuracyConfigs"][0])
+    proven = replace(shadow, ran_under=world.status["accuracyConfigs"][0])
     world.report(shadow=proven).settle()
     world.expect(QualityVerified="True GatePassed")
 
 
-def test_finding_01_a_candidate_with_an_older_monitor_is_rendered_again_when_it_passes() -> None:
+def test_a_candidate_with_an_older_monitor_is_rendered_again_when_it_passes() -> None:
     world = serve_world()
     serving = world.selected()
     world.change(**NEXT).settle()
@@ -201,7 +201,7 @@ def test_an_older_monitor_of_a_control_repeats_what_its_revision_has_passed() ->
     assert record.control is Verdict.PASS
 
 
-def test_finding_01_a_control_needs_proof_where_its_monitor_can_give_it() -> None:
+def test_a_control_needs_proof_where_its_monitor_can_give_it() -> None:
     world, good, bad = controlled()
     world.control(Verdict.PASS).report(good, ran_under="").settle()
     world.set_ready(good).settle()

@@ -42,7 +42,7 @@ def runtime_status(world: World) -> tuple[bool, str]:
     return world.status["runtime"]["outdated"], world.status["runtime"]["reason"]
 
 
-def test_finding_09_an_operator_upgrade_rolls_nothing_out_and_says_what_is_outdated() -> None:
+def test_an_operator_upgrade_rolls_nothing_out_and_says_what_is_outdated() -> None:
     world, serving = upgraded()
     world.expect(serves=serving, runs={serving: 1}, Progressing="False Complete")
     assert len(world.revisions()) == 1
@@ -65,7 +65,7 @@ def test_an_operator_upgrade_leaves_the_inputs_of_stored_revisions_and_a_refresh
     assert world.revision(before).config_pbtxt == older
 
 
-def test_finding_09_a_refresh_gates_a_candidate_on_the_new_images_before_it_serves() -> None:
+def test_a_refresh_gates_a_candidate_on_the_new_images_before_it_serves() -> None:
     world, before = upgraded()
     world.ask(Verb.REFRESH, revision=before).settle()
     candidate = world.candidate()
@@ -81,14 +81,14 @@ def test_finding_09_a_refresh_gates_a_candidate_on_the_new_images_before_it_serv
     assert world.revision(candidate).refresh.outcome is RefreshOutcome.PROMOTED
 
 
-def test_finding_09_a_pass_of_the_old_images_is_no_pass_of_the_new_ones() -> None:
+def test_a_pass_of_the_old_images_is_no_pass_of_the_new_ones() -> None:
     """Not even where the monitor's image is all that changed."""
     world, before = upgraded(replace(CONFIG, monitor_image=NEW.monitor))
     world.ask(Verb.REFRESH, revision=before).settle()
     assert world.revision(world.candidate()).identity_digest != world.revision(before).identity_digest
 
 
-def test_finding_09_a_candidate_that_its_gate_refuses_leaves_what_serves() -> None:
+def test_a_candidate_that_its_gate_refuses_leaves_what_serves() -> None:
     world, before = upgraded()
     world.ask(Verb.REFRESH, revision=before).settle()
     candidate = world.candidate()
@@ -97,7 +97,7 @@ def test_finding_09_a_candidate_that_its_gate_refuses_leaves_what_serves() -> No
     assert runtime_status(world) == (True, "RefreshFailed")
 
 
-def test_finding_11_a_pass_is_due_when_its_slot_goes_to_the_next_one() -> None:
+def test_a_pass_is_due_when_its_slot_goes_to_the_next_one() -> None:
     world, before = upgraded(rollout={"deadline": "8h"})
     world.ask(Verb.REFRESH, revision=before).settle()
     began = world.revision(world.candidate()).refresh.began_at
@@ -105,14 +105,14 @@ def test_finding_11_a_pass_is_due_when_its_slot_goes_to_the_next_one() -> None:
     assert world.plan().requeue_after == pytest.approx(began + SLOT_SECONDS - world.now)
 
 
-def test_finding_09_a_request_is_answered_once() -> None:
+def test_a_request_is_answered_once() -> None:
     world, _, after = refreshed()
     world.alter(config=LATER).wait(DAY).settle()
     world.expect(serves=after, runs={after: 1}, Progressing="False Complete")
     assert runtime_status(world) == (True, "RuntimeOutdated")
 
 
-def test_finding_09_a_request_where_nothing_is_newer_is_answered_at_once() -> None:
+def test_a_request_where_nothing_is_newer_is_answered_at_once() -> None:
     world = serve_world()
     serving = world.selected()
     world.ask(Verb.REFRESH, revision=serving).settle()
@@ -120,7 +120,7 @@ def test_finding_09_a_request_where_nothing_is_newer_is_answered_at_once() -> No
     world.expect(serves=serving, runs={serving: 1}, Progressing="False Complete")
 
 
-def test_finding_09_a_request_about_what_served_before_asks_for_nothing() -> None:
+def test_a_request_about_what_served_before_asks_for_nothing() -> None:
     world, before = upgraded()
     after = world.apply(**NEXT)
     world.bring_up()
@@ -128,7 +128,7 @@ def test_finding_09_a_request_about_what_served_before_asks_for_nothing() -> Non
     world.expect(serves=after, Progressing="False Complete")
 
 
-def test_finding_09_a_spec_that_is_changed_and_changed_back_keeps_the_newer_images() -> None:
+def test_a_spec_that_is_changed_and_changed_back_keeps_the_newer_images() -> None:
     world, before, after = refreshed(**NEXT)
     world.wait(DAY).apply(context={"maxTokens": 2048})
     assert world.bring_up() != after
@@ -138,7 +138,7 @@ def test_finding_09_a_spec_that_is_changed_and_changed_back_keeps_the_newer_imag
     assert before != after
 
 
-def test_finding_09_after_a_change_on_newer_images_the_old_ones_do_not_come_back() -> None:
+def test_after_a_change_on_newer_images_the_old_ones_do_not_come_back() -> None:
     world = serve_world()
     first = world.selected()
     world.wait(DAY).alter(config=PATCHED).apply(**NEXT)
@@ -150,7 +150,7 @@ def test_finding_09_after_a_change_on_newer_images_the_old_ones_do_not_come_back
     assert world.revision(third).runtime == NEW
 
 
-def test_finding_09_without_newer_images_a_stored_revision_is_taken_as_it_was() -> None:
+def test_without_newer_images_a_stored_revision_is_taken_as_it_was() -> None:
     world = serve_world()
     first = world.selected()
     world.wait(DAY).apply(**NEXT)
@@ -159,7 +159,7 @@ def test_finding_09_without_newer_images_a_stored_revision_is_taken_as_it_was() 
     assert world.candidate() == first
 
 
-def test_finding_09_a_refresh_of_what_does_not_serve_says_so_once_and_begins_no_candidate() -> None:
+def test_a_refresh_of_what_does_not_serve_says_so_once_and_begins_no_candidate() -> None:
     world, serving = upgraded()
     world.ask(Verb.REFRESH, revision="credit-another").settle()
     world.settle()
@@ -170,7 +170,7 @@ def test_finding_09_a_refresh_of_what_does_not_serve_says_so_once_and_begins_no_
     assert len(world.revisions()) == 1
 
 
-def test_finding_09_a_refresh_that_the_promoting_pass_answers_is_not_called_refused() -> None:
+def test_a_refresh_that_the_promoting_pass_answers_is_not_called_refused() -> None:
     world, before = upgraded()
     after = world.apply(**NEXT)
     world.settle()
@@ -181,7 +181,7 @@ def test_finding_09_a_refresh_that_the_promoting_pass_answers_is_not_called_refu
     assert "refreshRefused" not in world.status and "RequestRefused" not in world.notes
 
 
-def test_finding_09_a_refused_refresh_begins_nothing_when_what_it_names_serves_again() -> None:
+def test_a_refused_refresh_begins_nothing_when_what_it_names_serves_again() -> None:
     world, before, after = refreshed(**ROLLBACK)
     world.ask(Verb.REFRESH, revision=before).settle()
     assert "refreshRefused" in world.status
@@ -195,7 +195,7 @@ def test_finding_09_a_refused_refresh_begins_nothing_when_what_it_names_serves_a
     assert "refreshRefused" not in world.status
 
 
-def test_finding_09_a_rollback_returns_to_exactly_what_passed_and_a_refresh_is_offered() -> None:
+def test_a_rollback_returns_to_exactly_what_passed_and_a_refresh_is_offered() -> None:
     world, before, after = refreshed(**ROLLBACK)
     world.wait(60.0).settle()
     world.gate(after, Verdict.PASS).drop().settle()
@@ -215,7 +215,7 @@ BARS: dict[str, tuple[dict[str, Any], str]] = {"a pin": ({"rollout": {"pinned": 
 
 
 @for_each("spec, words", BARS)
-def test_finding_09_a_refresh_waits_for(spec: dict[str, Any], words: str) -> None:
+def test_a_refresh_waits_for(spec: dict[str, Any], words: str) -> None:
     world, before = upgraded(**spec)
     world.ask(Verb.REFRESH, revision=before).settle()
     world.expect(serves=before, runs={before: 1})
@@ -223,7 +223,7 @@ def test_finding_09_a_refresh_waits_for(spec: dict[str, Any], words: str) -> Non
     assert words in world.status["runtime"]["message"]
 
 
-def test_finding_09_a_first_revision_that_cannot_start_gets_the_mended_image_when_it_is_asked_for() -> None:
+def test_a_first_revision_that_cannot_start_gets_the_mended_image_when_it_is_asked_for() -> None:
     world = start_world()
     broken = world.candidate()
     world.alter(config=PATCHED).settle()
@@ -233,7 +233,7 @@ def test_finding_09_a_first_revision_that_cannot_start_gets_the_mended_image_whe
     world.bring_up()
 
 
-def test_finding_09_a_chart_that_goes_back_leaves_what_serves_with_its_images() -> None:
+def test_a_rolled_back_chart_leaves_what_serves_with_its_images() -> None:
     world, before = upgraded()
     world.ask(Verb.REFRESH, revision=before).settle()
     candidate = world.candidate()
@@ -243,7 +243,7 @@ def test_finding_09_a_chart_that_goes_back_leaves_what_serves_with_its_images() 
     assert runtime_status(world) == (False, "Current")
 
 
-def test_finding_09_images_that_come_again_change_no_stored_revision() -> None:
+def test_images_that_come_again_change_no_stored_revision() -> None:
     world = serve_world()
     for config in (PATCHED, CONFIG, PATCHED, CONFIG, PATCHED):
         stored = {one["metadata"]["name"]: one["data"] for one in world.live("ControllerRevision")}
@@ -262,7 +262,7 @@ def automatic(**spec: Any) -> tuple[World, str]:
     return upgraded(AUTOMATIC, **spec)
 
 
-def test_finding_09_automatic_begins_a_candidate_by_itself() -> None:
+def test_automatic_begins_a_candidate_by_itself() -> None:
     world, before = automatic()
     world.expect(serves=before, Progressing="True RollingOut")
     after = world.bring_up()
@@ -274,7 +274,7 @@ def test_finding_09_automatic_begins_a_candidate_by_itself() -> None:
     "an outage": ({"rollout": {"strategy": "InPlace"}}, "InPlace"),
     "a pin": ({"rollout": {"pinned": True}}, "r1plus unpin"),
 })  # fmt: skip
-def test_finding_09_automatic_never_starts(spec: dict[str, Any], words: str) -> None:
+def test_automatic_never_starts(spec: dict[str, Any], words: str) -> None:
     world, before = automatic(**spec)
     world.expect(serves=before, runs={before: 1}, Progressing="False")
     assert runtime_status(world) == (True, "RefreshWaits")
@@ -282,13 +282,13 @@ def test_finding_09_automatic_never_starts(spec: dict[str, Any], words: str) -> 
     assert world.plan().slot is None
 
 
-def test_finding_09_an_outage_that_a_person_asks_for_is_made() -> None:
+def test_an_outage_that_a_person_asks_for_is_made() -> None:
     world, before = automatic(rollout={"strategy": "InPlace"})
     world.ask(Verb.REFRESH, revision=before).settle()
     assert world.deployments()[before] == 0
 
 
-def test_finding_09_automatic_does_not_meddle_with_a_rollout_of_the_spec() -> None:
+def test_automatic_does_not_meddle_with_a_rollout_of_the_spec() -> None:
     world, before = upgraded()
     candidate = world.apply(**NEXT)
     world.alter(config=replace(LATER, runtime_update=RuntimeUpdate.AUTOMATIC)).settle()
@@ -297,7 +297,7 @@ def test_finding_09_automatic_does_not_meddle_with_a_rollout_of_the_spec() -> No
 
 
 @for_each("config, ask", {"a person's request": (PATCHED, True), "the operator's own": (AUTOMATIC, False)})
-def test_finding_11_without_a_slot_waits(config: OperatorConfig, ask: bool) -> None:
+def test_without_a_slot_waits(config: OperatorConfig, ask: bool) -> None:
     world = serve_world()
     serving = world.selected()
     world.alter(config=config, wave=WaveView(is_granted=False))
@@ -314,7 +314,7 @@ def test_finding_11_without_a_slot_waits(config: OperatorConfig, ask: bool) -> N
     world.expect(Progressing="True RollingOut")
 
 
-def test_finding_11_an_edit_of_the_spec_takes_no_slot() -> None:
+def test_an_edit_of_the_spec_takes_no_slot() -> None:
     world, before = upgraded()
     world.alter(wave=WaveView(is_granted=False))
     candidate = world.apply(**NEXT)
@@ -322,7 +322,7 @@ def test_finding_11_an_edit_of_the_spec_takes_no_slot() -> None:
     assert world.revision(candidate).refresh is None
 
 
-def test_finding_11_a_stopped_wave_begins_nothing_though_slots_are_free() -> None:
+def test_a_stopped_wave_begins_nothing_though_slots_are_free() -> None:
     world = serve_world()
     serving = world.selected()
     world.alter(config=AUTOMATIC, wave=WaveView(stopped_waves=frozenset([NEW.digest]))).settle()
@@ -343,7 +343,7 @@ def candidate_of_wave(**spec: Any) -> tuple[World, str]:
     return world, candidate
 
 
-def test_finding_11_a_failed_gate_stops_the_wave_until_somebody_has_looked() -> None:
+def test_a_failed_gate_stops_the_wave_until_somebody_has_looked() -> None:
     world, candidate = candidate_of_wave()
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
     assert outcome(world, candidate) is RefreshOutcome.FAILED
@@ -352,14 +352,14 @@ def test_finding_11_a_failed_gate_stops_the_wave_until_somebody_has_looked() -> 
     world.expect(Progressing="False CandidateRefused")
 
 
-def test_finding_11_a_candidate_that_does_not_start_stops_the_wave() -> None:
+def test_a_candidate_that_does_not_start_stops_the_wave() -> None:
     world, candidate = candidate_of_wave()
     world.start_pods(candidate).wait(3600.0).settle()
     world.expect(Progressing="False DeadlineExceeded")
     assert outcome(world, candidate) is RefreshOutcome.FAILED
 
 
-def test_finding_11_a_candidate_without_room_stops_nobody() -> None:
+def test_a_candidate_without_room_stops_nobody() -> None:
     world, candidate = candidate_of_wave()
     world.start_pods(candidate).set_pods(candidate, unschedulable="0/1 nodes are available").wait(3600.0).settle()
     assert outcome(world, candidate) is RefreshOutcome.NO_ROOM
@@ -371,13 +371,13 @@ def test_finding_11_a_candidate_without_room_stops_nobody() -> None:
     "no replicas": {"replicas": 0},
     "a spec that nothing can serve": {"engine": {"precision": "Q99"}},
 })  # fmt: skip
-def test_finding_11_a_tenant_gives_its_slot_back_by(spec: dict[str, Any]) -> None:
+def test_a_tenant_gives_its_slot_back_by(spec: dict[str, Any]) -> None:
     world, candidate = candidate_of_wave()
     world.change(**spec).settle()
     assert outcome(world, candidate) is RefreshOutcome.SUPERSEDED
 
 
-def test_finding_11_no_deadline_of_a_tenant_holds_a_slot_for_ever() -> None:
+def test_no_deadline_of_a_tenant_holds_a_slot_for_ever() -> None:
     world, candidate = candidate_of_wave(rollout={"deadline": "9999h"})
     world.start_pods(candidate).settle()
     requeue = world.plan().requeue_after
@@ -390,7 +390,7 @@ def test_finding_11_no_deadline_of_a_tenant_holds_a_slot_for_ever() -> None:
     assert outcome(world, candidate) is RefreshOutcome.PROMOTED
 
 
-def test_finding_11_a_slot_that_was_lost_to_a_problem_does_not_hide_a_failure() -> None:
+def test_a_slot_that_was_lost_to_a_problem_does_not_hide_a_failure() -> None:
     world, candidate = candidate_of_wave()
     world.start_pods(candidate)
     nodes = world.nodes
@@ -401,7 +401,7 @@ def test_finding_11_a_slot_that_was_lost_to_a_problem_does_not_hide_a_failure() 
     assert outcome(world, candidate) is RefreshOutcome.FAILED
 
 
-def test_finding_11_a_later_runtime_goes_on_after_one_that_failed() -> None:
+def test_a_later_runtime_goes_on_after_one_that_failed() -> None:
     world, candidate = candidate_of_wave()
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
     world.alter(config=replace(LATER, runtime_update=RuntimeUpdate.AUTOMATIC)).settle()
@@ -410,7 +410,7 @@ def test_finding_11_a_later_runtime_goes_on_after_one_that_failed() -> None:
     assert runtime_status(world) == (False, "Current")
 
 
-def test_finding_11_a_candidate_that_is_tried_again_holds_a_slot_again_while_it_is_asked_for() -> None:
+def test_a_candidate_that_is_tried_again_holds_a_slot_again_while_it_is_asked_for() -> None:
     world, candidate = candidate_of_wave()
     world.start_pods(candidate).set_pods(candidate, unschedulable="0/1 nodes are available").wait(3600.0).settle()
     world.wait(RETRY_SECONDS).settle()
@@ -420,7 +420,7 @@ def test_finding_11_a_candidate_that_is_tried_again_holds_a_slot_again_while_it_
     assert outcome(world, candidate) is RefreshOutcome.SUPERSEDED
 
 
-def test_finding_11_a_failed_candidate_that_is_promoted_after_all_stops_nobody() -> None:
+def test_a_failed_candidate_that_is_promoted_after_all_stops_nobody() -> None:
     world, candidate = candidate_of_wave()
     world.start_pods(candidate).wait(3600.0).settle()
     assert outcome(world, candidate) is RefreshOutcome.FAILED
@@ -446,7 +446,7 @@ def offered(*, granted: bool = True, ask: bool = False, **spec: Any) -> tuple[Wo
     return world, serving
 
 
-def test_finding_11_a_newer_engine_waits_for_a_slot() -> None:
+def test_a_newer_engine_waits_for_a_slot() -> None:
     world, serving = offered(granted=False)
     world.expect(serves=serving, runs={serving: 1}, Progressing="False Complete")
     assert runtime_status(world) == (False, "RefreshWaits")
@@ -467,13 +467,13 @@ def test_finding_11_a_newer_engine_waits_for_a_slot() -> None:
     "an outage": ({"rollout": {"strategy": "InPlace"}}, "InPlace"),
     "a pin": ({"rollout": {"pinned": True}}, "r1plus unpin"),
 })  # fmt: skip
-def test_finding_11_a_newer_engine_never_starts(spec: dict[str, Any], words: str) -> None:
+def test_a_newer_engine_never_starts(spec: dict[str, Any], words: str) -> None:
     world, serving = offered(**spec)
     world.expect(serves=serving, runs={serving: 1})
     assert words in world.status["runtime"]["message"]
 
 
-def test_finding_11_a_newer_engine_that_a_person_asks_for_is_rolled_out_by_an_outage_too() -> None:
+def test_a_newer_engine_that_a_person_asks_for_is_rolled_out_by_an_outage_too() -> None:
     world, serving = offered(ask=True, rollout={"strategy": "InPlace"})
     assert world.deployments()[serving] == 0
     assert world.revision(world.candidate()).engine == "smollm2-full-f16-1.1.0"
@@ -483,14 +483,14 @@ def test_finding_11_a_newer_engine_that_a_person_asks_for_is_rolled_out_by_an_ou
     "another context": NEXT,
     "an engine by name of its version": {"engine": {"version": "1.1.0"}},
 })  # fmt: skip
-def test_finding_11_who_edits_the_spec_gets_the_newer_engine_at_once_by(change: dict[str, Any]) -> None:
+def test_who_edits_the_spec_gets_the_newer_engine_at_once_by(change: dict[str, Any]) -> None:
     world, _ = offered(granted=False)
     candidate = world.apply(**change)
     assert world.revision(candidate).engine == "smollm2-full-f16-1.1.0"
     assert world.revision(candidate).refresh is None
 
 
-def test_finding_11_a_version_that_the_spec_no_longer_names_is_an_edit() -> None:
+def test_a_version_that_the_spec_no_longer_names_is_an_edit() -> None:
     world, serving = offered(engine={"version": "1.0.0"})
     world.expect(serves=serving, Progressing="False Complete")
     world.alter(wave=WaveView(is_granted=False))
@@ -498,7 +498,7 @@ def test_finding_11_a_version_that_the_spec_no_longer_names_is_an_edit() -> None
     assert world.revision(candidate).engine == "smollm2-full-f16-1.1.0"
 
 
-def test_finding_11_a_failed_engine_does_not_keep_patched_images_away() -> None:
+def test_a_failed_engine_does_not_keep_patched_images_away() -> None:
     world, serving = offered(granted=False)
     slot = world.plan().slot
     assert slot is not None
@@ -510,7 +510,7 @@ def test_finding_11_a_failed_engine_does_not_keep_patched_images_away() -> None:
     assert (candidate.engine, candidate.runtime) == ("smollm2-full-f16", NEW)
 
 
-def test_finding_11_a_newer_engine_that_its_gate_refused_stays_refused() -> None:
+def test_a_newer_engine_that_its_gate_refused_stays_refused() -> None:
     world, serving = offered()
     candidate = world.candidate()
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
@@ -519,14 +519,14 @@ def test_finding_11_a_newer_engine_that_its_gate_refused_stays_refused() -> None
     assert outcome(world, candidate) is RefreshOutcome.FAILED
 
 
-def test_finding_09_a_larger_node_is_no_reason_to_leave_what_was_refreshed() -> None:
-    """Nor is it one to leave what serves, which finding 10 is about."""
+def test_a_larger_node_is_no_reason_to_leave_what_was_refreshed() -> None:
+    """Nor is it one to leave what serves: test_node_fit.py."""
     world, _, after = refreshed()
     world.wait(60.0).alter(nodes=(*world.nodes, replace(world.nodes[0], name="n2", memory_bytes=200 * 2**30))).settle()
     world.expect(serves=after, runs={after: 1}, Progressing="False Complete")
 
 
-def test_finding_09_a_request_beside_an_edit_is_answered_by_the_edits_own_candidate() -> None:
+def test_a_request_together_with_an_edit_is_answered_by_the_edits_own_candidate() -> None:
     """In one pass: our own writes bring no other one."""
     world, before = upgraded()
     world.ask(Verb.REFRESH, revision=before).change(**NEXT).pass_once()
@@ -537,7 +537,7 @@ def test_finding_09_a_request_beside_an_edit_is_answered_by_the_edits_own_candid
     assert world.bring_up() == candidate
 
 
-def test_finding_09_a_paused_deployment_begins_nothing_and_holds_no_slot() -> None:
+def test_a_paused_deployment_begins_nothing_and_holds_no_slot() -> None:
     world, before = upgraded(CONFIG)
     world.change(rollout={"paused": True}).alter(config=AUTOMATIC).settle()
     world.expect(serves=before, runs={before: 1})

@@ -309,7 +309,7 @@ def test_an_r1plustenant_that_cannot_be_read_opens_nothing_and_its_quota_stays()
     world.expect(Ready=("False InvalidSpec", "spec.callers.namespaces"))
 
 
-def test_finding_14_a_node_that_joins_closes_its_own_address_alone() -> None:
+def test_a_node_that_joins_closes_its_own_address_alone() -> None:
     ways = [{"cidr": "10.0.0.0/8", "ports": [443]}, {"cidr": "192.168.0.7/32", "ports": [5432]}]
     world = TenantWorld(spec={"egress": ways}, addresses=("10.1.0.4", "fd00::1"))
     world.settle()

@@ -119,7 +119,9 @@ def test_a_way_into_them_is_refused_in_whatever_form_it_is_written(cidr: str) ->
 @example("0.0.0.0/0", [ipaddress.ip_address("10.1.0.4")], ipaddress.ip_address("10.1.0.5"), None)
 @example("10.1.0.4/32", [ipaddress.ip_address("10.1.0.4")], ipaddress.ip_address("10.1.0.5"), None)
 @example("10.1.0.4/31", [ipaddress.ip_address(f"10.1.0.{n}") for n in (5, 4)], ipaddress.ip_address("10.1.0.6"), None)
-def test_finding_14_a_way_out_holds_no_node_and_all_else(cidr: str, nodes: list[Any], other: Any, data: Any) -> None:
+def test_an_egress_network_has_all_addresses_but_those_of_nodes(
+    cidr: str, nodes: list[Any], other: Any, data: Any
+) -> None:
     try:
         (way,) = ways({"cidr": cidr, "ports": [10250]})
     except ValidationError:
@@ -148,7 +150,7 @@ def test_finding_14_a_way_out_holds_no_node_and_all_else(cidr: str, nodes: list[
             assert is_within(net, network)
 
 
-def test_finding_14_the_order_of_the_nodes_changes_nothing() -> None:
+def test_the_order_of_the_nodes_changes_nothing() -> None:
     opened, nodes = (
         ways({"cidr": "0.0.0.0/0", "ports": [443]}),
         ["10.1.0.4", "10.1.0.5", "10.0.0.9", "fd00::1", "10.1.0.4"],
@@ -245,9 +247,7 @@ def test_access_is_to_two_roles_and_a_service_account_is_one_of_this_namespace()
     "but not where nobody is given access": ({"spec": None}, set()),
     "nor where there is no registry": ({"config": CONFIG}, set()),
 })  # fmt: skip
-def test_finding_19_people_have_an_account_in_their_namespace_to_read_the_registry_by(
-    changed: Json, kinds: set[str]
-) -> None:
+def test_people_have_an_account_in_their_namespace_to_read_the_registry_by(changed: Json, kinds: set[str]) -> None:
     tenant = TenantWorld(**({"spec": GIVES, "config": replace(CONFIG, has_registry=True)} | changed))
     tenant.settle()
     made = {kind: obj for (_, kind, name), obj in tenant.live.items() if name == "r1plus-registry-reader"}

@@ -335,10 +335,10 @@ CASES = [
     if not (name == "a second revision serves in place" and problem in NO_NODE)
 ]
 """`make test` has an eighth of them, with each state and each problem in it. In place nothing is stopped for a control that has
-room on no node: `test_finding_08_in_place_a_control_without_a_node_stops_nothing`."""
+room on no node: `test_in_place_a_control_without_a_node_stops_nothing`."""
 
 
-def test_finding_08_each_reason_of_a_problem_is_among_the_cases() -> None:
+def test_each_reason_of_a_problem_is_among_the_cases() -> None:
     reasons = set()
     for problem in PROBLEMS.values():
         world = fork(state("one revision serves"))
@@ -351,7 +351,7 @@ def test_finding_08_each_reason_of_a_problem_is_among_the_cases() -> None:
 
 
 @pytest.mark.parametrize(("name", "problem"), CASES)
-def test_finding_08_an_accuracy_drop_is_answered_as_without_the_problem(name: str, problem: str) -> None:
+def test_an_accuracy_drop_is_answered_as_without_the_problem(name: str, problem: str) -> None:
     world = fork(state(name))
     PROBLEMS[problem](world)
     for step in sound_story(name):
@@ -360,7 +360,7 @@ def test_finding_08_an_accuracy_drop_is_answered_as_without_the_problem(name: st
 
 
 @pytest.mark.parametrize(("name", "problem"), CASES)
-def test_finding_08_a_rollback_that_began_under_a_problem_goes_on_when_that_is_solved(name: str, problem: str) -> None:
+def test_a_rollback_that_began_under_a_problem_goes_on_when_that_is_solved(name: str, problem: str) -> None:
     world, sound = fork(state(name)), state(name)
     PROBLEMS[problem](world)
     steps = sound_story(name)
@@ -395,7 +395,7 @@ STORED_CASES = [
 
 
 @pytest.mark.parametrize(("name", "problem"), STORED_CASES)
-def test_finding_08_what_an_earlier_version_stored_is_watched_under_a_problem(name: str, problem: str) -> None:
+def test_what_an_earlier_version_stored_is_watched_under_a_problem(name: str, problem: str) -> None:
     world = forget_record(fork(state(name)))
     PROBLEMS[problem](world)
     if problem == "the spec is malformed":
@@ -407,7 +407,7 @@ def test_finding_08_what_an_earlier_version_stored_is_watched_under_a_problem(na
 # What differs with a Problem.
 
 
-def test_finding_08_a_candidate_that_cannot_take_traffic_is_no_reason_to_wait() -> None:
+def test_a_candidate_that_cannot_take_traffic_is_no_reason_to_wait() -> None:
     world = serving(1)
     bad = world.selected()
     good = next(r.name for r in world.revisions() if r.name != bad)
@@ -421,7 +421,7 @@ def test_finding_08_a_candidate_that_cannot_take_traffic_is_no_reason_to_wait() 
     world.expect(serves=bad, runs={bad: 1, good: 1}, Progressing="RollingBack")
 
 
-def test_finding_08_nothing_new_takes_traffic_and_its_deadline_waits() -> None:
+def test_nothing_new_takes_traffic_and_its_deadline_waits() -> None:
     world = serving(1)
     stable, candidate = world.selected(), world.apply(context={"maxTokens": 512})
     world.alter(suites={}).settle()
@@ -433,7 +433,7 @@ def test_finding_08_nothing_new_takes_traffic_and_its_deadline_waits() -> None:
     world.expect(serves=candidate)
 
 
-def test_finding_08_in_place_what_dropped_is_not_brought_back_for_its_candidate() -> None:
+def test_in_place_what_dropped_is_not_brought_back_for_its_candidate() -> None:
     world = serving(1, **IN_PLACE)
     bad = world.selected()
     world.apply(accuracy={"onBreach": "Alert"})
@@ -446,7 +446,7 @@ def test_finding_08_in_place_what_dropped_is_not_brought_back_for_its_candidate(
     world.expect(serves=bad, runs={bad: 0, candidate: 1}, Progressing="Blocked")
 
 
-def test_finding_08_in_place_what_had_not_dropped_is_restored() -> None:
+def test_in_place_what_had_not_dropped_is_restored() -> None:
     world = serving(1, **IN_PLACE)
     stable, candidate = world.selected(), world.apply(context={"maxTokens": 512})
     world.set_pods(stable, terminating=True).settle()
@@ -455,7 +455,7 @@ def test_finding_08_in_place_what_had_not_dropped_is_restored() -> None:
     world.expect(serves=stable, runs={stable: 1})
 
 
-def test_finding_08_what_is_done_about_a_drop_follows_the_newest_spec_that_can_be_read() -> None:
+def test_what_is_done_about_a_drop_follows_the_newest_spec_that_can_be_read() -> None:
     world = serving(1)
     bad = world.selected()
     world.alter(suites={}).apply(accuracy={"onBreach": "Alert", "threshold": 0.9})
@@ -468,14 +468,14 @@ def test_finding_08_what_is_done_about_a_drop_follows_the_newest_spec_that_can_b
     world.expect(serves=bad, runs={bad: 1}, Ready="Serving", Progressing=("InvalidSpec", "spec.tier", "spec.colour"))
 
 
-def test_finding_08_where_the_suite_is_lost_altogether_that_is_told() -> None:
+def test_a_suite_that_is_lost_altogether_is_reported() -> None:
     world = serving(1)
     world.children.pop(("ConfigMap", "credit-accuracy"))
     world.alter(suites={}).drop("i0", "i1").settle()
     world.expect(QualityVerified=("False SuiteNotFound", "not monitored"))
 
 
-def test_finding_08_a_mounted_suite_that_was_altered_judges_nobody() -> None:
+def test_a_mounted_suite_that_was_altered_judges_nobody() -> None:
     world = serving(1)
     accuracy = world.one("ConfigMap", "credit-accuracy")
     altered = accuracy["data"]["items.jsonl"].replace("answer 1", "answer 2")
@@ -485,7 +485,7 @@ def test_finding_08_a_mounted_suite_that_was_altered_judges_nobody() -> None:
 
 
 @pytest.mark.parametrize("problem", NO_NODE)
-def test_finding_08_in_place_a_control_without_a_node_stops_nothing(problem: str) -> None:
+def test_in_place_a_control_without_a_node_stops_nothing(problem: str) -> None:
     world = serving(1, **IN_PLACE)
     bad = world.selected()
     PROBLEMS[problem](world)
@@ -498,7 +498,7 @@ NO_TENANT = TenantView("False", Reason.NAMESPACE_NOT_TENANT, "the label is gone"
 
 
 @pytest.mark.parametrize("name", STATES)
-def test_finding_08_where_the_namespace_is_no_tenant_a_drop_is_told_and_nothing_is_written(name: str) -> None:
+def test_where_the_namespace_is_no_tenant_a_drop_is_reported_and_nothing_is_written(name: str) -> None:
     world = fork(state(name)).alter(tenant=NO_TENANT)
     children, pods = dict(world.children), dict(world.pods)
     step = sound_story(name)[1]
@@ -514,9 +514,7 @@ def test_finding_08_where_the_namespace_is_no_tenant_a_drop_is_told_and_nothing_
 
 @pytest.mark.parametrize("backwards", [False, True], ids=["as planned", "the last of a stage first"])
 @pytest.mark.parametrize("problem", ["the chart has no such suite any more", "the spec is malformed"])
-def test_finding_08_an_operator_that_dies_in_the_switch_back_is_followed_to_its_end(
-    problem: str, backwards: bool
-) -> None:
+def test_an_operator_that_dies_in_the_switch_back_is_followed_to_its_end(problem: str, backwards: bool) -> None:
     begun = fork(state("a control is running"))
     bad, good = begun.selected(), begun.candidate()
     begun.control(Verdict.PASS).set_ready(good)

@@ -132,7 +132,7 @@ def test_a_rotated_token_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_finding_17_a_rotated_ca_of_the_api_server_is_trusted_without_a_restart(tmp_path: Path, loop: Any) -> None:
+def test_a_rotated_ca_of_the_api_server_is_trusted_without_a_restart(tmp_path: Path, loop: Any) -> None:
     """A pod trusts what the kubelet's file holds now: neither the CA of its start, nor one that it held before."""
     (tmp_path / "token").write_text("secret")
     server = RotatingServer(tmp_path, {"kind": "ConfigMap"})

@@ -349,9 +349,7 @@ class Bulk:
         pytest.param(30.0, LONGEST_REST_SECONDS, id="not as long as an API server that does not answer"),
     ],
 )
-async def test_finding_02_what_comes_in_bulk_leaves_time_to_others_between_two_keys(
-    seconds_out: float, rest: float
-) -> None:
+async def test_what_comes_in_bulk_leaves_time_to_others_between_two_keys(seconds_out: float, rest: float) -> None:
     bulk = Bulk()
     assert bulk.take_all() == ["a1", "b1"]
     bulk.clock.advance(seconds_out)
