@@ -1,44 +1,16 @@
-"""Rollouts that got stuck, or began without being asked for: attacks of a review of commit 035d42d, by their numbers."""
+"""Which nodes a revision fits to, by taints, platform, memory and disk; and what a rollout in place waits for on them."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
-
-from r1plus_contract import names
-from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.quantity import bytes_of
-from r1plus_operator.observe.node_projection import project_node
-from r1plus_operator.plan.observation import REFUSED_PODS, NodeFacts
-from r1plus_operator.plan.revision.record import Revision
-from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, AccuracyDrop, RollbackRecord, RollbackTerms
-from r1plus_operator.plan.revision.storage import redate
-from r1plus_policies.rollout import DRAIN_SECONDS
-from support.plan.falls import controlled, fallen
-from support.plan.world import DAY, NEXT, World, start_world
+from r1plus_operator.plan.observation import NodeFacts
+from support.plan.falls import fallen
+from support.plan.nodes import BIG, IN_PLACE, SMALL, kubernetes_node, serving_on
+from support.plan.world import NEXT, World
 from support.tables import for_each
 
 DEDICATED = {"key": "dedicated", "value": "gpu", "effect": "NoSchedule"}
-
-
-def kubernetes_node(
-    name: str, memory: str, *, labels: dict[str, str] | None = None, ready: str = "True", disk: str = "", **spec: Any
-) -> NodeFacts:
-    """Return a node as the operator reads it from the API server."""
-    labels = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", **(labels or {})}
-    allocatable = {"cpu": "8", "memory": memory, "pods": "110", **({"ephemeral-storage": disk} if disk else {})}
-    status = {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": ready}]}
-    kept = project_node({"metadata": {"name": name, "uid": name, "labels": labels}, "spec": spec, "status": status})
-    assert kept is not None
-    facts: NodeFacts = kept.value
-    return facts
-
-
-SMALL = kubernetes_node("small", "3Gi")
-BIG = kubernetes_node("big", "20Gi")
 
 
 def batch_on(*nodes: NodeFacts, **spec: Any) -> int:
@@ -104,15 +76,9 @@ def test_an_open_batch_fits_for_every_replica(nodes: tuple[NodeFacts, ...], repl
     assert batch_on(*nodes, replicas=replicas) == batch_on(like)
 
 
-def serving_on(*nodes: NodeFacts, **spec: Any) -> tuple[World, str]:
-    """Return a world whose first revision serves there, and its name."""
-    world = World({"tier": "full", **spec}, nodes=nodes)
-    return world, world.bring_up()
-
-
 @for_each("nodes", {
     "a larger node joins": (SMALL, BIG),
-    "its node is cordoned beside a larger one": (kubernetes_node("small", "3Gi", unschedulable=True), BIG),
+    "its node is cordoned and a larger one is there": (kubernetes_node("small", "3Gi", unschedulable=True), BIG),
     "its node is silent": (kubernetes_node("small", "3Gi", ready="Unknown"),),
     "its node is under pressure": (kubernetes_node("small", "3Gi", taints=[{"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}]), BIG),
     "one of several nodes is left": (SMALL,),
@@ -148,7 +114,6 @@ def test_a_changed_spec_is_fitted_to_the_nodes_of_today() -> None:
 
 
 DEAD = kubernetes_node("dead", "3Gi", ready="Unknown")
-IN_PLACE = {"replicas": 3, "rollout": {"strategy": "InPlace"}}
 
 
 def let_a_pod_get_stuck(world: World, node: str, gone_by: float = 1e9) -> None:
@@ -217,129 +182,6 @@ def test_in_place_stops_nothing_while_no_node_takes_the_candidate() -> None:
     world.expect(runs={serves: 0, candidate: 1})
 
 
-NO_ROOM = "0/2 nodes are available: 2 Insufficient memory."
-HOUR = 3600.0
-MOST_WAITS = 10
-"""Passes at the times that plans ask for, until a candidate is tried again."""
-
-
-def expire(world: World, *, unschedulable: str = NO_ROOM) -> None:
-    """Let the candidate's deadline pass while its pod finds no node."""
-    world.start_pods(world.candidate()).set_pods(world.candidate(), unschedulable=unschedulable).settle()
-    world.wait(HOUR).settle()
-    world.expect(Progressing="DeadlineExceeded")
-
-
-def waits_for_retry(world: World) -> float:
-    """Wait until the candidate is tried again; return for how long."""
-    began = world.now
-    for _ in range(MOST_WAITS):
-        if world.status.get("candidate") and world.condition("Progressing")[1] == "RollingOut":
-            return world.now - began
-        wait = world.plan().requeue_after
-        assert wait is not None, world.condition("Progressing")
-        world.wait(wait).settle()
-    raise AssertionError(f"not tried again after {world.now - began} s: {world.condition('Progressing')}")
-
-
-def test_what_expired_for_lack_of_room_is_tried_again_ever_later() -> None:
-    world, serves = serving_on(BIG)
-    candidate = world.apply(**NEXT)
-    waits = []
-    for _ in range(8):
-        expire(world)
-        world.expect(serves=serves, runs={serves: 1}, Progressing=("DeadlineExceeded", NO_ROOM, "is retried"))
-        waits.append(round(waits_for_retry(world), -2))
-        world.expect(serves=serves, runs={serves: 1, candidate: 1})
-    assert waits == [600, 1200, 2400, 4800, 9600, 19200, 21600, 21600]
-    world.start_pods(candidate).gate(candidate, Verdict.PASS).settle()
-    world.set_ready(candidate).settle()
-    world.expect(serves=candidate)
-    notes = world.one("ControllerRevision", candidate)["metadata"]["annotations"]
-    assert names.ANNOTATION_EXPIRED not in notes
-
-
-def test_what_a_quota_refused_is_tried_again() -> None:
-    world, serves = serving_on(BIG)
-    candidate = world.apply(**NEXT)
-    said = 'pods "x" is forbidden: exceeded quota: r1plus-tenant, requested: requests.memory=2Gi'
-    world.one("Deployment", candidate)[REFUSED_PODS] = said
-    world.wait(HOUR).settle()
-    world.expect(runs={serves: 1}, Progressing=("DeadlineExceeded", "exceeded quota"))
-    assert round(waits_for_retry(world), -2) == 600
-
-
-def test_what_expired_for_another_cause_is_not_tried_again() -> None:
-    world, serves = serving_on(BIG)
-    world.apply(**NEXT)
-    expire(world, unschedulable="")
-    world.wait(7 * DAY).settle()
-    world.expect(runs={serves: 1}, Progressing="DeadlineExceeded")
-
-
-def test_a_lack_of_room_after_the_deadline_is_no_cause() -> None:
-    world, serves = serving_on(BIG, rollout={"strategy": "InPlace"})
-    world.apply(**NEXT)
-    world.start_pods(world.candidate()).settle()
-    world.wait(HOUR).settle()
-    world.expect(runs={serves: 1}, Progressing="DeadlineExceeded")
-    world.alter(nodes=(kubernetes_node("big", "20Gi", unschedulable=True),)).settle()
-    world.alter(nodes=(BIG,)).wait(7 * DAY).settle()
-    world.expect(runs={serves: 1}, Progressing="DeadlineExceeded")
-
-
-@for_each("deadline, tried", {"longer": ("2h", True), "shorter": ("30m", False)})
-def test_what_was_too_slow_is_tried_again_with_a_longer_deadline(deadline: str, tried: bool) -> None:
-    world, serves = serving_on(BIG)
-    candidate = world.apply(**NEXT)
-    expire(world, unschedulable="")
-    world.wait(DAY).apply(rollout={"deadline": deadline})
-    world.expect(runs={serves: 1, candidate: 1} if tried else {serves: 1})
-    world.wait(1.5 * HOUR).settle()
-    assert (world.condition("Progressing")[1] == "RollingOut") is tried
-
-
-def test_another_deadline_tries_at_once() -> None:
-    world, serves = serving_on(BIG)
-    candidate = world.apply(**NEXT)
-    expire(world)
-    world.apply(rollout={"deadline": "2h"})
-    world.expect(runs={serves: 1, candidate: 1}, Progressing="RollingOut")
-
-
-def test_a_changed_spec_forgets_the_tries() -> None:
-    world, _ = serving_on(BIG)
-    world.apply(**NEXT)
-    expire(world)
-    waits_for_retry(world)
-    expire(world)
-    world.apply(context={"maxTokens": 512})
-    expire(world)
-    assert round(waits_for_retry(world), -2) == 600
-
-
-def test_an_operator_that_dies_at_the_deadline_leaves_the_retry_to_the_next() -> None:
-    for writes in range(4):
-        world, _ = serving_on(BIG)
-        candidate = world.apply(**NEXT)
-        world.start_pods(candidate).set_pods(candidate, unschedulable=NO_ROOM).settle()
-        world.wait(HOUR)
-        world.carry_out(world.plan(), writes)
-        world.settle()
-        assert round(waits_for_retry(world), -2) == 600
-
-
-def test_in_place_what_served_comes_back_when_the_candidate_finds_no_node() -> None:
-    world, serves = serving_on(BIG, **IN_PLACE)
-    candidate = world.apply(**NEXT)
-    world.expect(runs={serves: 0, candidate: 1})
-    world.start_pods(candidate).set_pods(candidate, unschedulable=NO_ROOM, unschedulable_since=world.now).settle()
-    assert (world.plan().requeue_after or 301) <= 300
-    world.wait(300).settle()
-    world.expect(runs={serves: 3}, Progressing=("DeadlineExceeded", NO_ROOM, "is retried"))
-    assert round(waits_for_retry(world), -2) == 21600
-
-
 ROOMY = kubernetes_node("roomy", "20Gi", disk="100Gi")
 DISKLESS = kubernetes_node("roomy", "20Gi")
 
@@ -404,77 +246,3 @@ def test_an_engine_on_a_volume_takes_no_disk() -> None:
     assert disk_volumes(world) < asked < 2**30
     volumes = {volume["name"]: volume for volume in world.revision().template["spec"]["volumes"]}
     assert volumes["delivery"]["emptyDir"]["sizeLimit"] == "64Mi"
-
-
-def promote_a_day_ahead(world: World) -> tuple[str, str]:
-    """Let a leader whose clock is a day ahead promote the next revision; return what served, and what does now."""
-    before, candidate = world.selected(), world.apply(**NEXT)
-    world.start_pods(candidate).gate(candidate, Verdict.PASS).settle()
-    world.wait(DAY).set_ready(candidate).pass_once()
-    world.wait(-DAY)
-    assert world.selected() == candidate
-    return before, candidate
-
-
-def test_a_promotion_dated_in_the_future_counts_as_now() -> None:
-    world, _ = serving_on(BIG)
-    before, serves = promote_a_day_ahead(world)
-    world.settle()
-    world.expect(serves=serves, runs={before: 1, serves: 1})
-    world.wait(DRAIN_SECONDS).settle()
-    world.expect(serves=serves, runs={serves: 1}, Progressing="Complete")
-    assert world.revision(serves).promoted_at < world.now
-    assert not world.pass_once().writes
-
-
-def test_a_wrong_clock_that_switched_back_changes_nothing_else() -> None:
-    world, good, bad = controlled()
-    world.control(Verdict.PASS).settle()
-    world.wait(DAY).set_ready(good).pass_once()
-    world.wait(-DAY).settle()
-    record = world.revision(bad).rollback
-    assert record is not None
-    assert record.switched_at is not None
-    assert (world.revision(bad).promoted_at or 0.0) < record.switched_at <= world.now
-    assert world.revision(good).promoted_at == pytest.approx(record.switched_at, abs=0.002)
-    world.start_pods(good, ready=True).wait(DRAIN_SECONDS).settle()
-    world.expect(serves=good, runs={good: 1}, Progressing="RolledBack")
-
-
-def test_a_control_that_began_in_the_future_is_overdue_in_its_time() -> None:
-    world, good, bad = fallen()
-    world.wait(30 * DAY).settle()
-    world.start_pods(good).wait(-30 * DAY).settle()
-    record = world.revision(bad).rollback
-    assert record is not None
-    assert record.started_at > world.now, "it names the attempt"
-    world.expect(Progressing="RollingBack")
-    world.wait(DAY).settle()
-    assert "RollbackTargetOverdue" in str(world.status)
-
-
-STORED = start_world().revision()
-MOMENTS = st.floats(0, 2e6).map(lambda at: round(at, 3))
-
-
-@given(st.lists(st.tuples(MOMENTS, st.none() | MOMENTS), min_size=1, max_size=6))
-@example([(999_999.999, None), (1e6, 1_000_001.5), (1_000_001.5, None), (1_086_400.0, 1_086_400.0)])
-def test_promotions_and_rollbacks_keep_their_order(moments: list[tuple[float, float | None]]) -> None:
-    now, record = 1e6, RollbackRecord("r", RollbackTerms("r", "s", 0.98, ""), 0.0, BELOW_THRESHOLD, AccuracyDrop())
-    revisions = {
-        str(i): replace(STORED, promoted_at=promoted, rollback=replace(record, switched_at=switched))
-        for i, (promoted, switched) in enumerate(moments)
-    }
-
-    def dates(found: Mapping[str, Revision]) -> list[float]:
-        pairs = [(r.promoted_at, r.rollback and r.rollback.switched_at) for r in found.values()]
-        return [at for pair in pairs for at in pair if at is not None]
-
-    before, after = dates(revisions), dates(redate(revisions, now))
-    assert all(b == a for b, a in zip(before, after, strict=True) if b <= now)
-    assert all(a <= now + 1.1 for a in after)
-    assert [(a < b, a == b) for a in before for b in before] == [(a < b, a == b) for a in after for b in after]
-    if all(at > now + 1 for at in before):
-        spans = [[max(dated) - at for at in dated] for dated in (before, after)]
-        assert spans[0] == pytest.approx(spans[1], abs=0.02)
-    assert redate(redate(revisions, now), now + 2) == redate(revisions, now)
