@@ -1,4 +1,4 @@
-"""A Problem of the spec stops neither the watch over what serves nor its rollback, on a real API server."""
+"""A problem of the spec stops neither the watch over what serves nor its rollback, on a real API server."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ ACCURACY = {"suite": NAME, "suiteKeys": [KEY.public], "onBreach": "Rollback"}
 
 @pytest.fixture(scope="module")
 def operator_settings() -> dict[str, str]:
-    """What has served for a second may be gone back to."""
+    """What has served for a second is a rollback target."""
     return {"R1PLUS_BAKE_SECONDS": "0"}
 
 
@@ -58,7 +58,7 @@ class Deployed:
         async def find() -> Json | None:
             return (await self.tenant.settings("credit")).get("control")
 
-        order = await eventually(find, "the monitors are told to gate the good revision again")
+        order = await eventually(find, "the monitors have the order to gate the good revision again")
         await self.tenant.decide(self.good, Verdict.PASS, control=order["token"])
         await self.tenant.set_ready(pod, ready=True)
         await self.tenant.switched(self.good)
@@ -83,7 +83,7 @@ async def deployed(operator: OperatorProcess, tenant: Tenant, second: Monitors) 
     return Deployed(tenant, second, good, bad)
 
 
-async def test_finding_08_a_drop_is_answered_after_the_suite_was_deleted(tenant: Tenant, deployed: Deployed) -> None:
+async def test_a_drop_is_answered_after_the_suite_was_deleted(tenant: Tenant, deployed: Deployed) -> None:
     mounted = (await tenant.present("ConfigMap", "credit-accuracy"))["data"]
     await tenant.client.delete(kinds.CONFIG_MAP, NAME, tenant.namespace)
     await tenant.until("credit", "QualityVerified", "False", "SuiteNotFound")
@@ -97,20 +97,20 @@ async def test_finding_08_a_drop_is_answered_after_the_suite_was_deleted(tenant:
     ]
 
 
-async def test_finding_08_a_control_goes_on_after_the_suite_was_edited(tenant: Tenant, deployed: Deployed) -> None:
+async def test_a_control_goes_on_after_the_suite_was_edited(tenant: Tenant, deployed: Deployed) -> None:
     deployed.drop()
     await tenant.until("credit", "Progressing", "True", "RollingBack")
     await put(tenant, with_item(prompt="easier?"))
 
-    async def is_told() -> bool:
+    async def is_reported() -> bool:
         return "SuiteInvalid" in (await tenant.condition("credit", "Progressing"))[2]
 
-    await eventually(is_told, "the Problem is told")
+    await eventually(is_reported, "the problem is reported")
     await deployed.pass_control()
     await deployed.incident("RolledBack")
 
 
-async def test_finding_08_in_a_namespace_that_is_no_tenant_a_drop_is_told_and_nothing_is_written(
+async def test_in_a_namespace_that_is_no_tenant_a_drop_is_reported_and_nothing_is_written(
     operator: OperatorProcess, tenant: Tenant, deployed: Deployed
 ) -> None:
     await tenant.label(names.LABEL_TENANT, None)

@@ -25,7 +25,7 @@ async def release(tenant: Tenant, name: str) -> None:
     await tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, name, tenant.namespace, {"metadata": {"finalizers": None}})
 
 
-async def test_finding_41_what_is_deleted_serves_no_more_though_a_finalizer_keeps_it(
+async def test_a_deleted_deployment_serves_no_more_though_a_finalizer_keeps_it(
     operator: OperatorProcess, tenant: Tenant
 ) -> None:
     revision = await tenant.serve("credit")
@@ -40,7 +40,7 @@ async def test_finding_41_what_is_deleted_serves_no_more_though_a_finalizer_keep
     await release(tenant, "credit")
 
 
-async def test_a_pod_in_quarantine_goes_as_well(operator: OperatorProcess, tenant: Tenant) -> None:
+async def test_a_pod_in_quarantine_goes_with_its_deployment(operator: OperatorProcess, tenant: Tenant) -> None:
     """No ReplicaSet has it any more, so it would run on, with its GPU, for as long as the finalizer stays."""
     revision = await tenant.serve("credit")
     (old,) = [one for one in await tenant.listed("Pod") if one["metadata"]["name"].startswith(revision)]
@@ -63,7 +63,7 @@ async def test_a_pod_in_quarantine_goes_as_well(operator: OperatorProcess, tenan
     await release(tenant, "credit")
 
 
-async def test_finding_41_what_is_orphaned_on_purpose_stays(operator: OperatorProcess, tenant: Tenant) -> None:
+async def test_children_that_are_orphaned_on_purpose_stay(operator: OperatorProcess, tenant: Tenant) -> None:
     revision = await tenant.serve("credit")
     await hold(tenant, "credit", "Orphan")
     # A pass over a neighbour comes after the one over the deletion.
@@ -75,7 +75,7 @@ async def test_finding_41_what_is_orphaned_on_purpose_stays(operator: OperatorPr
     await release(tenant, "credit")
 
 
-async def test_finding_41_a_tenants_deletion_does_not_wait_for_what_only_a_finalizer_keeps(
+async def test_a_tenants_deletion_does_not_wait_for_what_only_a_finalizer_keeps(
     operator: OperatorProcess, tenant: Tenant
 ) -> None:
     await tenant.allow()

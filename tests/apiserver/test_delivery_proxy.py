@@ -53,29 +53,29 @@ async def archive(client: ApiClient) -> AsyncIterator[str]:
     await client.delete(kinds.R1PLUS_ENGINE, name)
 
 
-async def test_finding_13_a_job_behind_a_proxy_is_admitted_with_its_policies_and_its_ca(
+async def test_a_job_behind_a_proxy_is_admitted_with_its_policies_and_its_ca(
     operator: OperatorProcess, tenant: Tenant, archive: str
 ) -> None:
     await tenant.deploy("credit", tier="full", context=CONTEXT, engine={"family": archive})
     volume = read_revision(await tenant.present("ControllerRevision", await tenant.candidate("credit"))).volume
     assert volume is not None
     job = await tenant.present("Job", volume.name)
-    told = (await tenant.present("ConfigMap", volume.name))["data"]
-    assert (told[PROXY_FILE], told[CA_FILE]) == (PROXY, BANK_CA)
-    assert json.loads(told[ORDER_FILE])["archive"]["url"] == URL
-    assert await ways_out(tenant, volume.name) == [("10.0.9.7/32", 3128), ("fd00::7/128", 3128)]
-    # The chart's proxy goes, and the server's network comes: the Job is another one, on another way.
+    order = (await tenant.present("ConfigMap", volume.name))["data"]
+    assert (order[PROXY_FILE], order[CA_FILE]) == (PROXY, BANK_CA)
+    assert json.loads(order[ORDER_FILE])["archive"]["url"] == URL
+    assert await read_egress(tenant, volume.name) == [("10.0.9.7/32", 3128), ("fd00::7/128", 3128)]
+    # The chart's proxy goes, and the server's network comes: another Job is made, with other egress.
     operator.upgrade(R1PLUS_DELIVERY_PROXY="", R1PLUS_DELIVERY_CIDRS="10.20.0.0/16")
     again = await tenant.present("Job", volume.name, other_than=job)
     assert (await tenant.present("ConfigMap", volume.name))["data"].keys() == {ORDER_FILE, CA_FILE}
-    assert await ways_out(tenant, volume.name) == [("10.20.0.0/16", 8443)]
+    assert await read_egress(tenant, volume.name) == [("10.20.0.0/16", 8443)]
     digests = {one["metadata"]["annotations"][names.ANNOTATION_ORDER] for one in (job, again)}
     assert len(digests) == 2
     assert operator.forbidden(tenant.namespace) == []
 
 
-async def ways_out(tenant: Tenant, volume: str) -> list[tuple[str, int]]:
-    """(network, port) that the volume's Job reaches, but for DNS."""
+async def read_egress(tenant: Tenant, volume: str) -> list[tuple[str, int]]:
+    """Return (network, port) of what the volume's Job reaches, but for DNS."""
     spec: Json = (await tenant.present("NetworkPolicy", volume))["spec"]
     _, way = spec["egress"]
     (port,) = way["ports"]

@@ -1,4 +1,4 @@
-"""Finding 13: pods in a cluster that says itself which user they run as, and that refuses every other.
+"""Pods in a cluster that assigns them a user, and refuses every other, as OpenShift does.
 
 The admission of OpenShift is imitated by policies (`support/restricted_v2.yaml`). Kubernetes' own controllers make the pods.
 """
@@ -94,7 +94,7 @@ async def without_user(tenant: Tenant) -> str:
     return await eventually(find, "the candidate's pods name no user")
 
 
-async def test_finding_13_what_serves_is_admitted_promoted_and_left_alone(
+async def test_what_serves_is_admitted_promoted_and_left_alone(
     operator: OperatorProcess, tenant: Tenant, neighbour: Tenant, server: ApiServer
 ) -> None:
     await assign_users(tenant)
@@ -113,9 +113,7 @@ async def test_finding_13_what_serves_is_admitted_promoted_and_left_alone(
     assert (await tenant.condition("credit", "EngineReady"))[1] == "EngineLoaded"
 
 
-async def test_finding_13_a_candidate_converges_when_its_namespace_gets_a_range(
-    operator: OperatorProcess, tenant: Tenant
-) -> None:
+async def test_a_candidate_converges_when_its_namespace_gets_a_range(operator: OperatorProcess, tenant: Tenant) -> None:
     await tenant.deploy("credit", tier="full", context=CONTEXT)
     refused = await tenant.candidate("credit")
     before = await tenant.present("ControllerRevision", refused)
@@ -129,7 +127,7 @@ async def test_finding_13_a_candidate_converges_when_its_namespace_gets_a_range(
     assert len(await tenant.listed("ControllerRevision")) == 2
 
 
-async def test_finding_13_what_serves_goes_on_and_a_refresh_brings_what_is_admitted(
+async def test_what_serves_goes_on_and_a_refresh_brings_what_is_admitted(
     operator: OperatorProcess, tenant: Tenant, server: ApiServer
 ) -> None:
     await tenant.deploy("credit", tier="full", context=CONTEXT)
@@ -138,11 +136,11 @@ async def test_finding_13_what_serves_goes_on_and_a_refresh_brings_what_is_admit
     deployment = await tenant.present("Deployment", first)
     await assign_users(tenant)
 
-    async def is_told() -> bool:
+    async def is_reported() -> bool:
         message = (await tenant.cr("credit"))["status"]["runtime"]["message"]
         return "this namespace assigns users now" in message and "r1plus refresh" in message
 
-    await eventually(is_told, "status.runtime says what to do")
+    await eventually(is_reported, "status.runtime says what to do")
     await tenant.client.delete(kinds.POD, pod["metadata"]["name"], tenant.namespace)
     said = await tenant.until("credit", "CapacityFits", "False", "PodRefused")
     assert REFUSED in said
@@ -156,9 +154,7 @@ async def test_finding_13_what_serves_goes_on_and_a_refresh_brings_what_is_admit
     assert_admitted(await pass_gate(tenant, revision), await template_of(tenant, "Deployment", revision))
 
 
-async def test_finding_13_the_isolation_test_and_its_decoy_are_admitted(
-    operator: OperatorProcess, tenant: Tenant
-) -> None:
+async def test_the_isolation_test_and_its_decoy_are_admitted(operator: OperatorProcess, tenant: Tenant) -> None:
     await assign_users(tenant)
     decoy = replace(tenant, namespace=DECOY_NAMESPACE)
     pod = await made_pod(decoy, f"{names.LABEL_DEPLOYMENT}={names.DECOY}")
@@ -173,7 +169,7 @@ async def test_finding_13_the_isolation_test_and_its_decoy_are_admitted(
         assert_admitted(pod, job["spec"]["template"]["spec"])
 
 
-async def test_finding_13_a_delivery_is_admitted_also_one_that_began_before_the_range(
+async def test_a_delivery_is_admitted_also_one_that_began_before_the_range(
     operator: OperatorProcess, tenant: Tenant
 ) -> None:
     await tenant.deploy("credit", tier="full", context=CONTEXT, delivery={"mode": "Volume"})

@@ -1,4 +1,4 @@
-"""Findings 9 and 11 of the review of 035d42d: patched images reach what serves, by a gate and in waves.
+"""Patched images reach what serves, by a gate and in waves.
 
 The operator's process is started again with other images, as an upgrade of the chart does. Requests are written by the
 command line, with a user's kubeconfig.
@@ -93,7 +93,7 @@ async def revision_of(tenant: Tenant, name: str) -> Any:
     return read_revision(await tenant.present("ControllerRevision", name))
 
 
-async def test_finding_09_patched_images_reach_what_serves_when_somebody_asks(
+async def test_patched_images_reach_what_serves_when_somebody_asks(
     operator: OperatorProcess, tenant: Tenant, cli: KubernetesCluster
 ) -> None:
     await upgrade(operator, 1)
@@ -116,7 +116,7 @@ async def test_finding_09_patched_images_reach_what_serves_when_somebody_asks(
     assert (await revision_of(tenant, before)).runtime == runtime(1)
 
 
-async def test_finding_09_a_spec_that_is_changed_and_changed_back_does_not_bring_the_old_images_back(
+async def test_a_spec_that_is_changed_and_changed_back_does_not_bring_the_old_images_back(
     operator: OperatorProcess, tenant: Tenant
 ) -> None:
     await upgrade(operator, 1)
@@ -135,13 +135,13 @@ async def test_finding_09_a_spec_that_is_changed_and_changed_back_does_not_bring
 
 @pytest.fixture
 async def tenants(client: ApiClient, tenant: Tenant) -> AsyncIterator[list[Tenant]]:
-    """Three tenants in the order of their names, which is that of the line."""
+    """Three tenants in the order of their names, which is that of the wave."""
     async with AsyncExitStack() as stack:
         made = [await stack.enter_async_context(new_tenant(client, f"{tenant.namespace}-{n}")) for n in range(3)]
         yield made
 
 
-async def test_finding_11_a_wave_goes_on_one_by_one_stops_at_a_failure_and_survives_the_operator(
+async def test_a_wave_goes_on_one_by_one_stops_at_a_failure_and_survives_the_operator(
     operator: OperatorProcess, tenants: list[Tenant], cli: KubernetesCluster
 ) -> None:
     await upgrade(operator, 1)
@@ -190,7 +190,7 @@ async def assert_only(one: Tenant, serving: dict[str, str], tenants: list[Tenant
             assert len(await tenant.listed("ControllerRevision")) == 1
 
 
-async def test_finding_11_automatic_refreshes_by_itself_and_never_by_an_outage(
+async def test_automatic_updates_refresh_without_a_request_and_never_by_an_outage(
     operator: OperatorProcess, tenants: list[Tenant]
 ) -> None:
     await upgrade(operator, 1)
@@ -221,7 +221,7 @@ async def newer_engine(operator: OperatorProcess, client: ApiClient) -> AsyncIte
     await client.delete(kinds.R1PLUS_ENGINE, body["metadata"]["name"])
 
 
-async def test_finding_11_a_newer_engine_of_the_catalog_is_rolled_out_one_by_one(
+async def test_a_newer_engine_of_the_catalog_is_rolled_out_one_by_one(
     operator: OperatorProcess, client: ApiClient, tenants: list[Tenant], newer_engine: Json
 ) -> None:
     await upgrade(operator, 1, R1PLUS_RUNTIME_UPDATE="Manual")
@@ -236,7 +236,7 @@ async def test_finding_11_a_newer_engine_of_the_catalog_is_rolled_out_one_by_one
         assert (await revision_of(tenant, made)).engine == newer_engine["metadata"]["name"]
 
 
-async def test_finding_11_a_namespace_that_is_no_tenant_any_more_holds_no_slot(
+async def test_a_namespace_that_is_no_tenant_any_more_holds_no_slot(
     operator: OperatorProcess, tenants: list[Tenant], cli: KubernetesCluster
 ) -> None:
     await upgrade(operator, 1)
