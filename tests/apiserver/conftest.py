@@ -14,6 +14,14 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_operator.runtime.client import ApiClient
+from support.apiserver.admission_world import (
+    AdmissionWorld,
+    CompromisedOperator,
+    TenantRights,
+    admission_world,
+    compromised,
+    serving_optional_kinds,
+)
 from support.apiserver.chart import started_with_chart
 from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess
@@ -56,6 +64,33 @@ def admin(installed_server: ApiServer) -> Iterator[Person]:
     """A cluster administrator of that server."""
     with administrator(installed_server) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def tenant_rights() -> TenantRights:
+    """Rights of the administrator of `world`; a module whose administrator has others overrides this."""
+    return TenantRights()
+
+
+@pytest.fixture(scope="module")
+def world(installed_server: ApiServer, admin: Person, tenant_rights: TenantRights) -> Iterator[AdmissionWorld]:
+    """A tenant of the module's own on the server with the chart, on which it tries the policies."""
+    with admission_world(installed_server, admin, tenant_rights) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def attacker(installed_server: ApiServer, admin: Person) -> Iterator[CompromisedOperator]:
+    """Somebody who has taken over the operator's process, whose account has every right for the module."""
+    with compromised(installed_server, admin) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def optional_kinds(admin: Person) -> Iterator[None]:
+    """Definitions of PodMonitor and PrometheusRule on the server with the chart, for the module."""
+    with serving_optional_kinds(admin):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from xdist.scheduler import LoadFileScheduling
 
-INSTALLED_SERVER = re.compile(r"\b(installed_server: ApiServer|admin: Person)\b")
+INSTALLED_SERVER = re.compile(r"\b(installed_server: ApiServer|admin: Person|AdmissionWorld|CompromisedOperator)\b")
 """How a test or a fixture asks for the server with the chart."""
 
 
