@@ -1,15 +1,21 @@
-"""What the API server lets a tenant write of an R1PlusDeployment, since every edit is sent whole to all who watch."""
+"""How large a tenant makes metadata: of an R1PlusDeployment, which every edit sends whole to all who watch, and of children.
+
+Others' annotations and labels on the operator's objects leave it room for its own writes.
+"""
 
 import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.resources import Resource
+from support.apiserver.admission_world import SERVICE, AdmissionWorld, TenantRights, read
 from support.apiserver.chart import policies
-from support.apiserver.manifests import POLICY_BINDING, Json, r1plus_deployment, tenant_namespace
+from support.apiserver.manifests import CHILD, POLICY_BINDING, Json, manifest, pod, r1plus_deployment
 from support.apiserver.people import APPLY, Answer, Person
+from support.apiserver.walls import assert_held
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
@@ -19,6 +25,14 @@ MOST = 16 * 1024
 NAME = "n" * 60
 """Long enough that few names take many bytes."""
 BINDING = "r1plus-operator-metadata-size"
+LIMIT = 256 * 1024
+"""Bytes that Kubernetes lets an object have of annotations."""
+REPLICA_SETS = Resource("apps", "v1", "replicasets", "ReplicaSet")
+
+
+@pytest.fixture(scope="module")
+def tenant_rights() -> TenantRights:
+    return TenantRights(("admin", names.ROLE_TENANT_ADMIN))
 
 
 def owner(number: int) -> Json:
@@ -40,40 +54,30 @@ LARGE: dict[str, Json] = {
 }
 
 
-@pytest.fixture(scope="module")
-def namespace(admin: Person) -> str:
-    """A tenant's namespace."""
-    name = f"noise-{uuid.uuid4().hex[:10]}"
-    admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(name))
-    return name
-
-
-def create(admin: Person, namespace: str, metadata: Json) -> Answer:
+def create(world: AdmissionWorld, metadata: Json) -> Answer:
     """Make a deployment with this metadata, as a dry run."""
-    body = r1plus_deployment("large", namespace)
+    body = r1plus_deployment("large", world.namespace)
     body["metadata"] |= metadata
-    return admin.ask("POST", DEPLOYMENTS.path(namespace), body)
+    return world.admin.ask("POST", world.path(DEPLOYMENTS), body)
 
 
 @pytest.mark.parametrize("what", LARGE)
-def test_finding_02_metadata_that_every_edit_would_send_to_all_who_watch_is_refused(
-    admin: Person, namespace: str, what: str
-) -> None:
-    answer = create(admin, namespace, LARGE[what])
+def test_metadata_that_every_edit_would_send_to_all_who_watch_is_refused(world: AdmissionWorld, what: str) -> None:
+    answer = create(world, LARGE[what])
     assert answer.status == 403, answer
     assert f"'{BINDING}'" in answer.text
     assert " bytes, more than the allowed 16384" in answer.text
     assert "remove the largest annotation" in answer.text
 
 
-def test_finding_02_what_tools_write_fits(admin: Person, namespace: str) -> None:
+def test_what_tools_write_fits(world: AdmissionWorld) -> None:
     copy = {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": "x" * (MOST - 100)}}
-    assert create(admin, namespace, copy).status == 201
+    assert create(world, copy).status == 201
 
 
-def test_finding_02_many_managers_of_one_object_are_refused_with_the_remedy(admin: Person, namespace: str) -> None:
-    path = DEPLOYMENTS.path(namespace, "managed")
-    body = r1plus_deployment("managed", namespace)
+def test_many_managers_of_one_object_are_refused_with_the_remedy(world: AdmissionWorld) -> None:
+    admin, path = world.admin, world.path(DEPLOYMENTS, "managed")
+    body = r1plus_deployment("managed", world.namespace)
     body["metadata"]["annotations"] = {f"example.com/{NAME}{number}": "" for number in range(100)}
 
     def apply(number: int) -> Answer:
@@ -111,13 +115,13 @@ def before_the_policy(admin: Person) -> Iterator[Callable[[Json], None]]:
     yield make
 
 
-def test_finding_02_what_was_large_before_can_be_edited_and_deleted_and_not_grow(
-    admin: Person, namespace: str, before_the_policy: Callable[[Json], None]
+def test_what_was_large_before_can_be_edited_and_deleted_and_not_grow(
+    world: AdmissionWorld, before_the_policy: Callable[[Json], None]
 ) -> None:
-    body = r1plus_deployment("old", namespace)
+    admin, body = world.admin, r1plus_deployment("old", world.namespace)
     body["metadata"] |= {"annotations": {"example.com/text": "x" * 2 * MOST}, "finalizers": ["example.com/last"]}
     before_the_policy(body)
-    path = DEPLOYMENTS.path(namespace, "old")
+    path = world.path(DEPLOYMENTS, "old")
 
     def edit(**fields: Json) -> Answer:
         return admin.ask("PATCH", path, fields, dry=False)
@@ -129,3 +133,45 @@ def test_finding_02_what_was_large_before_can_be_edited_and_deleted_and_not_grow
     assert admin.ask("DELETE", path, dry=False).status == 200
     assert edit(metadata={"finalizers": None}).status == 200
     wait_until(lambda: admin.ask("GET", path).status == 404, "it is gone")
+
+
+def test_many_annotations_of_an_r1plusdeployment_are_refused_at_once(world: AdmissionWorld) -> None:
+    world.mallory.do("POST", world.path(DEPLOYMENTS), r1plus_deployment("credit", world.namespace))
+    many = {f"k{number}": "" for number in range(300)} | {"r1plus.ai/requested-pin": "x"}
+    answer = world.mallory.ask("PATCH", world.path(DEPLOYMENTS, "credit"), {"metadata": {"annotations": many}})
+    assert answer.status == 403, answer
+
+
+@pytest.fixture(scope="module")
+def serving(world: AdmissionWorld) -> str:
+    """Name of a pod that serves."""
+    return world.start_serving()
+
+
+def fill(size: int) -> Json:
+    """Return a patch of one annotation of nearly as many bytes as Kubernetes lets an object have."""
+    return {"metadata": {"annotations": {"example.com/fill": "x" * size}}}
+
+
+@pytest.mark.parametrize("field", ["annotations", "labels"])
+def test_metadata_of_others_leaves_the_operator_room(world: AdmissionWorld, serving: str, field: str) -> None:
+    mallory, own = world.mallory, world.path(kinds.POD, f"own-{field}")
+    mallory.do("POST", world.path(kinds.POD), pod(f"own-{field}"))
+    service = manifest(SERVICE, f"r1plus-{field}", labels=CHILD, spec={"ports": [{"port": 8001}]})
+    world.operator.do("POST", world.path(SERVICE), service)
+    many = {"metadata": {field: {f"k{number}": "" for number in range(300)}}}
+    small = {"metadata": {field: {"example.com/mine": "x"}}}
+    children = world.path(SERVICE, f"r1plus-{field}"), "children"
+    for path, policy in ((world.path(kinds.POD, serving), "serving-pods"), children):
+        for body in (many, fill(LIMIT - 400)):
+            assert_held(mallory.ask("PATCH", path, body), policy, "16384 bytes")
+        assert mallory.ask("PATCH", path, small).status == 200
+    assert mallory.ask("PATCH", own, fill(LIMIT - 400)).status == 200
+
+
+def test_metadata_of_others_on_a_replica_set_leaves_the_operator_room(world: AdmissionWorld, serving: str) -> None:
+    (name,) = [one["metadata"]["name"] for one in read(world.mallory, world.path(REPLICA_SETS))["items"]]
+    path = world.path(REPLICA_SETS, name)
+    assert_held(world.mallory.ask("PATCH", path, fill(LIMIT - 2000)), "replica-sets", "16384 bytes")
+    small = {"metadata": {"annotations": {"example.com/mine": "x"}}}
+    assert world.mallory.ask("PATCH", path, small).status == 200

@@ -1,19 +1,17 @@
 """What the operator may not do, whatever RBAC gave it: here its account has been made cluster-admin by mistake.
 
-Whoever has taken over its process can do no more than this. What it needs is each refusal's control.
+Somebody who has taken over its process can do no more than this. What it needs is each refusal's control.
 """
 
 import subprocess
 import sys
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import FillOrder
 from r1plus_operator.api import kinds
@@ -21,26 +19,23 @@ from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.settings import DnsTerms
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies, volumes
+from support.apiserver.admission_world import DEPLOYMENT, SERVING, CompromisedOperator
 from support.apiserver.chart import DECOY_NAMESPACE
 from support.apiserver.manifests import (
-    CLUSTER_ROLE_BINDING,
+    CHILD,
     MARK,
     RBAC,
     Json,
-    cluster_role_binding,
     deployment,
-    manifest,
     pod,
     pod_template,
     role_binding,
-    tenant_namespace,
     user,
 )
-from support.apiserver.people import APPLY, STRATEGIC, Answer, Person, people
+from support.apiserver.people import APPLY, STRATEGIC, Answer
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE
 from support.apiserver.server import ROOT
-from support.apiserver.walls import CONFIGURED, POLICY, assert_held, filled, pod_of
-from support.waiting import wait_until
+from support.apiserver.walls import CONFIGURED, POLICY, REVISION, assert_held, filled, pod_of
 
 pytestmark = pytest.mark.apiserver
 TENANT, PLAIN = "{tenant}", "{plain}"
@@ -49,31 +44,13 @@ TOKEN: Json = {"volumes": [{"name": "w", "projected": {"sources": [{"serviceAcco
 
 
 @pytest.fixture(scope="module")
-def world(installed_server: ApiServer, admin: Person) -> Iterator[tuple[Person, dict[str, str]]]:
-    """The operator with all rights, and what {tenant}, {plain}, {serving} and {own} are.
-
-    Two namespaces and two pods.
-    """
-    tenant, plain = (f"{letter}-{uuid.uuid4().hex[:10]}" for letter in "tp")
-    mistake = cluster_role_binding("operator-by-mistake", "cluster-admin", user(OPERATOR))
-    with people(installed_server, OPERATOR) as who:
-        operator = who[OPERATOR]
-        for body in (tenant_namespace(tenant), manifest(kinds.NAMESPACE, plain)):
-            admin.do("POST", kinds.NAMESPACE.path(), body)
-        admin.do("POST", CLUSTER_ROLE_BINDING.path(), mistake)
-        operator.gets("create", "secrets", "kube-system")
-        pods = kinds.POD.path(tenant)
-        wait_until(lambda: admin.ask("POST", pods, pod("own")).status == 201, "the namespace has its service account")
-        admin.do("POST", pods, pod("own"))
-        serving = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_SERVING: "true"}
-        there = kinds.BY_KIND["Deployment"].path(tenant)
-        operator.do("POST", there, deployment("credit-0123456789", serving, serving | MARK))
-        made = pod_of(admin, tenant, f"{names.LABEL_SERVING}=true")
-        yield operator, {"tenant": tenant, "plain": plain, "serving": made, "own": "own"}
-        admin.do("DELETE", CLUSTER_ROLE_BINDING.path(name="operator-by-mistake"))
-        wait_until(
-            lambda: not operator.may("create", "secrets", "kube-system"), "the operator has its own rights again"
-        )
+def words(attacker: CompromisedOperator) -> dict[str, str]:
+    """What {tenant}, {plain}, {serving} and {own} are: two namespaces and two pods."""
+    pods, deployments = kinds.POD.path(attacker.tenant), DEPLOYMENT.path(attacker.tenant)
+    attacker.admin.do("POST", pods, pod("own"))
+    attacker.account.do("POST", deployments, deployment(REVISION, SERVING, CHILD))
+    serving = pod_of(attacker.admin, attacker.tenant, f"{names.LABEL_SERVING}=true")
+    return {"tenant": attacker.tenant, "plain": attacker.plain, "serving": serving, "own": "own"}
 
 
 def head(kind: str, name: str, version: str = "v1", **rest: Any) -> Json:
@@ -130,7 +107,7 @@ HELD: dict[str, tuple[Request, str, str, Request]] = {
     "a Secret in its own namespace": (("POST", to(OPERATOR_NAMESPACE, "secrets"), SECRET), REACH, "secrets: the operator never", ("POST", to(DECOY_NAMESPACE, "configmaps"), CONFIG)),
     "rights outside tenants": (("POST", to(PLAIN, "rolebindings", f"{RBAC}/v1"), gives(names.ROLE_TENANT_ADMIN, user("anna"))), REACH, "writes rolebindings in tenants only", GIVEN),
     "another role": (("POST", BINDINGS, gives("cluster-admin", user("anna"))), REACH, "roleRef.name", GIVEN),
-    "a Role that bears a tenant's role's name": (("POST", BINDINGS, gives(names.ROLE_TENANT_ADMIN, user("anna"), kind="Role")), REACH, "roleRef.name", GIVEN),
+    "a Role with the name of a tenant's role": (("POST", BINDINGS, gives(names.ROLE_TENANT_ADMIN, user("anna"), kind="Role")), REACH, "roleRef.name", GIVEN),
     "rights for everybody": (("POST", BINDINGS, gives(names.ROLE_TENANT_ADMIN, BYPASS)), REACH, "subjects", GIVEN),
     "rights for itself": (("POST", BINDINGS, gives(names.ROLE_TENANT_ADMIN, user(OPERATOR))), REACH, "Kubernetes' own (system:...)", GIVEN),
     "rights for another namespace's account": (("POST", BINDINGS, gives(names.ROLE_TENANT_VIEWER, FOREIGN)), REACH, "service accounts of this namespace", GIVEN),
@@ -144,7 +121,7 @@ HELD: dict[str, tuple[Request, str, str, Request]] = {
     "a shell": (("POST", to(TENANT, "pods/{serving}/exec?command=sh"), None), REACH, "pods/exec: the operator never", ("GET", to(TENANT, "pods/{serving}"), None)),
     "a child in a namespace of Kubernetes' own": (("POST", to("kube-system", "configmaps"), CONFIG), REACH, "writes configmaps in tenants only", ("POST", to(TENANT, "configmaps"), CONFIG)),
     "a Job in a namespace of Kubernetes' own": (("POST", to("kube-system", "jobs", "batch/v1"), job()), REACH, "kube-system is", GOOD),
-    "a wall in Prometheus' namespace": (("POST", to("monitoring", "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "r1plus-x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}})), REACH, "monitoring is", ("POST", to(TENANT, "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "r1plus-x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}}))),
+    "a network policy in Prometheus' namespace": (("POST", to("monitoring", "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "r1plus-x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}})), REACH, "monitoring is", ("POST", to(TENANT, "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "r1plus-x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}}))),
     "a pod of its own making": (("POST", to(TENANT, "pods"), pod("x")), PODS, "never a pod", GOOD),
     "another's pod relabelled": (("PATCH", to(TENANT, "pods/own"), {"metadata": {"labels": {"a": "b"}}}), PODS, "own has no label of r1plus.ai", RELABEL),
     "another's pod deleted": (("DELETE", to(TENANT, "pods/own"), None), PODS, "is not the operator's pod", ("DELETE", to(TENANT, "pods/{serving}"), None)),
@@ -168,25 +145,25 @@ HELD: dict[str, tuple[Request, str, str, Request]] = {
 }  # fmt: skip
 
 
-def ask(world: tuple[Person, dict[str, str]], request: Request) -> Answer:
+def ask(attacker: CompromisedOperator, words: dict[str, str], request: Request) -> Answer:
     """As the operator."""
-    operator, words = world
     method, path, body = request
     spec = (body or {}).get("spec", {})
     kind = STRATEGIC if method == "PATCH" and "containers" in spec else ""
-    return operator.ask(method, filled(path, words), filled(body, words), kind=kind)
+    return attacker.account.ask(method, filled(path, words), filled(body, words), kind=kind)
 
 
-def test_the_operator_is_itself_and_could_do_everything(world: tuple[Person, dict[str, str]]) -> None:
-    operator, _ = world
-    assert operator.who() == OPERATOR
-    assert operator.may("escalate", "clusterroles", "", RBAC)
+def test_the_operator_is_itself_and_could_do_everything(attacker: CompromisedOperator) -> None:
+    assert attacker.account.who() == OPERATOR
+    assert attacker.account.may("escalate", "clusterroles", "", RBAC)
 
 
 @pytest.mark.parametrize(("attempt", "policy", "said", "control"), HELD.values(), ids=HELD)
-def test_held(world: tuple[Person, dict[str, str]], attempt: Request, policy: str, said: str, control: Request) -> None:
-    assert_held(ask(world, attempt), policy, said)
-    allowed = ask(world, control)
+def test_held(
+    attacker: CompromisedOperator, words: dict[str, str], attempt: Request, policy: str, said: str, control: Request
+) -> None:
+    assert_held(ask(attacker, words, attempt), policy, said)
+    allowed = ask(attacker, words, control)
     assert allowed.status in (200, 201), allowed
 
 
@@ -251,12 +228,11 @@ def of_an_example(namespace: str) -> list[Json]:
 
 @pytest.mark.parametrize("make", [of_a_tenant, of_the_decoy, of_a_run, of_a_volume, of_an_example])
 def test_what_the_operator_makes_is_let_through_whole(
-    world: tuple[Person, dict[str, str]], make: Callable[[str], list[Json]]
+    attacker: CompromisedOperator, make: Callable[[str], list[Json]]
 ) -> None:
-    operator, words = world
-    made = make(words["tenant"])
+    made = make(attacker.tenant)
     assert len(made) >= 3
     for obj in made:
         path = kinds.BY_KIND[obj["kind"]].path(obj["metadata"]["namespace"], obj["metadata"]["name"])
-        answer = operator.ask("PATCH", path, obj, kind=APPLY)
+        answer = attacker.account.ask("PATCH", path, obj, kind=APPLY)
         assert answer.status in (200, 201), f"{obj['kind']} {obj['metadata']['name']}: {answer}"

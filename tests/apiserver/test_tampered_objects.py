@@ -1,13 +1,16 @@
-"""What holds where somebody gets around the admission policies: a forged ConfigMap lets nothing in, an owner comes back.
+"""What holds where somebody gets around the admission policies, or a webhook rewrites pods.
 
+A forged ConfigMap promotes nothing, an edited owner or mark is restored, another image than the gated one is reported.
 A real monitor reads the forged files, on a scripted engine.
 """
 
 import asyncio
 import json
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +27,10 @@ from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.runtime.client import JSON_PATCH
-from support.apiserver.manifests import CONTEXT, Json
+from support.apiserver.manifests import CONTEXT, Json, manifest
 from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess
-from support.apiserver.tenant import Tenant
+from support.apiserver.tenant import Tenant, apply_pod
 from support.monitoring.scripted import Pod, ScriptedEngine, comes_to
 
 pytestmark = pytest.mark.apiserver
@@ -62,7 +65,7 @@ async def monitor(
 
 
 def forge(files: Mapping[str, str], revision: Revision) -> dict[str, str]:
-    """Let the gate observe only, and tell of a Pass of the very engine, suite and threshold that are asked for."""
+    """Let the gate observe only, and report a Pass of the very engine, suite and threshold that are asked for."""
     settings = json.loads(files[SETTINGS_FILE])
     header = load_suite(files["suite.json"], files["items.jsonl"]).header
     about = (revision.identity_digest, header.name, header.sha256, header.scorer_version, settings["threshold"])
@@ -82,7 +85,7 @@ async def start_candidate(tenant: Tenant) -> tuple[Revision, Monitors, dict[str,
 
 
 @pytest.mark.apiserver_sample
-async def test_finding_01_a_pass_out_of_a_forged_configuration_is_not_taken(
+async def test_a_pass_under_a_forged_configuration_promotes_nothing(
     operator: OperatorProcess, tenant: Tenant, tmp_path: Path
 ) -> None:
     serving = await tenant.serve()
@@ -106,7 +109,7 @@ async def test_finding_01_a_pass_out_of_a_forged_configuration_is_not_taken(
         await tenant.until("credit", "QualityVerified", "True", "GatePassed")
 
 
-async def test_finding_01_a_gate_that_was_run_under_a_forged_configuration_is_not_taken(
+async def test_a_gate_under_a_forged_threshold_promotes_nothing(
     operator: OperatorProcess, tenant: Tenant, tmp_path: Path
 ) -> None:
     serving = await tenant.serve()
@@ -140,7 +143,7 @@ EDITS: Mapping[str, list[Json]] = {
 
 
 @pytest.mark.apiserver_sample
-async def test_finding_01_an_edited_owner_or_mark_comes_back_and_the_object_stays_the_same(
+async def test_an_edited_owner_or_mark_is_restored_and_the_object_stays_the_same(
     operator: OperatorProcess, tenant: Tenant
 ) -> None:
     revision = await tenant.serve()
@@ -163,7 +166,7 @@ KEPT = ("uid", "ownerReferences", "labels", "annotations")
 """Among the annotations of a ControllerRevision are its verdicts and its promotion."""
 
 
-async def test_finding_01_a_revision_without_mark_and_owner_is_reported_and_not_overwritten(
+async def test_a_revision_without_mark_and_owner_is_reported_and_not_overwritten(
     operator: OperatorProcess, tenant: Tenant
 ) -> None:
     revision = await tenant.serve()
@@ -207,7 +210,7 @@ def runs(digest: str) -> Json:
     return {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [triton]}
 
 
-async def test_finding_06_a_pod_that_runs_another_image_than_the_gated_one_is_reported(
+async def test_a_pod_that_runs_another_image_than_the_gated_one_is_reported(
     operator: OperatorProcess, tenant: Tenant
 ) -> None:
     await tenant.deploy("credit", tier="full", context=CONTEXT)
@@ -229,3 +232,53 @@ async def test_finding_06_a_pod_that_runs_another_image_than_the_gated_one_is_re
     assert f"Revision {revision}: container {names.CONTAINER_TRITON} runs sha256:bbb" in message
     await tenant.set_status(moved, **runs("a"))
     await tenant.until("credit", "QualityVerified", "True", "GatePassed")
+
+
+DIGEST = f"sha256:{'a' * 64}"
+UID = 1_000_680_000
+
+
+def as_openshift_and_kyverno_admit(template: Json) -> Json:
+    """Return a pod template as the pod is stored by a cluster that fills in users and names images by mirror and digest."""
+    made = deepcopy(template)
+    pod_spec = made["spec"]
+    pod_spec["securityContext"] |= {"fsGroup": UID, "seLinuxOptions": {"level": "s0:c26,c15"}}
+    for container in (*pod_spec["initContainers"], *pod_spec["containers"]):
+        container["securityContext"] |= {"runAsUser": UID}
+        container["image"] = f"mirror.local/cache/{container['image']}@{DIGEST}"
+    return made
+
+
+async def test_a_pod_that_a_webhook_rewrote_is_promoted(operator: OperatorProcess, tenant: Tenant) -> None:
+    await tenant.deploy("credit", tier="full", context=CONTEXT)
+    revision = await tenant.candidate("credit")
+    await tenant.present("ConfigMap", "credit-accuracy")
+    template = (await tenant.present("Deployment", revision))["spec"]["template"]
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": f"{revision}-7d9f", "uid": str(uuid.uuid4())}
+    name = f"{revision}-pod"
+    await apply_pod(tenant.client, name, tenant.namespace, as_openshift_and_kyverno_admit(template), owner)
+    await tenant.set_ready(name, ready=False)
+    await tenant.decide(revision, Verdict.PASS)
+    await tenant.until("credit", "QualityVerified", "True", "GatePassed")
+    await tenant.set_ready(name, ready=True)
+    await tenant.until("credit", "Ready", "True", "Serving")
+    assert (await tenant.present("Deployment", revision))["spec"]["template"] == template
+
+
+async def test_a_service_that_is_taken_over_leads_to_ready_pods_only(operator: OperatorProcess, tenant: Tenant) -> None:
+    await tenant.deploy("credit", tier="full", context={"maxTokens": 1024}, rollout={"paused": True})
+    meta = (await tenant.cr("credit"))["metadata"]
+    owner = {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, "name": "credit", "uid": meta["uid"]}
+    spec = {"publishNotReadyAddresses": True, "selector": {"app": "mine"}, "ports": [{"name": "http", "port": 8000}]}
+    body = manifest(kinds.BY_KIND["Service"], "credit", tenant.namespace, spec=spec)
+    body["metadata"]["ownerReferences"] = [{**owner, "controller": True}]
+    await tenant.client.create(kinds.BY_KIND["Service"], body)
+    await tenant.deploy("credit", tier="full", context={"maxTokens": 1024}, rollout={"paused": False})
+    revision = await tenant.bring_up("credit")
+    await tenant.switched(revision)
+    await tenant.child_that(
+        "Service",
+        "credit",
+        lambda service: not service["spec"].get("publishNotReadyAddresses"),
+        "the Service leads to pods that are Ready",
+    )

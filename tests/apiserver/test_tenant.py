@@ -313,3 +313,19 @@ async def test_whatever_is_labelled_a_reserved_namespace_is_no_tenant(
     finally:
         await client.patch(kinds.NAMESPACE, "default", None, {"metadata": {"labels": {names.LABEL_TENANT: None}}})
         await client.delete(kinds.R1PLUS_DEPLOYMENT, "credit", "default")
+
+
+DEDICATED: Json = {"key": "dedicated", "value": "credit", "effect": "NoSchedule"}
+
+
+async def test_a_toleration_is_allowed_by_the_r1plustenant_alone(operator: OperatorProcess, tenant: Tenant) -> None:
+    await tenant.deploy("credit", tier="full", placement={"tolerations": [DEDICATED]})
+    said = await tenant.until("credit", "CapacityFits", "False", "PlacementNotAllowed")
+    assert said.startswith("spec.placement.tolerations[0]: dedicated: R1PlusTenant tenant does not allow")
+    assert await tenant.listed("Deployment") == await tenant.listed("ControllerRevision") == []
+    await tenant.allow(placement={"tolerations": [DEDICATED]})
+    revision = await tenant.candidate("credit")
+    made = await tenant.present("Deployment", revision)
+    assert made["spec"]["template"]["spec"]["tolerations"] == [DEDICATED]
+    await tenant.allow(quota={"pods": 20})
+    await tenant.until("credit", "CapacityFits", "False", "PlacementNotAllowed")

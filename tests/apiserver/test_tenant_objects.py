@@ -1,9 +1,10 @@
-"""What a namespace has as a tenant, written to a real API server and read back: no pass must see a drift in it.
+"""What the operator makes, written to a real API server and read back: no pass must see a drift in it.
 
 The API server normalises what it keeps (quantities, empty lists, defaults). A builder that says the same otherwise
 would be applied again by every pass, and the next pass comes at once.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import DnsTerms, IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, network_policies
 from r1plus_operator.runtime.client import ApiClient
+from support.plan.world import NODE, World
 
 pytestmark = pytest.mark.apiserver
+NODES = ("10.0.0.9", "10.1.0.4", "10.1.0.5", "fd00::1", "fd00::2:1")
 
 
 def config(namespace: str, **terms: Any) -> OperatorConfig:
@@ -98,9 +101,7 @@ async def test_policies_and_access_read_as_they_were_written(client: ApiClient, 
         pytest.param({"api_cidrs": ("10.0.0.1/32", "fd00::1/128"), "api_ports": (6443,)}, id="an API server at these addresses"),
     ],
 )  # fmt: skip
-async def test_what_the_prober_stands_on_reads_as_it_was_written(
-    client: ApiClient, namespace: str, terms: Json
-) -> None:
+async def test_what_the_prober_needs_reads_as_it_was_written(client: ApiClient, namespace: str, terms: Json) -> None:
     chosen = config(namespace, **terms)
     made = [
         isolation_test_jobs.build_service_account(namespace),
@@ -110,10 +111,10 @@ async def test_what_the_prober_stands_on_reads_as_it_was_written(
 
 
 EDITS: list[Any] = [
-    pytest.param({"podSelector": {"matchLabels": {"app": "web"}}}, id="a wall that selects some pods only"),
-    pytest.param({"policyTypes": ["Ingress"]}, id="a wall for one way only"),
-    pytest.param({"ingress": [{}]}, id="a wall that lets all in"),
-    pytest.param({"egress": [{"to": [{"podSelector": {}}]}]}, id="a wall that lets some out"),
+    pytest.param({"podSelector": {"matchLabels": {"app": "web"}}}, id="a network policy that selects some pods only"),
+    pytest.param({"policyTypes": ["Ingress"]}, id="a network policy for one direction only"),
+    pytest.param({"ingress": [{}]}, id="a network policy that allows all ingress"),
+    pytest.param({"egress": [{"to": [{"podSelector": {}}]}]}, id="a network policy that allows some egress"),
 ]
 
 
@@ -127,3 +128,33 @@ async def test_a_policy_that_somebody_edited_is_put_back_by_one_write(
     edited = await client.patch(resource, network_policies.DEFAULT_DENY, namespace, {"spec": edit})
     assert not is_in_sync(deny, projections.project_child(resource, edited).live)
     assert await unlike(client, [network_policies.build_default_deny(namespace)]) == []
+
+
+@pytest.mark.parametrize("cidr", ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.4/30", "::/0", "fd00::/16"])
+async def test_a_network_without_its_nodes_reads_as_it_was_written(
+    client: ApiClient, namespace: str, cidr: str
+) -> None:
+    egress = R1PlusTenantSpec.model_validate({"egress": [{"cidr": cidr, "ports": [443]}]}).egress
+    policy = network_policies.build_callers_policy(namespace, egress, DnsTerms(), NODES)
+    (peer,) = policy["spec"]["egress"][2]["to"]
+    assert set(peer["ipBlock"]["except"]) & {"10.1.0.4/31", "fd00::1/128"}
+    assert await unlike(client, [policy]) == []
+
+
+@pytest.mark.parametrize("disk", ["4Gi", "100Gi"])
+async def test_a_pod_template_with_its_disk_reads_as_it_was_written(
+    client: ApiClient, namespace: str, disk: str
+) -> None:
+    world = World({"tier": "full"}, nodes=(replace(NODE, storage_bytes=int(disk[:-2]) * 2**30),))
+    world.settle()
+    deployment = world.one("Deployment", world.candidate())
+    asked = deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
+    assert "ephemeral-storage" in asked
+    meta = {key: deployment["metadata"][key] for key in ("name", "labels")} | {"namespace": namespace}
+    assert await unlike(client, [{**deployment, "metadata": meta}]) == []
+
+
+@pytest.mark.parametrize("size", ["0", "1", "1.5Gi", "1024Mi", "1024Ti"])
+async def test_a_quota_of_disk_reads_as_it_was_written(client: ApiClient, namespace: str, size: str) -> None:
+    spec = R1PlusTenantSpec.model_validate({"quota": {"ephemeralStorage": size}})
+    assert await unlike(client, network_policies.build_limits(namespace, spec.quota)) == []

@@ -15,6 +15,7 @@ from r1plus_contract import names
 from r1plus_contract.gateway import LABEL_GATEWAY
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.client import JSON_PATCH
+from support.apiserver.admission_world import admission_world
 from support.apiserver.manifests import (
     CHILD,
     RBAC,
@@ -489,20 +490,17 @@ USERS: dict[str, tuple[Json, str]] = {
 }
 
 
-def test_finding_53_a_tenants_pods_run_as_its_user_alone(installed_server: ApiServer, admin: Person) -> None:
+def test_a_tenants_pods_run_as_its_user_alone(installed_server: ApiServer, admin: Person) -> None:
     """A node counts epoll watches by user: a pod takes another tenant's within seconds, if it may choose its user."""
-    namespace = f"t-{uuid.uuid4().hex[:10]}"
-    pods = kinds.POD.path(namespace)
-    with people(installed_server, NINA) as who:
-        admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
-        admin.do("POST", ROLE_BINDING.path(namespace), role_binding(namespace, NINA, "admin", user(NINA)))
-        who[NINA].gets("create", "pods", namespace)
-        admin.do("POST", kinds.R1PLUS_TENANT.path(namespace), r1plus_tenant(runAsUser=20100))
-        until_pods_are_taken(admin, namespace)
+    with admission_world(installed_server, admin) as tenant:
+        pods = tenant.path(kinds.POD)
+        admin.do("POST", tenant.path(kinds.R1PLUS_TENANT), r1plus_tenant(runAsUser=20100))
         foreign, held = running_as(20200), "20200: pods of this tenant"
-        wait_until(lambda: held in who[NINA].ask("POST", pods, foreign).text, "the policy has read the R1PlusTenant")
+        wait_until(
+            lambda: held in tenant.mallory.ask("POST", pods, foreign).text, "the policy has read the R1PlusTenant"
+        )
         for case, (body, said) in USERS.items():
-            answer = who[NINA].ask("POST", pods, body)
+            answer = tenant.mallory.ask("POST", pods, body)
             if said:
                 assert_held(answer, "tenant-users", said)
             else:

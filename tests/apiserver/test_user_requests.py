@@ -1,24 +1,22 @@
-"""Finding 7 of the review of 035d42d: a request bears the name of who asks, the next number and its object's uid.
+"""A request names who asks, the next number and its object's uid: the API server refuses every other.
 
-The API server holds requests to that; by whose clock they are dated no longer matters.
+By whose clock requests are dated does not matter.
 """
 
-import json
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
-from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import ANNOTATION_COUNT, Request, Verb, build_annotations
 from r1plus_operator.api import kinds
-from support.apiserver.manifests import ROLE_BINDING, Json, manifest, role_binding, tenant_namespace, user
+from support.apiserver.admission_world import AdmissionWorld, TenantRights, read
+from support.apiserver.manifests import Json, manifest
 from support.apiserver.people import Person, people
-from support.apiserver.rights import OPERATOR
-from support.apiserver.walls import POLICY, assert_held
+from support.apiserver.walls import assert_held
 from support.tables import for_each
 
 pytestmark = pytest.mark.apiserver
@@ -26,25 +24,28 @@ ALICE, BOB = "alice@example.com", "bob"
 NOW, TOMORROW, NEVER = "2026-11-24T17:30:00.000000Z", "2026-11-25T17:30:00.000000Z", "9999-12-31T23:59:59Z"
 
 
-class Asked:
-    """An R1PlusDeployment of which both people, who administer its namespace, ask something."""
+def build_deployment(namespace: str, name: str = "credit", **annotations: str) -> Json:
+    """Return an R1PlusDeployment with these annotations."""
+    body = manifest(kinds.R1PLUS_DEPLOYMENT, name, namespace, spec={"tier": "full"})
+    body["metadata"]["annotations"] = annotations
+    return body
 
-    def __init__(self, namespace: str, admin: Person, who: dict[str, Person]) -> None:
-        self.who = who
-        self.path = kinds.R1PLUS_DEPLOYMENT.path(namespace, "credit")
-        admin.do("POST", kinds.R1PLUS_DEPLOYMENT.path(namespace), self.manifest(namespace))
-        self._admin, self.namespace = admin, namespace
-        self.uid = str(self.read()["metadata"]["uid"])
 
-    @staticmethod
-    def manifest(namespace: str, name: str = "credit", **annotations: str) -> Json:
-        body = manifest(kinds.R1PLUS_DEPLOYMENT, name, namespace, spec={"tier": "full"})
-        body["metadata"]["annotations"] = annotations
-        return body
+@dataclass(frozen=True, slots=True)
+class RequestTarget:
+    """An R1PlusDeployment of which both people, who administer its namespace, request something."""
+
+    world: AdmissionWorld
+    alice: Person
+    bob: Person
+    uid: str
+
+    @property
+    def path(self) -> str:
+        return self.world.path(kinds.R1PLUS_DEPLOYMENT, "credit")
 
     def read(self) -> Json:
-        found: Json = json.loads(self._admin.ask("GET", self.path).text)
-        return found
+        return read(self.world.admin, self.path)
 
     def request(self, by: str, order: int, at: str = NOW) -> Request:
         return Request(by, 'a "reason", with quotes \\', at, "credit-0123456789", order, self.uid)
@@ -54,32 +55,30 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def namespace(installed_server: ApiServer, admin: Person) -> Iterator[tuple[str, dict[str, Person]]]:
-    made = f"a-{uuid.uuid4().hex[:10]}"
-    with people(installed_server, ALICE, BOB, OPERATOR) as who:
-        admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(made))
-        given = role_binding(made, "r1plus-admins", names.ROLE_TENANT_ADMIN, user(ALICE), user(BOB))
-        given["metadata"]["labels"] = POLICY
-        who[OPERATOR].do("POST", ROLE_BINDING.path(made), given)
-        for one in (ALICE, BOB):
-            who[one].gets("update", kinds.R1PLUS_DEPLOYMENT.plural, made, names.GROUP)
-        yield made, who
+def administrators(world: AdmissionWorld) -> Iterator[tuple[Person, Person]]:
+    """Two administrators of the tenant."""
+    with people(world.server, ALICE, BOB) as who:
+        for one in who.values():
+            world.bind(one, TenantRights((names.ROLE_TENANT_ADMIN,)))
+        yield who[ALICE], who[BOB]
 
 
 @pytest.fixture
-def asked(namespace: tuple[str, dict[str, Person]], admin: Person) -> Iterator[Asked]:
-    made = Asked(namespace[0], admin, namespace[1])
-    yield made
-    admin.do("DELETE", made.path)
+def target(world: AdmissionWorld, administrators: tuple[Person, Person]) -> Iterator[RequestTarget]:
+    body = build_deployment(world.namespace)
+    made = world.admin.do("POST", world.path(kinds.R1PLUS_DEPLOYMENT), body)
+    found = RequestTarget(world, *administrators, str(made["metadata"]["uid"]))
+    yield found
+    world.admin.do("DELETE", found.path)
 
 
-def test_finding_07_requests_are_numbered_whatever_the_clocks_say(asked: Asked) -> None:
-    alice, bob = asked.who[ALICE], asked.who[BOB]
-    alice.do("PATCH", asked.path, asked.patch(Verb.ACK, asked.request(ALICE, 1, TOMORROW)))
-    bob.do("PATCH", asked.path, asked.patch(Verb.ROLLBACK, asked.request(BOB, 2)))
-    alice.do("PATCH", asked.path, asked.patch(Verb.UNPIN, asked.request(ALICE, 3, NEVER)))
-    bob.do("PATCH", asked.path, asked.patch(Verb.ROLLBACK, asked.request(BOB, 4)))
-    assert asked.read()["metadata"]["annotations"][ANNOTATION_COUNT] == "4"
+def test_requests_are_numbered_whatever_the_clocks_say(target: RequestTarget) -> None:
+    alice, bob = target.alice, target.bob
+    alice.do("PATCH", target.path, target.patch(Verb.ACK, target.request(ALICE, 1, TOMORROW)))
+    bob.do("PATCH", target.path, target.patch(Verb.ROLLBACK, target.request(BOB, 2)))
+    alice.do("PATCH", target.path, target.patch(Verb.UNPIN, target.request(ALICE, 3, NEVER)))
+    bob.do("PATCH", target.path, target.patch(Verb.ROLLBACK, target.request(BOB, 4)))
+    assert target.read()["metadata"]["annotations"][ANNOTATION_COUNT] == "4"
 
 
 FORGERIES: dict[str, tuple[Callable[[Request], Request], str]] = {
@@ -95,12 +94,12 @@ FORGERIES: dict[str, tuple[Callable[[Request], Request], str]] = {
 
 
 @pytest.mark.parametrize("forge, said", FORGERIES.values(), ids=FORGERIES)
-def test_finding_07_a_request_is_not_taken_with(asked: Asked, forge: Callable[[Request], Request], said: str) -> None:
-    asked.who[ALICE].do("PATCH", asked.path, asked.patch(Verb.ACK, asked.request(ALICE, 1)))
-    genuine = asked.request(BOB, 2)
-    bob = asked.who[BOB]
-    assert_held(bob.ask("PATCH", asked.path, asked.patch(Verb.ROLLBACK, forge(genuine))), "requests", said)
-    assert bob.ask("PATCH", asked.path, asked.patch(Verb.ROLLBACK, genuine)).status == 200
+def test_a_request_is_refused_with(target: RequestTarget, forge: Callable[[Request], Request], said: str) -> None:
+    target.alice.do("PATCH", target.path, target.patch(Verb.ACK, target.request(ALICE, 1)))
+    genuine = target.request(BOB, 2)
+    bob = target.bob
+    assert_held(bob.ask("PATCH", target.path, target.patch(Verb.ROLLBACK, forge(genuine))), "requests", said)
+    assert bob.ask("PATCH", target.path, target.patch(Verb.ROLLBACK, genuine)).status == 200
 
 
 @for_each("text", {
@@ -109,54 +108,54 @@ def test_finding_07_a_request_is_not_taken_with(asked: Asked, forge: Callable[[R
     "a name in front": '{{"by":"alice@example.com",{rest}',
     "no JSON": "back to the last good one, please",
 })  # fmt: skip
-def test_finding_07_no_other_form_of_json_hides_a_name(asked: Asked, text: str) -> None:
-    genuine = dumps(asked.request(BOB, 1))
+def test_no_other_form_of_json_hides_a_name(target: RequestTarget, text: str) -> None:
+    genuine = dumps(target.request(BOB, 1))
     forged = text.format(genuine=genuine[:-1], rest=genuine[1:])
     edit = {"metadata": {"annotations": {Verb.ACK.annotation: forged, ANNOTATION_COUNT: "1"}}}
-    assert_held(asked.who[BOB].ask("PATCH", asked.path, edit), "requests", "not a valid request of this release")
+    assert_held(target.bob.ask("PATCH", target.path, edit), "requests", "not a valid request of this release")
 
 
-def test_finding_07_one_request_at_a_time(asked: Asked) -> None:
-    edit = asked.patch(Verb.ACK, asked.request(BOB, 1))
-    edit["metadata"]["annotations"] |= build_annotations(Verb.UNPIN, asked.request(BOB, 1))
-    assert_held(asked.who[BOB].ask("PATCH", asked.path, edit), "requests", "two requests at once")
+def test_one_request_at_a_time(target: RequestTarget) -> None:
+    edit = target.patch(Verb.ACK, target.request(BOB, 1))
+    edit["metadata"]["annotations"] |= build_annotations(Verb.UNPIN, target.request(BOB, 1))
+    assert_held(target.bob.ask("PATCH", target.path, edit), "requests", "two requests at once")
 
 
-def test_finding_07_numbers_do_not_begin_again_when_annotations_go(asked: Asked) -> None:
-    asked.who[ALICE].do("PATCH", asked.path, asked.patch(Verb.ACK, asked.request(ALICE, 1)))
-    asked.who[OPERATOR].do("PATCH", asked.path + "/status", {"status": {"requests": 1}})
+def test_numbers_do_not_begin_again_when_annotations_go(target: RequestTarget) -> None:
+    target.alice.do("PATCH", target.path, target.patch(Verb.ACK, target.request(ALICE, 1)))
+    target.world.operator.do("PATCH", target.path + "/status", {"status": {"requests": 1}})
     gone = {"metadata": {"annotations": {Verb.ACK.annotation: None, ANNOTATION_COUNT: None}}}
-    asked.who[BOB].do("PATCH", asked.path, gone)
-    again = asked.who[BOB].ask("PATCH", asked.path, asked.patch(Verb.ACK, asked.request(BOB, 1)))
+    target.bob.do("PATCH", target.path, gone)
+    again = target.bob.ask("PATCH", target.path, target.patch(Verb.ACK, target.request(BOB, 1)))
     assert_held(again, "requests", "the next request must have number 2")
-    asked.who[BOB].do("PATCH", asked.path, asked.patch(Verb.ACK, asked.request(BOB, 2)))
+    target.bob.do("PATCH", target.path, target.patch(Verb.ACK, target.request(BOB, 2)))
 
 
-def test_finding_07_what_is_restored_keeps_requests_of_this_form_alone(asked: Asked) -> None:
-    annotations = build_annotations(Verb.ACK, asked.request(ALICE, 7)) | build_annotations(
-        Verb.ROLLBACK, asked.request(ALICE, 8)
+def test_a_restored_object_keeps_valid_requests_alone(target: RequestTarget) -> None:
+    annotations = build_annotations(Verb.ACK, target.request(ALICE, 7)) | build_annotations(
+        Verb.ROLLBACK, target.request(ALICE, 8)
     )
-    restored = Asked.manifest(asked.namespace, "restored", **annotations)
-    path = kinds.R1PLUS_DEPLOYMENT.path(asked.namespace)
-    assert asked.who[BOB].ask("POST", path, restored).status == 201
-    for forgery in (replace(asked.request(ALICE, 0), uid=""), replace(asked.request(ALICE, 7), uid="")):
-        forged = Asked.manifest(asked.namespace, "forged", **build_annotations(Verb.ACK, forgery))
-        assert_held(asked.who[BOB].ask("POST", path, forged), "requests", "not a valid request of this release")
+    restored = build_deployment(target.world.namespace, "restored", **annotations)
+    path = target.world.path(kinds.R1PLUS_DEPLOYMENT)
+    assert target.bob.ask("POST", path, restored).status == 201
+    for forgery in (replace(target.request(ALICE, 0), uid=""), replace(target.request(ALICE, 7), uid="")):
+        forged = build_deployment(target.world.namespace, "forged", **build_annotations(Verb.ACK, forgery))
+        assert_held(target.bob.ask("POST", path, forged), "requests", "not a valid request of this release")
 
 
-def test_finding_07_a_new_object_leaves_numbers_for_its_requests(asked: Asked) -> None:
-    bob, path = asked.who[BOB], kinds.R1PLUS_DEPLOYMENT.path(asked.namespace)
+def test_a_new_object_leaves_numbers_for_its_requests(target: RequestTarget) -> None:
+    bob, path = target.bob, target.world.path(kinds.R1PLUS_DEPLOYMENT)
     for count in ("999999999999999", "9" * 30, "many"):
-        full = Asked.manifest(asked.namespace, "full", **{ANNOTATION_COUNT: count})
+        full = build_deployment(target.world.namespace, "full", **{ANNOTATION_COUNT: count})
         assert_held(bob.ask("POST", path, full), "requests", "a new object has none")
-    restored = Asked.manifest(asked.namespace, "restored", **{ANNOTATION_COUNT: "999999999"})
+    restored = build_deployment(target.world.namespace, "restored", **{ANNOTATION_COUNT: "999999999"})
     assert bob.ask("POST", path, restored).status == 201
 
 
-def test_finding_07_other_edits_stay_open_and_the_count_alone_does_not(asked: Asked) -> None:
+def test_other_edits_are_allowed_and_one_of_the_count_alone_is_not(target: RequestTarget) -> None:
     edit = {"metadata": {"annotations": {"cost-centre": "17"}}, "spec": {"replicas": 2}}
-    asked.who[ALICE].do("PATCH", asked.path, asked.patch(Verb.ACK, asked.request(ALICE, 1)))
-    asked.who[BOB].do("PATCH", asked.path, edit)
-    assert asked.read()["spec"]["replicas"] == 2
+    target.alice.do("PATCH", target.path, target.patch(Verb.ACK, target.request(ALICE, 1)))
+    target.bob.do("PATCH", target.path, edit)
+    assert target.read()["spec"]["replicas"] == 2
     count = {"metadata": {"annotations": {ANNOTATION_COUNT: "9"}}}
-    assert_held(asked.who[BOB].ask("PATCH", asked.path, count), "requests", "the next request must have number 2")
+    assert_held(target.bob.ask("PATCH", target.path, count), "requests", "the next request must have number 2")
