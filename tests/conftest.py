@@ -6,12 +6,13 @@ tries all, and new ones in each run (`--hypothesis-profile=thorough`); what it f
 
 import gc
 import os
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from support.examples import DEFAULT
+from support.virtual_time import virtual_time
 
 # With it, a process that has used gRPC may abort what it forks: a calculator's worker, in a test of its own.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -32,3 +33,10 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
         gc.enable()
+
+
+@pytest.fixture(name="virtual_time")
+async def run_in_virtual_time() -> AsyncIterator[None]:
+    """Run the test's loop in virtual time, from when this fixture is set up."""
+    with virtual_time():
+        yield

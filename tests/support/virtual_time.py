@@ -1,32 +1,77 @@
-"""A clock for the running event loop: it stands still while there is something to do, and jumps where all wait for it."""
+"""A clock for the running event loop: it stops while there is something to do, and jumps where everything waits for it.
+
+A test opts in by the fixture `virtual_time` (`tests/conftest.py`). Why this is our own: docs/decisions/0011-virtual-time.md.
+"""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 PAST_SECONDS = 1e-6
+SOCKET_SECONDS = 0.02
+"""Real seconds for which sockets are watched before a jump. Nothing waits for them where the loop has no socket."""
+
+
+class VirtualClock:
+    """The time of one event loop, whose selector it replaces."""
+
+    def __init__(self, loop: Any, start: float | None, socket_seconds: float) -> None:
+        self._loop = loop
+        self._select = loop._selector.select
+        self._run_in_executor = loop.run_in_executor
+        self._now = loop.time() if start is None else start
+        self._socket_seconds = socket_seconds
+        self._threads_at_work: set[asyncio.Future[Any]] = set()
+
+    def read(self) -> float:
+        """Return the virtual seconds (`loop.time`)."""
+        return self._now
+
+    def select(self, timeout: float | None = None) -> Any:
+        """Return the sockets that are ready; where there are none, move the clock to the next timer instead of waiting."""
+        if timeout is None or timeout <= 0:
+            return self._select(timeout)
+        ready = self._select(0)
+        if not ready and self._threads_at_work:
+            # A thread wakes the loop when it ends: however long it takes, no timer fires meanwhile.
+            return self._select(None)
+        if not ready and self._has_sockets():
+            ready = self._select(self._socket_seconds)
+        if not ready:
+            # A little past the timer: rounded below it, code that waits for that moment would look again for ever.
+            self._now += timeout + PAST_SECONDS
+        return ready
+
+    def run_in_executor(self, executor: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run `function` in a thread, for which the clock waits (`loop.run_in_executor`, `asyncio.to_thread`)."""
+        future = self._run_in_executor(executor, function, *arguments)
+        self._threads_at_work.add(future)
+        future.add_done_callback(self._threads_at_work.discard)
+        return future
+
+    def _has_sockets(self) -> bool:
+        # One is the loop's own, by which other threads wake it.
+        return len(self._loop._selector.get_map()) > 1
 
 
 @contextmanager
-def virtual_time() -> Iterator[None]:
+def virtual_time(start: float | None = None, *, socket_seconds: float = SOCKET_SECONDS) -> Iterator[None]:
     """Let the running loop's timers fire in their order without waiting for them, however slow the machine is.
 
-    Only for what this process does by itself: what comes from elsewhere may come after a timer that should follow it.
+    What this process does in its loop or in the loop's threads comes before a later timer. What other processes and
+    other threads send may come after it: wait for these in real time.
+
+    `start`: first value of the clock, so that two runs read the same; refused once a timer has been set.
     """
     loop: Any = asyncio.get_running_loop()
-    selector, select, now = loop._selector, loop._selector.select, loop.time()
-
-    def jump(timeout: float | None = None) -> Any:
-        nonlocal now
-        ready = select(timeout if timeout is None else 0)
-        if not ready and timeout:
-            # A little past the timer: rounded below it, code that waits for that moment would look again for ever.
-            now += timeout + PAST_SECONDS
-        return ready
-
-    selector.select, loop.time = jump, lambda: now
+    if "time" in vars(loop):
+        raise RuntimeError("this loop has virtual time already")
+    if start is not None and loop._scheduled:
+        raise RuntimeError("a timer has been set by another clock: enter virtual time before it, or leave out start")
+    clock = VirtualClock(loop, start, socket_seconds)
+    loop._selector.select, loop.time, loop.run_in_executor = clock.select, clock.read, clock.run_in_executor
     try:
         yield
     finally:
-        del selector.select, loop.time
+        del loop._selector.select, loop.time, loop.run_in_executor

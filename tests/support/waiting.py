@@ -80,8 +80,9 @@ async def eventually(
     evidence: Callable[[], str] | None = None,
     retry_on: tuple[type[BaseException], ...] = (),
 ) -> T:
-    """Do the same as `wait_until` without blocking the event loop; `look` may be a coroutine function."""
-    deadline = time.monotonic() + seconds
+    """Do the same as `wait_until` by the time of the event loop, which it does not block; `look` may be a coroutine function."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
     trouble: BaseException | None = None
     while True:
         try:
@@ -91,7 +92,7 @@ async def eventually(
                 return found
         except retry_on as error:
             trouble = error
-        if time.monotonic() > deadline:
+        if loop.time() > deadline:
             raise WaitError(_describe(what, seconds, trouble, evidence))
         await asyncio.sleep(period_s)
 
