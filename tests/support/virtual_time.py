@@ -1,6 +1,7 @@
 """A clock for the running event loop: it stops while there is something to do, and jumps where everything waits for it.
 
-A test opts in by the fixture `virtual_time` (`tests/conftest.py`). Why this is our own: docs/decisions/0011-virtual-time.md.
+A test opts in by the fixture `virtual_time` (`tests/conftest.py`), or calls `skip_seconds` where another process takes part.
+Why this is our own: docs/decisions/0011-virtual-time.md.
 """
 
 import asyncio
@@ -65,13 +66,26 @@ def virtual_time(start: float | None = None, *, socket_seconds: float = SOCKET_S
     `start`: first value of the clock, so that two runs read the same; refused once a timer has been set.
     """
     loop: Any = asyncio.get_running_loop()
-    if "time" in vars(loop):
+    if "run_in_executor" in vars(loop):
         raise RuntimeError("this loop has virtual time already")
     if start is not None and loop._scheduled:
         raise RuntimeError("a timer has been set by another clock: enter virtual time before it, or leave out start")
-    clock = VirtualClock(loop, start, socket_seconds)
+    clock, own = VirtualClock(loop, start, socket_seconds), vars(loop).get("time")
     loop._selector.select, loop.time, loop.run_in_executor = clock.select, clock.read, clock.run_in_executor
     try:
         yield
     finally:
         del loop._selector.select, loop.time, loop.run_in_executor
+        if own is not None:
+            loop.time = own
+
+
+def skip_seconds(seconds: float) -> None:
+    """Move the running loop's clock forward at once; then time passes as before.
+
+    For a limit of real length on another process: the test skips it once the process is where the limit should meet
+    it. All timers of the loop that end within these seconds fire, in their order.
+    """
+    loop = asyncio.get_running_loop()
+    read = loop.time
+    loop.time = lambda: read() + seconds  # type: ignore[method-assign]

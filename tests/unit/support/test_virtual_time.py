@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.virtual_time import virtual_time
+from support.virtual_time import skip_seconds, virtual_time
 from support.waiting import WaitError, eventually
 
 LONG_SECONDS = 30 * 86_400.0
@@ -96,3 +96,22 @@ async def test_time_is_real_again_afterwards() -> None:
     with virtual_time():
         await asyncio.sleep(LONG_SECONDS)
     assert before <= loop.time() < before + LONG_SECONDS
+
+
+async def test_a_skip_fires_what_ends_within_it_in_order_and_nothing_later() -> None:
+    loop, fired = asyncio.get_running_loop(), list[str]()
+    for name, seconds in (("third", 3e6), ("later", 9e6), ("first", 1e6), ("second", 2e6)):
+        loop.call_later(seconds, fired.append, name)
+    skip_seconds(4e6)
+    await eventually(lambda: len(fired) == 3, "timers of the seconds that were skipped")
+    assert fired == ["first", "second", "third"]
+
+
+async def test_a_skip_outlasts_virtual_time() -> None:
+    loop = asyncio.get_running_loop()
+    skip_seconds(LONG_SECONDS)
+    skipped = loop.time()
+    with virtual_time():
+        skip_seconds(1.0)
+        assert loop.time() >= skipped + 1.0
+    assert skipped <= loop.time() < skipped + LONG_SECONDS
