@@ -1,5 +1,6 @@
 """The reader's process: hostile documents end in an error with their name, and the next one is read."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from support.documents.making import (
     understate_sizes,
 )
 from support.documents.process import running_reader_process
+from support.virtual_time import skip_seconds
 from support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -150,15 +152,18 @@ async def test_too_much_memory_is_told_as_that(tmp_path: Path) -> None:
 
 
 async def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    limits = WorkerLimits(cpu_seconds=60, memory_bytes=LIMITS.memory_bytes, wall_seconds=0.2)
-    async with serve_documents(tmp_path, limits) as (server, reader):
+    async with serve_documents(tmp_path) as (server, _):
 
         async def stall(_: int) -> bytes | None:
+            await eventually(lambda: server.running, "a child has the connection")
+            await asyncio.sleep(0)  # now its time runs
+            skip_seconds(LIMITS.wall_seconds)
             await eventually(lambda: server.killed == 1, "the child was ended")
             return None
 
+        patient = SocketDocumentReader(str(tmp_path / "r.sock"), 2 * LIMITS.wall_seconds)
         with pytest.raises(UnreadableDocumentError, match=r"a\.txt: the reader broke off"):
-            async for _ in reader._client.read("a.txt", 5, stall):
+            async for _ in patient.read("a.txt", 5, stall):
                 pass
 
 

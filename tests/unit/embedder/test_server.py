@@ -16,9 +16,10 @@ from r1plus_contract.embedder import MOST_REQUEST_BYTES, MOST_TEXT_BYTES, MOST_T
 from r1plus_contract.frames import pack
 from r1plus_embedder.child import EngineProcess
 from support.embedding.bert_by_numpy import embed as embed_by_numpy
-from support.embedding.running import RunningEmbedder, running_embedder
+from support.embedding.running import PATIENT_SECONDS, RunningEmbedder, running_embedder
 from support.embedding.tiny_model import SHAPE, make_tiny_engine, make_tokenizer, make_weights
 from support.tables import for_each
+from support.virtual_time import skip_seconds
 from support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -188,21 +189,23 @@ async def test_a_full_queue_refuses_at_once(embedder: RunningEmbedder) -> None:
 
 @pytest.mark.unit_slow
 async def test_an_engine_that_overruns_is_ended(tmp_path: Path, engine: Path) -> None:
-    async with running_embedder(tmp_path, engine, answer_seconds=30.0) as embedder:
+    async with running_embedder(tmp_path, engine) as embedder:
         await embedder.embed("a")
-        process = loaded(embedder)
+        process, host = loaded(embedder), embedder.server.host
         os.kill(process.pid, signal.SIGSTOP)
-        embedder.server.host.answer_seconds = 1.2
-        reply = await embedder.embed("a")
-        assert reply["failure"]["code"] == "time_limit"
+        host.answer_seconds = PATIENT_SECONDS / 2
+        asking = asyncio.create_task(embedder.embed("a"))
+        await eventually(host._turn.locked, "the engine has the request")
+        skip_seconds(host.answer_seconds)
+        assert (await asking)["failure"]["code"] == "time_limit"
         assert process.has_ended
-        embedder.server.host.answer_seconds = 240.0
+        host.answer_seconds = PATIENT_SECONDS
         assert (await embedder.embed("a"))["failure"] is None
 
 
 @pytest.mark.unit_slow
 async def test_an_engine_without_requests_is_freed_and_comes_back(tmp_path: Path, engine: Path) -> None:
-    async with running_embedder(tmp_path, engine, idle_seconds=0.05) as embedder:
+    async with running_embedder(tmp_path, engine) as embedder:
         started: list[EngineProcess] = []
         start = embedder.server.host.start
 
@@ -213,6 +216,7 @@ async def test_an_engine_without_requests_is_freed_and_comes_back(tmp_path: Path
         embedder.server.host.start = note
         assert not (await embedder.client.describe()).is_loaded
         await embedder.embed("a")
+        skip_seconds(embedder.server.host.idle_seconds)
         await eventually(lambda: started[0].has_ended, "the engine is freed")
         assert not (await embedder.client.describe()).is_loaded
         assert (await embedder.embed("a"))["failure"] is None

@@ -210,7 +210,7 @@ async def test_a_calculator_that_misbehaves_is_an_error(tmp_path: Path, data: by
             await SocketCalculator(str(tmp_path / "s")).calculate("1", 15)
 
 
-async def test_a_calculator_that_is_silent_is_given_up(tmp_path: Path) -> None:
+async def test_a_calculator_that_is_silent_is_given_up(tmp_path: Path, virtual_time: None) -> None:
     ended = asyncio.Event()
 
     async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -222,5 +222,5 @@ async def test_a_calculator_that_is_silent_is_given_up(tmp_path: Path) -> None:
 
     async with await asyncio.start_unix_server(be_silent, tmp_path / "s"):
         with pytest.raises(CalculatorUnavailableError, match="has not answered"):
-            await SocketCalculator(str(tmp_path / "s"), answer_seconds=0.05).calculate("1", 15)
+            await SocketCalculator(str(tmp_path / "s")).calculate("1", 15)
         await ended.wait()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -43,9 +44,11 @@ from support.gateway.content import check_books
 from support.gateway.fake_embedder import FakeEmbedder
 from support.gateway.knowledge import INGESTION, make_store, upload
 from support.gateway.tenant_data import Volume, make_caller
+from support.virtual_time import skip_seconds
 from support.waiting import eventually
 
 SHORT = Pauses(0.01, 0.1)
+READ_SECONDS, REPLIES_IN_TIME = 30.0, 100
 KEY, ANNA = make_caller(), make_caller(end_user="anna")
 HANDBOOK = b"""# Travel
 
@@ -521,15 +524,17 @@ async def test_a_reader_that_never_ends_holds_nothing_up(
 ) -> None:
     path = tmp_path_factory.mktemp("s") / "s"
     endless = pack(dumps(DocumentReply(unreadable=(UnreadablePage(1, "x"),))).encode())
+    reader = SocketDocumentReader(str(path), read_seconds=READ_SECONDS)
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            while True:
+            for count in itertools.count():
+                if count == REPLIES_IN_TIME:
+                    skip_seconds(READ_SECONDS)
                 writer.write(endless)
                 await writer.drain()
                 await asyncio.sleep(0)
 
-    reader = SocketDocumentReader(str(path), read_seconds=0.2)
     async with await asyncio.start_unix_server(answer, path), run_knowledge_base(store, reader) as base:
         file = await base.until_read(await base.add("a.txt", b"x"))
         assert file.ingestion.problem is not None

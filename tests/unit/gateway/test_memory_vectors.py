@@ -34,7 +34,6 @@ BERT = make_caller(end_user="bert@example.com")
 QUESTION = "Which boat do I have?"
 FEW = ("My boat is red.", "I live in Basel.")
 MANY = tuple(f"My boat number {number} is red." for number in range(MOST_AT_ONCE + 1))
-SHORT_SECONDS = 0.05
 
 
 class Statements:
@@ -151,10 +150,10 @@ async def test_an_index_that_was_dropped_is_embedded_no_further() -> None:
     assert [text for texts in embedder.asked for text in texts] == [*MANY]
 
 
-async def test_a_slow_embedder_is_not_waited_for() -> None:
+async def test_a_slow_embedder_is_not_waited_for(virtual_time: None) -> None:
     embedder, statements = FakeEmbedder(), Statements(*FEW)
     embedder.gate = asyncio.Event()
-    assert await StatementEmbedder(lambda: embedder, SHORT_SECONDS).rank("key", QUESTION, [statements.part]) is None
+    assert await StatementEmbedder(lambda: embedder).rank("key", QUESTION, [statements.part]) is None
 
 
 async def test_an_embedder_is_asked_once_it_has_its_engine() -> None:
