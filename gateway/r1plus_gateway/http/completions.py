@@ -65,8 +65,8 @@ class Completions:
         self._math = MathMode(desk, parts.models)
         self._storage = storage
         self.bodies = BodyBudget()
-        self.holds = Holds()
-        self._counts = CountAllowance()
+        self.holds = Holds(parts.clock)
+        self._counts = CountAllowance(parts.clock)
 
     async def answer(self, exchange: Exchange, form: Form) -> web.StreamResponse:
         """Answer one request of this form.

@@ -34,6 +34,7 @@ class GatewayParts:
     metrics: GatewayMetrics
     tasks: TaskKeeper
     read_time: Callable[[], float] = time.time
+    clock: Callable[[], float] = time.monotonic
 
 
 @dataclass(slots=True)

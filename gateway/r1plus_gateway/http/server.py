@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -64,11 +65,13 @@ async def run_gateway(
     report_seconds: float = FETCH_SECONDS,
     listener: socket.socket | None = None,
     internal_listener: socket.socket | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[RunningGateway]:
     """Serve until the block ends; then drain: no new connections, running answers end, bills are settled.
 
     `listener`, `internal_listener`: sockets that listen already, for callers and at the internal port; None: they are
-    made, as the settings say. `report_seconds`: longest wait for a monitor's report.
+    made, as the settings say. `report_seconds`: longest wait for a monitor's report. `clock`: seconds by which callers
+    are held and prompts are counted.
     """
     settings = file.current
     async with AsyncExitStack() as stack:
@@ -79,7 +82,7 @@ async def run_gateway(
         await models.start()
         tasks = TaskKeeper()
         stack.push_async_callback(tasks.finish)
-        parts = GatewayParts(lambda: file.current, models, authenticator, ledger, metrics, tasks)
+        parts = GatewayParts(lambda: file.current, models, authenticator, ledger, metrics, tasks, clock=clock)
 
         def find_embedder() -> Embedder | None:
             """Return the embedder while the settings name its engine: on one machine that comes later."""

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,7 @@ async def running(
     has_embedder: bool = True,
     embedder: Embedder | None = None,
     store: TenantStore | None = None,
+    clock: Callable[[], float] = time.monotonic,
     **model: Any,
 ) -> AsyncIterator[Rig]:
     """Run a gateway before one pod that answers by a script. `embedder`: instead of the one in memory. `store`: without one
@@ -167,6 +169,7 @@ async def running(
         "has_embedder": has_embedder,
         "embedder": embedder,
         "store": store,
+        "clock": clock,
     }
     async with serving(FakeTriton(script)) as pod, running_before(folder, pod, **options, **model) as rig:
         yield rig
@@ -183,6 +186,7 @@ async def running_before(
     has_embedder: bool = True,
     embedder: Embedder | None = None,
     store: TenantStore | None = None,
+    clock: Callable[[], float] = time.monotonic,
     **model: Any,
 ) -> AsyncIterator[Rig]:
     """Run a gateway before the pod at `pod.port`; `calculator`: another one than the rig's."""
@@ -203,6 +207,7 @@ async def running_before(
                 embedder=(embedder or rig.embedder) if has_embedder else None,
                 resolve=rig.resolve,
                 report_seconds=DEADLINE_SECONDS,
+                clock=clock,
             )
         )
         yield rig
