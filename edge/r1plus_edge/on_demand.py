@@ -44,12 +44,14 @@ class OnDemandContainer(Container):
         *,
         idle_seconds: float = IDLE_SECONDS,
         read_memory: Callable[[], int] = read_free_memory,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`front`: path of the socket that the gateway knows; `read_memory`: bytes that are free on this machine."""
         super().__init__(program, on_change)
         self._front = front
         self._idle_seconds = idle_seconds
         self._read_memory = read_memory
+        self._clock = clock
         self._connections: set[asyncio.Task[None] | None] = set()
         self._wanted = asyncio.Event()
         self._used_at = 0.0
@@ -95,7 +97,7 @@ class OnDemandContainer(Container):
             await asyncio.sleep(FIRST_BACKOFF)
 
     def _is_idle(self) -> bool:
-        return not self._connections and time.monotonic() - self._used_at > self._idle_seconds
+        return not self._connections and self._clock() - self._used_at > self._idle_seconds
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Hand a connection on. One that cannot be is closed, and the gateway says that the helper broke off."""
@@ -114,7 +116,7 @@ class OnDemandContainer(Container):
             log.warning("Container %s did not answer: %s; see %s", self.program.name, problem, self.program.log)
         finally:
             self._connections.discard(task)
-            self._used_at = time.monotonic()
+            self._used_at = self._clock()
             writer.close()
 
     def _has_room(self) -> bool:

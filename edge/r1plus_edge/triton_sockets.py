@@ -6,7 +6,7 @@ users of a machine and to pages in their browsers, and so is a key among a proce
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,6 +43,7 @@ class Drain:
     seconds: float
     """Longest wait for requests, after callers had time to leave."""
     answer_seconds: float = 10.0
+    clock: Callable[[], float] = time.monotonic
 
     async def wait(self) -> None:
         """Return when no request runs or waits, or the time is up. A server that is gone or hangs is not waited for."""
@@ -51,8 +52,8 @@ class Drain:
 
     async def wait_for_requests(self) -> None:
         """The same, where no caller comes any more."""
-        deadline, hung = time.monotonic() + self.seconds, 0
-        while time.monotonic() < deadline:
+        deadline, hung = self.clock() + self.seconds, 0
+        while self.clock() < deadline:
             try:
                 async with asyncio.timeout(self.answer_seconds):
                     if not await self._has_requests():

@@ -80,6 +80,11 @@ def virtual_time(start: float | None = None, *, socket_seconds: float = SOCKET_S
             loop.time = own
 
 
+def read_loop_time() -> float:
+    """Return the running loop's time: the clock for product code that reads one, in virtual time and across skips."""
+    return asyncio.get_running_loop().time()
+
+
 def skip_seconds(seconds: float) -> None:
     """Move the running loop's clock forward at once; then time passes as before.
 

@@ -133,10 +133,17 @@ class Pace:
     not choose the items. At most MOST_SKIPPED turns in a row are skipped, since some faults show under load alone.
     """
 
-    def __init__(self, per_minute: Callable[[], int], is_busy: Callable[[], Awaitable[bool]] | None = None) -> None:
+    def __init__(
+        self,
+        per_minute: Callable[[], int],
+        is_busy: Callable[[], Awaitable[bool]] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`per_minute` is called for every probe; 1 or more. `is_busy` is awaited once a turn."""
         self._per_minute = per_minute
         self._is_busy = is_busy
+        self._clock = clock
         self._last = float("-inf")
 
     async def wait(self) -> None:
@@ -149,8 +156,8 @@ class Pace:
 
     async def _wait_for_turn(self) -> None:
         while True:
-            rest = self._last + 60.0 / self._per_minute() - time.monotonic()
+            rest = self._last + 60.0 / self._per_minute() - self._clock()
             if rest <= 0:
                 break
             await asyncio.sleep(min(rest, 1.0))
-        self._last = time.monotonic()
+        self._last = self._clock()

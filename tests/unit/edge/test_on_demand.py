@@ -14,8 +14,9 @@ import pytest
 
 from r1plus_edge.confinement import SCOPE_VERSION, build_confinement, read_landlock_version
 from r1plus_edge.container import Program
-from r1plus_edge.on_demand import OnDemandContainer
+from r1plus_edge.on_demand import IDLE_SECONDS, OnDemandContainer
 from r1plus_edge.processes import find_processes, mark
+from support.virtual_time import read_loop_time, skip_seconds
 from support.waiting import eventually
 
 ECHO = """
@@ -36,7 +37,7 @@ FRONT = "front.sock"
 def make(folder: Path, script: str = ECHO, **fields: Any) -> OnDemandContainer:
     own = folder / "own"
     own.mkdir(parents=True)
-    options = {name: fields.pop(name) for name in ("idle_seconds", "read_memory") if name in fields}
+    options = {name: fields.pop(name) for name in ("read_memory", "clock") if name in fields}
     program = Program(
         "helper",
         (sys.executable, "-c", script),
@@ -59,6 +60,12 @@ async def run_container(container: OnDemandContainer, front: Path) -> AsyncItera
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def skip_idle_time(container: OnDemandContainer) -> None:
+    """Skip the time after which one that nobody uses ends."""
+    await eventually(lambda: not container._connections, "nobody uses it")
+    skip_seconds(2 * IDLE_SECONDS)
+
+
 async def ask(front: Path, payload: bytes) -> bytes:
     """Send a request to its end, and return the whole reply; nothing where the connection is closed instead."""
     reader, writer = await asyncio.open_unix_connection(front)
@@ -74,13 +81,14 @@ async def ask(front: Path, payload: bytes) -> bytes:
 
 @pytest.mark.unit_slow
 async def test_it_starts_at_the_first_connection_and_ends_when_nobody_asks(tmp_path: Path) -> None:
-    container, front = make(tmp_path, idle_seconds=0.5), tmp_path / FRONT
+    container, front = make(tmp_path, clock=read_loop_time), tmp_path / FRONT
     async with run_container(container, front):
         assert container.facts.ready
         assert (container.pid, container.was_used.is_set()) == (None, False)
         payload = bytes(range(256)) * 4096
         assert await ask(front, payload) == payload
         assert container.was_used.is_set()
+        await skip_idle_time(container)
         await eventually(lambda: find_processes(tmp_path) == [], "it has ended")
         assert container.facts.ready
         assert await ask(front, b"again") == b"again"
@@ -90,16 +98,18 @@ async def test_it_starts_at_the_first_connection_and_ends_when_nobody_asks(tmp_p
 
 @pytest.mark.unit_slow
 async def test_it_stays_while_a_connection_is_open(tmp_path: Path) -> None:
-    container, front = make(tmp_path, idle_seconds=0.2), tmp_path / FRONT
+    container, front = make(tmp_path, clock=read_loop_time), tmp_path / FRONT
     async with run_container(container, front):
         reader, writer = await asyncio.open_unix_connection(front)
-        for word in (b"one", b"two"):
+        processes = set[int | None]()
+        for word in (b"one", b"two", b"six"):
             writer.write(word)
             assert await reader.readexactly(3) == word
-            first = container.pid
-            await asyncio.sleep(0.6)  # three times what ends one that nobody uses
-        assert container.pid == first
+            processes.add(container.pid)
+            skip_seconds(3 * IDLE_SECONDS)
+        assert len(processes) == 1
         writer.close()
+        await skip_idle_time(container)
         await eventually(lambda: container.pid is None, "it has ended")
 
 

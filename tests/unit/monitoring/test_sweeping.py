@@ -1,7 +1,6 @@
 """A continuous sweep: its figures, its order, and that nothing but a score fills it."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from r1plus_monitoring.probe.probes import Pace, Result
 from r1plus_monitoring.probe.sweeps import compute_figures, shuffle_items, sweep
+from support.virtual_time import read_loop_time
 
 ITEMS = [f"i{n:03}" for n in range(20)]
 
@@ -99,15 +99,14 @@ async def test_nobody_there_is_no_score() -> None:
     assert (await swept(["i"], ask, {}, until_ready), len(waited)) == ({"i": True}, 2)
 
 
-async def test_the_pace_is_kept_and_has_no_burst() -> None:
-    """A machine under load is slower than the pace, and never faster."""
-    paced = Pace(lambda: 2400)
+async def test_the_pace_is_kept_and_has_no_burst(virtual_time: None) -> None:
+    paced = Pace(lambda: 2, clock=read_loop_time)
     await paced.wait()
-    await asyncio.sleep(0.1)  # Four turns are missed; none of them is made up for.
-    started = time.monotonic()
+    await asyncio.sleep(120)  # Four turns are missed; none of them is made up for.
+    started = read_loop_time()
     for _ in range(4):
         await paced.wait()
-    assert time.monotonic() - started >= 3 * 0.025 - 0.001
+    assert read_loop_time() - started == pytest.approx(3 * 30)
 
 
 async def turns(waiting: list[int | None], probes: int) -> list[int]:

@@ -1,7 +1,6 @@
 """The client's retries, errors and requests, against a scripted server; its semantics are tested on the real one."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -39,6 +38,7 @@ from support.runtime.api_server import (
     scripted_server,
     silent,
 )
+from support.virtual_time import read_loop_time
 from support.waiting import eventually
 
 OBJECT: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "ns"}}
@@ -76,10 +76,9 @@ async def delete_that_one(client: ApiClient) -> Any:
 
 async def outcome(request: Request, *answers: Answer) -> tuple[ApiError | None, int]:
     """What became of a request under these answers, and how often it was sent."""
-    limits = replace(LIMITS, request=2.0) if SILENT in answers else LIMITS
     async with scripted_server() as server:
         server.lists = server.writes = list(answers)
-        async with client_of(server, limits) as client:
+        async with client_of(server) as client:
             try:
                 await request(client)
             except ApiError as error:
@@ -109,7 +108,7 @@ HALF = raw(200, b'{"kind": "Config')
         pytest.param(delete_that_one, [dropped(), ok()], None, 2, id="no answer: a delete by uid is sent again"),
         pytest.param(create, [dropped(), ok()], TransportError, 1, id="no answer: a create is not sent again"),
         pytest.param(json_patch, [dropped(), ok()], TransportError, 1, id="no answer: a JSON patch is not sent again"),
-        pytest.param(get, [SILENT], TransportError, 1, id="a timeout has cost enough: not again", marks=pytest.mark.unit_slow),
+        pytest.param(get, [SILENT], TransportError, 1, id="a timeout has cost enough: not again"),
         pytest.param(get, [refusal(500), ok()], ApiServerError, 1, id="500: the caller decides"),
         pytest.param(get, [LEAVING, ok()], None, 2, id="503 with Retry-After: again"),
         pytest.param(create, [LEAVING], ApiServerError, 1, id="503 on a create: it may have happened"),
@@ -118,7 +117,7 @@ HALF = raw(200, b'{"kind": "Config')
     ],
 )  # fmt: skip
 async def test_what_is_sent_again(
-    request_: Request, answers: list[Answer], error: type[ApiError] | None, sent: int
+    request_: Request, answers: list[Answer], error: type[ApiError] | None, sent: int, virtual_time: None
 ) -> None:
     got, count = await outcome(request_, *answers)
     assert (type(got) if got else None, count) == (error, sent)
@@ -130,12 +129,11 @@ async def test_a_delete_by_name_alone_is_repeated_by_aiohttp_once_and_not_by_us(
     assert count <= 2
 
 
-@pytest.mark.unit_slow
-async def test_retry_after_is_waited_for() -> None:
-    started = time.monotonic()
+async def test_retry_after_is_waited_for(virtual_time: None) -> None:
+    started = read_loop_time()
     got, count = await outcome(get, refusal(429, headers={"Retry-After": "1"}), ok())
     assert (got, count) == (None, 2)
-    assert time.monotonic() - started >= 1.0
+    assert read_loop_time() - started >= 1.0
 
 
 @pytest.mark.parametrize(
