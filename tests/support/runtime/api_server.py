@@ -3,9 +3,10 @@
 Everything else is tested against the real one, in tests/apiserver.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 from aiohttp import web
@@ -14,7 +15,6 @@ from r1plus_operator.runtime.backoff import Backoff
 from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.resources import Resource
-from support.waiting import eventually
 
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 LIMITS = RequestLimits(request=60.0, connect=60.0, retry=Backoff(first=0.001, cap=0.002), longest_retry_after=2.0)
@@ -53,7 +53,7 @@ async def scripted_server() -> AsyncIterator[ScriptedServer]:
     server = ScriptedServer()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -109,8 +109,7 @@ def silent() -> Answer:
     """No answer, and the connection stays open."""
 
     async def respond(request: web.Request) -> web.Response:
-        await _until_client_leaves(request)
-        return web.Response()
+        await _until_client_leaves()
 
     return respond
 
@@ -125,7 +124,7 @@ def stream(*events: tuple[str, dict[str, Any]] | bytes, then: str = "end") -> An
             line = event if isinstance(event, bytes) else event_line(*event)
             await response.write(line)
         if then == "hold":
-            await _until_client_leaves(request)
+            await _until_client_leaves()
         elif then == "drop":
             _abort(request)
         return response
@@ -152,9 +151,10 @@ def _body(code: int, body: dict[str, Any], headers: dict[str, str] | None = None
     return respond
 
 
-async def _until_client_leaves(request: web.Request) -> None:
-    """aiohttp's server cancels no handler when the client goes, so its transport is looked at."""
-    await eventually(lambda: request.transport is None or request.transport.is_closing(), "the client leaves")
+async def _until_client_leaves() -> NoReturn:
+    """Wait to be cancelled, as the server does when the connection is gone."""
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
 
 
 def _abort(request: web.Request) -> None:
