@@ -28,21 +28,28 @@ class WatchActivity(Protocol):
 class Pulse:
     """Measures how late the event loop is: a task that sleeps for a second and compares when it woke."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.late = 0.0
         """Seconds, at the last beat."""
 
     async def run(self) -> None:
         """Measure every second until cancelled."""
         while True:
-            due = time.monotonic() + 1.0
+            due = self._clock() + 1.0
             await asyncio.sleep(1.0)
-            self.late = max(0.0, time.monotonic() - due)
+            self.late = max(0.0, self._clock() - due)
 
 
-def find_problem(watchers: Iterable[WatchActivity], late: float, *, stuck_after: float = STUCK_SECONDS) -> str:
+def find_problem(
+    watchers: Iterable[WatchActivity],
+    late: float,
+    *,
+    stuck_after: float = STUCK_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> str:
     """Return why this process should be restarted; empty if it is healthy."""
-    now = time.monotonic()
+    now = clock()
     silent = [watcher.resource.name for watcher in watchers if now - watcher.last_activity > stuck_after]
     if silent:
         return f"watches without an answer for {stuck_after:g} s: {', '.join(silent)}"

@@ -16,6 +16,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,7 +44,7 @@ from r1plus_operator.registry.recorder import FactRecorder
 from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import FileToken
 from r1plus_operator.runtime.lanes import Lane, Priority
-from r1plus_operator.runtime.lease import Elector, LeaseLostError, LeaseTerms
+from r1plus_operator.runtime.lease import Elector, LeaseLostError, LeaseTerms, read_boot_clock
 from r1plus_operator.runtime.pace import GroupPace
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
 
@@ -125,6 +126,16 @@ class OperatorParts:
     """What records facts in the registry, and its client; None without a registry."""
 
 
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """What the parts read the time from, each in seconds."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    """Since the epoch."""
+    lease: Callable[[], float] = read_boot_clock
+
+
 async def run(settings: OperatorSettings) -> None:
     """Run the whole operator; return on SIGTERM or SIGINT.
 
@@ -154,8 +165,11 @@ async def run(settings: OperatorSettings) -> None:
             await runner.cleanup()
 
 
-def build(settings: OperatorSettings, client: ApiClient, election: ApiClient) -> OperatorParts:
+def build(
+    settings: OperatorSettings, client: ApiClient, election: ApiClient, clocks: Clocks | None = None
+) -> OperatorParts:
     """Build the parts and connect them."""
+    clocks = clocks or Clocks()
     queue: WorkQueue[Key] = WorkQueue(lane=select_lane, most_of_group=max(1, settings.workers // SHARES))
     pace: GroupPace[tuple[str, ...]] = GroupPace(lambda key: key[0])
 
@@ -180,15 +194,23 @@ def build(settings: OperatorSettings, client: ApiClient, election: ApiClient) ->
         has_train_jobs=settings.operator.has_train_jobs,
     )
     terms = LeaseTerms.for_duration(settings.lease_seconds)
-    elector = Elector(election, settings.operator.operator_namespace, names.LEASE, settings.identity, terms=terms)
-    instruments = OperatorMetrics()
+    elector = Elector(
+        election,
+        settings.operator.operator_namespace,
+        names.LEASE,
+        settings.identity,
+        terms=terms,
+        clock=clocks.lease,
+        read_time=clocks.wall,
+    )
+    instruments = OperatorMetrics(clocks.monotonic, clocks.wall)
     instruments.watch(queue, elector)
     client.on_write = instruments.count_write
     client.fence = elector.count_remaining_seconds
     metrics = instruments.deployments
-    pools = Pools(time.monotonic, metrics.record_pool)
+    pools = Pools(clocks.monotonic, metrics.record_pool)
     applier = Applier(client, observer)
-    recorder = build_recorder(settings, observer, instruments)
+    recorder = build_recorder(settings, observer, instruments, clocks)
     on_reconciled = recorder[0].mark_dirty if recorder else None
     return OperatorParts(
         observer=observer,
@@ -202,10 +224,19 @@ def build(settings: OperatorSettings, client: ApiClient, election: ApiClient) ->
             settings.catalog,
             pools,
             metrics,
-            TenantReconciler(observer, applier, queue, settings.operator, instruments.isolation, instruments.gateways),
+            TenantReconciler(
+                observer,
+                applier,
+                queue,
+                settings.operator,
+                instruments.isolation,
+                instruments.gateways,
+                clocks.wall,
+            ),
+            clocks.wall,
             on_reconciled=on_reconciled,
         ),
-        pollers=build_pollers(settings, client, observer, pools),
+        pollers=build_pollers(settings, client, observer, pools, clocks),
         elector=elector,
         instruments=instruments,
         workers=settings.workers,
@@ -219,27 +250,31 @@ def select_lane(key: Key) -> Lane:
 
 
 def build_recorder(
-    settings: OperatorSettings, observer: Observer, instruments: OperatorMetrics
+    settings: OperatorSettings, observer: Observer, instruments: OperatorMetrics, clocks: Clocks
 ) -> tuple[FactRecorder, RegistryClient] | None:
     """Build what records facts in the registry; None if this installation has no registry."""
     if not settings.registry_url:
         return None
     rand = random.Random()  # noqa: S311 - jitter only
-    recorder = FactRecorder(observer, settings.operator.suite_trust.shipped_digests, instruments, rand)
+    recorder = FactRecorder(
+        observer, settings.operator.suite_trust.shipped_digests, instruments, rand, clocks.monotonic
+    )
     return recorder, RegistryClient(settings.registry_url, FileToken(settings.registry_token))
 
 
 def build_pollers(
-    settings: OperatorSettings, client: ApiClient, observer: Observer, pools: Pools
+    settings: OperatorSettings, client: ApiClient, observer: Observer, pools: Pools, clocks: Clocks
 ) -> tuple[Poller, ...]:
     """Build a leader's pollers: of monitors, of the token issuer, and of Prometheus if its address is known."""
     rand = random.Random()  # noqa: S311 - jitter only
     pollers = (
-        MonitorPoller(observer, pools, settings.verdict_interval, rand),
+        MonitorPoller(observer, pools, settings.verdict_interval, rand, clock=clocks.monotonic),
         TokenIssuerPoller(client, observer, rand),
     )
     url = settings.operator.prometheus_url
-    return (*pollers, PrometheusPoller(observer, url, PROMETHEUS_SECONDS, rand)) if url else pollers
+    if not url:
+        return pollers
+    return (*pollers, PrometheusPoller(observer, url, PROMETHEUS_SECONDS, rand, clocks.monotonic))
 
 
 async def operate(parts: OperatorParts) -> None:

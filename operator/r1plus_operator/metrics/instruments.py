@@ -20,7 +20,12 @@ K = TypeVar("K", bound=Hashable)
 class OperatorMetrics:
     """Counters of passes and writes, gauges of the queue's depth and of the leader."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.perf_counter, read_time: Callable[[], float] = time.time
+    ) -> None:
+        """`clock`: measures passes; `read_time`: dates them, in seconds since the epoch."""
+        self._clock = clock
+        self._read_time = read_time
         self.registry = CollectorRegistry()
         self._passes = Counter(metrics.RECONCILE_TOTAL, "Reconciles, by result.", ["result"], registry=self.registry)
         self._seconds = Histogram(
@@ -72,13 +77,13 @@ class OperatorMetrics:
         """Return `handle` with its passes counted and timed."""
 
         async def measure(key: K) -> None:
-            start, result = time.perf_counter(), "error"
+            start, result = self._clock(), "error"
             try:
                 await handle(key)
                 result = "ok"
-                self._last.set_to_current_time()
+                self._last.set(self._read_time())
             finally:
                 self._of_result[result].inc()
-                self._seconds.observe(time.perf_counter() - start)
+                self._seconds.observe(self._clock() - start)
 
         return measure

@@ -82,10 +82,17 @@ def read_boot_clock() -> float:
 class Claim:
     """What one candidate knows and may believe, derived from every answer."""
 
-    def __init__(self, identity: str, terms: LeaseTerms, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        identity: str,
+        terms: LeaseTerms,
+        clock: Callable[[], float],
+        read_time: Callable[[], float] = time.time,
+    ) -> None:
         self._identity = identity
         self._terms = terms
         self._clock = clock
+        self._read_time = read_time
         self._observation: _LeaseObservation | None = None
         self._term: int | None = None
         """The transitions that our own claim wrote: another process of our name would have raised them."""
@@ -140,7 +147,7 @@ class Claim:
             "holderIdentity": self._identity,
             "leaseDurationSeconds": int(self._terms.duration),
             "leaseTransitions": term,
-            "renewTime": _format_now(),
+            "renewTime": _format_time(self._read_time()),
         }
         return spec | {"acquireTime": spec["renewTime"]} if new else spec
 
@@ -167,6 +174,7 @@ class Elector:
         *,
         terms: LeaseTerms | None = None,
         clock: Callable[[], float] = read_boot_clock,
+        read_time: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rand: random.Random | None = None,
     ) -> None:
@@ -179,9 +187,10 @@ class Elector:
         self._identity = identity
         self._terms = terms or LeaseTerms()
         self._clock = clock
+        self._read_time = read_time
         self._sleep = sleep
         self._rand = rand or random.Random()  # noqa: S311 - jitter is no secret
-        self._claim = Claim(identity, self._terms, clock)
+        self._claim = Claim(identity, self._terms, clock, read_time)
         self._name = f"Lease {namespace}/{name}"
 
     def count_remaining_seconds(self) -> float:
@@ -236,7 +245,7 @@ class Elector:
             return
         try:
             async with asyncio.timeout(self._terms.call):
-                await self._patch(version, {"holderIdentity": "", "renewTime": _format_now()})
+                await self._patch(version, {"holderIdentity": "", "renewTime": _format_time(self._read_time())})
             _log.info("Released %s", self._name)
         except (ApiError, TimeoutError) as error:
             _log.warning("Could not release %s, it will expire: %s", self._name, _describe_error(error))
@@ -310,9 +319,9 @@ class Elector:
         return min(self._terms.call, self.count_remaining_seconds()) if self.is_leader else self._terms.call
 
 
-def _format_now() -> str:
-    """Return the time as Kubernetes writes a MicroTime."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _format_time(seconds: float) -> str:
+    """Return seconds since the epoch as Kubernetes writes a MicroTime."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _describe_error(error: Exception) -> str:
