@@ -112,22 +112,34 @@ def _open_session(address: str) -> aiohttp.ClientSession:
     )
 
 
+class StreamClient(Protocol):
+    """What `TritonEngine` uses of `tritonclient.grpc.aio.InferenceServerClient`."""
+
+    def stream_infer(self, inputs_iterator: AsyncIterator[dict[str, Any]]) -> Any:
+        """Return an async iterator of (result, error), with a method `cancel`."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+
+
 class TritonEngine:
     """Triton in the same pod: readiness over HTTP, answers over gRPC streams (the model is decoupled)."""
 
-    def __init__(self, http: str, grpc_target: str, timeout: float, metrics: str = "") -> None:
+    def __init__(
+        self, http: str, grpc_target: str, timeout: float, metrics: str = "", *, streams: StreamClient | None = None
+    ) -> None:
         """`timeout` in seconds bounds the wait for each piece of an answer. Must be built inside a running event loop.
 
         So an engine that hangs is noticed as soon, and one that is slow on a busy node is still judged by its answers.
 
         `metrics`: address of Triton's metrics; without them the number of waiting requests is unknown. An address is
-        host and port, or `unix:PATH`.
+        host and port, or `unix:PATH`. `streams`: opens streams of answers; by default gRPC to `grpc_target`.
         """
         self._http = _open_session(http)
         self._metrics = _open_session(metrics) if metrics else None
         self._timeout = timeout
         limits = [("grpc.max_receive_message_length", MOST_MESSAGE_BYTES)]
-        self._grpc = InferenceServerClient(grpc_target, channel_args=limits)
+        self._grpc: StreamClient = streams or InferenceServerClient(grpc_target, channel_args=limits)
         self._streaming: set[object] = set()
         """Probes that have had a response and have not ended: the engine surely counts them as running."""
         self._reading: dict[object, float] = {}

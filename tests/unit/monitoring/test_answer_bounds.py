@@ -1,17 +1,17 @@
 """What an engine streams into the monitor: it is bounded, and whatever it is, the prober goes on."""
 
 import asyncio
-import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
+from typing import Any
 
 import grpc
 import pytest
 from aiohttp import web
+from tritonclient.grpc import InferResult, service_pb2_grpc
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc
 
 from r1plus_contract import inference
 from r1plus_contract.inference import MOST_TOKEN_BYTES, QUEUE_FULL
@@ -29,9 +29,14 @@ from r1plus_monitoring.probe.client import (
 )
 from support.http_server import serving
 from support.monitoring.patience import wait_long_for_metrics
+from support.virtual_time import read_loop_time, skip_seconds
+from support.waiting import eventually
 
 SAMPLING = SuiteSampling(max_new_tokens=4)
 MOST = MOST_TOKEN_BYTES * SAMPLING.max_new_tokens
+TIMEOUT = 60.0
+Script = Iterable[tuple[float, pb.ModelStreamInferResponse]]
+"""Responses, each with the seconds since the one before."""
 
 
 class Scripted(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -119,25 +124,57 @@ async def test_control_the_longest_answer_that_the_tokens_allow_is_taken() -> No
     assert (reply.failure, len(reply.text), reply.finish_reason) == (None, MOST, "length")
 
 
-GAP_SECONDS, PIECES, TIMEOUT = 0.15, 24, 3.0
-"""Far apart enough to take longer than the timeout together, and a twentieth of it each."""
+class ScriptedStreams:
+    """Streams whose responses come so many seconds after the one before. One per question."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self._scripts = list(scripts)
+
+    def stream_infer(self, _requests: AsyncIterator[dict[str, Any]]) -> "ScriptedStream":
+        return ScriptedStream(self._scripts.pop(0))
+
+    async def close(self) -> None:
+        pass
 
 
-def slow_pieces() -> Iterator[pb.ModelStreamInferResponse]:
-    """Yield pieces as an engine on a busy node."""
-    for _ in range(PIECES - 1):
-        time.sleep(GAP_SECONDS)
-        yield response(b"x")
-    yield response(b"y", "stop")
+class ScriptedStream:
+    """An answer of Triton in this process, so that its seconds are those of the loop."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = iter(script)
+
+    def __aiter__(self) -> "ScriptedStream":
+        return self
+
+    async def __anext__(self) -> tuple[InferResult, None]:
+        for seconds, response in self._script:
+            await asyncio.sleep(seconds)
+            return InferResult(response.infer_response), None
+        raise StopAsyncIteration
+
+    def cancel(self) -> None:
+        pass
 
 
-@pytest.mark.unit_slow
-async def test_an_answer_that_goes_on_is_no_timeout_however_slow_the_node_is() -> None:
-    began = time.monotonic()
-    with engine_that_sends(slow_pieces()) as (_, target):
-        reply = await ask(target, TIMEOUT)
-    assert (reply.failure, reply.text) == (None, "x" * (PIECES - 1) + "y")
-    assert time.monotonic() - began > TIMEOUT
+async def ask_scripted(*scripts: Script, prompts: tuple[str, ...] = ("hello",)) -> list[ProbeReply]:
+    """Ask one question after the other of an engine that has `TIMEOUT` seconds for each piece."""
+    engine = TritonEngine("127.0.0.1:1", "127.0.0.1:1", TIMEOUT, streams=ScriptedStreams(*scripts))
+    try:
+        return [await engine.ask(prompt, SAMPLING) for prompt in prompts]
+    finally:
+        await engine.close()
+
+
+async def test_an_answer_that_goes_on_is_no_timeout_however_slow_the_node_is(virtual_time: None) -> None:
+    began = read_loop_time()
+    (reply,) = await ask_scripted([(50, response(b"x")), (50, response(b"x")), (50, response(b"y", "stop"))])
+    assert (reply.failure, reply.text) == (None, "xxy")
+    assert read_loop_time() - began > TIMEOUT
+
+
+async def test_an_answer_that_comes_to_a_halt_is_a_timeout(virtual_time: None) -> None:
+    (reply,) = await ask_scripted([(50, response(b"x")), (61, response(b"y", "stop"))])
+    assert reply.failure is Failure.TIMEOUT
 
 
 @pytest.mark.parametrize(
@@ -165,62 +202,46 @@ def test_a_long_prompt_has_time_to_be_read(characters: int, seconds: float) -> N
     assert compute_reading_seconds("x" * characters) == pytest.approx(seconds)
 
 
-READING_SECONDS = 3.0
+LATE = (TIMEOUT * 1.5, response(b"y", "stop"))
+LONG_PROMPT = "x" * (LONG_PROMPT_CHARACTERS + 150_000)
 
 
-def one_late_piece() -> Iterator[pb.ModelStreamInferResponse]:
-    time.sleep(READING_SECONDS)
-    yield response(b"y", "stop")
-
-
-@pytest.mark.unit_slow
 @pytest.mark.parametrize(
-    ("characters", "failure"),
+    ("prompt", "failure"),
     [
-        pytest.param(LONG_PROMPT_CHARACTERS + 150_000, None, id="a long prompt is read"),
-        pytest.param(5, Failure.TIMEOUT, id="a short prompt is not, and the engine hangs"),
+        pytest.param(LONG_PROMPT, None, id="a long prompt is read"),
+        pytest.param("hello", Failure.TIMEOUT, id="a short prompt is not, and the engine hangs"),
     ],
 )
-async def test_the_first_piece_may_come_as_late_as_its_prompt_is_long(characters: int, failure: Failure | None) -> None:
-    with engine_that_sends(one_late_piece()) as (_, target):
-        reply = await ask(target, READING_SECONDS / 1.5, "x" * characters)
+async def test_the_first_piece_may_come_as_late_as_its_prompt_is_long(
+    prompt: str, failure: Failure | None, virtual_time: None
+) -> None:
+    (reply,) = await ask_scripted([LATE], prompts=(prompt,))
     assert reply.failure == failure
 
 
-class Hanging(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """It answers a long prompt at once, and hangs at a short one."""
-
-    def __init__(self) -> None:
-        self.end = Event()
-
-    def ModelStreamInfer(  # noqa: N802 - the protocol's name
-        self, requests: Iterator[pb.ModelInferRequest], _context: grpc.ServicerContext
-    ) -> Iterator[pb.ModelStreamInferResponse]:
-        if next(requests).ByteSize() > LONG_PROMPT_CHARACTERS:
-            yield response(b"y", "stop")
-        else:
-            self.end.wait()
-
-
-@pytest.mark.unit_slow
-async def test_a_long_prompt_that_was_answered_leaves_its_time_to_no_other() -> None:
+async def test_a_long_prompt_that_was_answered_leaves_its_time_to_no_other(virtual_time: None) -> None:
     """Else a hang would show later by the minutes of each that was asked before."""
-    hanging = Hanging()
-    with ThreadPoolExecutor() as pool:
-        server = grpc.server(pool)
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(hanging, server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        engine = TritonEngine("127.0.0.1:1", f"127.0.0.1:{port}", timeout=3.0)
-        try:
-            long = await engine.ask("x" * 200_000, SAMPLING)
-            async with asyncio.timeout(45):
-                short = await engine.ask("hello", SAMPLING)
-        finally:
-            hanging.end.set()
-            await engine.close()
-            server.stop(grace=None).wait()
+    long, short = await ask_scripted([(0, response(b"y", "stop"))], [LATE], prompts=(LONG_PROMPT, "hello"))
     assert (long.failure, short.failure) == (None, Failure.TIMEOUT)
+
+
+async def test_a_stream_that_hangs_is_given_up() -> None:
+    """Over gRPC, whose threads know nothing of the loop's clock."""
+    asked, end = Event(), Event()
+
+    def hang() -> Iterator[pb.ModelStreamInferResponse]:
+        asked.set()
+        end.wait()
+        yield response(b"y", "stop")
+
+    with engine_that_sends(hang()) as (_, target):
+        asking = asyncio.create_task(ask(target, TIMEOUT))
+        await eventually(asked.is_set, "the engine is asked")
+        skip_seconds(TIMEOUT)
+        reply = await asking
+        end.set()
+    assert reply.failure is Failure.TIMEOUT
 
 
 async def test_a_full_queue_says_nothing_of_the_engines_answers() -> None:
