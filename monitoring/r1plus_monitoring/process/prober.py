@@ -54,6 +54,7 @@ class Prober:
         replay_every: float = REPLAY_EVERY,
         connect: Connect | None = None,
         service_probe_interval: float = INTERVAL_SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`retry_after`: seconds until an inconclusive gate is repeated. `connect`: opens a Service connection."""
         self._config = config
@@ -85,6 +86,7 @@ class Prober:
             poll_interval=config.poll_interval,
             config_digest=lambda: self._config_digest,
             retry_after=retry_after,
+            monotonic=monotonic,
         )
         self._settings: MonitorSettings | None = None
         self._config_digest = ""
@@ -132,17 +134,17 @@ class Prober:
 
     async def _until_changed(self, sources: Sources, session: asyncio.Task[None]) -> Sources:
         """Return the next sources that need another session. A session's own error ends the prober."""
-        read_at = time.monotonic()
+        read_at = self._context.monotonic()
         while True:
             is_recheck = await self._wait_for_look(session)
             self._suite_shadow.check()
             if session.done():
                 session.result()
                 raise RuntimeError("The evaluation session ended; it must run until cancelled")
-            due = is_recheck or time.monotonic() - read_at >= self._replay_every
+            due = is_recheck or self._context.monotonic() - read_at >= self._replay_every
             if not due and take_fingerprint(self._config.accuracy_dir) == sources.fingerprint:
                 continue
-            new_sources, read_at = self._read(), time.monotonic()
+            new_sources, read_at = self._read(), self._context.monotonic()
             if _subject(new_sources, self._config.identity) != _subject(sources, self._config.identity):
                 return new_sources
             sources = new_sources

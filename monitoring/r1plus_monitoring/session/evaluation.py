@@ -92,7 +92,7 @@ class EvaluationSession:
             identity.digest(), suite.header.name, suite.header.sha256, suite.header.scorer_version
         )
         self._items = {item.id: item for item in suite.items}
-        self._pace = Pace(lambda: settings().probes_per_minute, prompter.is_busy)
+        self._pace = Pace(lambda: settings().probes_per_minute, prompter.is_busy, clock=context.monotonic)
         self._session_store = SessionStore(context, self._subject)
         self._keeper = Gatekeeper(
             context, self._session_store, prompter, self._subject, self._build_gate_items(), "gate"

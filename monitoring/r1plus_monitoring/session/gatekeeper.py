@@ -5,7 +5,6 @@ Called by the evaluation session for the suite that counts, and by the suite sha
 
 import asyncio
 import dataclasses
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
@@ -55,7 +54,7 @@ class Gatekeeper:
         """Run one whole gate. `on_score` is called once before the first probe and after every score."""
         partial = self._load_partial(rules, acknowledged or control)
         run = GateRun(self._items, rules, partial.record)
-        before, start = partial.seconds, time.monotonic()
+        before, start = partial.seconds, self._context.monotonic()
         log(
             "info",
             "Gate started",
@@ -66,7 +65,7 @@ class Gatekeeper:
         )
 
         def seconds() -> float:
-            return before + time.monotonic() - start
+            return before + self._context.monotonic() - start
 
         def each() -> None:
             on_score(run)

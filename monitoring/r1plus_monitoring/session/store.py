@@ -37,6 +37,8 @@ class MonitorContext:
     """Of all that is mounted at DIR_ACCURACY now."""
     retry_after: float = 30.0
     """Seconds until an Inconclusive gate is repeated; doubles up to twenty times that."""
+    monotonic: Callable[[], float] = time.monotonic
+    """Seconds by which the parts wait: for a pace, for the next save, for a repeated gate."""
     recheck: ScorerRecheck = field(default_factory=ScorerRecheck)
     """Confirms that the scorer is unchanged."""
 
@@ -64,7 +66,7 @@ class SessionStore:
 
     def should_save(self) -> bool:
         """Return whether it is time to save what may wait; True at most once per interval."""
-        now = time.monotonic()
+        now = self._context.monotonic()
         if now - self._saved_at < _SAVE_EVERY:
             return False
         self._saved_at = now

@@ -5,7 +5,6 @@ stores and reports.
 """
 
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -64,8 +63,8 @@ class SubjectWatch:
         self._threshold = settings().threshold
         self._recover = recover
         self._rerun_gate = rerun_gate
-        self._pace = Pace(lambda: settings().probes_per_minute, prompter.is_busy)
-        self._fast_pace = Pace(lambda: max(RAISED_PER_MINUTE, settings().probes_per_minute))
+        self._pace = Pace(lambda: settings().probes_per_minute, prompter.is_busy, clock=context.monotonic)
+        self._fast_pace = Pace(lambda: max(RAISED_PER_MINUTE, settings().probes_per_minute), clock=context.monotonic)
         self._rerun_gate_at = float("-inf")
         self._recounted_seed = -1
         self._last_published: object = None
@@ -173,8 +172,9 @@ class SubjectWatch:
 
     async def _handle_requests(self) -> None:
         """Handle what comes before the next probe: an acknowledgement, a confirming sweep."""
-        if self._settings().acknowledged != self.state.acknowledged and time.monotonic() >= self._rerun_gate_at:
-            await self._acknowledge(self._settings().acknowledged)
+        acknowledged, is_due = self._settings().acknowledged, self._context.monotonic() >= self._rerun_gate_at
+        if acknowledged != self.state.acknowledged and is_due:
+            await self._acknowledge(acknowledged)
         if self.state.counting is not None:
             await self._run_confirming_sweep()
 
@@ -206,7 +206,7 @@ class SubjectWatch:
         log("info", "Alarm acknowledged, repeating the sweeps of the gate", token=token)
         gate_report = await self._rerun_gate(self._fast_pace, token)
         if gate_report.verdict is Verdict.INCONCLUSIVE:
-            self._rerun_gate_at = time.monotonic() + self._context.retry_after
+            self._rerun_gate_at = self._context.monotonic() + self._context.retry_after
             return
         state = replace(self.state, acknowledged=token, acknowledged_after=self.state.sequence)
         if gate_report.verdict is Verdict.FAIL and state.alarmed_at:

@@ -1,6 +1,7 @@
 """The prober from mounted files to token and report, on a scripted engine."""
 
 import asyncio
+import itertools
 import re
 from collections.abc import Callable
 from operator import attrgetter
@@ -338,15 +339,10 @@ async def test_an_item_without_a_score_is_inconclusive_and_the_gate_starts_anew(
 @pytest.mark.unit_slow
 async def test_a_half_done_gate_goes_on_after_a_restart(pod: Pod) -> None:
     pod.mount()
-    first = ScriptedEngine()
-
-    async def slow_down(item: str, before: int) -> None:
-        """Scores are stored once a second: so that many of them are, and the gate is not over by then."""
-        if len(first.asked) > 120:
-            await asyncio.sleep(0.3)
-
-    first.behaviour = slow_down
-    async with running(pod, first) as prober:
+    first, seconds = ScriptedEngine(), itertools.count()
+    first.answers = 120
+    # Scores are stored once a second: a clock on which each look is a second later has all of them stored.
+    async with running(pod, first, monotonic=lambda: float(next(seconds))) as prober:
         await until(lambda: stored_scores(pod) > 100, "half a gate stored")
         sequence = prober.publisher.report.sequence
     stored = stored_scores(pod)
