@@ -37,6 +37,7 @@ from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, SILENT_SE
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
 from support.http_server import serving
+from support.virtual_time import read_loop_time
 from support.waiting import eventually
 
 CR = {"metadata": {"namespace": "t", "name": "credit", "uid": "cr1"}}
@@ -275,7 +276,7 @@ async def test_only_pods_of_known_revisions_and_jobs_are_contacted(meta: dict[st
         assert sorted(asked) == ["/progress", "/verdict"]
 
 
-async def test_pods_that_swallow_packets_delay_no_other_tenants_monitor() -> None:
+async def test_pods_that_swallow_packets_delay_no_other_tenants_monitor(virtual_time: None) -> None:
     road = Road()
     evil = {**OWNER, "uid": "cr2"}
     road.observer.crs["evil", "credit"] = {"metadata": {"namespace": "evil", "name": "credit", "uid": "cr2"}}
@@ -297,7 +298,7 @@ async def test_pods_that_swallow_packets_delay_no_other_tenants_monitor() -> Non
         aiohttp.ClientSession(timeout=never) as session,
     ):
         silent_server = socket.create_server(("127.9.9.9", port_of(url)), backlog=200)
-        source = MonitorPoller(road.observer, no_pools(road), 10.0, random.Random(1), port_of(url), round_seconds=0.1)
+        source = MonitorPoller(road.observer, no_pools(road), 10.0, random.Random(1), port_of(url), clock=read_loop_time)
 
         async def all_are_heard() -> bool:
             await source.poll_all(session)
