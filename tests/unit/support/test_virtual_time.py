@@ -12,14 +12,14 @@ from support.waiting import WaitError, eventually
 LONG_SECONDS = 30 * 86_400.0
 
 
-async def tick(times: int) -> None:
-    """Move the clock to just where the other timer fires, by another sum of floats."""
-    for _ in range(times):
-        await asyncio.sleep(0.05)
-
-
 async def test_a_moment_that_is_waited_for_comes_whatever_its_float_is_rounded_to() -> None:
     loop = asyncio.get_running_loop()
+
+    async def tick(times: int) -> None:
+        """Move the clock to just where the other timer fires, by another sum of floats."""
+        for _ in range(times):
+            await asyncio.sleep(0.05)
+
     with virtual_time():
         for times in range(1, 200):
             ticking = asyncio.create_task(tick(times))
