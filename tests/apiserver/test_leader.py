@@ -1,7 +1,7 @@
 """Two replicas of the operator: one writes at any time, and the other goes on when it is stopped, killed or cut off.
 
-Seconds in here are the Lease's own terms; only a machine that does nothing else keeps to them, and any other may take
-`LENIENCY` times as long. What was written, when and by which pod, is read from the API server's audit log.
+Each test asserts the order of writes: what was written and by which pod is read from the API server's audit log. Seconds
+are the Lease's own terms. Only a machine that does nothing else keeps to them, so the long target alone asserts them.
 """
 
 import signal
@@ -29,8 +29,6 @@ from support.waiting import eventually
 pytestmark = pytest.mark.apiserver
 HAND_OVER_SECONDS = 2.0
 FAIL_OVER_SECONDS = 20.0
-LENIENCY = 10.0
-"""How much slower a machine may be that does other things too."""
 LOST_STATUS = 3
 Record = Callable[[str, object], None]
 TIMED = pytest.mark.parametrize(
@@ -96,7 +94,6 @@ async def test_at_a_signal_the_lease_is_handed_over(
     replicas: Replicas, tenant: Tenant, record_property: Record, is_timed: bool
 ) -> None:
     leader, standby = await pair(replicas, tenant)
-    began = time.monotonic()
     leader.signal(signal.SIGTERM)
     seconds = await repaired(tenant)
     assert await status_of(leader) == 0
@@ -110,9 +107,10 @@ async def test_at_a_signal_the_lease_is_handed_over(
     record_property("released_to_claimed_seconds", handed_over)
     record_property("signal_to_repaired_seconds", seconds)
     print(f"hand-over: {handed_over:.2f} s, from the signal to the standby's repair {seconds:.2f} s")
-    leniency = 1.0 if is_timed else LENIENCY
-    assert handed_over <= HAND_OVER_SECONDS * leniency
-    assert time.monotonic() - began < FAIL_OVER_SECONDS * leniency
+    if is_timed:
+        assert handed_over <= HAND_OVER_SECONDS
+        assert seconds <= FAIL_OVER_SECONDS
+    assert "Released Lease" in leader.log
     assert "ERROR" not in leader.log + standby.log
 
 
@@ -125,7 +123,8 @@ async def test_a_killed_leader_is_replaced(
     seconds = await repaired(tenant)
     record_property("kill_to_repaired_seconds", seconds)
     print(f"fail-over: from the kill to the standby's repair {seconds:.2f} s")
-    assert seconds <= FAIL_OVER_SECONDS * (1.0 if is_timed else LENIENCY)
+    if is_timed:
+        assert seconds <= FAIL_OVER_SECONDS
     assert await replicas.holder() == standby.name
     one_after_the_other(replicas.writes(), leader, standby)
 
