@@ -20,16 +20,16 @@ def layout(tmp_path: Path) -> Layout:
 
 
 @pytest.mark.parametrize(
-    "daemon",
+    ("daemon", "grace_s"),
     [
-        pytest.param(SLEEPER, id="one that ends when asked"),
-        pytest.param(STUBBORN, id="one that does not, which is killed"),
+        pytest.param(SLEEPER, daemons.TERM_GRACE_S, id="one that ends when asked"),
+        pytest.param(STUBBORN, 0.0, id="one that does not, which is killed"),
     ],
 )
-def test_a_daemon_is_alive_until_it_is_stopped(daemon: Daemon, layout: Layout) -> None:
+def test_a_daemon_is_alive_until_it_is_stopped(daemon: Daemon, grace_s: float, layout: Layout) -> None:
     daemons.start(daemon, layout)
     assert daemons.alive(daemon.name, layout)
-    daemons.stop(daemon.name, layout, grace_s=0.2)
+    daemons.stop(daemon.name, layout, grace_s)
     assert not daemons.alive(daemon.name, layout)
     assert daemons.recorded_names(layout) == []
 
