@@ -89,7 +89,8 @@ def skip_seconds(seconds: float) -> None:
     """Move the running loop's clock forward at once; then time passes as before.
 
     For a limit of real length on another process: the test skips it once the process is where the limit should meet
-    it. All timers of the loop that end within these seconds fire, in their order.
+    it. All timers of the loop that end within these seconds fire, in their order: also a limit on a thread at work.
+    Where something else of the loop has such a limit, give the part that is tested a clock of its own.
     """
     loop = asyncio.get_running_loop()
     read = loop.time

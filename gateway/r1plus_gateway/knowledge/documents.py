@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, Protocol
 
@@ -70,8 +71,16 @@ class DocumentReader(Protocol):
 class SocketDocumentReader:
     """A reader at a Unix socket."""
 
-    def __init__(self, path: str, silence_seconds: float = SILENCE_SECONDS, read_seconds: float = READ_SECONDS) -> None:
+    def __init__(
+        self,
+        path: str,
+        silence_seconds: float = SILENCE_SECONDS,
+        read_seconds: float = READ_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: by which a document may take `read_seconds`."""
         self._path = path
+        self._clock = clock
         self._silence_seconds = silence_seconds
         self._read_seconds = read_seconds
 
@@ -82,10 +91,10 @@ class SocketDocumentReader:
         except HelperUnavailableError as error:
             raise DocumentsUnavailableError(str(error)) from error
         sending = asyncio.create_task(_send(writer, DocumentRequest(name, size), read_part))
-        deadline = asyncio.get_running_loop().time() + self._read_seconds
+        deadline = self._clock() + self._read_seconds
         try:
             while True:
-                if asyncio.get_running_loop().time() > deadline:
+                if self._clock() > deadline:
                     message = f"takes longer than {self._read_seconds:g} s to read; split the file"
                     raise UnreadableDocumentError(_describe_limit(name, message))
                 async with asyncio.timeout(self._silence_seconds):

@@ -44,11 +44,9 @@ from support.gateway.content import check_books
 from support.gateway.fake_embedder import FakeEmbedder
 from support.gateway.knowledge import INGESTION, make_store, upload
 from support.gateway.tenant_data import Volume, make_caller
-from support.virtual_time import skip_seconds
 from support.waiting import eventually
 
 SHORT = Pauses(0.01, 0.1)
-READ_SECONDS, REPLIES_IN_TIME = 30.0, 100
 KEY, ANNA = make_caller(), make_caller(end_user="anna")
 HANDBOOK = b"""# Travel
 
@@ -524,13 +522,12 @@ async def test_a_reader_that_never_ends_holds_nothing_up(
 ) -> None:
     path = tmp_path_factory.mktemp("s") / "s"
     endless = pack(dumps(DocumentReply(unreadable=(UnreadablePage(1, "x"),))).encode())
-    reader = SocketDocumentReader(str(path), read_seconds=READ_SECONDS)
+    seconds = itertools.count()  # Each look at the clock is a second later, and it is looked at before each reply.
+    reader = SocketDocumentReader(str(path), read_seconds=100.0, clock=lambda: float(next(seconds)))
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            for count in itertools.count():
-                if count == REPLIES_IN_TIME:
-                    skip_seconds(READ_SECONDS)
+            while True:
                 writer.write(endless)
                 await writer.drain()
                 await asyncio.sleep(0)
@@ -539,6 +536,7 @@ async def test_a_reader_that_never_ends_holds_nothing_up(
         file = await base.until_read(await base.add("a.txt", b"x"))
         assert file.ingestion.problem is not None
         assert (file.state, file.ingestion.problem.code) == (IngestionState.FAILED, DocumentFailureCode.TIME_LIMIT)
+        assert next(seconds) == 102, "it was not read again"
 
 
 async def test_a_file_that_is_deleted_meanwhile_stops_being_read_and_found(store: TenantStore) -> None:
