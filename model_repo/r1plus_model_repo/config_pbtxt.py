@@ -5,11 +5,12 @@ give the same bytes. Only fields of every supported server are used: an unknown 
 """
 
 import math
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from google.protobuf import text_format
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 
 from r1plus_contract import inference, names
 from r1plus_contract.openvino import SPARSE_BACKEND
@@ -17,26 +18,22 @@ from r1plus_model_repo import config_gpu
 from r1plus_model_repo.catalog.attention import Attention
 from r1plus_model_repo.catalog.quantity import cores_of
 from r1plus_model_repo.catalog.types import Backend, EngineSpec
+from r1plus_model_repo.triton_descriptor import MODEL_CONFIG_PROTO
 
 
-def _load_model_config_pb2() -> Any:
-    """Load only tritonclient's generated module, which needs only protobuf.
+def _load_messages() -> Any:
+    """Return a namespace with the classes and the values of enums of model_config.proto.
 
-    Its package imports gRPC and numpy: 45 MB and half a second at each start of the operator, which never calls Triton.
+    The pool is this module's own: tritonclient registers a file of the same name in protobuf's default pool, which
+    takes no second one that differs. A process may load both, in any order and of different releases.
     """
-    package = find_spec("tritonclient")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    path = Path(package.submodule_search_locations[0], "grpc", "model_config_pb2.py")
-    spec = spec_from_file_location("model_config_pb2", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    file = DescriptorPool().AddSerializedFile(MODEL_CONFIG_PROTO)
+    classes = {name: GetMessageClass(message) for name, message in file.message_types_by_name.items()}
+    values = {value.name: value.number for enum in file.enum_types_by_name.values() for value in enum.values}
+    return SimpleNamespace(**classes, **values)
 
 
-pb = _load_model_config_pb2()
+pb = _load_messages()
 _INPUTS = (
     (inference.PROMPT, pb.TYPE_STRING),
     (inference.SYSTEM, pb.TYPE_STRING),
