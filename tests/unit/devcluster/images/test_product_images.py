@@ -1,33 +1,35 @@
-"""Each shipped image carries the rooms that its code imports, and the packages of one extra as locked."""
+"""Each shipped image carries the rooms that its code imports, and the packages of its extras as locked."""
 
-import ast
-from functools import cache
+import re
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from devcluster.images.product import PRODUCTS
-from devcluster.images.python_layers import belongs
+from devcluster.images.python_layers import belongs, locked_dependencies
 from devcluster.images.sources import ROOT
+from support.imports import list_imported_modules, list_imported_packages, list_sources
 
 WITHOUT_TORCH = ("r1plus_model_repo/backends/torch_engine.py",)
 """Reports that torch is missing before it imports what comes with torch."""
-ROOMS = ("policies", "model_repo", "monitoring", "operator", "gateway")
+BACKENDS = "r1plus_model_repo/backends/"
+"""The monitor's image only carries them. In Triton's, each engine's own backend imports what NVIDIA's image has."""
+NOT_IN_THE_OPERATOR = {"tritonclient", "grpcio", "numpy", "packaging"}
+"""A client of Triton, which the operator never calls, with what the client imports: 33 MB of wheels."""
 
 
-def _sources() -> dict[str, Path]:
-    """Every module of the project, by the name that it has in the wheel."""
-    folders = [ROOT / room for room in ROOMS]
-    return {path.relative_to(f).as_posix(): path for f in folders for path in f.glob("r1plus_*/**/*.py")}
+def _list_modules(name: str) -> dict[str, Path]:
+    """Return the modules of a product, by the path that they have in the wheel."""
+    product = PRODUCTS[name]
+    return {file: path for file, path in list_sources().items() if belongs(file, product.rooms, product.not_rooms)}
 
 
-@cache
-def _own_imports(source: Path) -> set[str]:
-    """Modules of the project that a source file names in an import statement."""
-    nodes = list(ast.walk(ast.parse(source.read_text())))
-    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    found |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    return {name for name in found if name.startswith("r1plus_")}
+def _list_packages(name: str) -> set[str]:
+    """Return the packages that the image of a product gets."""
+    product = PRODUCTS[name]
+    lines = locked_dependencies(product.extras, product.only).requirements.splitlines()
+    return {canonicalize_name(re.split(r"[=\[ ;]", line)[0]) for line in lines}
 
 
 def _present(module: str, files: dict[str, Path]) -> bool:
@@ -37,16 +39,38 @@ def _present(module: str, files: dict[str, Path]) -> bool:
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_an_image_has_every_module_of_ours_that_its_code_imports(name: str) -> None:
-    product = PRODUCTS[name]
-    files = {file: path for file, path in _sources().items() if belongs(file, product.rooms, product.not_rooms)}
+    files = _list_modules(name)
     missing = {
         f"{file} imports {module}"
         for file, path in files.items()
         if file not in WITHOUT_TORCH
-        for module in _own_imports(path)
-        if not _present(module, files)
+        for module in list_imported_modules(path)
+        if module.startswith("r1plus_") and not _present(module, files)
     }
     assert not missing
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_an_image_has_every_package_that_its_code_imports(name: str) -> None:
+    files = {file: path for file, path in _list_modules(name).items() if not file.startswith(BACKENDS)}
+    packages = _list_packages(name)
+    missing = {
+        f"{file} imports {package}"
+        for file, path in files.items()
+        for package in list_imported_packages(path)
+        if package not in packages
+    }
+    assert files and packages and not missing
+
+
+def test_the_operators_image_has_no_client_of_triton() -> None:
+    assert _list_packages("operator") & NOT_IN_THE_OPERATOR == set()
+    assert _list_packages("gateway") >= NOT_IN_THE_OPERATOR  # The names are those of the lock.
+
+
+@pytest.mark.parametrize("package", ["httpx", "orjson"])
+def test_the_monitors_image_has_no_package_that_it_never_imports(package: str) -> None:
+    assert package not in _list_packages("monitor")
 
 
 @pytest.mark.parametrize(
