@@ -557,6 +557,12 @@ faults: $(SYNCED) ## Let every write and watch event go wrong in turn; JSON last
 mutation: $(SYNCED) ## Test mutants of policies and plan against their tests; JSON last
 	@$(LEDGER) $(PYTHON) -m mutation $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(COMPARE),--compare $(COMPARE))
 
+##@ Release
+#| Per extra, by pip-audit in the cache. tests/audit.toml has what is accepted, with a reason and a day.
+.PHONY: audit
+audit: $(SYNCED) ## List known vulnerabilities of the locked packages; 3: no answer; JSON last
+	@$(LEDGER) $(PYTHON) -m audit
+
 ##@ Every day
 #| The copies are those of catalog, suites and rules; the digests are the suites'. Pages get the figures of records.
 .PHONY: generate
