@@ -298,7 +298,9 @@ async def test_pods_that_swallow_packets_delay_no_other_tenants_monitor(virtual_
         aiohttp.ClientSession(timeout=never) as session,
     ):
         silent_server = socket.create_server(("127.9.9.9", port_of(url)), backlog=200)
-        source = MonitorPoller(road.observer, no_pools(road), 10.0, random.Random(1), port_of(url), clock=read_loop_time)
+        source = MonitorPoller(
+            road.observer, no_pools(road), 10.0, random.Random(1), port_of(url), clock=read_loop_time
+        )
 
         async def all_are_heard() -> bool:
             await source.poll_all(session)
