@@ -3,6 +3,6 @@
 `make evidence` prints the report. A page prints a figure with cog: `cog.outl(figure("bench-gateway", "ttft_ms.p99"))`.
 """
 
-from evidence.figures import duration, figure, origin, table
+from evidence.figures import duration, figure, origin, table, value
 
-__all__ = ["duration", "figure", "origin", "table"]
+__all__ = ["duration", "figure", "origin", "table", "value"]

@@ -24,12 +24,16 @@ def figure(target: str, path: str, form: str = ",.3g", machine: str = HOME, fold
     `path` is that of the JSON line, with dots: `parts.unit.seconds`, `rows.0.name`. A name may have a dot itself.
     `form` is a format specification for numbers. Raises FigureError.
     """
-    record = _load(target, machine, folder)
-    value = _follow(record.figures, path.split("."), f"{machine}/{target}: {path}")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
+    found = value(target, path, machine, folder)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return str(found)
     # An integer keeps its digits: 13,521 tests, not 1.35e+04.
-    return format(value, "," if isinstance(value, int) and form.endswith("g") else form)
+    return format(found, "," if isinstance(found, int) and form.endswith("g") else form)
+
+
+def value(target: str, path: str, machine: str = HOME, folder: Path | None = None) -> Any:
+    """Return one figure of a record as it is, or a part of its JSON line: rows for a table. Raises FigureError."""
+    return _follow(_load(target, machine, folder).figures, path.split("."), f"{machine}/{target}: {path}")
 
 
 def origin(target: str, machine: str = HOME, folder: Path | None = None) -> str:

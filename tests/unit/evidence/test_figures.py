@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evidence.figures import FigureError, duration, figure, origin, table
+from evidence.figures import FigureError, duration, figure, origin, table, value
 from evidence.records import RecordError, write_record
 from support.evidence_records import make_record
 
@@ -31,6 +31,13 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_a_figure_is_found_by_its_path(folder: Path, path: str, options: dict[str, Any], text: str) -> None:
     assert figure("bench-x", path, folder=folder, **options) == text
+
+
+def test_a_part_of_a_record_is_found_as_it_is(folder: Path) -> None:
+    assert value("bench-x", "rows", folder=folder) == [{"name": "a"}, {"name": "b"}]
+    assert value("bench-x", "ms.p99", folder=folder) == 1.2345
+    with pytest.raises(FigureError, match="no 'columns' there"):
+        value("bench-x", "columns", folder=folder)
 
 
 def test_a_figure_that_the_record_has_not_is_refused_with_what_there_is(folder: Path) -> None:
