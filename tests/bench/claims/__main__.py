@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.claims.engines import Subject, list_on_cpu, read_given
-from bench.claims.report import TWIN_SUFFIX, EngineFigures, Run, format_table, write_record
+from bench.claims.report import TWIN_SUFFIX, EngineFigures, Run, format_table
 from bench.claims.running import CONTEXT, Worker, limit_batch, open_workers, query_gpus
 from bench.running import exit_at_sigterm
 
@@ -64,8 +64,6 @@ def main() -> None:
         memory_batch=MEMORY_BATCH,
         engines=tuple(figures.values()),
     )
-    if arguments.record:
-        write_record(run, arguments.record)
     print(format_table(run))
     print(run.to_json())
 
@@ -74,7 +72,6 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The publisher's claims, measured here.")
     parser.add_argument("--part", action="append", choices=PARTS, help="one of them, several times; default: all")
     parser.add_argument("--engine", action="append", default=[], metavar="FOLDER=PYTHON", help="instead of SmolLM2")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write date, hardware and figures to it, too")
     parser.add_argument("--quick", action="store_true", help="show that it runs: few tokens, one round")
     parser.add_argument("--tokens", type=int, metavar="N", help=f"of each answer, at most; default: {TOKENS}")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"over all batches; default: {ROUNDS}")

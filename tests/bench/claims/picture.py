@@ -1,6 +1,6 @@
 """The picture of the batch curve: tokens per second against requests at once, drawn from a record of `make bench-claims`.
 
-`python -m bench.claims.picture docs/measurements/FILE [-o FILE]`. The same record gives the same picture.
+`python -m bench.claims.picture RECORD [-o FILE]`. The same record gives the same picture.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.claims.report import PUBLISHED_BATCH, EngineFigures, Run, read_run
+from bench.figures import read_figures
 from devcluster.images.sources import ROOT
 
 TARGET: Final = ROOT / "docs" / "batch.png"
@@ -50,11 +51,11 @@ def _draw_engine(axes: Axes, one: EngineFigures, color: str) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Draw and write; return the exit status: 1 where the record has no curve."""
     parser = argparse.ArgumentParser(prog="bench.claims.picture", description=__doc__)
-    parser.add_argument("record", type=Path, help="what make bench-claims RECORD=FILE wrote")
+    parser.add_argument("record", type=Path, help="of make bench-claims, or a file with its output")
     parser.add_argument("-o", "--output", type=Path, default=TARGET)
     given = parser.parse_args(arguments)
     try:
-        run = read_run(given.record.read_text("utf-8"))
+        run = read_run(read_figures(given.record))
     except (OSError, ValueError) as error:
         print(f"{given.record}: {error}", file=sys.stderr)
         return 1

@@ -1,10 +1,9 @@
-"""The figures beside those of R1+'s publisher, as a table, as a JSON object, and as a file of docs/measurements/."""
+"""The figures beside those of R1+'s publisher, as a table and as a JSON object."""
 
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 PUBLISHED_MEMORY, PUBLISHED_BATCH, PUBLISHED_SPEED = "-40 %", "32", "+35 % (TensorRT)"
@@ -71,18 +70,17 @@ class Run:
         return f"{self.processor}, {self.cores} cores{gpus}"
 
 
-def read_run(text: str) -> Run:
-    """Return the run in a text whose last line that begins with a brace is its JSON.
+def read_run(figures: Mapping[str, Any]) -> Run:
+    """Return the run whose JSON line has these figures.
 
     Raises:
-        ValueError: there is no such line.
+        ValueError: they are of another bench.
     """
-    line = next((line for line in reversed(text.splitlines()) if line.startswith("{")), None)
-    if line is None:
-        raise ValueError("no JSON line of make bench-claims in it")
-    values = json.loads(line)
-    del values["claims"]
-    return Run(**{**values, "engines": tuple(EngineFigures(**one) for one in values["engines"])})
+    values = {name: value for name, value in figures.items() if name != "claims"}
+    try:
+        return Run(**{**values, "engines": tuple(EngineFigures(**one) for one in values["engines"])})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"no figures of make bench-claims: {error}") from error
 
 
 def list_claims(run: Run) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -140,23 +138,3 @@ def format_table(run: Run) -> str:
         lines.append(f"{what:<{first}}{published:<{second}}{measured[0]}")
         lines += [f"{'':<{first + second}}{text}" for text in measured[1:]]
     return "\n".join(lines)
-
-
-def write_record(run: Run, path: Path) -> None:
-    """Write date, hardware, command, table and the JSON line to a file."""
-    head = [
-        "# The publisher's claims, measured",
-        "",
-        f"- Date: {run.measured_at}",
-        f"- Command: `{run.command}`",
-        f"- Hardware: {run.hardware}",
-        f"- Load (of {run.cores} cores): {run.load_before} before, {run.load_after} after",
-        f"- Rounds: {run.rounds}, answers of {run.tokens} tokens at most; {run.threads} threads for each engine on CPU",
-        *(
-            f"- `{one.name}`: {one.runtime}, {one.precision}, on {'GPU' if one.on_gpu else 'CPU'}"
-            for one in run.engines
-        ),
-    ]
-    text = "\n".join([*head, "", "```text", format_table(run), "```", "", "```json", run.to_json(), "```", ""])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

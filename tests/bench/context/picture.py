@@ -1,17 +1,18 @@
-"""`python -m bench.context.picture FILE... [-o docs/context.png]`: draws the JSON lines of `make bench-context`.
+"""`python -m bench.context.picture FILE... [-o docs/context.png]`: draws records of `make bench-context`.
 
 Three panels over the length of the prompt: time to the first token, KV cache while an answer is generated, and the
-share of needles that were found: runs with few items ask nothing else. Nothing is drawn that the lines do not say. The lengths may be measured in several runs.
+share of needles that were found: runs with few items ask nothing else. Nothing is drawn that the records do not say. The lengths may be measured in several runs.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from bench.figures import read_figures
 
 TARGET: Final = Path(__file__).parents[3] / "docs" / "context.png"
 INCHES, DPI = (9.6, 3.4), 120
@@ -27,12 +28,10 @@ MARKS: Final = "o", "s", "^"
 def main() -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "reports", nargs="+", type=Path, help="files whose last lines are the JSON of make bench-context"
-    )
+    parser.add_argument("reports", nargs="+", type=Path, help="records of make bench-context, or files with its output")
     parser.add_argument("-o", "--output", type=Path, default=TARGET)
     arguments = parser.parse_args()
-    reports = [json.loads(path.read_text(encoding="utf-8").strip().splitlines()[-1]) for path in arguments.reports]
+    reports = [read_figures(path) for path in arguments.reports]
     # No date in the file: the same data make the same picture.
     draw(join(reports)).savefig(arguments.output, metadata={"Software": None})
     print(arguments.output)

@@ -1,17 +1,18 @@
-"""`python -m bench.distillation.picture FILE... [-o docs/distillation.png]`: draws the JSON lines of `make bench-distillation`.
+"""`python -m bench.distillation.picture FILE... [-o docs/distillation.png]`: draws records of `make bench-distillation`.
 
 Three panels over the processor seconds of a training, the teacher's predictions included: items of the golden suite that
-are right, KL from the teacher, perplexity. Nothing is drawn that the lines do not say. The rows may be of several runs.
+are right, KL from the teacher, perplexity. Nothing is drawn that the records do not say. The rows may be of several runs.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from bench.figures import read_figures
 
 TARGET: Final = Path(__file__).parents[3] / "docs" / "distillation.png"
 INCHES, DPI = (9.6, 3.4), 120
@@ -28,11 +29,11 @@ def main() -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "reports", nargs="+", type=Path, help="files whose last lines are the JSON of make bench-distillation"
+        "reports", nargs="+", type=Path, help="records of make bench-distillation, or files with its output"
     )
     parser.add_argument("-o", "--output", type=Path, default=TARGET)
     arguments = parser.parse_args()
-    reports = [json.loads(path.read_text(encoding="utf-8").strip().splitlines()[-1]) for path in arguments.reports]
+    reports = [read_figures(path) for path in arguments.reports]
     # No date in the file: the same data make the same picture.
     draw(join(reports)).savefig(arguments.output, metadata={"Software": None})
     print(arguments.output)

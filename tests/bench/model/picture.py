@@ -1,17 +1,18 @@
-"""`python -m bench.model.picture FILE... [-o docs/healing.png]`: draws the JSON lines of `make bench-model PART=healing`.
+"""`python -m bench.model.picture FILE... [-o docs/healing.png]`: draws records of `make bench-model PART=healing`.
 
 Two panels over the steps of healing: items of the golden suite that are right, and perplexity of prose; dashed, the dense
-model. Nothing is drawn that the lines do not say. The models may be healed in several runs.
+model. Nothing is drawn that the records do not say. The models may be healed in several runs.
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from bench.figures import read_figures
 
 TARGET: Final = Path(__file__).parents[3] / "docs" / "healing.png"
 INCHES, DPI = (9.6, 3.4), 120
@@ -22,11 +23,11 @@ def main() -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "reports", nargs="+", type=Path, help="files whose last lines are the JSON of make bench-model PART=healing"
+        "reports", nargs="+", type=Path, help="records of make bench-model PART=healing, or files with its output"
     )
     parser.add_argument("-o", "--output", type=Path, default=TARGET)
     arguments = parser.parse_args()
-    reports = [json.loads(path.read_text(encoding="utf-8").strip().splitlines()[-1]) for path in arguments.reports]
+    reports = [read_figures(path) for path in arguments.reports]
     # No date in the file: the same data make the same picture.
     draw(join([report["healing"] for report in reports])).savefig(arguments.output, metadata={"Software": None})
     print(arguments.output)

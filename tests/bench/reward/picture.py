@@ -1,15 +1,16 @@
-"""`python -m bench.reward.picture FILE [-o docs/reward.png]`: draws the JSON line of `make bench-reward`.
+"""`python -m bench.reward.picture FILE [-o docs/reward.png]`: draws a record of `make bench-reward`.
 
 Held-out questions that are right before and after, by the form of the expression that is asked for.
 """
 
 import argparse
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
 
 from matplotlib.figure import Figure
+
+from bench.figures import read_figures
 
 TARGET: Final = Path(__file__).parents[3] / "docs" / "reward.png"
 INCHES, DPI = (9.6, 3.4), 120
@@ -19,12 +20,11 @@ WIDTH: Final = 0.4
 def main() -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("report", type=Path, help="a file whose last line is the JSON of make bench-reward")
+    parser.add_argument("report", type=Path, help="a record of make bench-reward, or a file with its output")
     parser.add_argument("-o", "--output", type=Path, default=TARGET)
     arguments = parser.parse_args()
-    report = json.loads(arguments.report.read_text(encoding="utf-8").strip().splitlines()[-1])
     # No date in the file: the same data make the same picture.
-    draw(report).savefig(arguments.output, metadata={"Software": None})
+    draw(read_figures(arguments.report)).savefig(arguments.output, metadata={"Software": None})
     print(arguments.output)
 
 

@@ -1,4 +1,4 @@
-"""The claims' figures, their table and record, and the picture that is drawn from it."""
+"""The claims' figures, their table, and the picture that is drawn from it."""
 
 import json
 import sys
@@ -9,11 +9,13 @@ import pytest
 import yaml
 
 from bench.claims import engines, picture
-from bench.claims.report import EngineFigures, Run, format_table, list_claims, read_run, write_record
+from bench.claims.report import EngineFigures, Run, format_table, list_claims, read_run
 from bench.claims.worker import override_arguments
+from evidence.records import write_record
 from r1plus_model_repo import catalog
 from r1plus_model_repo.backends.openvino_engine import EngineSettings
 from support.engine.server import ENGINES
+from support.evidence_records import make_record
 
 OPENVINO = EngineFigures(
     name="openvino",
@@ -81,18 +83,16 @@ def test_what_was_not_measured_is_said(kept: tuple[EngineFigures, ...], missing:
     assert list_claims(replace(RUN, engines=kept))[missing][2] == ("not measured",)
 
 
-def test_a_record_has_date_hardware_command_and_the_run_itself(tmp_path: Path) -> None:
-    write_record(RUN, tmp_path / "measurements" / "run.md")
-    text = (tmp_path / "measurements" / "run.md").read_text()
-    for fact in ("2026-11-29T14:00:00Z", "`python -m bench.claims`", "A processor, 2 cores; no GPU", "vllm 2"):
-        assert fact in text
-    assert json.loads(read_run(text).to_json()) == json.loads(RUN.to_json())
+def test_the_json_line_is_the_run_itself() -> None:
+    figures = json.loads(RUN.to_json())
+    assert json.loads(read_run(figures).to_json()) == figures
 
 
-def test_the_same_record_gives_the_same_picture(tmp_path: Path) -> None:
-    write_record(RUN, tmp_path / "run.md")
-    for name in ("one.png", "other.png"):
-        assert picture.main([str(tmp_path / "run.md"), "-o", str(tmp_path / name)]) == 0
+def test_a_record_and_the_output_of_its_run_give_the_same_picture(tmp_path: Path) -> None:
+    record = write_record(make_record(target="bench-claims", figures=json.loads(RUN.to_json())), tmp_path)
+    (tmp_path / "run.log").write_text(f"{format_table(RUN)}\n{RUN.to_json()}\n")
+    for file, name in ((record, "one.png"), (tmp_path / "run.log", "other.png")):
+        assert picture.main([str(file), "-o", str(tmp_path / name)]) == 0
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
 
 
@@ -101,6 +101,7 @@ def test_the_same_record_gives_the_same_picture(tmp_path: Path) -> None:
     [
         pytest.param("no JSON here\n", "no JSON line", id="a file without the line"),
         pytest.param(replace(RUN, engines=(TWIN,)).to_json(), "no speeds", id="a run without speeds"),
+        pytest.param('{"rows": []}\n', "no figures of make bench-claims", id="the output of another bench"),
         pytest.param(None, "No such file", id="no file"),
     ],
 )
@@ -108,8 +109,8 @@ def test_a_record_without_a_curve_gives_no_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, words: str
 ) -> None:
     if text is not None:
-        (tmp_path / "run.md").write_text(text)
-    assert picture.main([str(tmp_path / "run.md"), "-o", str(tmp_path / "no.png")]) == 1
+        (tmp_path / "run.log").write_text(text)
+    assert picture.main([str(tmp_path / "run.log"), "-o", str(tmp_path / "no.png")]) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "no.png").exists()
 
