@@ -440,10 +440,10 @@ bench-claims: $(SYNCED) ## Measure the publisher's claims on this hardware; JSON
 #: PROMPTS      that healing trains on; default: 400
 #: WORK         DIR: keeps checkpoints and answers; a killed run goes on
 #: THREADS      default: all
-#: HEAL         r1plus: that model alone; default: all
+#: HEAL         "r1plus r1plus-predictor r1plus-no-bias": those models; default: all
 .PHONY: bench-model
 bench-model: $(SYNCED) ## Measure what R1+'s architecture costs and saves; JSON last
-	@$(LEDGER) $(PYTHON) -m bench.model $(if $(PART),--part $(PART)) $(if $(STEPS),--steps $(STEPS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(WORK),--work $(WORK)) $(if $(THREADS),--threads $(THREADS)) $(if $(HEAL),--heal "$(HEAL)")
+	@$(LEDGER) $(PYTHON) -m bench.model $(if $(PART),--part $(PART)) $(if $(STEPS),--steps $(STEPS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(WORK),--work $(WORK)) $(if $(THREADS),--threads $(THREADS)) $(foreach one,$(HEAL),--heal $(one))
 
 #| Of SmolLM2-135M: golden suite, perplexity, KL, seconds and tokens per second, at equal steps and processor seconds. Then
 #| r1plus serve refuses the student on its teacher's suite, and serves it with one of its own.

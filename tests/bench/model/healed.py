@@ -19,9 +19,9 @@ WINDOWED: Final = Architecture(window=128, sinks=4, global_every=6)
 R1PLUS: Final = replace(WINDOWED, relative_bias=True, span_ramp=32, active=0.15)
 HEALED: Final[Mapping[str, tuple[Architecture, float | None]]] = {
     "r1plus": (R1PLUS, None),
-    "r1plus, predictor": (replace(R1PLUS, predictor_rank=RANK), None),
-    "r1plus, no bias": (replace(R1PLUS, relative_bias=False), None),
-    "r1plus, bias at the weights' rate": (R1PLUS, Recipe(1).rate),
+    "r1plus-predictor": (replace(R1PLUS, predictor_rank=RANK), None),
+    "r1plus-no-bias": (replace(R1PLUS, relative_bias=False), None),
+    "r1plus-bias-at-weights-rate": (R1PLUS, Recipe(1).rate),
 }
 """Name -> architecture, and the bias's rate if it is not the recipe's own."""
 SPAN_PENALTY: Final = 0.05
@@ -40,7 +40,7 @@ def choose_recipe(name: str, steps: int) -> Recipe:
 
 def name_folder(name: str, steps: int, data: str) -> str:
     """Return the folder that has a run's checkpoint, below the working folder: other data is another run."""
-    return f"{name.replace(', ', '-').replace(' ', '-').replace(chr(39), '')}-{steps}-{data}"
+    return f"{name}-{steps}-{data}"
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from bench.model.material import (
 from bench.model.prompts import list_prompts
 from bench.model.quality import Prose, count_right, zero_small_inputs
 from bench.model.speed import Decoder, compute_mlps, time_in_turn
+from r1plus_contract.suite import Suite
 from r1plus_model.architecture import Architecture
 from r1plus_model.checkpoint import load_model, save_model
 from r1plus_model.healing import set_active
@@ -82,7 +83,7 @@ class Bench:
 
     def measure_quality(self) -> dict[str, Any]:
         """Perplexity and suite against sparsity and window, before any training."""
-        rows: dict[str, Any] = {"dense": self._judge(self._teacher)}
+        rows: dict[str, Any] = {"dense": self._judge_sample(self._teacher)}
 
         def add(name: str, figures: dict[str, Any]) -> None:
             rows[name] = figures
@@ -95,11 +96,11 @@ class Bench:
                 layer.mlp.choice = choice
             for share in SHARES:
                 set_active(model, share)
-                add(f"{share:.0%} by {choice}", self._judge(model, with_suite=share in ASKED_SHARES))
+                add(f"{share:.0%} by {choice}", self._judge(model, self._suite if share in ASKED_SHARES else None))
         for share in ZEROED:
             model = load_model(self._folder)
             zero_small_inputs(model, share)
-            add(f"{share:.0%} of inputs zeroed", self._judge(model, with_suite=share in ASKED_ZEROED))
+            add(f"{share:.0%} of inputs zeroed", self._judge(model, self._suite if share in ASKED_ZEROED else None))
         prose = Prose(self._teacher, self._long)
         for name, architecture in {f"dense, {LONG} tokens": Architecture(), **WINDOWS}.items():
             add(name, asdict(prose.measure(load_model(self._folder, architecture))))
@@ -121,7 +122,7 @@ class Bench:
             "gate 15%": load_model(self._folder, Architecture(active=0.15)),
             "predictor 15%": load_model(self._folder, Architecture(active=0.15, predictor_rank=RANK)),
             "r1plus": load_model(self._folder, R1PLUS),
-            "r1plus, predictor": load_model(self._folder, replace(R1PLUS, predictor_rank=RANK)),
+            "r1plus-predictor": load_model(self._folder, replace(R1PLUS, predictor_rank=RANK)),
         }
         for model in list(models.values())[1:]:
             for layer in model.layers:
@@ -136,12 +137,13 @@ class Bench:
         return rows | {"expected_share_read": shares}
 
     def measure_healing(self) -> dict[str, Any]:
-        """Distil each of the chosen models from the dense one, and measure it before, meanwhile and after."""
-        dense, healed = self._judge(self._teacher), {}
+        """Distil each of the chosen models; measure it before, meanwhile and, with the whole suite, after."""
+        dense, healed = self._judge_sample(self._teacher), {}
         print(f"dense: {dense}", flush=True)
         for name in self._names:
             model, curve = self._heal(name)
-            healed[name] = {"steps": curve.steps, "curve": curve.points, **_describe_learned(model)}
+            whole = self._judge(model, read_suite(SUITES / SUITE))
+            healed[name] = {"steps": curve.steps, "curve": curve.points, "whole": whole, **_describe_learned(model)}
             print(f"{name}: {healed[name]}", flush=True)
         return {"dense": dense, "healed": healed}
 
@@ -181,14 +183,19 @@ class Bench:
         measured = f"curve-{self._arguments.windows}-{len(self._suite.items)}.jsonl"
         curve = Curve(self._work / name_folder(name, recipe.steps, data) / measured, recipe.steps)
         print(f"healing {name}: {recipe.steps} steps", flush=True)
-        heal_model(model, self._teacher, lambda step: draw_batch(dialogues, prose, step), recipe, curve, self._judge)
+        heal_model(
+            model, self._teacher, lambda step: draw_batch(dialogues, prose, step), recipe, curve, self._judge_sample
+        )
         return model, curve
 
-    def _judge(self, model: R1PlusModel, *, with_suite: bool = True) -> dict[str, Any]:
+    def _judge_sample(self, model: R1PlusModel) -> dict[str, Any]:
+        return self._judge(model, self._suite)
+
+    def _judge(self, model: R1PlusModel, suite: Suite | None) -> dict[str, Any]:
         figures: dict[str, Any] = asdict(self._short.measure(model))
-        if with_suite:
-            strata = count_right(model, self._tokens, self._suite)
-            figures |= {"right": sum(right for right, _ in strata.values()), "items": len(self._suite.items)}
+        if suite is not None:
+            strata = count_right(model, self._tokens, suite)
+            figures |= {"right": sum(right for right, _ in strata.values()), "items": len(suite.items)}
             figures["strata"] = {name: f"{right} of {count}" for name, (right, count) in strata.items()}
         return figures
 

@@ -26,9 +26,9 @@ def test_the_picture_has_a_line_of_each_model_and_the_dense_one() -> None:
 
 def test_models_of_several_runs_make_one_picture_and_the_newest_run_of_a_model_counts() -> None:
     old, new, other = (describe((0, 0, 2267.0), (steps, 1, 50.0)) for steps in (80, 1200, 1200))
-    first, second = {"r1plus": old}, {"r1plus": new, "r1plus, no bias": other}
+    first, second = {"r1plus": old}, {"r1plus": new, "r1plus-no-bias": other}
     joined = join([{"dense": DENSE, "healed": first}, {"dense": DENSE, "healed": second}])
-    assert joined == {"dense": DENSE, "healed": {"r1plus": new, "r1plus, no bias": other}}
+    assert joined == {"dense": DENSE, "healed": {"r1plus": new, "r1plus-no-bias": other}}
 
 
 def test_suites_of_different_sizes_are_not_drawn_as_one() -> None:
