@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.checkpoint, pytest.mark.timeout(3600)]
 GOLDEN: Final = Path(__file__).parents[1] / "golden" / "checkpoint" / "qwen2-ids.json"
 PROMPT: Final = "<|im_start|>user\nWhat is the capital of Sweden?<|im_end|>\n<|im_start|>assistant\n"
 ENGINES: Final = cache_dir() / "engines"
+Figures = dict[str, dict[str, float]]
 TOLERANCE: Final = 0.05
 """Of logits that span some 60; a Q that is left permuted is off by more than 10."""
 
@@ -66,31 +67,43 @@ def compute_openvino_logits(engine: Path, ids: list[int], out: Path) -> Any:
     return numpy.load(out)
 
 
-def compare_logits(checkpoint: Path, engine: Path, out: Path) -> tuple[float, float]:
-    """Return the largest difference, and the share of positions with the same next token."""
+@pytest.fixture(scope="module")
+def figures() -> Iterator[Figures]:
+    """What the JSON line says of each engine; it is printed last."""
+    found: Figures = {}
+    yield found
+    print(f"\n{json.dumps({'logits': found})}")  # pytest has begun the line
+
+
+def compare_logits(checkpoint: Path, engine: Path, out: Path, figures: Figures) -> tuple[float, float]:
+    """Return the largest difference, and the share of positions with the same next token; add both to the figures."""
     ids = read_tokenizer(checkpoint).encode(PROMPT).ids
     ours, theirs = compute_logits(checkpoint, ids), compute_openvino_logits(engine, ids, out)
     largest, agreement = float(abs(ours - theirs).max()), float((ours.argmax(-1) == theirs.argmax(-1)).mean())
-    print(json.dumps({"engine": engine.name, "tokens": len(ids), "largest": round(largest, 5), "agreement": agreement}))
+    figures[engine.name] = {"tokens": len(ids), "largest": round(largest, 5), "agreement": agreement}
     return largest, agreement
 
 
-def test_the_logits_are_those_of_the_engine_with_the_same_numbers(smollm2_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_logits_are_those_of_the_engine_with_the_same_numbers(
+    smollm2_checkpoint: Path, tmp_path: Path, figures: Figures
+) -> None:
     engine = smollm2.build_engines(ENGINES, print, ["smollm2-full-f16"])["smollm2-full-f16"].folder
-    largest, agreement = compare_logits(smollm2_checkpoint, engine, tmp_path / "logits.npy")
+    largest, agreement = compare_logits(smollm2_checkpoint, engine, tmp_path / "logits.npy", figures)
     assert largest < TOLERANCE
     assert agreement == 1
 
 
-def test_an_engine_whose_reader_is_wrong_is_seen(smollm2_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_engine_whose_reader_is_wrong_is_seen(smollm2_checkpoint: Path, tmp_path: Path, figures: Figures) -> None:
     """The backend expands Q4_1 to other numbers: what the gate finds in the demo. So the comparison can fail."""
     engine = smollm2.build_engines(ENGINES, print, ["smollm2-edge-q4-1"])["smollm2-edge-q4-1"].folder
-    assert compare_logits(smollm2_checkpoint, engine, tmp_path / "logits.npy")[0] > 1
+    assert compare_logits(smollm2_checkpoint, engine, tmp_path / "logits.npy", figures)[0] > 1
 
 
-def test_the_logits_of_a_model_with_biases_and_an_output_layer(qwen_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_logits_of_a_model_with_biases_and_an_output_layer(
+    qwen_checkpoint: Path, tmp_path: Path, figures: Figures
+) -> None:
     engine = qwen.build_engines(ENGINES, print, ["qwen-lite-q8-0"])["qwen-lite-q8-0"].folder
-    largest, agreement = compare_logits(qwen_checkpoint, engine, tmp_path / "logits.npy")
+    largest, agreement = compare_logits(qwen_checkpoint, engine, tmp_path / "logits.npy", figures)
     assert largest < 1
     assert agreement == 1
 
