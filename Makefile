@@ -411,6 +411,11 @@ bench-serving: $(SYNCED) ## Measure tokens per second, first tokens, cancelling 
 bench-edge: $(SYNCED) ## Measure r1plus serve: first answers, idle cost, tokens, an update; JSON last
 	@$(LEDGER) $(PYTHON) -m bench.edge $(if $(PART),--part)
 
+#| The lender of docs/choosing-a-tier.md: accuracy, speed, memory and cost of three engines, on a machine that does nothing else.
+.PHONY: bench-advise
+bench-advise: $(SYNCED) ## Measure which tier is enough for the example of a lender; JSON last
+	@$(LEDGER) $(PYTHON) -m bench.advise
+
 #| Through the real Triton: both gated on one suite, agreement item by item, tokens per second at 1, 8 and 32, memory.
 #| Needs the packages of make test-vllm.
 #: SUITE        the golden suite; default: smollm2-full-v1
