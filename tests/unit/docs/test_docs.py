@@ -124,8 +124,8 @@ def leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
 
 
 def is_listed(name: str, page: str) -> bool:
-    """Whether a reference page has it; a mapping of one line stands for what is in it."""
-    return any(f"`{one}`" in page or f"[{one}]" in page for one in (name, name.rpartition(".")[0]))
+    """Return whether a reference page has a name."""
+    return f"`{name}`" in page or f"[{name}]" in page
 
 
 def test_the_reference_has_every_value_field_metric_and_label() -> None:
@@ -134,10 +134,15 @@ def test_the_reference_has_every_value_field_metric_and_label() -> None:
     fields = [field.alias or name for name, field in R1PlusDeploymentSpec.model_fields.items()]
     exported = [text for name, text in vars(metrics).items() if name.isupper() and isinstance(text, str)]
     written = [text for name, text in vars(names).items() if name.startswith(("LABEL_", "ANNOTATION_"))]
-    wanted = {
-        "values": leaves(values), "api": [f"spec.{field}" for field in fields], "labels": written, "metrics": exported,
-    }  # fmt: skip
+    wanted = {"api": [f"spec.{field}" for field in fields], "labels": written, "metrics": exported}
+    assert all(wanted.values())
     missing = [one for page, names_of in wanted.items() for one in names_of if not is_listed(one, pages[page])]
+    # A mapping that has a line of its own needs none for each value in it.
+    missing += [
+        path
+        for path in leaves(values)
+        if not any(is_listed(one, pages["values"]) for one in (path, path.rpartition(".")[0]) if one)
+    ]
     assert missing == []
 
 
@@ -165,11 +170,11 @@ def pointing_texts() -> list[str]:
 
 @pytest.mark.unit_slow
 def test_no_text_or_comment_points_at_a_file_that_is_not_there() -> None:
-    dead = [
-        f"{name}: {pointer}"
+    pointers = [
+        (name, pointer)
         for name in pointing_texts()
         for pattern in POINTERS
         for pointer in pattern.findall((ROOT / name).read_text())
-        if pointer not in NOT_OURS and not (ROOT / pointer).exists()
     ]
-    assert dead == []
+    assert len(pointers) > 100
+    assert [one for one in pointers if one[1] not in NOT_OURS and not (ROOT / one[1]).exists()] == []

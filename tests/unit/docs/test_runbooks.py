@@ -74,6 +74,12 @@ def has_field_of(kind: str, path: str) -> bool:
     return True
 
 
+def find_on_page(pattern: str, alert: str) -> list[str]:
+    """Return what a pattern finds on a page, if it finds anything on any page: else it is the pattern that is wrong."""
+    assert any(re.search(pattern, page) for page in PAGES.values()), pattern
+    return re.findall(pattern, PAGES[alert])
+
+
 def test_there_is_a_page_per_alert_and_no_other() -> None:
     assert set(PAGES) == set(SEVERITIES) == {v for k, v in vars(metrics).items() if k.startswith("ALERT_")}
 
@@ -105,41 +111,40 @@ def test_sentences_are_short_and_plain(alert: str) -> None:
 
 @each_page
 def test_every_verb_of_r1plus_exists(alert: str) -> None:
-    named = set(re.findall(r"`r1plus ([a-z]+)", PAGES[alert]))
+    named = set(find_on_page(r"`r1plus ([a-z]+)", alert))
     assert named <= verbs(), named
 
 
 @each_page
 def test_who_intervenes_says_why(alert: str) -> None:
-    for command in re.findall(r"`(r1plus (?:rollback|pin|unpin|ack) [^`]+)`", PAGES[alert]):
+    for command in find_on_page(r"`(r1plus (?:rollback|pin|unpin|ack) [^`]+)`", alert):
         assert command.split()[2:5] == ["NAME", "-n", "NAMESPACE"]
         assert command.endswith('--reason "..."')
 
 
 @each_page
 def test_every_metric_exists(alert: str) -> None:
-    named = set(re.findall(r"\br1plus_\w+", PAGES[alert]))
+    named = set(find_on_page(r"\br1plus_\w+", alert))
     assert named <= METRICS, named - METRICS
 
 
 @each_page
 def test_every_field_exists(alert: str) -> None:
-    named = set(re.findall(r"`spec\.([A-Za-z.]+)", PAGES[alert]))
+    named = set(find_on_page(r"`spec\.([A-Za-z.]+)", alert))
     assert [field for field in named if not has_field(field)] == []
 
 
 @each_page
 def test_every_label_container_and_other_alert_exists(alert: str) -> None:
-    page = PAGES[alert]
     keys = {value for value in (*vars(names).values(), gateway.LABEL_GATEWAY) if isinstance(value, str)}
-    assert set(re.findall(r"r1plus\.ai/[a-z-]+", page)) <= keys
-    assert set(re.findall(r" -c (\w+)", page)) <= {names.CONTAINER_TRITON, names.CONTAINER_MONITOR}
-    assert set(re.findall(r"R1Plus[A-Z]\w+", page)) <= set(SEVERITIES) | KINDS
+    assert set(find_on_page(r"r1plus\.ai/[a-z-]+", alert)) <= keys
+    assert set(find_on_page(r" -c (\w+)", alert)) <= {names.CONTAINER_TRITON, names.CONTAINER_MONITOR}
+    assert set(find_on_page(r"R1Plus[A-Z]\w+", alert)) <= set(SEVERITIES) | KINDS
 
 
 @each_page
 def test_every_command_of_kubectl_says_where(alert: str) -> None:
-    for command in re.findall(r"`(kubectl [^`]+)`", PAGES[alert]):
+    for command in find_on_page(r"`(kubectl [^`]+)`", alert):
         assert command in CLUSTER_WIDE or re.search(rf" -n ({NAMESPACES})\b", command), command
 
 

@@ -34,6 +34,7 @@ def test_every_policy_that_is_named_is_in_the_chart_and_explained() -> None:
         for found in re.findall(r"polic(?:y|ies) ((?:`[\w-]+`(?:, | and )?)+)", THREATS)
         for word in re.findall(r"`([\w-]+)`", found)
     }
+    assert named
     assert named - there == set()
     assert {f"`...-{name}`" for name in there} - set(
         re.findall(r"`\.\.\.-[\w-]+`", (ROOT / "docs/admission.md").read_text())
