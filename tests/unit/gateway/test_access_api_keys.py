@@ -142,7 +142,9 @@ async def test_a_secret_is_bound_to_its_id() -> None:
     finder, key, other = Records(), mint_key(), mint_key()
     finder.add(key)
     finder.records[other.id] = replace(finder.records[key.id], id=other.id)
+    assert await verify_key(key.encode(), finder, NOW) is not None
     assert await verify_key(ApiKey(other.id, key.secret).encode(), finder, NOW) is None
+    assert finder.lookups == [key.id, other.id]
 
 
 async def test_no_representation_log_or_error_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:

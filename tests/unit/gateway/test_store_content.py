@@ -567,6 +567,8 @@ async def test_a_memory_whose_time_is_over_is_neither_shown_nor_begun_again(
     volume: Volume, content: TenantContent
 ) -> None:
     made = await content.write(CALLER, lambda one: one.add_memory("short", MemorySource.PINNED, 1.0))
+    assert await content.write(CALLER, lambda one: one.replace_memory(made.id, "shorter", 1.0)) is not None
+    assert await content.read(CALLER, lambda one: one.find_memory(made.id)) is not None
     volume.time.advance(2 * 86400)
     assert await content.write(CALLER, lambda one: one.replace_memory(made.id, "again", 9.0)) is None
     assert await content.read(CALLER, lambda one: one.find_memory(made.id)) is None

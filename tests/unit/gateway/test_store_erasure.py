@@ -119,6 +119,7 @@ async def test_a_receipt_of_another_tenants_key_is_not_valid(store: TenantStore)
         foreign = asdict(await erase(other, ADMIN, ErasureScope(end_user="x")))
     shutil.rmtree(folder)
     assert foreign["public_key"] != receipt["public_key"]
+    assert verify_receipt(foreign, foreign["public_key"])
     assert not verify_receipt(foreign, receipt["public_key"])
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ from alembic.migration import MigrationContext
 
 from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.store import migration
-from r1plus_gateway.store.admin import create_key, list_keys, verify_audit
+from r1plus_gateway.store.admin import UsageQuery, create_key, list_keys, report_usage, verify_audit
 from r1plus_gateway.store.errors import DataReason, MigrationError, StoreError
 from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.tables import metadata
 from support.gateway.tenant_data import ADMIN, Volume, count_from, make_caller, settle
 
 PAGE = 4096
+EVER = UsageQuery(date(2000, 1, 1), date(2999, 1, 1))
 
 
 @pytest.fixture
@@ -198,6 +200,12 @@ async def test_a_migration_that_cannot_get_its_lock_changes_nothing(volume: Volu
 
 
 async def test_the_file_shows_nothing_of_its_content(used: Volume) -> None:
+    async with used.open() as store:
+        with store.require_data().database.engine.connect() as connection:
+            schema = connection.exec_driver_sql("SELECT sql FROM sqlite_master").scalars().all()
+        rows = (await report_usage(store, EVER)).rows
+    assert "CREATE TABLE" in repr(schema)
+    assert {(row.caller_id, row.model) for row in rows} == {("key000000001", "credit")}
     content = used.database.read_bytes()
     for text in (b"SQLite format 3", b"CREATE TABLE", b"credit", b"key000000001"):
         assert text not in content

@@ -95,7 +95,11 @@ def test_no_representation_shows_a_key() -> None:
     keys, _ = open_ring(ring, TENANT_UID, HALVES)
     shown = repr(keys) + repr(ring)
     wraps = [*ring.wraps.values(), *ring.pending.values()]
-    for secret in [getattr(keys, name) for name in keys.__slots__ if getattr(keys, name)] + [ring.volume_half, *wraps]:
+    opened = [getattr(keys, name) for name in keys.__slots__ if getattr(keys, name)]
+    assert len(opened) > 1
+    assert len(wraps) == 2
+    assert TENANT_UID in shown
+    for secret in [*opened, ring.volume_half, *wraps]:
         assert repr(secret) not in shown
         assert secret.hex() not in shown
 

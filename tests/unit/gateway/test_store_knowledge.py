@@ -106,10 +106,12 @@ async def test_the_file_shows_neither_content_nor_name_nor_chunk(volume: Volume)
                 for table in ("files", "file_parts", "vector_stores", "vector_store_files", "chunk_batches")
                 for row in connection.exec_driver_sql(f"SELECT * FROM {table}")
             )
+        assert file.id in dump
         assert "sesame" not in dump
         assert "Heading" not in dump
-    for path in volume.folder.rglob("*"):
-        assert not path.is_file() or b"sesame" not in path.read_bytes()
+    files = {path: path.read_bytes() for path in volume.folder.rglob("*") if path.is_file()}
+    assert volume.database in files
+    assert [path for path, content in files.items() if b"sesame" in content] == []
 
 
 @pytest.mark.parametrize(

@@ -62,12 +62,17 @@ async def test_what_a_request_did_not_use_is_free_again(store: TenantStore) -> N
 
 async def test_callers_share_no_budget(store: TenantStore) -> None:
     limits = Limits(budget_tokens=10, requests_per_minute=1, concurrent_requests=1)
-    for caller in (
+    callers = (
         make_caller("key000000001", limits),
         make_caller("key000000002", limits),
         make_caller("key000000001", limits, kind=CallerKind.SERVICE_ACCOUNT),
-    ):
-        await store.ledger.reserve(f"{caller.kind}-{caller.id}", caller, "credit", 10)
+    )
+    for caller in callers:
+        admitted = await store.ledger.reserve(f"{caller.kind}-{caller.id}", caller, "credit", 10)
+        assert admitted.remaining.budget_tokens == 0
+    for caller in callers:
+        with pytest.raises(AccessError):
+            await store.ledger.reserve(f"{caller.kind}-{caller.id}-again", caller, "credit", 10)
 
 
 async def test_a_settlement_counts_once(store: TenantStore, caplog: pytest.LogCaptureFixture) -> None:
