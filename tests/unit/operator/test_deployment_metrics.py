@@ -137,6 +137,7 @@ def test_nothing_is_left_of_a_deployment_that_is_gone() -> None:
     registry, told = rig()
     told.record(KEY, status(Ready="True"), FACTS)
     told.record_pool(KEY, POOL)
+    assert len(series(registry)) > 10
     told.forget(KEY)
     told.forget(KEY)
     assert series(registry) == {}

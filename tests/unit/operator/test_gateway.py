@@ -284,19 +284,20 @@ class TestWhatItReports:
         assert await poll.once(answer) is None
         assert poll.asked == 1
 
-    @for_each("meta", {
-        "nobody's": {"ownerReferences": []},
-        "another ReplicaSet's": {"ownerReferences": [{"kind": "ReplicaSet", "name": "web-7d9f", "uid": "x", "controller": True}]},
-        "a deployment's as well": {"labels": LABELS | {names.LABEL_DEPLOYMENT: "credit"}},
-        "of a namespace without a gateway": {"namespace": "other"},
+    @for_each("meta, asked", {
+        "the gateway's own": ({}, 1),
+        "nobody's": ({"ownerReferences": []}, 0),
+        "another ReplicaSet's": ({"ownerReferences": [{"kind": "ReplicaSet", "name": "web-7d9f", "uid": "x", "controller": True}]}, 0),
+        "a deployment's as well": ({"labels": LABELS | {names.LABEL_DEPLOYMENT: "credit"}}, 0),
+        "of a namespace without a gateway": ({"namespace": "other"}, 0),
     })  # fmt: skip
-    async def test_a_pod_that_only_has_the_label_is_not_asked(self, meta: Json) -> None:
+    async def test_a_pod_that_only_has_the_label_is_not_asked(self, meta: Json, asked: int) -> None:
         rig = await make_rig()
         rig.say("ADDED", "Deployment", rig.cluster.objects["Deployment", "team", GATEWAY])
         poll = Poll(rig)
         poll.add_pod(**meta)
-        assert await poll.once(dumps(FULL)) is None
-        assert poll.asked == 0
+        assert await poll.once(dumps(FULL)) == (FULL if asked else None)
+        assert poll.asked == asked
 
     async def test_the_metrics_go_with_the_gateway(self) -> None:
         rig = await make_rig()

@@ -274,9 +274,11 @@ async def test_one_that_is_gone_has_ended_and_its_namesake_has_not(rig: Rig, wor
 async def test_before_the_caches_have_settled_nothing_is_said_to_have_ended(rig: Rig, work: RegistryUnitOfWork) -> None:
     with work.open_repository() as repository:
         repository.record(Facts(deployments=(DeploymentFact("older", "team", "credit"),)))
-    await rig.turn(lives=False)
-    with work.open_reader() as reader:
-        assert {h.deployment.uid: h.ended for h in reader.read_histories(*KEY, include_ended=True)}["older"] is False
+    for lives in (False, True):
+        await rig.turn(lives=lives)
+        with work.open_reader() as reader:
+            histories = reader.read_histories(*KEY, include_ended=True)
+        assert {h.deployment.uid: h.ended for h in histories}["older"] is lives
 
 
 async def test_a_database_that_was_restored_from_long_ago_is_told_all_again(

@@ -114,6 +114,7 @@ def test_an_answer_that_shows_another_spec_asks_for_a_pass() -> None:
 
 def test_an_answer_brings_no_cr_back_that_is_gone() -> None:
     seen = known()
+    assert seen.observe(KEY) is not None
     seen.ingest("DELETED", cr(6))
     seen.update_cached(cr(7))
     assert seen.observe(KEY) is None

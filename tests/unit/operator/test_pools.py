@@ -200,6 +200,7 @@ def test_a_checkpoint_that_cannot_be_read_is_none(stored: str) -> None:
 def test_evidence_of_another_suite_is_not_taken_over() -> None:
     rig = Rig()
     rig.pools.fold_page(KEY, "a", page("0" * 40))
+    assert rig.view()[0].evidence > 0.0
     rig.pools.set_request(KEY, replace(WANTED, key=replace(WANTED.key, suite_hash="n" * 64)))
     assert rig.view()[0].evidence == 0.0
 

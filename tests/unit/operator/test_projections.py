@@ -271,6 +271,7 @@ def test_a_deployment_that_may_make_no_pods_keeps_the_servers_words_and_nothing_
 
 def test_a_node_without_figures_is_not_counted() -> None:
     node = {"metadata": {"name": "n", "uid": "u"}}
+    assert node_projection.project_node({**node, "status": {"allocatable": {"memory": "1Gi", "cpu": "2"}}}) is not None
     assert node_projection.project_node({**node, "status": {"allocatable": {"memory": "lots", "cpu": "2"}}}) is None
     assert node_projection.project_node(node) is None
 

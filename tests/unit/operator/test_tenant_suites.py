@@ -64,7 +64,7 @@ async def test_a_version_is_fetched_once_and_another_one_again(server: Server) -
 
 async def test_what_is_gone_is_kept_no_more(server: Server) -> None:
     server.put("a")
-    await server.suites.load("a", {NAME})
+    assert list(await server.suites.load("a", {NAME})) == list(server.suites.list_cached("a")) == [NAME]
     server.suites.index.store.drop(("a", NAME))
     assert await server.suites.load("a", {NAME}) == {}
     assert server.suites.list_cached("a") == {}

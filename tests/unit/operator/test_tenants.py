@@ -66,9 +66,11 @@ class TestWakes:
 
     async def test_not_the_echo_of_what_the_pass_wrote_itself(self) -> None:
         rig = await tenant(GIVES, serves=True)
-        for (kind, _, _), obj in list(rig.cluster.objects.items()):
-            if kind in rig.observer.children or kind == names.KIND_TENANT:
-                rig._reflector(kind)._apply_event("MODIFIED", obj)
+        kinds = {*rig.observer.children, names.KIND_TENANT}
+        written = [(kind, obj) for (kind, _, _), obj in rig.cluster.objects.items() if kind in kinds]
+        assert {"NetworkPolicy", "RoleBinding", "Job", names.KIND_TENANT} <= {kind for kind, _ in written}
+        for kind, obj in written:
+            rig._reflector(kind)._apply_event("MODIFIED", obj)
         assert rig.asked_for() == []
 
     @pytest.mark.parametrize("kind", ["NetworkPolicy", "RoleBinding", "ResourceQuota", "LimitRange", "ServiceAccount"])
@@ -228,10 +230,13 @@ class TestEnds:
         rig.say("ADDED", "Job", control)
         await rig.work()
         assert rig.has("Job", DECOY) == []
+        assert [entry for entry in rig.cluster.log if entry.startswith("delete")]
 
     async def test_the_decoy_has_no_series_since_nobody_tries_it_as_a_tenant(self) -> None:
         rig = await tenant()
-        assert rig.registry.get_sample_value("r1plus_isolation_verified", {"namespace": DECOY}) is None
+        read = rig.registry.get_sample_value
+        assert read("r1plus_isolation_verified", {"namespace": "team"}) is not None
+        assert read("r1plus_isolation_verified", {"namespace": DECOY}) is None
 
 
 async def test_a_decoy_whose_namespace_goes_is_tried_no_more() -> None:

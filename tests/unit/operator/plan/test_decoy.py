@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_DECOY, IsolationProbe
 from r1plus_operator.plan.manifests.children import ChildOwner, build_network_policy
@@ -106,10 +108,11 @@ def test_its_namespace_gets_policies_before_the_pod_and_no_prober_of_its_own() -
     assert "decoyNamespace" not in planned.view.message
 
 
-def test_without_its_label_it_is_not_made() -> None:
-    world = TenantWorld(facts(DECOY, is_tenant=False))
+@pytest.mark.parametrize("is_tenant", [True, False])
+def test_without_its_label_it_is_not_made(is_tenant: bool) -> None:
+    world = TenantWorld(facts(DECOY, is_tenant=is_tenant))
     world.settle()
-    assert not world.live
+    assert bool(world.live) is is_tenant
 
 
 def test_the_deployment_called_decoy_belongs_to_no_r1plusdeployment() -> None:

@@ -69,12 +69,12 @@ def test_an_r1plustenant_gives_the_rest_after_the_policies_and_bears_a_finalizer
 def test_all_that_it_made_says_whose_it_is() -> None:
     world = TenantWorld(spec=GIVES).serve("credit")
     world.settle()
-    for (namespace, _, name), obj in world.live.items():
+    assert {namespace for namespace, _, _ in world.live} == {"team", DECOY}
+    for (_, _, name), obj in world.live.items():
         labels = obj["metadata"]["labels"]
         assert labels[names.LABEL_MANAGED_BY] == names.MANAGED_BY, name
         assert labels[names.LABEL_ISOLATION] in ("tenant", "probe"), name
         assert "ownerReferences" not in obj["metadata"], "it hangs on nobody's life"
-        assert namespace in ("team", DECOY)
 
 
 SPECS = st.fixed_dictionaries(

@@ -216,6 +216,7 @@ def test_a_volume_stays_while_any_history_needs_it() -> None:
 
 def test_what_is_no_longer_needed_goes_in_the_middle_too() -> None:
     team = begun()
+    assert team.live
     team.needs.clear()
     team.settle()
     assert team.live == {}
