@@ -70,11 +70,15 @@ def _prometheus_operator(name: str, folder: str) -> GoBinary:
     return GoBinary(name, module, f"{module}/cmd/{folder}", (f"{_PROMETHEUS_VARIABLES}.Version",))
 
 
+def convert_prometheus_version(of_module: str) -> str:
+    """Return the version of Prometheus that a version of its Go module stands for: 3.10.0 for 0.310.0."""
+    major_minor, patch = of_module.removeprefix("0.").split(".")
+    return f"{major_minor[0]}.{int(major_minor[1:])}.{patch}"
+
+
 def _prometheus(name: str) -> GoBinary:
     module = "github.com/prometheus/prometheus"
-    # The module v0.310.0 is Prometheus 3.10.0.
-    major_minor, patch = required(module).removeprefix("0.").split(".")
-    says = f"{major_minor[0]}.{int(major_minor[1:])}.{patch}"
+    says = convert_prometheus_version(required(module))
     return GoBinary(name, module, f"{module}/cmd/{name}", (f"{_PROMETHEUS_VARIABLES}.Version",), says)
 
 

@@ -1,4 +1,4 @@
-"""The 74 classes of bad input, each with its cases: refused at admission, taken and served, or without a field to be in.
+"""The classes of bad input, each with its cases: refused at admission, taken and served, or without a field to be in.
 
 `test_bad_input` sends every case to the real API server, and every one that is taken through the real operator. A class
 that the schema gives no room is named with the reason, and shown to be an unknown field: when the field comes, so must
@@ -461,7 +461,9 @@ LIFE: dict[str, tuple[Case, ...]] = {
 }  # fmt: skip
 
 _ALL: dict[str, tuple[Case, ...]] = TYPES | NUMBERS | QUANTITIES | STRINGS | ENUMS | REFERENCES | LIFE
-CLASSES = {name: (*cases, *tenant_inputs.REFUSED.get(name, ())) for name, cases in _ALL.items()}
+CLASSES = {
+    name: (*_ALL.get(name, ()), *tenant_inputs.REFUSED.get(name, ())) for name in {**_ALL, **tenant_inputs.REFUSED}
+}
 
 
 def body_of(case: Case) -> Json | str:

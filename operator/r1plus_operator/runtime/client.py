@@ -230,7 +230,7 @@ class ApiClient:
         return await self._write("patch", res, _Call("PATCH", path, query, body, content_type, repeatable))
 
     async def create(self, res: Resource, obj: Object, *, field_manager: str = "", subresource: str = "") -> Object:
-        """Create an object; `metadata.generateName` works. Sent once: without an answer it may or may not exist.
+        """Create an object. Sent once: without an answer it may or may not exist.
 
         With a subresource (`eviction`, `token`), `metadata.name` says of which object.
         """

@@ -22,8 +22,3 @@ from r1plus_contract import inference
 )
 def test_an_error_that_begins_with_an_input_is_a_refusal(message: str, is_refusal: bool) -> None:
     assert inference.is_refusal(message) is is_refusal
-
-
-def test_inputs_have_the_names_that_callers_send() -> None:
-    inputs = (inference.PROMPT, inference.MESSAGES, inference.COUNT_ONLY, inference.RESPONSE_SCHEMA, inference.GRAMMAR)
-    assert inputs == ("text_input", "messages", "count_only", "response_schema", "grammar")
