@@ -177,5 +177,6 @@ async def test_a_deleted_engine_of_the_catalog_comes_back(operator: OperatorProc
 async def test_the_operator_ends_at_a_signal_and_met_no_error(operator: OperatorProcess, tenant: Tenant) -> None:
     await tenant.serve()
     assert operator.stop() == 0
+    assert " INFO " in operator.log
     assert "ERROR" not in operator.log
     assert operator.forbidden(tenant.namespace) == []

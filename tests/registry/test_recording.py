@@ -238,4 +238,5 @@ def test_a_deployment_is_known_by_its_uid_alone(work: RegistryUnitOfWork) -> Non
     record(work, story.FACTS)
     assert record(work, Facts(deployments=(DeploymentFact(story.UID, "elsewhere", "other"),))) == {}
     with work.open_reader() as reader:
+        assert len(reader.read_histories("team-credit", "credit", include_ended=True)) == 1
         assert reader.read_histories("elsewhere", "other", include_ended=True) == ()

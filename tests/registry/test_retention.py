@@ -131,7 +131,10 @@ def test_what_has_not_ended_is_kept_however_old(registry: Registry) -> None:
 def test_for_ever_is_for_ever(registry: Registry) -> None:
     registry.tell(story.FACTS, Facts(live=()), Facts(suites=(suite(7, 3),)))
     registry.now += 4000 * DAY_SECONDS
+    before = registry.rows()
     assert registry.prune(Retention(days=0)) == {}
+    assert registry.rows() == before
+    assert registry.prune(Retention())["deployments"] == 1
 
 
 def test_a_suite_without_gates_is_pruned_unless_it_is_reported_again(registry: Registry) -> None:

@@ -187,6 +187,7 @@ def test_what_a_tenant_wrote_moves_no_terminal() -> None:
     body = serving(condition("Ready", "False", "NotServing", f"bad {escape}"), lastRequest=f"ack by {escape}")
     body["status"]["incident"] = {**INCIDENT, "lost": [escape], "next": escape}
     text = shown(body)
+    assert text.count("owned") == 4
     assert "\u001b]0" not in text
     assert "\u0007" not in text
 

@@ -1,5 +1,7 @@
 """Reading documents: what text each format gives, with its places, and what is refused with which remedy."""
 
+from pathlib import Path
+
 import pytest
 
 from r1plus_contract.documents import (
@@ -274,6 +276,12 @@ def test_what_cannot_be_read_is_refused_with_a_remedy(
     assert refused.value.code is code
 
 
-def test_path_names_in_an_archive_write_nothing(tmp_path: object) -> None:
-    data = change_archive(PLAIN_DOCX, {"../../../../tmp/r1plus-escaped": b"x", "/etc/r1plus-escaped": b"x"})
+def test_path_names_in_an_archive_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "one" / "two"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    before = sorted(tmp_path.rglob("*"))
+    names = ("../../escaped", f"{tmp_path}/escaped-by-its-root", "escaped-in-its-folder")
+    data = change_archive(PLAIN_DOCX, dict.fromkeys(names, b"x"))
     assert read_all("../../a.docx", data).blocks == (TextBlock("text"),)
+    assert sorted(tmp_path.rglob("*")) == before

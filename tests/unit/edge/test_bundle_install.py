@@ -91,6 +91,7 @@ def test_it_consists_of_the_standard_library_and_what_is_in_it(installer: Path) 
     with zipfile.ZipFile(installer) as archive:
         modules = {name: ast.parse(archive.read(name)) for name in archive.namelist()}
     own = {name.removesuffix(".py").replace("/", ".") for name in modules}
+    assert {"__main__", "r1plus_contract.names"} & own
     for name, tree in modules.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module:

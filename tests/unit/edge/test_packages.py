@@ -16,4 +16,5 @@ def test_the_locked_extra_edge_has_every_package_of(part: str) -> None:
         extra: {dependency["name"] for dependency in dependencies}
         for extra, dependencies in project["optional-dependencies"].items()
     }
+    assert names[part]
     assert names[part] - names["edge"] == set(), "uv lock does not see it: run uv lock --upgrade-package NAME"

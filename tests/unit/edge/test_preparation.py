@@ -30,8 +30,13 @@ def test_another_users_cache_is_refused(tmp_path: Path) -> None:
         check_cache_owner(tmp_path)
 
 
-def test_a_cache_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
-    check_cache_owner(tmp_path / "cache")
+def test_a_cache_that_is_not_there_yet_is_not_refused(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    check_cache_owner(cache)
+    cache.mkdir()
+    cache.chmod(0o1777)
+    with pytest.raises(EdgeError):
+        check_cache_owner(cache)
 
 
 async def test_an_engine_larger_than_the_disk_of_the_cache_is_refused_before_anything_is_fetched(

@@ -196,6 +196,7 @@ def test_data_go_when_they_are_asked_for(tmp_path: Path) -> None:
     unit, service = place(tmp_path)
     open_data_folder(service.data)
     write_unit(unit, service)
+    assert any(service.data.iterdir())
     assert remove_unit(unit, with_data=True) is None
     assert not service.data.exists()
 
@@ -203,6 +204,7 @@ def test_data_go_when_they_are_asked_for(tmp_path: Path) -> None:
 def test_an_empty_folder_goes_too_as_of_a_unit_that_never_served(tmp_path: Path) -> None:
     unit, service = place(tmp_path)
     write_unit(unit, service)
+    assert list(service.data.iterdir()) == []
     assert remove_unit(unit, with_data=True) is None
     assert not service.data.exists()
 

@@ -82,6 +82,9 @@ def test_where_the_link_is_another_users_nothing_is_claimed(tmp_path: Path) -> N
     new = make_slot(tmp_path, "new")
     (tmp_path / CURRENT).mkdir()
     assert not make_current(new)
+    assert not (tmp_path / CURRENT).is_symlink()
+    (tmp_path / CURRENT).rmdir()
+    assert make_current(new)
 
 
 SERVES_FROM = """

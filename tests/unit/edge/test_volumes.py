@@ -1,5 +1,6 @@
 """Folders of ConfigMaps: all files change in one step, as the kubelet changes them."""
 
+import itertools
 import threading
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def test_the_same_files_again_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.unit_slow
 def test_a_reader_never_sees_files_of_two_versions(tmp_path: Path) -> None:
     write_config(tmp_path, {"a": "0", "b": "0"})
-    has_ended, mixed = threading.Event(), []
+    has_ended, versions, mixed = threading.Event(), set[str](), []
 
     def read() -> None:
         while not has_ended.is_set():
@@ -37,12 +38,14 @@ def test_a_reader_never_sees_files_of_two_versions(tmp_path: Path) -> None:
                 pair = (version / "a").read_text(), (version / "b").read_text()
             except FileNotFoundError:
                 continue  # That version is gone: the reader follows the link again.
+            versions.add(pair[0])
             if pair[0] != pair[1]:
                 mixed.append(pair)
 
     reader = threading.Thread(target=read)
     reader.start()
-    for number in range(300):
+    numbers = itertools.count()
+    while (number := next(numbers)) < 300 or len(versions) < 10:
         write_config(tmp_path, {"a": str(number), "b": str(number)})
     has_ended.set()
     reader.join()

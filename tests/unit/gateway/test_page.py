@@ -72,15 +72,19 @@ async def test_nothing_else_is_served(rig: Rig, path: str) -> None:
 
 
 FORBIDDEN = {
-    "markup from strings": r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser",
-    "code from strings": r"\beval\(|new Function|setTimeout\(\s*[\"'`]",
-    "styles or handlers in the markup": r"\sstyle=|\son[a-z]+=",
-    "other hosts": r"(?:src|href|url|fetch|open)\W{1,3}(?:https?:)?//",
-    "storage that outlives the tab": r"localStorage|document\.cookie|indexedDB",
+    "markup from strings": (
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser",
+        "body.innerHTML = answer;",
+    ),
+    "code from strings": (r"\beval\(|new Function|setTimeout\(\s*[\"'`]", 'setTimeout("ask()", 1);'),
+    "styles or handlers in the markup": (r"\sstyle=|\son[a-z]+=", '<button onclick="ask()">'),
+    "other hosts": (r"(?:src|href|url|fetch|open)\W{1,3}(?:https?:)?//", '<script src="https://example.com/a.js">'),
+    "storage that outlives the tab": (r"localStorage|document\.cookie|indexedDB", "localStorage.key = key;"),
 }
 
 
-@for_each("pattern", FORBIDDEN)
-async def test_no_file_has(pattern: str) -> None:
-    for name, text in FILES.items():
-        assert not re.search(pattern, text), name
+@for_each("pattern, example", FORBIDDEN)
+async def test_no_file_has(pattern: str, example: str) -> None:
+    assert re.search(pattern, example)
+    assert {"index.html", "ask.js"} <= FILES.keys()
+    assert [name for name, text in FILES.items() if re.search(pattern, text)] == []

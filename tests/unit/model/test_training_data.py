@@ -334,7 +334,9 @@ def test_many_lines_are_counted_and_the_first_are_named(tmp_path: Path) -> None:
 
 
 def test_each_question_of_the_shipped_suites_is_found() -> None:
-    for folder in sorted((TESTS.parent / "monitoring" / "suites").glob("*-v1")):
+    folders = sorted((TESTS.parent / "monitoring" / "suites").glob("*-v1"))
+    assert folders
+    for folder in folders:
         suite = load_suite((folder / "suite.json").read_text(), (folder / "items.jsonl").read_text())
         index = SuiteIndex((suite,))
         missed = [item.id for item in suite.items if index.find(1, f"{item.prompt} {item.answers[0]}") is None]

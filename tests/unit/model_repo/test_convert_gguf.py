@@ -147,7 +147,10 @@ def test_text_comes_back_as_it_was(tokenizer: Any, text: str) -> None:
 
 
 def test_filling_of_the_embeddings_is_no_token(tokenizer: Any) -> None:
-    assert tokenizer.token_to_id("[PAD]") is None
+    *_, token, filling = tiny_gguf.TOKENS
+    assert filling == "[PAD]"
+    assert tokenizer.token_to_id(token) == len(tiny_gguf.TOKENS) - 2
+    assert tokenizer.token_to_id(filling) is None
 
 
 def change_key(name: str, value: Any, kind: Any = KIND.UINT32, inner: Any = None) -> Callable[[TinyModel], TinyModel]:

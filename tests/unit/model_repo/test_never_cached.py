@@ -22,6 +22,7 @@ CONFIGS = GOLDEN / "config"
 @pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.iterdir()))
 def test_triton_keeps_no_answer(name: str) -> None:
     config = text_format.Parse((CONFIGS / name).read_text(), ModelConfig())
+    assert config.name == "r1plus"
     assert not config.response_cache.enable
 
 

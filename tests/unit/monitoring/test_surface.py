@@ -266,4 +266,6 @@ async def test_logs_hold_no_prompt_and_no_answer(exposition: Exposition, capsys:
 
     item = Item("i", "additions", "SECRET PROMPT", "exact", ("yes",))
     await Prompter(ScriptedEngine(behaviour=behave), {"i": item}, SuiteSampling(), exposition).ask("i")
-    assert "SECRET" not in capsys.readouterr().err
+    logged = capsys.readouterr().err
+    assert '"error"' in logged
+    assert "SECRET" not in logged

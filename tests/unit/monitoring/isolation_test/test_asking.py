@@ -66,6 +66,7 @@ async def test_who_asks_is_said_in_the_head(tmp_path: Path, tls: ssl.SSLContext)
 
 async def test_who_asks_as_nobody_shows_no_token(tmp_path: Path, tls: ssl.SSLContext) -> None:
     request = await request_of(NOBODY, tmp_path, tls)
+    assert f"Host: {HOST}:PORT" in request
     assert "Authorization" not in request
     assert TOKEN not in request
 
