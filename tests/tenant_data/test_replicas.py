@@ -14,14 +14,11 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.access.caller import AccessError, Limits, Reservation
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.recall import Continued, Recall
-from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import (
     UsageQuery,
     create_key,
@@ -121,12 +118,6 @@ async def test_two_processes_admit_together_no_more_than_the_budget(tenant: Volu
         assert [(budget.used_tokens, budget.reserved_tokens) for budget in report.budgets] == [(990, 0)]
         audit = await verify_audit(store)
         assert (audit.records, audit.problem) == (33, "")
-
-
-async def test_the_migrations_make_the_tables(tenant: Volume) -> None:
-    async with tenant.open() as store:
-        with store.require_data().database.engine.connect() as connection:
-            assert compare_metadata(MigrationContext.configure(connection), t.metadata) == []
 
 
 async def test_replicas_that_start_at_once_on_an_empty_database_agree_on_its_keys(tenant: Volume) -> None:
