@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from mutation.__main__ import compare_runs
 from mutation.mutants import sample_mutants
+from mutation.outcomes import compare_runs
 
 TESTS = Path(__file__).parents[2]
 
@@ -60,6 +60,43 @@ WHOLE = {
     "tests/test_prices.py": TESTS_OF_PRICES,
     "tests/test_loops.py": TESTS_OF_LOOPS,
 }
+WAITS = """\
+import threading
+
+
+def wait_for(event):
+    if event.is_set():
+        return True
+    return threading.Event().wait()
+"""
+
+TESTS_OF_WAITS = """\
+import threading
+
+from toy.waits import wait_for
+
+
+def test_what_has_happened_is_not_waited_for():
+    event = threading.Event()
+    event.set()
+    assert wait_for(event)
+"""
+
+SLOW_FROM_NOW_ON = """\
+from pathlib import Path
+
+from toy.prices import is_large
+
+HAS_RUN = Path(__file__).with_name("has-run")
+
+
+def test_is_late_whenever_it_has_run_before():
+    assert is_large(11) is True
+    if HAS_RUN.exists():
+        raise TimeoutError("something did not come in time")
+    HAS_RUN.touch()
+"""
+
 WITHOUT_LOOPS = {name: text for name, text in WHOLE.items() if "loops" not in name}
 
 NOISE = '''\
@@ -170,11 +207,32 @@ def test_a_killed_mutant_names_the_test_that_failed(run: Run) -> None:
 @pytest.mark.unit_long
 def test_the_last_line_counts_every_mutant_once_and_a_timeout_as_killed(run: Run) -> None:
     summary = run.summary
-    assert summary["mutants"] == len(run.outcomes) == summary["killed"] + summary["survived"] + summary["uncovered"]
+    alive = summary["survived"] + summary["uncovered"] + summary["unclear"]
+    assert summary["mutants"] == len(run.outcomes) == summary["killed"] + alive
     assert summary["timeout"] == sum(outcome["status"] == "timeout" for outcome in run.outcomes)
     assert summary["killed"] == sum(outcome["status"] in ("killed", "timeout") for outcome in run.outcomes)
     assert summary["score"] == round(summary["killed"] / summary["mutants"], 4)
     assert summary["seed"] == 1
+
+
+@pytest.mark.unit_long
+def test_a_mutant_that_waits_for_ever_is_killed_by_the_test_that_waits(tmp_path: Path) -> None:
+    files = {"toy/waits.py": WAITS, "tests/test_waits.py": TESTS_OF_WAITS}
+    base = {name: WHOLE[name] for name in ("pyproject.toml", "toy/__init__.py")}
+    run = run_mutation(make_tree(tmp_path / "tree", base | files), "--idle-looks", "1")
+    waits = "    if not (event.is_set()):"
+    assert run.status(waits) == "timeout"
+    (outcome,) = (outcome for outcome in run.outcomes if f"+{waits}" in outcome["diff"].splitlines())
+    assert outcome["killer"] == "tests/test_waits.py::test_what_has_happened_is_not_waited_for"
+
+
+@pytest.mark.unit_long
+def test_a_test_that_is_late_on_the_unchanged_tree_too_kills_nothing(tmp_path: Path) -> None:
+    tests = {"tests/test_prices.py": SLOW_FROM_NOW_ON}
+    run = run_mutation(make_tree(tmp_path / "tree", WITHOUT_LOOPS | tests))
+    assert run.status("    return price >= 10") == "unclear"
+    assert run.status("    return price > 11") == "killed", "by its assertion, which comes before the wait"
+    assert "test_is_late_whenever_it_has_run_before is late without it, too" in run.output
 
 
 @pytest.mark.unit_long
@@ -197,6 +255,13 @@ def test_a_test_that_lost_its_assertion_is_found_out(run: Run, tmp_path: Path) -
 @pytest.mark.unit_long
 def test_the_same_outcomes_lose_nothing(run: Run) -> None:
     assert compare_runs({"outcomes": run.outcomes}, {"outcomes": run.outcomes}) == []
+
+
+def test_a_mutant_that_is_unclear_now_is_printed_and_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    before = [{"id": "a", "status": "killed", "killer": "t"}, {"id": "b", "status": "killed", "killer": "t"}]
+    now = [{"id": "a", "status": "unclear"}, {"id": "b", "status": "uncovered"}]
+    assert compare_runs({"outcomes": before}, {"outcomes": now}) == ["b"]
+    assert "Killed before, unclear now, since a test is late without it, too: a" in capsys.readouterr().out
 
 
 @pytest.mark.unit_long
@@ -232,6 +297,12 @@ def test_an_id_outlives_a_line_that_is_inserted_above(tree: Path, tmp_path: Path
 def test_what_no_test_should_notice_is_not_mutated(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "tree", {"toy/noise.py": NOISE})
     assert [mutant.diff for mutant in sample_mutants(root, ["toy"], 100, 1)] == []
+
+
+def test_a_version_of_the_database_is_not_mutated_since_no_import_finds_it(tmp_path: Path) -> None:
+    files = {"toy/__init__.py": "", "toy/migrations/env.py": PRICES, "toy/migrations/versions/v1.py": PRICES}
+    mutants = sample_mutants(make_tree(tmp_path / "tree", files), ["toy"], 100, 1)
+    assert {mutant.file for mutant in mutants} == {"toy/migrations/env.py"}
 
 
 def test_every_mutant_compiles_and_changes_one_statement(tree: Path) -> None:
