@@ -554,13 +554,34 @@ faults: $(SYNCED) ## Let every write and watch event go wrong in turn; JSON last
 	@$(API_SERVER)
 	@$(LEDGER) $(PYTHON) -m faults $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(LEASE),--lease $(LEASE))
 
-#| Each against the unit tests that cover it. Prints the survivors.
-#: COUNT        how many; default: 300
+#| 300 of policies, contract and plan, and 300 of the gateway's store and access and of the scorers, each against the unit tests
+#| that cover it. Prints the survivors.
+#: DRAW         plan or store: one of the two draws
+#: COUNT        how many of each draw; default: 300
 #: SEED         draws the sample; default: 1
+#: JOBS         how many at once
 #: COMPARE      tests/mutation/baseline.json: fail if one survives that was killed before
 .PHONY: mutation
-mutation: $(SYNCED) ## Test mutants of policies and plan against their tests; JSON last
-	@$(LEDGER) $(PYTHON) -m mutation $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(COMPARE),--compare $(COMPARE))
+mutation: $(SYNCED) ## Test mutants of the product against their unit tests; JSON last
+	@$(LEDGER) $(PYTHON) -m mutation $(if $(DRAW),--draw $(DRAW)) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) $(if $(COMPARE),--compare $(COMPARE))
+
+#| Before tests are deleted: it fails if there are such lines.
+#: TESTS        a file with the id of a test in each line
+#: DRAW         plan or store: of which packages
+#: SOURCE       packages, in place of DRAW
+#: TEST         tests of these packages
+.PHONY: lost-lines
+lost-lines: $(SYNCED) ## List product lines that only certain tests reach; JSON last
+	@$(PYTHON) -m mutation --only-reached-by $(TESTS) $(if $(DRAW),--draw $(DRAW)) $(foreach one,$(SOURCE),--source $(one)) $(foreach one,$(TEST),--test $(one))
+
+#| Rules of the CRDs and of the admission policies, on the real kube-apiserver.
+#: RULE         a part of a rule's name; default: all
+#: TEST         files of tests; default: those with bad inputs
+#: REPORT       a file for what each rule's absence made fail
+.PHONY: cel-mutants
+cel-mutants: $(SYNCED) ## Drop each admission rule in turn; a test has to fail; JSON last
+	@$(API_SERVER)
+	@$(LEDGER) $(PYTHON) -m mutation.cel $(if $(RULE),--rule "$(RULE)") $(foreach one,$(TEST),--test $(one)) $(if $(REPORT),--report $(REPORT))
 
 ##@ Release
 #| Per extra, by pip-audit in the cache. tests/audit.toml has what is accepted, with a reason and a day.

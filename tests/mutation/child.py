@@ -81,9 +81,13 @@ def test_here(root: Path, mutant: Mutant | None, coverage: CoverageMap, tests: S
         code = int(pytest.main([*PYTEST_OPTIONS, *names], plugins=[_Selection(coverage, part, files.report)]))
         if code:
             break
+    is_imported = mutant is None or mutant.module in finder.found
+    # On the unchanged tree the same files were collected: a conftest.py cannot import the mutant.
+    if code == pytest.ExitCode.USAGE_ERROR and is_imported:
+        Report(names[0]).write(files.report)
+        return int(pytest.ExitCode.TESTS_FAILED)
     # Tests that pass without the mutant say nothing of it.
-    is_untested = mutant is not None and mutant.module not in finder.found
-    return int(pytest.ExitCode.NO_TESTS_COLLECTED) if code == 0 and is_untested else code
+    return int(pytest.ExitCode.NO_TESTS_COLLECTED) if code == 0 and not is_imported else code
 
 
 def _record_folders(path: Path) -> None:

@@ -227,6 +227,15 @@ def test_a_mutant_that_waits_for_ever_is_killed_by_the_test_that_waits(tmp_path:
 
 
 @pytest.mark.unit_long
+def test_a_mutant_that_a_conftest_cannot_import_is_killed(tmp_path: Path) -> None:
+    files = {"toy/bounds.py": "LOW = 1\nassert LOW == 1\n", "tests/conftest.py": "import toy.bounds\n"}
+    tests = {"tests/test_bounds.py": "from toy.bounds import LOW\n\n\ndef test_low():\n    assert LOW\n"}
+    base = {name: WHOLE[name] for name in ("pyproject.toml", "toy/__init__.py")}
+    run = run_mutation(make_tree(tmp_path / "tree", base | files | tests))
+    assert run.status("assert LOW != 1") == "killed"
+
+
+@pytest.mark.unit_long
 def test_a_test_that_is_late_on_the_unchanged_tree_too_kills_nothing(tmp_path: Path) -> None:
     tests = {"tests/test_prices.py": SLOW_FROM_NOW_ON}
     run = run_mutation(make_tree(tmp_path / "tree", WITHOUT_LOOPS | tests))
