@@ -6,6 +6,7 @@ real controllers, so that the garbage collector and the Deployment controller ha
 
 import asyncio
 import json
+import uuid
 
 import pytest
 
@@ -43,9 +44,10 @@ AT_ONCE = 4
 @pytest.fixture(scope="module")
 def namespace(apiserver: ApiServer) -> str:
     """A tenant's namespace for dry runs, on the server without policies: it is the schema that refuses."""
+    name = f"bad-input-{uuid.uuid4().hex[:10]}"
     with administrator(apiserver) as admin:
-        admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace("bad-input"))
-    return "bad-input"
+        admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(name))
+    return name
 
 
 @pytest.mark.apiserver_sample

@@ -45,6 +45,11 @@ def keeps(days: Any) -> Json:
     return tenant(data={"retentionDays": days})
 
 
+def tolerates(**toleration: Any) -> Json:
+    """A tenant whose models tolerate this taint."""
+    return tenant(placement={"tolerations": [toleration]})
+
+
 def reaches(**source: Any) -> Json:
     """A tenant whose gateway this may connect to."""
     return gateway(**{"from": [source]})
@@ -57,6 +62,9 @@ REFUSED: dict[str, tuple[Case, ...]] = {
         Refused(gateway(database={"secretName": "store"}), ("spec.gateway.database.egress: Required value",)),
         Refused(tenant(egress=[{"cidr": "10.0.0.0/8"}]), ("spec.egress[0].ports: Required value",)),
         Refused(tenant(admins=[{"kind": "User"}]), ("spec.admins[0].name: Required value",)),
+        Refused(tolerates(operator="Exists"), ("spec.placement: Invalid value", "tolerations need a key")),
+        Refused(tolerates(value="a"), ("spec.placement.tolerations[0]", "key is needed unless operator is Exists")),
+        Refused(tolerates(key="a", tolerationSeconds=5), ("spec.placement.tolerations[0]", "needs effect NoExecute")),
     ),
     "null": (Refused(calls(None), ("spec.callers.namespaces[0]", "null")),),
     "wrong type": (
@@ -75,6 +83,10 @@ REFUSED: dict[str, tuple[Case, ...]] = {
         Refused(gateway(tls={"secretName": ""}), ("spec.gateway.tls.secretName",)),
         Refused(calls(""), ("spec.callers.namespaces[0]",)),
         Refused(run_by("User", ""), ("spec.admins[0].name",)),
+        Refused(
+            tenant(placement={"nodeSelectors": [{"": "a"}]}), ("spec.placement.nodeSelectors[0]", "keys must have at most 253")
+        ),
+        Refused(tolerates(key="a", operator="Exists", value="b"), ("spec.placement.tolerations[0]", "value must be empty")),
     ),
     "unknown field": (
         Refused(gateway(embedding={"engine": "a", "image": "evil:1"}), ('unknown field "spec.gateway.embedding.image"',)),
@@ -143,6 +155,9 @@ REFUSED: dict[str, tuple[Case, ...]] = {
     "other-namespace Secret": (
         Refused(run_by("ServiceAccount", "team-b:ci"), ("spec.admins[0]", "without a namespace in front")),
         Refused(run_by("ServiceAccount", "team-b/ci"), ("spec.admins[0]", "without a namespace in front")),
+        Refused(
+            tenant(viewers=[{"kind": "ServiceAccount", "name": "team-b:ci"}]), ("spec.viewers[0]", "without a namespace in front")
+        ),
     ),
     "URL to metadata IP/loopback/file:": (
         Refused(reaches(cidr="10.0.0.1"), ("spec.gateway.from[0].cidr", LABEL)),
@@ -152,6 +167,10 @@ REFUSED: dict[str, tuple[Case, ...]] = {
         Refused(
             gateway(database={"secretName": "a", "egress": {"cidr": "169.254.169.254/32", "ports": [80]}}),
             ("spec.gateway.database.egress", OWN),
+        ),
+        Refused(
+            gateway(database={"secretName": "a", "egress": {"cidr": "10.0.0.0/33", "ports": [80]}}),
+            ("spec.gateway.database.egress", NETWORK),
         ),
         *(
             Refused(way(cidr=network), ("spec.egress[0]", OWN))

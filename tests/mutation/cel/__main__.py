@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.report.write_text(json.dumps({"killers": killers, "survivors": survivors}, indent=1) + "\n")
     for test in trial.failed:
         print(f"Failed with all rules in force, and judged none: {test}")
+    for test in sorted(trial.unrepeatable):
+        print(f"Fails when it is run again with all rules in force, and judged none: {test}")
     print(json.dumps({"rules": len(rules), "killed": len(trial.killers), "survivors": sorted(survivors)}))
     if len(trial.killers) + len(survivors) != len(rules):
         print(f"The run ended early: pytest's exit code is {int(code)}", file=sys.stderr)

@@ -52,6 +52,8 @@ class Trial:
         self.survivors: dict[Rule, str] = {}
         """Rule -> how many tests ran without it."""
         self.failed: list[str] = []
+        self.unrepeatable: set[str] = set()
+        """Tests that passed at first, and fail when they are run again with all rules: they judge nothing."""
         self._rules = rules
         self._say = say
         self._servers: list[MutableServer] = []
@@ -146,6 +148,8 @@ class Trial:
                     break
                 if self._passes(session, run):
                     return run
+            else:
+                self.unrepeatable.add(run.item.nodeid)
         return None
 
     def _passes(self, session: pytest.Session, run: Run) -> bool:
