@@ -1,5 +1,6 @@
 """The git repository: its files, and what has changed in it."""
 
+import contextlib
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[1]
 FOLDER: Final = "evidence"
 """Changes below it alone leave a measured tree clean: a record, or a row of a flake."""
+MAIN_BRANCHES: Final = ("origin/main", "main")
+"""The first that has a commit to compare with counts: in a clone the remote's, in the repository itself its own."""
 CODE: Final = (".py", ".toml")
 """What lies below it and is no result."""
 
@@ -22,6 +25,22 @@ def git(*arguments: str, root: Path = ROOT) -> str:
 def list_files(root: Path = ROOT) -> tuple[str, ...]:
     """Return the paths that git tracks, relative to `root`."""
     return tuple(path for path in git("ls-files", root=root).splitlines() if (root / path).is_file())
+
+
+def find_main(root: Path = ROOT) -> str | None:
+    """Return the commit where HEAD left the main branch; None where there is nothing to compare with.
+
+    That is so on the main branch itself, behind it, in a clone without its history, and outside git.
+    """
+    try:
+        head = git("rev-parse", "HEAD", root=root)
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return None
+    for branch in MAIN_BRANCHES:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            if (base := git("merge-base", "HEAD", branch, root=root)) != head:
+                return base.strip()
+    return None
 
 
 def is_ancestor(commit: str, root: Path = ROOT) -> bool:

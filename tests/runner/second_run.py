@@ -14,9 +14,8 @@ from pathlib import Path
 from devcluster.steps import Steps
 from evidence.flakes import FILE, MOST_OPEN, Flake, add_flakes, format_row, list_open
 from evidence.records import now, read_load
-from evidence.repository import ROOT, changed_paths, git
+from evidence.repository import ROOT, changed_paths, find_main, git
 from runner.part import Result, RunningPart, end_parts
-from support.changed_since_main import main_ref
 
 MOST_FAILURES = 40
 """More failures of one run are no chance, and would only run for long."""
@@ -108,6 +107,6 @@ def _title(test: str) -> str:
 def _changed_since_main(root: Path) -> frozenset[str]:
     """Return the paths that differ from the main branch; on it, those that are not committed; outside git, none."""
     try:
-        return changed_paths(main_ref(root) or "HEAD", root)
+        return changed_paths(find_main(root) or "HEAD", root)
     except subprocess.CalledProcessError:
         return frozenset()

@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import pytest
 
-from support.changed_since_main import ROOT, changed_paths, main_ref
+from evidence.repository import ROOT, changed_paths, find_main
 
 TOOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "tests/unit/bench": ("tests/bench",),
     "tests/unit/devcluster": ("tests/devcluster",),
     "tests/unit/e2e": ("tests/e2e", "tests/devcluster", "tests/bench"),
+    "tests/unit/evidence": ("evidence", "Makefile"),
     "tests/unit/faults": ("tests/faults", "tests/devcluster"),
     "tests/unit/mutation": ("tests/mutation",),
     "tests/unit/runner": ("tests/runner", "tests/devcluster", "Makefile"),
@@ -71,7 +72,7 @@ def list_tool_tests(root: Path = ROOT) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in paths)
 
 
-def find_left_out(root: Path = ROOT, base: Callable[[Path], str | None] = main_ref) -> LeftOut:
+def find_left_out(root: Path = ROOT, base: Callable[[Path], str | None] = find_main) -> LeftOut:
     """Ask git what has changed, and return what may be left out: nothing where there is nothing to compare with."""
     commit = base(root)
     if commit is None:

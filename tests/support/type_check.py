@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from devcluster.cache import cache_dir
-from support.changed_since_main import ROOT
+from evidence.repository import ROOT
 
 RESULTS: Final = ".mypy_cache"
 MARGIN_SECONDS: Final = 2.0

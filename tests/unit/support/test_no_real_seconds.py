@@ -19,12 +19,13 @@ ALLOWED = {
     "faults/scenario.py Story": "the pace at which a kubelet looks again",
     "faults/seed.py _lateness": "measures how late a loop is",
     "runner/lanes.py run_lanes": "the pace at which the runner looks at its processes",
+    "runner/part.py RunningPart": "the pace at which the runner looks at its processes",
     "support/gateway/fake_triton.py count_up": "the pace of an engine whose answer lasts for minutes",
     "support/upgrade/record.py run_kubelet": "the pace of a kubelet's steps",
     "unit/calculator/test_server.py test_hostile_expressions_end_in_an_answer_or_an_error_and_no_process_dies": (
         "the time of a worker is one of the ends that are right, so a slow machine fails nothing"
     ),
-    "unit/monitoring/test_finding_connections.py send_what_is_taken": (
+    "unit/monitoring/test_connection_limits.py send_what_is_taken": (
         "ends a sender whose server takes no more; a slow machine ends it sooner, and less was sent"
     ),
 }

@@ -1,12 +1,13 @@
 """Which tests about test tools a run may leave out: none whose tool, or what all tools use, has changed."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from support.changed_since_main import ROOT
+from evidence.repository import ROOT
 from support.paths import TESTS
 from support.tables import for_each
 from support.tool_tests import ALWAYS, OF_ALL, TOOLS, find_left_out, list_tool_tests, select_left_out
@@ -60,8 +61,8 @@ def test_a_run_collects_no_test_that_is_left_out_and_says_how_many(tmp_path: Pat
         path.write_text("def test_it() -> None:\n    pass\n")
     support = tmp_path / "tests" / "support"
     support.mkdir()
-    for module in ("paths", "changed_since_main", "tool_tests"):
-        (support / f"{module}.py").write_text((TESTS / "support" / f"{module}.py").read_text())
+    (support / "tool_tests.py").write_text((TESTS / "support" / "tool_tests.py").read_text())
+    shutil.copytree(ROOT / "evidence", tmp_path / "evidence", ignore=shutil.ignore_patterns("records", "__pycache__"))
     script = """
         git init --quiet --initial-branch=main && git add . && git -c user.name=t -c user.email=t@example.com commit -qm one
         git switch --quiet --create branch && cd tests/unit/mutation && echo "# changed" >> test_new.py
@@ -69,7 +70,7 @@ def test_a_run_collects_no_test_that_is_left_out_and_says_how_many(tmp_path: Pat
     """
     subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True)
     command = ("-m", "pytest", "--import-mode=importlib", "-p", "support.tool_tests", "-n", workers, "-v", "tests/unit")
-    env = {"PYTHONPATH": "tests", "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
+    env = {"PYTHONPATH": "tests:.", "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert "2 passed" in done.stdout, done.stdout + done.stderr
     assert "test_same" not in done.stdout

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.changed_since_main import changed_paths, main_ref
+from evidence.repository import changed_paths, find_main
 from support.tables import for_each
 
 Git = Callable[..., str]
@@ -44,7 +44,7 @@ def test_a_branch_is_compared_with_where_it_left_main(git: Git, tmp_path: Path) 
     git("switch", "--quiet", "main")
     commit(git, tmp_path, "of_main")
     git("switch", "--quiet", "branch")
-    assert main_ref(tmp_path) == base
+    assert find_main(tmp_path) == base
     assert changed_paths(base, tmp_path) == {"of_the_branch"}
 
 
@@ -52,7 +52,7 @@ def test_main_is_compared_with_the_remote_s(git: Git, tmp_path: Path) -> None:
     landed = git("rev-parse", "HEAD")
     git("update-ref", "refs/remotes/origin/main", landed)
     commit(git, tmp_path, "local")
-    assert main_ref(tmp_path) == landed
+    assert find_main(tmp_path) == landed
 
 
 def test_a_branch_without_a_commit_of_its_own_in_a_clone_is_compared_with_the_local_main(
@@ -61,7 +61,7 @@ def test_a_branch_without_a_commit_of_its_own_in_a_clone_is_compared_with_the_lo
     local = git("rev-parse", "HEAD")
     git("switch", "--quiet", "--create", "branch")
     git("update-ref", "refs/remotes/origin/main", commit(git, tmp_path, "landed"))
-    assert main_ref(tmp_path) == local
+    assert find_main(tmp_path) == local
 
 
 @for_each("arguments", {
@@ -73,11 +73,11 @@ def test_a_branch_without_a_commit_of_its_own_in_a_clone_is_compared_with_the_lo
 def test_there_is_nothing_to_compare_with(arguments: tuple[str, ...], git: Git, tmp_path: Path) -> None:
     commit(git, tmp_path, "second")
     git(*arguments)
-    assert main_ref(tmp_path) is None
+    assert find_main(tmp_path) is None
 
 
 def test_outside_a_repository_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
-    assert main_ref(tmp_path) is None
+    assert find_main(tmp_path) is None
 
 
 def test_what_is_committed_staged_edited_new_or_gone_has_changed(git: Git, tmp_path: Path) -> None:
@@ -98,5 +98,5 @@ def test_what_is_committed_staged_edited_new_or_gone_has_changed(git: Git, tmp_p
 
 
 def test_an_unknown_commit_is_an_error(git: Git, tmp_path: Path) -> None:
-    with pytest.raises(LookupError, match="is the commit in this clone"):
+    with pytest.raises(subprocess.CalledProcessError):
         changed_paths("0" * 40, tmp_path)
