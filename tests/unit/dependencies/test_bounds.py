@@ -78,6 +78,5 @@ def test_the_place_of_a_dependency_is_its_line() -> None:
 def test_a_package_has_equal_bounds_in_all_extras() -> None:
     bounds: dict[str, set[str]] = {}
     for one in DEPENDENCIES:
-        if one.name != "numpy":  # Triton's Python takes less of it.
-            bounds.setdefault(one.name, set()).add(str(one.requirement.specifier))
+        bounds.setdefault(one.name, set()).add(str(one.requirement.specifier))
     assert {name: found for name, found in bounds.items() if len(found) > 1} == {}

@@ -155,15 +155,20 @@ def test_renovate_has_every_dependency_in_one_group() -> None:
     assert all(rule["groupName"] for rule in groups)
 
 
-def test_renovate_looks_at_files_that_are_there_and_finds_the_version_of_uv() -> None:
+def test_renovate_looks_at_files_that_are_there() -> None:
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "devcluster" / "go").rglob("go.mod")}
     named = {pattern for rule in RENOVATE["packageRules"] for pattern in rule.get("matchFileNames", [])}
     assert [pattern for pattern in named if not any(fnmatch(file, pattern) for file in files)] == []
     assert [
         file for file in files if not any(fnmatch(file, pattern) for pattern in named - {"tests/devcluster/go/**"})
     ] == []
-    (uv,) = RENOVATE["customManagers"]
-    pattern = uv["matchStrings"][0].replace("(?<", "(?P<")
-    found = [match["currentValue"] for match in re.finditer(pattern, (ROOT / "Makefile").read_text())]
+
+
+@pytest.mark.parametrize("manager", RENOVATE["customManagers"], ids=lambda manager: manager["depNameTemplate"])
+def test_renovate_finds_the_version_of_a_tool(manager: dict[str, Any]) -> None:
+    (file,) = manager["managerFilePatterns"]
+    path = ROOT / file.strip("/^$").replace("\\", "")
+    pattern = manager["matchStrings"][0].replace("(?<", "(?P<")
+    found = [match["currentValue"] for match in re.finditer(pattern, path.read_text())]
     assert len(found) == 1
     assert re.fullmatch(r"\d+\.\d+\.\d+", found[0])

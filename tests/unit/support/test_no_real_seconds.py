@@ -18,7 +18,6 @@ ALLOWED = {
     "faults/rig.py Operator": "the pace at which a kubelet starts a process again",
     "faults/scenario.py Story": "the pace at which a kubelet looks again",
     "faults/seed.py _lateness": "measures how late a loop is",
-    "runner/lanes.py run_lanes": "the pace at which the runner looks at its processes",
     "runner/part.py RunningPart": "the pace at which the runner looks at its processes",
     "support/gateway/fake_triton.py count_up": "the pace of an engine whose answer lasts for minutes",
     "support/upgrade/record.py run_kubelet": "the pace of a kubelet's steps",
