@@ -209,7 +209,7 @@ def test_a_checkpoint_that_says_nothing_of_its_models_is_refused(tiny: Path, tmp
 def test_a_run_continues_with_predictors_that_began_otherwise(tiny: Path, tmp_path: Path) -> None:
     """Another number of threads rounds them in another way."""
     recipe = replace(RECIPE, steps=1)
-    run(load_model(tiny, R1PLUS), load_model(tiny), tmp_path, recipe)
+    assert run(load_model(tiny, R1PLUS), load_model(tiny), tmp_path, recipe)
     model = load_model(tiny, R1PLUS)
     with torch.no_grad():
         model.layers[0].mlp.predictor.up.weight.mul_(1.001)

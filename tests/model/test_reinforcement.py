@@ -208,6 +208,7 @@ def test_a_reward_is_given_for(text: str, answer: str, is_right: bool) -> None:
 
 def test_an_empty_text_has_no_reward_whatever_evaluates_it() -> None:
     task = replace(build_task("11 and 40", Fraction(0)), evaluate=lambda text: Fraction(0))
+    assert task.is_right("nothing")
     assert not task.is_right(" \n")
 
 

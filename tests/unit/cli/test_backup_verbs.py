@@ -325,13 +325,12 @@ class CutServer(BaseHTTPRequestHandler):
     ids=["the connection ends", "the answer ends"],
 )
 async def test_a_backup_that_does_not_arrive_whole_leaves_no_file(
-    tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_whole_answer: bool, message: str
+    tenant: Tenant, tmp_path: Path, is_whole_answer: bool, message: str
 ) -> None:
     back_up(tenant, tmp_path)
     before = (tmp_path / "keys").read_bytes()
-    monkeypatch.setattr(CutServer, "content", (tmp_path / "backup").read_bytes()[:-1])
-    monkeypatch.setattr(CutServer, "is_whole_answer", is_whole_answer)
-    with ThreadingHTTPServer(("127.0.0.1", 0), CutServer) as server:
+    cut = {"content": (tmp_path / "backup").read_bytes()[:-1], "is_whole_answer": is_whole_answer}
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Cut", (CutServer,), cut)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         words = ("--file", tmp_path / "new", "--keys", tmp_path / "keys")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from r1plus_contract.engine_fetch import FillRefusal
 from r1plus_model_repo.engine_fetch.errors import FillError
-from r1plus_model_repo.engine_fetch.unpack import unpack
+from r1plus_model_repo.engine_fetch.unpack import MAX_FILES, unpack
 from support.model_repo.engine_fetch.server import tar_of
 
 FILES = {"engine/openvino_model.xml": b"<net/>", "engine/sub/weights.bin": random.Random(1).randbytes(3_000_000)}
@@ -103,11 +103,24 @@ def test_a_file_below_a_file_is_refused(tmp_path: Path) -> None:
         unpack(io.BytesIO(tar_of({"engine/x": b"1", "engine/x/y": b"2"})), tmp_path, 100)
 
 
-def test_more_files_than_any_engine_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r1plus_model_repo.engine_fetch.unpack.MAX_FILES", 3)
-    unpack(io.BytesIO(tar_of({f"engine/{n}": b"" for n in range(3)})), tmp_path / "a", 0)
-    with pytest.raises(FillError, match="more than 3 files"):
-        unpack(io.BytesIO(tar_of({f"engine/{n}": b"" for n in range(4)})), tmp_path / "b", 0)
+def make_tar_of_folders(count: int) -> io.BytesIO:
+    """Return an archive of so many folders and a file."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for number in range(count):
+            member = tarfile.TarInfo(f"engine/{number}")
+            member.type = tarfile.DIRTYPE
+            tar.addfile(member)
+        tar.addfile(tarfile.TarInfo("engine/file"))
+    buffer.seek(0)
+    return buffer
+
+
+def test_more_files_and_folders_than_any_engine_has_are_refused(tmp_path: Path) -> None:
+    unpack(make_tar_of_folders(MAX_FILES - 1), tmp_path / "a", 0)
+    assert written(tmp_path / "a") == {"engine/file": b""}
+    with pytest.raises(FillError, match=f"more than {MAX_FILES} files and folders"):
+        unpack(make_tar_of_folders(MAX_FILES), tmp_path / "b", 0)
 
 
 def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
@@ -118,18 +131,6 @@ def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None
         tar.addfile(member)
     with pytest.raises(FillError, match="a header of 20"):
         unpack(io.BytesIO(buffer.getvalue()), tmp_path, 10**9)
-
-
-def test_folders_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r1plus_model_repo.engine_fetch.unpack.MAX_FILES", 3)
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for number in range(4):
-            member = tarfile.TarInfo(f"engine/{number}")
-            member.type = tarfile.DIRTYPE
-            tar.addfile(member)
-    with pytest.raises(FillError, match="more than 3 files"):
-        unpack(io.BytesIO(buffer.getvalue()), tmp_path, 0)
 
 
 @pytest.mark.parametrize("mode", ["w:", "w:gz", "w:xz"])
