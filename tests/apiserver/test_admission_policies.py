@@ -35,7 +35,7 @@ from support.apiserver.rights import OPERATOR
 from support.apiserver.tenant import Tenant
 from support.waiting import eventually
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 
 REPLICA_SET = Resource("apps", "v1", "replicasets", "ReplicaSet")
 CRON_JOB = Resource("batch", "v1", "cronjobs", "CronJob")

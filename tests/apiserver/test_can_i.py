@@ -21,7 +21,7 @@ from support.apiserver.manifests import ROLE_BINDING, role_binding, service_acco
 from support.apiserver.people import Person, groups_of, people, person
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, account
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 GOLDEN = Path(__file__).parents[1] / "golden" / "can-i"
 TENANT = "{tenant}"
 WHO: dict[str, tuple[str, str]] = {

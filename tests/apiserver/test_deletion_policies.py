@@ -12,7 +12,7 @@ from support.apiserver.walls import assert_held
 from support.tables import for_each
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 
 
 @pytest.fixture(scope="module")

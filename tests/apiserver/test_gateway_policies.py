@@ -41,7 +41,7 @@ from support.plan.embedding_engine import EMBEDDING_ENGINE
 from support.plan.tenant_world import facts
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 SPEC: Json = {
     "gateway": {
         "enabled": True,

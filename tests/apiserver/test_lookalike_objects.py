@@ -19,7 +19,7 @@ from support.apiserver.people import Person, until_pods_are_taken
 from support.apiserver.walls import assert_held
 from support.tables import for_each
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE
 from support.apiserver.server import ROOT
 from support.apiserver.walls import CONFIGURED, POLICY, REVISION, assert_held, filled, pod_of
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 TENANT, PLAIN = "{tenant}", "{plain}"
 CONTROL: Json = {"serviceAccountName": "control", "automountServiceAccountToken": False}
 TOKEN: Json = {"volumes": [{"name": "w", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]}

@@ -22,7 +22,7 @@ from support.apiserver.people import Answer, Person
 from support.apiserver.walls import CONFIGURED, assert_held
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.usefixtures("optional_kinds")]
+pytestmark = [pytest.mark.apiserver, pytest.mark.usefixtures("optional_kinds"), pytest.mark.first_run_counts]
 REACH = "operator-reach"
 NAMES = {
     "ConfigMap": "credit-accuracy",

@@ -29,7 +29,7 @@ from support.apiserver.manifests import (
 from support.apiserver.rights import write_rights
 from support.waiting import eventually
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from support.apiserver.people import Person, people, person
 from support.apiserver.walls import assert_held
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 MESH, AGENT = "mesh", "agent"
 GROUPS = ("", "apps", "batch", "policy", "discovery.k8s.io")
 KINDS = {

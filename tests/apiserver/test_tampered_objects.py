@@ -33,7 +33,7 @@ from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.tenant import Tenant, apply_pod
 from support.monitoring.scripted import Pod, ScriptedEngine, comes_to
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 
 
 class SoundEngine(ScriptedEngine):

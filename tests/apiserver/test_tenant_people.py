@@ -38,7 +38,7 @@ from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, account
 from support.apiserver.walls import CONFIGURED, POLICY, REVISION, assert_held
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 ANNA, VERA, PAULA, BERT, ANONYMOUS = "anna", "vera", "paula", "bert", "system:anonymous"
 """A's admin and viewer, the platform team, B's admin, and who shows nothing."""
 OURS = f"/apis/{names.API_VERSION}/namespaces"

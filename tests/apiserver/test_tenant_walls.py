@@ -37,7 +37,7 @@ from support.apiserver.rights import OPERATOR
 from support.apiserver.walls import POLICY, REVISION, assert_held, filled, pod_of
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 NINA, OTTO, ANNA, PAULA, TESS = "nina", "otto", "anna", "paula", "tess"
 """Namespace admin (Kubernetes' own role); the same with every right but ours; tenant's admin; platform; writer of R1PlusTenants."""
 OURS = (names.LABEL_DEPLOYMENT, names.LABEL_PROBE, names.LABEL_VOLUME, LABEL_GATEWAY)

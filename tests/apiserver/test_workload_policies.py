@@ -15,7 +15,7 @@ from support.apiserver.people import Person
 from support.apiserver.walls import REVISION, assert_held
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 REPLICA_SET = Resource("apps", "v1", "replicasets", "ReplicaSet")
 BUDGET = kinds.BY_KIND["PodDisruptionBudget"]
 

@@ -20,7 +20,12 @@ from faults.lane import Lane
 from faults.rig import CASES, Rig, rig
 from faults.scenario import CALM_SECONDS, Story
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(1800), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.apiserver,
+    pytest.mark.timeout(1800),
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.first_run_counts,
+]
 SEED = 7
 SINGLES_CASE = next(case for case in CASES if case.tier == "edge")
 """Another tier than the one that the seed chooses."""

@@ -4,10 +4,14 @@ import asyncio
 import contextlib
 from pathlib import Path
 
+import pytest
+
 from support.gateway.fake_triton import FakeTriton, answer, serving
 from support.gateway.process import GatewayProcess, started
 from support.gateway.rig import FakeMonitor
 from support.waiting import eventually
+
+pytestmark = pytest.mark.first_run_counts
 
 COUNT = 1000
 BEGINNINGS = (b"", b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n", b"G")

@@ -13,6 +13,8 @@ from support.gateway.process import GatewayProcess, running_process, started
 from support.gateway.rig import FakeMonitor
 from support.waiting import eventually
 
+pytestmark = pytest.mark.first_run_counts
+
 PAGE = 4096
 
 

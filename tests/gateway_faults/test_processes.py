@@ -11,6 +11,8 @@ from support.gateway.pod_process import running_pod
 from support.gateway.process import GatewayProcess, running_process, started
 from support.waiting import eventually
 
+pytestmark = pytest.mark.first_run_counts
+
 STREAMS = 8
 
 

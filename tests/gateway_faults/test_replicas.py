@@ -15,7 +15,7 @@ from support.gateway.rig import FakeMonitor
 from support.registry.postgres import PASSWORD, Cluster, Postgres
 from support.waiting import eventually
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.first_run_counts]
 
 
 @dataclass(frozen=True)

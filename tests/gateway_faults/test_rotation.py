@@ -11,6 +11,8 @@ from support.gateway.fake_triton import FakeTriton, answer, serving
 from support.gateway.process import running_process
 from support.waiting import eventually
 
+pytestmark = pytest.mark.first_run_counts
+
 
 async def test_the_clusters_signing_keys_rotate(tmp_path: Path) -> None:
     async with serving(FakeTriton(answer("a"))) as pod, running_process(tmp_path, pod) as gateway:

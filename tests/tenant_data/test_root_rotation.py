@@ -32,7 +32,7 @@ from support.gateway.tenant_data import ADMIN, Volume
 from support.registry.postgres import Postgres
 from support.scratch import make_scratch_folder
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.first_run_counts]
 
 
 @pytest.fixture

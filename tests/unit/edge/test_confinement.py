@@ -9,6 +9,8 @@ import pytest
 
 from r1plus_edge.confinement import find_refusals
 
+pytestmark = pytest.mark.first_run_counts
+
 REFUSING = """
 import ctypes, json, struct, sys
 from pathlib import Path

@@ -21,6 +21,8 @@ from r1plus_gateway.access.api_keys import (
 )
 from r1plus_gateway.access.caller import CallerKind, Limits
 
+pytestmark = pytest.mark.first_run_counts
+
 NOW = 1_800_000_000.0
 
 

@@ -19,6 +19,8 @@ from r1plus_gateway.store.key_records import KeySpec, find_record
 from r1plus_gateway.store.tenant import MOST_READS, MOST_UNKNOWN_KEYS, TenantStore
 from support.gateway.tenant_data import ADMIN, Volume
 
+pytestmark = pytest.mark.first_run_counts
+
 
 @pytest.fixture
 def authenticator(store: TenantStore, tmp_path: Path) -> CredentialAuthenticator:

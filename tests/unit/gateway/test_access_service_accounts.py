@@ -19,6 +19,8 @@ from r1plus_gateway.access.caller import AccessError, CallerKind, Limits
 from r1plus_gateway.access.service_accounts import Grant, JwksFile, TokenVerifier
 from support.gateway.tokens import ISSUER, make_account, make_claims, make_jwk, sign
 
+pytestmark = pytest.mark.first_run_counts
+
 
 @pytest.fixture(scope="module")
 def rsa_key() -> rsa.RSAPrivateKey:

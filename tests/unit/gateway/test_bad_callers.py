@@ -24,7 +24,7 @@ from support.gateway.process import GatewayProcess, running_process
 from support.tables import for_each
 from support.waiting import eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.first_run_counts]
 
 BODY = {"model": "credit", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
 

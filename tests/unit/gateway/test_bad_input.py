@@ -21,7 +21,7 @@ from support.gateway.rig import Rig, read_events, running, send_raw
 from support.tables import for_each
 from support.waiting import eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.first_run_counts]
 
 USER = {"role": "user", "content": "Hi"}
 BODY = b'{"model":"credit","messages":[{"role":"user","content":"Hi"}]}'

@@ -18,6 +18,8 @@ from r1plus_gateway.store.sealed_stream import (
 )
 from support.tables import for_each
 
+pytestmark = pytest.mark.first_run_counts
+
 KEY = bytes(range(32))
 HEADER = StreamHeader(StreamKind.BACKUP, "backup_1", "team-credit", "uid", "ab" * 8, "0002", 1_800_000_000, 3)
 PLAIN = bytes(range(256)) * 1000

@@ -14,6 +14,8 @@ from support.scratch import make_scratch_folder
 from support.tables import for_each
 from support.waiting import DEADLINE_SECONDS
 
+pytestmark = pytest.mark.first_run_counts
+
 
 def kill_at_statements(folder: Path, module: str, stride: int, least: int) -> None:
     """Kill a gateway at its statements, and look at what each kill left: so many states at least."""

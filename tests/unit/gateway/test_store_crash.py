@@ -23,6 +23,8 @@ from support.gateway.tenant_data import START, Volume, count_from, make_caller, 
 from support.scratch import make_scratch_folder
 from support.waiting import DEADLINE_SECONDS
 
+pytestmark = pytest.mark.first_run_counts
+
 EVER = UsageQuery(date(2000, 1, 1), date(2999, 1, 1))
 BUDGET = 1000
 CALLER = make_caller(limits=Limits(budget_tokens=BUDGET, concurrent_requests=100))

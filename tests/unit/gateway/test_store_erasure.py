@@ -22,6 +22,8 @@ from support.gateway.content import check_books, make_content, say
 from support.gateway.tenant_data import ADMIN, TENANT_UID, Volume, make_caller
 from support.scratch import make_scratch_folder
 
+pytestmark = pytest.mark.first_run_counts
+
 ANNA = make_caller(end_user="anna@example.com")
 ANNA_ELSEWHERE = make_caller("key000000002", end_user="anna@example.com")
 BERT = make_caller(end_user="bert@example.com")

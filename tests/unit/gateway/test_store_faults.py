@@ -23,6 +23,8 @@ from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.tables import metadata
 from support.gateway.tenant_data import ADMIN, Volume, count_from, make_caller, settle
 
+pytestmark = pytest.mark.first_run_counts
+
 PAGE = 4096
 EVER = UsageQuery(date(2000, 1, 1), date(2999, 1, 1))
 

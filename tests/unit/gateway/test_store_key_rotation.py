@@ -14,6 +14,8 @@ from r1plus_gateway.store.tenant_content import TenantContent
 from support.gateway.content import make_content, say
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
 
+pytestmark = pytest.mark.first_run_counts
+
 ANNA, BERT = make_caller(end_user="anna"), make_caller(end_user="bert")
 TEXTS = ["first", "second", "third"]
 

@@ -10,6 +10,8 @@ from support.gateway.tenant_data import Volume
 from support.scratch import make_scratch_folder
 from support.tables import for_each
 
+pytestmark = pytest.mark.first_run_counts
+
 LONG = (pytest.mark.unit_long, pytest.mark.timeout(3000))
 
 

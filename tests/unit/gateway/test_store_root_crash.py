@@ -23,6 +23,8 @@ from support.gateway.tenant_data import Volume
 from support.scratch import make_scratch_folder
 from support.tables import for_each
 
+pytestmark = pytest.mark.first_run_counts
+
 OLD, NEW = derive_keys(b"a" * 32), derive_keys(b"b" * 32)
 ROWS, ROW_BYTES = 40, 20_000
 STEP_BYTES = 32 * 1024

@@ -16,6 +16,8 @@ from support.gateway.fake_triton import Gated
 from support.gateway.rig import running
 from support.waiting import eventually
 
+pytestmark = pytest.mark.first_run_counts
+
 
 class Mount:
     """The files of a Secret."""

@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from functools import partial
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.isolation import Against, ApiRequest, AttemptFinding, AttemptOutcome, ConnectionTarget, Findings
 from r1plus_policies.isolation import IsolationJudgement, IsolationVerdict, judge_isolation
 from support.tables import for_each
+
+pytestmark = pytest.mark.first_run_counts
 
 SHUT, OPEN, FAILED = AttemptOutcome.SHUT, AttemptOutcome.OPEN, AttemptOutcome.FAILED
 HTTP = ConnectionTarget("decoy-http", "decoy", 8000, Against.DECOY)

@@ -14,6 +14,8 @@ from r1plus_monitoring.isolation_test.termination_message import encode_findings
 from support.isolation.api_server import HOST, SECRET, TOKEN, ApiServer, answer, authority_and_server
 from support.waiting import DEADLINE_SECONDS
 
+pytestmark = pytest.mark.first_run_counts
+
 SHUT, OPEN, FAILED = AttemptOutcome.SHUT, AttemptOutcome.OPEN, AttemptOutcome.FAILED
 TIMED_OUT, NO_HTTP = "timed out", "what answers does not speak HTTP"
 READ = ApiRequest("secrets", "GET", "/api/v1/secrets?limit=1")

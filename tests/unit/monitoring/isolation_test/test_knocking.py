@@ -18,6 +18,8 @@ from r1plus_monitoring.isolation_test.termination_message import encode_findings
 from support.virtual_time import virtual_time
 from support.waiting import DEADLINE_SECONDS
 
+pytestmark = pytest.mark.first_run_counts
+
 HERE = "127.0.0.1"
 DECOY, PLATFORM, OWN = Against.DECOY, Against.PLATFORM, Against.OWN
 SHUT, OPEN, FAILED = AttemptOutcome.SHUT, AttemptOutcome.OPEN, AttemptOutcome.FAILED

@@ -19,6 +19,8 @@ from support.isolation.api_server import HOST, SECRET, TOKEN, ApiServer, answer,
 from support.ports import free_port
 from support.waiting import DEADLINE_SECONDS
 
+pytestmark = pytest.mark.first_run_counts
+
 POLICIES = (sys.executable, "-m", "r1plus_monitoring.isolation_test")
 ROOT = Path(__file__).parents[4]
 

@@ -20,6 +20,8 @@ from r1plus_monitoring.isolation_test.termination_message import minimal_size
 from r1plus_operator.plan.settings import IsolationTerms
 from r1plus_operator.plan.tenancy import isolation_test_run
 
+pytestmark = pytest.mark.first_run_counts
+
 DOOR = {"name": "decoy", "host": "decoy.r1plus-decoy.svc", "port": 8000, "against": "decoy"}
 QUESTION = {"name": "secrets", "method": "GET", "path": "/api/v1/secrets"}
 WRITE = {"name": "write", "method": "POST", "path": "/api/v1/pods?pretty=1&dryRun=All", "body": "{}"}

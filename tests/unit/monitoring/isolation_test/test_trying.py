@@ -19,6 +19,8 @@ from r1plus_monitoring.isolation_test.attempts import (
     attempt_until_settled,
 )
 
+pytestmark = pytest.mark.first_run_counts
+
 S, O, F = AttemptOutcome.SHUT, AttemptOutcome.OPEN, AttemptOutcome.FAILED  # noqa: E741
 
 

@@ -9,6 +9,8 @@ from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.termination import MAX_MESSAGE
 from r1plus_monitoring.isolation_test.termination_message import encode_findings, minimal_size
 
+pytestmark = pytest.mark.first_run_counts
+
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=300)
 TRIES = st.lists(
     st.builds(
