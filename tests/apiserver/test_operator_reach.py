@@ -78,11 +78,19 @@ def to(namespace: str, resource: str, group: str = "") -> str:
     return f"/{f'apis/{group}' if group else 'api/v1'}/namespaces/{namespace}/{resource}"
 
 
+def claim(name: str) -> Json:
+    """A claim of the operator's for an empty volume."""
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    return head("PersistentVolumeClaim", name, labels=MARK, spec=spec)
+
+
 Request = tuple[str, str, Json | None]
 SECRET, CONFIG = head("Secret", "x"), head("ConfigMap", "r1plus-x", labels=MARK)
 CONFIGURES: Request = ("POST", to(TENANT, "configmaps"), CONFIG)
 RULES: list[Json] = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]
 JOBS, DECOYS_JOBS = to(TENANT, "jobs", "batch/v1"), to(DECOY_NAMESPACE, "jobs", "batch/v1")
+CLAIMS, ACCOUNTS = to(TENANT, "persistentvolumeclaims"), to(TENANT, "serviceaccounts")
+TRAINS = head("ServiceAccount", "r1plus-engine-0123456789abcdef", labels=MARK)
 BINDINGS = to(TENANT, "rolebindings", f"{RBAC}/v1")
 FOREIGN: Json = {"kind": "ServiceAccount", "name": "ci", "namespace": "kube-system"}
 BYPASS: Json = {"apiGroup": RBAC, "kind": "Group", "name": "system:authenticated"}
@@ -122,6 +130,8 @@ HELD: dict[str, tuple[Request, str, str, Request]] = {
     "a child in a namespace of Kubernetes' own": (("POST", to("kube-system", "configmaps"), CONFIG), REACH, "writes configmaps in tenants only", ("POST", to(TENANT, "configmaps"), CONFIG)),
     "a Job in a namespace of Kubernetes' own": (("POST", to("kube-system", "jobs", "batch/v1"), job()), REACH, "kube-system is", GOOD),
     "a network policy in Prometheus' namespace": (("POST", to("monitoring", "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "r1plus-x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}})), REACH, "monitoring is", ("POST", to(TENANT, "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "r1plus-x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}}))),
+    "a claim that is no engine's": (("POST", CLAIMS, claim("r1plus-x")), REACH, "claims volumes r1plus-engine-... and r1plus-gateway only", ("POST", CLAIMS, claim("r1plus-engine-0123456789abcdef"))),
+    "an account of a TrainJob's pods with a token": (("POST", ACCOUNTS, TRAINS), REACH, "must be false on an account r1plus-engine-...", ("POST", ACCOUNTS, TRAINS | {"automountServiceAccountToken": False})),
     "a pod of its own making": (("POST", to(TENANT, "pods"), pod("x")), PODS, "never a pod", GOOD),
     "another's pod relabelled": (("PATCH", to(TENANT, "pods/own"), {"metadata": {"labels": {"a": "b"}}}), PODS, "own has no label of r1plus.ai", RELABEL),
     "another's pod deleted": (("DELETE", to(TENANT, "pods/own"), None), PODS, "is not the operator's pod", ("DELETE", to(TENANT, "pods/{serving}"), None)),

@@ -12,6 +12,7 @@ Path = tuple[str | int, ...]
 DEFINITION, POLICY = "CustomResourceDefinition", "ValidatingAdmissionPolicy"
 _RULES = {DEFINITION: "x-kubernetes-validations", POLICY: "validations"}
 _SCHEMA = "openAPIV3Schema"
+_TEXT = re.compile(r"'((?:[^'\\]|\\.)*)'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Rule:
     index: int
     expression: str
     message: str
+    """What a refusal says; of a message that is computed, the longest text in it."""
     field: str = ""
     """Of a definition's rule: the field that a refusal names, as a regular expression."""
 
@@ -56,7 +58,12 @@ def _find_rules_of(body: Json) -> Iterator[Rule]:
         for index, rule in enumerate(rules):
             expression = rule["rule" if kind == DEFINITION else "expression"]
             field = _field_of(path, rule) if kind == DEFINITION else ""
-            yield Rule(kind, owner, path, index, expression, rule.get("message", ""), field)
+            yield Rule(kind, owner, path, index, expression, _message_of(rule), field)
+
+
+def _message_of(rule: Json) -> str:
+    texts = _TEXT.findall(rule.get("messageExpression", ""))
+    return str(rule.get("message") or max(texts, key=len, default="").replace("\\'", "'"))
 
 
 def _walk(node: Any, key: str, path: Path) -> Iterator[tuple[Path, list[Json]]]:

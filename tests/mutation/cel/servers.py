@@ -1,6 +1,7 @@
 """API servers on which a rule can be dropped and restored while tests run: it is known when the server has taken that up."""
 
 import json
+import re
 import uuid
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from support.waiting import wait_until
 
 CANARY = "cel-mutants-canary"
 _FAILURE = "validation.policy.admission.k8s.io/validation_failure"
+_DENIAL = re.compile("ValidatingAdmissionPolicy '([^']+)'")
 _SUBJECTS: dict[str, tuple[Resource, Json]] = {
     f"{resource.plural}.{resource.group}": (resource, spec)
     for resource, spec in (
@@ -37,7 +39,8 @@ class Refusal:
 
     at: datetime
     policy: str
-    index: int
+    index: int | None
+    """None where a test has written the policy's binding, so that the audit log has the text alone."""
     definition: str
     text: str
 
@@ -45,6 +48,8 @@ class Refusal:
         """Return whether it is this rule's, as far as the server says."""
         if rule.kind == DEFINITION:
             return self.definition == rule.owner and rule.is_broken_in(self.text)
+        if self.index is None:
+            return self.policy == rule.owner and rule.message in self.text
         return (self.policy, self.index) == (rule.owner, rule.index)
 
 
@@ -182,6 +187,7 @@ def _parse_refusals(lines: Iterable[str]) -> Iterable[Refusal]:
             (first,) = json.loads(failed)
             yield Refusal(at, first["policy"], int(first["expressionIndex"]), "", text)
         elif entry["responseStatus"].get("code") == 422:
-            yield Refusal(at, "", -1, f"{about.get('resource')}.{about.get('apiGroup', '')}", text)
-        elif f"{fence.SUFFIX}'" in text:
-            yield Refusal(at, fence.SUFFIX, 0, "", text)
+            yield Refusal(at, "", None, f"{about.get('resource')}.{about.get('apiGroup', '')}", text)
+        elif found := _DENIAL.search(text):
+            name = found.group(1)
+            yield Refusal(at, fence.SUFFIX if name.endswith(fence.SUFFIX) else name, None, "", text)

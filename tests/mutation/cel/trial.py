@@ -123,8 +123,6 @@ class Trial:
     def _rank(self, rule: Rule) -> list[Run]:
         """Return the tests that this rule has refused something to, the quickest first."""
         found = [run for run in self._runs if run.has_passed and any(one.is_by(rule) for one in run.refusals)]
-        if rule == FENCE:
-            found = [run for run in self._runs if any(one.policy == fence.SUFFIX for one in run.refusals)]
         return sorted(found, key=lambda run: run.seconds)[:MOST_TRIES]
 
     def _try_without(self, session: pytest.Session, rule: Rule, runs: Sequence[Run]) -> None:
@@ -139,22 +137,20 @@ class Trial:
 
     def _find_killer(self, session: pytest.Session, rule: Rule, runs: Sequence[Run]) -> Run | None:
         for run in runs:
-            for has_new_fixtures in (False, True):
-                if has_new_fixtures:
-                    session._setupstate.teardown_exact(session)  # type: ignore[arg-type]
+            for wants_new_fixtures in (False, True):
                 with self._without(rule):
-                    has_passed = self._passes(session, run)
+                    has_passed = self._passes(session, run, wants_new_fixtures)
                 if has_passed:
                     break
-                if self._passes(session, run):
+                if self._passes(session, run, wants_new_fixtures):
                     return run
             else:
                 self.unrepeatable.add(run.item.nodeid)
         return None
 
-    def _passes(self, session: pytest.Session, run: Run) -> bool:
-        """Run a test again; the fixtures of its module stay."""
-        session._setupstate.teardown_exact(run.item)
+    def _passes(self, session: pytest.Session, run: Run, wants_new_fixtures: bool) -> bool:
+        """Run a test again, and leave the fixtures of its module to the next."""
+        session._setupstate.teardown_exact(session if wants_new_fixtures else run.item)  # type: ignore[arg-type]
         reports = runtestprotocol(run.item, log=False, nextitem=run.item.parent)  # type: ignore[arg-type]
         return not any(report.failed for report in reports)
 

@@ -49,6 +49,7 @@ def test_each_rule_has_a_name_of_its_own_with_its_field() -> None:
         "release-things [1]",
     ]
     assert [rule.expression for rule in (EMPTY, SECOND)] == ["self != ''", "b"]
+    assert [rule.message for rule in (FIRST, SECOND)] == ["no a", "no b"]
 
 
 @pytest.mark.parametrize(
