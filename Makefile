@@ -20,8 +20,8 @@ SYNCED := .venv/.synced
 # uv comes from here, or from wherever PATH finds one; it must take the system's Python and fetch no other.
 export PATH := $(HOME)/.local/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
-# The embedded cluster and the story are packages below tests/.
-export PYTHONPATH := tests:.
+# The embedded cluster and the story are packages below tests/; evidence is one here, by its full path: elsewhere "." is another folder.
+export PYTHONPATH := tests:$(CURDIR)
 # Compiled modules are kept, whatever the caller's environment says: an operator starts in two thirds of the time.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -226,6 +226,7 @@ def _build_accuracy_alerts(scope: AlertScope, threshold: float, items: int | Non
     # The bound replaces the confirmed count for an older monitor, and for a pod without a Pass (gate: Observe).
     below_threshold = scope.select_serving(metrics.STANDING, standing=WatchStanding.BELOW_THRESHOLD)
     below = f"{below_threshold} == 1 or on (pod) {upper} < {threshold}"
+    target = f"{escape_template(scope.deployment)} -n {escape_template(scope.namespace)}"
     yield Alert(
         metrics.ALERT_BELOW_THRESHOLD,
         "critical",
@@ -243,8 +244,8 @@ def _build_accuracy_alerts(scope: AlertScope, threshold: float, items: int | Non
         f"count by (revision) ({scope.select_serving(metrics.STANDING, standing=WatchStanding.CHANGED)} == 1)",
         "",
         "answers differently than when it passed its gate",
-        "It lost items since then but is still above its threshold, so traffic stays. Accept it by `r1plus ack`, or go"
-        " back by `r1plus rollback`.",
+        "It lost items since then but is still above its threshold, so traffic stays. Accept it by"
+        f' `r1plus ack {target} --reason "..."`, or go back by `r1plus rollback {target} --reason "..."`.',
         f"Pods that lost items: {{{{ $value }}}}; threshold {threshold}.",
     )
     yield Alert(
