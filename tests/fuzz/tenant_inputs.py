@@ -165,6 +165,10 @@ REFUSED: dict[str, tuple[Case, ...]] = {
         Refused(reaches(), ("spec.gateway.from[0]", "exactly one of cidr and namespace")),
         Refused(reaches(cidr="10.0.0.0/8", namespace="web"), ("spec.gateway.from[0]", "exactly one of cidr")),
         Refused(
+            gateway(database={"secretName": "a", "egress": {"ports": [5432]}}),
+            ("spec.gateway.database.egress", "exactly one of cidr and namespace"),
+        ),
+        Refused(
             gateway(database={"secretName": "a", "egress": {"cidr": "169.254.169.254/32", "ports": [80]}}),
             ("spec.gateway.database.egress", OWN),
         ),

@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,8 +123,11 @@ class _Measurement:
 
 
 def _measure(root: Path, packages: Sequence[str], tests: Sequence[str], path: Path) -> None:
-    """Run all tests in a child process, which writes the map to `path`. Raises SystemExit with what pytest printed."""
-    with tempfile.TemporaryFile() as log:
+    """Run all tests in a child process, which writes the map to `path`, and next to it what pytest prints.
+
+    Raises SystemExit with the end of that.
+    """
+    with path.with_suffix(".log").open("w+b") as log:
         child = os.fork()
         if child == 0:
             try:
