@@ -91,7 +91,7 @@ RUNNER = $(PYTHON) -m runner $(if $(KEEP_GOING),--keep-going) $(if $(SLOWEST),--
 #: HOGS         1: keep so many processes busy meanwhile
 .PHONY: test
 test: $(SYNCED) ## Run all that CI runs, a line for each part
-	@$(RUNNER) $(PARTS) --beside $(BESIDE) --record test
+	@$(RUNNER) $(PARTS) --beside $(BESIDE) $(if $(filter file,$(origin PARTS)),--record test)
 
 #| Before each commit.
 #: KEEP_GOING   1: run the parts after one that failed, as CI does

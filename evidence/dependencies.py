@@ -11,14 +11,16 @@ from evidence.repository import ROOT, is_below, list_files
 
 SOURCES: Final = ("policies", "model_repo", "monitoring", "operator", "gateway", "edge", "cli", "addons", "tests")
 """Folders that hold packages."""
+LOCK: Final = "uv.lock"
+"""Every target runs with its packages."""
 _MODULE: Final = re.compile(r"r1plus_\w+|\w+(\.\w+)+")
 
 
 def list_dependencies(entry: Iterable[str], also: Iterable[str], root: Path = ROOT) -> frozenset[str]:
     """Return the paths that a target depends on: `entry`, what it imports, transitively, and all below `also`.
 
-    A string that is the name of a module counts as an import: it is what `python -m` starts. So does what is not Python
-    in the folder of an imported module of the product: templates, grammars, tables.
+    A string that is the name of a module counts as an import: it is what `python -m` starts. So do
+    fixtures around tests, the lock, and what is not Python in a package of the product: templates, grammars, tables.
     """
     files, modules = list_files(root), _map_modules(root)
     pending = [path for path in files if is_below(path, list(entry))]
@@ -28,11 +30,28 @@ def list_dependencies(entry: Iterable[str], also: Iterable[str], root: Path = RO
         if path in seen:
             continue
         seen.add(path)
+        pending += _list_conftests(path, files)
         if path.endswith(".py"):
             pending += [module for name in _list_names(root / path) & modules.keys() for module in modules[name]]
+    folders = {path.rpartition("/")[0] for path in files if path.endswith(".py")}
     packages = {path.rpartition("/")[0] for path in seen if path.endswith(".py") and not path.startswith("tests/")}
-    data = (path for path in files if path.rpartition("/")[0] in packages and not path.endswith((".py", ".md")))
-    return frozenset([*seen, *data, *(path for path in files if is_below(path, list(also)))])
+    data = (path for path in files if not path.endswith((".py", ".md")) and _find_package(path, folders) in packages)
+    return frozenset([*seen, *data, *(path for path in files if is_below(path, [*also, LOCK]))])
+
+
+def _list_conftests(path: str, files: tuple[str, ...]) -> list[str]:
+    """Return the fixtures that pytest loads for a file of tests by itself: `conftest.py` of the folders around it."""
+    parts = path.split("/")[:-1] if path.startswith("tests/") else []
+    around = ("/".join([*parts[:count], "conftest.py"]) for count in range(1, len(parts) + 1))
+    return [conftest for conftest in around if conftest in files]
+
+
+def _find_package(path: str, folders: set[str]) -> str:
+    """Return the nearest folder around `path` that holds Python; data in a folder of their own belong to it."""
+    folder = path.rpartition("/")[0]
+    while folder and folder not in folders:
+        folder = folder.rpartition("/")[0]
+    return folder
 
 
 @cache

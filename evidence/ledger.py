@@ -46,13 +46,18 @@ def _report(options: argparse.Namespace) -> int:
     order = report.print_report(report.judge_targets(), options.minutes, len(flakes.list_open()))
     if not options.run:
         return 0
-    statuses = [subprocess.run(shlex.split(one.target.command), cwd=ROOT, check=False).returncode for one in order]
+    # What make was called with here is for none of the targets.
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    statuses = [
+        subprocess.run(shlex.split(one.target.command), cwd=ROOT, env=env, check=False).returncode for one in order
+    ]
     _say("The records are new: `make generate` writes their figures into the pages")
     return int(any(statuses))
 
 
 def _check(_: argparse.Namespace) -> int:
     wrong = report.check_records()
+    flakes.read_flakes()
     for line in wrong:
         print(line, file=sys.stderr)
     return int(bool(wrong))

@@ -20,7 +20,8 @@ from evidence.targets import Target
 
 INSIDE: Final = "R1PLUS_EVIDENCE_TARGET"
 """Set while a target is measured: what it starts is part of it, and has no record of its own."""
-INTERRUPTED: Final = frozenset({130, 143, -signal.SIGINT, -signal.SIGTERM})
+_INTERRUPTED: Final = 128 + signal.SIGINT
+"""Status of a run that was interrupted, as a shell reports it; pytest has one of its own."""
 _JSON: Final = re.compile(r"(?:tests/\S+\.py )?[.sxFE]*(?=\{)")
 """Before a JSON object: nothing, or what pytest has written of its line until a test prints."""
 _DECODER: Final = json.JSONDecoder()
@@ -41,13 +42,14 @@ class Recording:
         self._reason = why_not_recorded()
         if self._reason:
             say(f"Not recorded: {self._reason}")
-        self._commit, self._date, self._load = git("rev-parse", "HEAD").strip(), now(), read_load()
+        self._commit = "" if self._reason else git("rev-parse", "HEAD").strip()
+        self._date, self._load = now(), read_load()
         self._began = time.monotonic()
 
     def end(self, status: int, figures: dict[str, Any]) -> None:
         """Write the record of a run with this exit status, unless it was interrupted or its tree has changed."""
         name = self._target.name
-        if status in INTERRUPTED:
+        if status == _INTERRUPTED:
             self._say(f"Not recorded: {name} was interrupted")
         elif not self._reason and (git("rev-parse", "HEAD").strip() != self._commit or dirty_paths()):
             self._say(f"Not recorded: the tree changed while {name} ran")
@@ -82,7 +84,11 @@ def run_target(target: Target | None, command: Sequence[str], say: Callable[[str
 
 def why_not_recorded() -> str:
     """Return why a run that begins now is not recorded, or an empty text."""
-    if dirty := dirty_paths():
+    try:
+        dirty = dirty_paths()
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return "this is no git repository, and a record is of a commit"
+    if dirty:
         more = f" and {len(dirty) - 1} more" if len(dirty) > 1 else ""
         return f"{dirty[0]}{more} differ from HEAD, and a record is of a commit: commit first"
     return ""
@@ -132,18 +138,22 @@ class FigureReader:
 
 def _run(command: Sequence[str], name: str) -> tuple[int, dict[str, Any]]:
     """Run a command that gets the terminal's interrupt as a member of our group; we wait for its end in any case."""
-    reader = FigureReader()
+    reader, signals = FigureReader(), list[int]()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, INSIDE: name})
-    handlers = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
-    }
+
+    def pass_on(number: int, _: object) -> None:
+        signals.append(number)
+        if number == signal.SIGTERM:
+            process.terminate()
+
+    handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for line in process.stdout or ():
             sys.stdout.write(line)
             sys.stdout.flush()
             reader.read_line(line)
-        return process.wait(), reader.figures
+        status = process.wait()
+        return (_INTERRUPTED if signals else status), reader.figures
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

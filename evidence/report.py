@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final
 
 from evidence.dependencies import list_dependencies
 from evidence.records import FOLDER, RecordError, check_record, list_records, now, read_record
-from evidence.repository import ROOT, changed_paths, list_files
+from evidence.repository import ROOT, changed_paths, is_below, list_files
 from evidence.targets import HOME, Target, load_targets
 
 LEAST_MINUTES: Final = 0.2
@@ -70,7 +71,15 @@ def judge_target(target: Target, pages: tuple[str, ...], folder: Path, root: Pat
     except RecordError as error:
         return replace(judgement, state="invalid", reason=str(error))
     needs = list_dependencies(target.entry, target.also, root)
-    changed = tuple(sorted(needs & changed_paths(record.commit, root)))
+    try:
+        paths = changed_paths(record.commit, root)
+    except subprocess.CalledProcessError:
+        return replace(
+            judgement, state="invalid", reason=f"{record.commit[:8]} is not in this clone: fetch its history"
+        )
+    named = [*target.entry, *target.also]
+    # What was deleted is among no files of today.
+    changed = tuple(sorted(path for path in paths if path in needs or is_below(path, named)))
     if record.transcribed_from:
         return replace(judgement, state="stale", reason="from before the ledger", changed=changed)
     judgement = replace(judgement, changed=changed, minutes=record.seconds / 60, reason="")

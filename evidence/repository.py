@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -72,6 +73,6 @@ def dirty_paths(root: Path = ROOT) -> list[str]:
     return sorted(path for path in changed_paths("HEAD", root) if not is_below(path, [FOLDER]) or path.endswith(CODE))
 
 
-def is_below(path: str, folders: list[str]) -> bool:
+def is_below(path: str, folders: Collection[str]) -> bool:
     """Return whether `path` is one of `folders` or lies below one."""
     return any(path == folder or path.startswith(f"{folder}/") for folder in folders)

@@ -149,7 +149,7 @@ def _parse_advisory(package: Package, fields: Mapping[str, Any]) -> Advisory:
 
 def parse_acceptances(text: str, today: date) -> tuple[Acceptance, ...]:
     """Return the entries of audit.toml. Raises ValueError: one has no reason, or runs for more than a year."""
-    entries = tuple(Acceptance(**fields) for fields in tomllib.loads(text)["accepted"])
+    entries = tuple(Acceptance(**fields) for fields in tomllib.loads(text).get("accepted", []))
     for one in entries:
         if not one.reason.strip():
             raise ValueError(f"{ACCEPTED.name}: {one.id}: reason: is empty; write why it does not matter here")

@@ -26,7 +26,7 @@ from support.apiserver.server import add_node
 from support.apiserver.tenant import Tenant
 from support.waiting import eventually
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 HAND_OVER_SECONDS = 2.0
 FAIL_OVER_SECONDS = 20.0
 LOST_STATUS = 3

@@ -26,7 +26,7 @@ from r1plus_operator.plan.podspec.triton_args import KEY, RESTRICTED_APIS
 from support.engine.server import Server, serving
 from support.waiting import eventually, wait_until
 
-pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500), pytest.mark.first_run_counts]
 
 MODEL = inference.MODEL_NAME
 LOAD, UNLOAD = f"/v2/repository/models/{MODEL}/load", f"/v2/repository/models/{MODEL}/unload"

@@ -16,14 +16,15 @@ from devcluster import down as teardown
 from devcluster import host
 from devcluster.layout import cluster_layout
 from devcluster.steps import Steps
-from evidence.recording import INSIDE, Recording
+from evidence.flakes import FlakeError, list_open
+from evidence.recording import INSIDE, BusyError, Recording, hold_machine
 from evidence.targets import load_targets
 from runner import flaky
 from runner.hogs import hog_cores
 from runner.lanes import run_lanes
 from runner.part import Result
 from runner.processes import adopt_orphans, descendants, end_descendants
-from runner.second_run import report_flakes, run_failures_again
+from runner.second_run import FLAKES, report_flakes, run_failures_again
 from runner.stalls import stall_processes
 
 LOGS = Path("build/test-logs")
@@ -42,17 +43,40 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run_parts(options: argparse.Namespace) -> int:
     steps = Steps(len(options.parts) + len(options.beside))
-    recording = _start_recording(options)
+    try:
+        list_open(Path.cwd() / FLAKES)
+    except FlakeError as error:
+        print(error)
+        return 2
+    with contextlib.ExitStack() as stack:
+        recording = _start_recording(options, stack)
+        return _run_all(options, steps, recording)
+
+
+def _run_all(options: argparse.Namespace, steps: Steps, recording: Recording | None) -> int:
+    root = Path.cwd()
+
+    def is_end(result: Result) -> bool:
+        """Without --keep-going what failed runs again at once, so that a real failure ends the run early."""
+        if result.failed and not options.keep_going:
+            run_failures_again([result], LOGS, steps, root)
+        return bool(result.failed) and not options.keep_going
+
     first, *others = options.parts
     results = run_lanes([[first]], LOGS, steps)
-    if options.keep_going or not results[0].failed:
-        results += run_lanes((others, options.beside), LOGS, steps, keep_going=options.keep_going)
-    root = Path.cwd()
-    run_failures_again(results, LOGS, steps, root)
+    if options.keep_going or not is_end(results[0]):
+        results += run_lanes((others, options.beside), LOGS, steps, is_end=is_end)
+    if options.keep_going:
+        run_failures_again(results, LOGS, steps, root)
     _print_slowest(results, options.slowest)
     for result in results:
         _print_failures(result)
     is_red = report_flakes(results, options.hogs, options.stalls, root) or any(result.failed for result in results)
+    if absent := [
+        part for part in (*options.parts, *options.beside) if part not in {result.part for result in results}
+    ]:
+        print(f"\nStopped, or not run, since a part had failed: {', '.join(absent)}")
+        is_red = True
     figures = _summarize(results, steps.elapsed, options.hogs)
     if recording:
         recording.end(int(is_red), figures)
@@ -62,10 +86,15 @@ def _run_parts(options: argparse.Namespace) -> int:
     return int(is_red)
 
 
-def _start_recording(options: argparse.Namespace) -> Recording | None:
-    """Return the recording of a whole run without hogs or stalls, where a person or a bench wants one; CI has none."""
-    is_plain = options.record and not (options.hogs or options.stalls or os.environ.get("CI"))
-    if not is_plain or INSIDE in os.environ:
+def _start_recording(options: argparse.Namespace, stack: contextlib.ExitStack) -> Recording | None:
+    """Return the recording of a whole run without hogs, stalls or options of pytest, while `stack` holds the machine."""
+    is_plain = options.record and not (options.hogs or options.stalls or os.environ.get("PYTEST_ADDOPTS"))
+    if not is_plain or os.environ.get("CI") or INSIDE in os.environ:
+        return None
+    try:
+        stack.enter_context(hold_machine(options.record))
+    except BusyError as error:
+        print(f"Not recorded: {error}")
         return None
     return Recording(load_targets()[options.record], lambda line: print(line, flush=True))
 

@@ -1,15 +1,17 @@
 """Parts that run at the same time: each lane runs its own parts one after the other."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from devcluster.steps import Steps
 from runner.part import POLL_SECONDS, Result, RunningPart, end_parts
 
 
-def run_lanes(lanes: Sequence[Sequence[str]], logs: Path, steps: Steps, *, keep_going: bool = True) -> list[Result]:
-    """Return the results of all parts as they end. Unless `keep_going`, a part that fails stops what runs beside it.
+def run_lanes(
+    lanes: Sequence[Sequence[str]], logs: Path, steps: Steps, *, is_end: Callable[[Result], bool] = lambda _: False
+) -> list[Result]:
+    """Return the results of all parts as they end. One for which `is_end` holds stops what runs at the same time.
 
     An interrupt ends all that run, then goes on.
     """
@@ -22,7 +24,7 @@ def run_lanes(lanes: Sequence[Sequence[str]], logs: Path, steps: Steps, *, keep_
                 if not part.has_ended():
                     continue
                 results.append(running.pop(number).result)
-                if part.result.failed and not keep_going:
+                if is_end(part.result):
                     return results
                 if waiting[number]:
                     running[number] = RunningPart(waiting[number].pop(0), logs, steps)

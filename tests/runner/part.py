@@ -14,6 +14,9 @@ from runner import processes, progress_plugin
 
 _SECTION = re.compile(r"^=+ (FAILURES|ERRORS|short test summary info) =+$", re.MULTILINE)
 _MOST_DETAILS = 20_000
+_MAKE_ERROR = re.compile(r"^make(?:\[\d+\])?: \*\*\* .*?(\S+(?: \d+)?)$", re.MULTILINE)
+TESTS_FAILED = 1
+"""pytest's exit status where tests failed, and nothing else was wrong."""
 POLL_SECONDS = 0.2
 """Between two looks at what runs."""
 
@@ -37,6 +40,10 @@ class Result:
     """Tests whose failure no second run takes back."""
     flakes: dict[str, str] = field(default_factory=dict)
     """Test id -> output of its failure, of tests that passed when they ran again alone."""
+    own_options: list[str] = field(default_factory=list)
+    """Options of its pytest, such as `--engine vllm`: without them a test is another one."""
+    exit_statuses: list[int] = field(default_factory=list)
+    """Of each pytest that ended by itself."""
     is_broken: bool = False
     """It failed although no test did."""
 
@@ -61,9 +68,10 @@ class Result:
         return self._count("failed") or int(self.is_broken)
 
     def forgive(self, test: str, output: str) -> None:
-        """Count a failed test as passed: it was a flake. The part has failed no longer if it was its last failure."""
+        """Count a failed test as passed: it was a flake. The part has failed no longer if failed tests were its only fault."""
         self.outcomes[test], self.flakes[test] = "passed", output
-        self.is_broken = self.is_broken and (bool(self.failures) or len(self.outcomes) < self.total)
+        has_ended = len(self.outcomes) >= self.total and set(self.exit_statuses) == {TESTS_FAILED}
+        self.is_broken = self.is_broken and (bool(self.failures) or not has_ended or not _has_failed_by_tests(self.log))
 
     def _count(self, outcome: str) -> int:
         return list(self.outcomes.values()).count(outcome)
@@ -131,8 +139,10 @@ def _read_events(text: str, result: Result, step: Step) -> str:
     """Take in the plugin's lines and show how far the part is; returns what is not a whole line yet."""
     *lines, rest = text.split("\n")
     for event in map(json.loads, lines):
-        if "total" in event:
-            result.total += event["total"]
+        if "test" not in event:
+            result.total += event.get("total", 0)
+            result.own_options += event.get("options", [])
+            result.exit_statuses += [event["exit_status"]] if "exit_status" in event else []
             continue
         result.durations.append((event["seconds"], event["when"], event["test"]))
         if event.get(progress_plugin.FIRST_RUN_COUNTS):
@@ -145,6 +155,12 @@ def _read_events(text: str, result: Result, step: Step) -> str:
         done = len(result.outcomes)
         step.progress(done / result.total, f"{done} of {result.total} tests, {result.failed} failed")
     return rest
+
+
+def _has_failed_by_tests(log: Path) -> bool:
+    """Return whether make says that its command ended as pytest does where tests failed: no signal, no other error."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return {error[1] for error in _MAKE_ERROR.finditer(text)} <= {f"Error {TESTS_FAILED}"}
 
 
 def _outcome(result: Result) -> str:

@@ -26,10 +26,32 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_Writer(Path(path)))
 
 
+def list_own_options(arguments: Sequence[str]) -> list[str]:
+    """Return the options that decide what a test sees, such as `--engine vllm`: not paths, nor how tests are spread."""
+    own: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        if word in _WITH_VALUE:
+            next(rest, None)
+        elif word.startswith("-") and word not in _PLAIN and word.partition("=")[0] not in _WITH_VALUE:
+            own.append(word)
+    return own
+
+
+_WITH_VALUE = ("-m", "-k", "-n", "-p", "--numprocesses", "--dist")
+_PLAIN = ("-q", "-s", "-v", "-x", "--no-header", "--no-loadscope-reorder")
+
+
 class _Writer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._has_total = False
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._write({"options": list_own_options(session.config.invocation_params.args)})
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        self._write({"exit_status": int(exitstatus)})
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._write_total(len(session.items))
@@ -40,7 +62,8 @@ class _Writer:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         event: dict[str, Any] = {"test": report.nodeid, "when": report.when, "outcome": report.outcome}
-        if FIRST_RUN_COUNTS in report.keywords:
+        # A worker that crashed has a report without keywords: a crash is no chance.
+        if FIRST_RUN_COUNTS in report.keywords or report.when not in ("setup", "call", "teardown"):
             event["first_run_counts"] = True
         self._write({**event, "seconds": report.duration})
 

@@ -1,6 +1,7 @@
-"""What failed runs again, alone, once: a test is red if it fails again, and a flake if it passes.
+"""What failed runs again, once: a test is red if it fails again, and a flake if it passes.
 
-No second run for tests that are marked `first_run_counts` (security, faults), nor for those in files that were added or
+With --keep-going, as in CI, that is after all parts, when nothing else runs. The failed tests of a file share a process,
+so that a cluster starts once for them. No second run for tests that are marked `first_run_counts` (security, faults), nor for those in files that were added or
 changed since the main branch: there a race is a finding. Nor where a part failed as a whole.
 """
 
@@ -15,8 +16,9 @@ from devcluster.steps import Steps
 from evidence.flakes import FILE, MOST_OPEN, Flake, add_flakes, format_row, list_open
 from evidence.records import now, read_load
 from evidence.repository import ROOT, changed_paths, find_main, git
-from runner.part import Result, RunningPart, end_parts
+from runner.part import TESTS_FAILED, Result, RunningPart, end_parts
 
+FLAKES = FILE.relative_to(ROOT)
 MOST_FAILURES = 40
 """More failures of one run are no chance, and would only run for long."""
 
@@ -39,8 +41,9 @@ def run_failures_again(results: Sequence[Result], logs: Path, steps: Steps, root
         finally:
             end_parts([part])
         outputs = split_failures(result.log.read_text(errors="replace"))
+        has_ended = set(part.result.exit_statuses) <= {0, TESTS_FAILED}
         for test in tests:
-            if part.result.outcomes.get(test) == "passed":
+            if part.result.outcomes.get(test) == "passed" and has_ended:
                 result.forgive(test, outputs.get(_title(test), result.details))
 
 
@@ -48,7 +51,7 @@ def choose_tests(results: Sequence[Result], changed: frozenset[str]) -> list[tup
     """Return (result, file, its tests) for what failed and may run again."""
     chosen: dict[tuple[str, str], tuple[Result, str, list[str]]] = {}
     for result in results:
-        for test in result.failures:
+        for test in result.failures if not result.own_options else ():
             file = test.partition("::")[0]
             # A file that could not be collected has no "::".
             if "::" in test and test not in result.first_run_counts and file not in changed:
@@ -61,7 +64,7 @@ def report_flakes(results: Sequence[Result], hogs: int, stalls: int, root: Path)
 
     Returns whether more rows are open than a suite may have that is believed.
     """
-    file = root / FILE.relative_to(ROOT)
+    file = root / FLAKES
     flakes = _list_flakes(results, hogs, stalls, root)
     for flake in flakes:
         print(f"\nFLAKE in {flake.part}: {flake.test}\nIt failed, and passed when it ran again alone. What failed:")
@@ -97,7 +100,7 @@ def _list_flakes(results: Sequence[Result], hogs: int, stalls: int, root: Path) 
     return [Flake(test, part, day, commit, load, hogs, stalls, output) for part, test, output in seen]
 
 
-_TITLE = re.compile(r"^_{3,} (.+?) _{3,}$", re.MULTILINE)
+_TITLE = re.compile(r"^_+ (\S.*?) _+$", re.MULTILINE)
 
 
 def _title(test: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from evidence.repository import ROOT, changed_paths, find_main
+from evidence.repository import ROOT, changed_paths, find_main, is_below
 
 TOOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "tests/unit/bench": ("tests/bench",),
@@ -30,6 +30,10 @@ OF_ALL: Final = ("tests/conftest.py", "tests/support", "pyproject.toml", "uv.loc
 ALWAYS: Final = (
     "tests/unit/devcluster/images",
     "tests/unit/e2e/test_families.py",
+    "tests/unit/e2e/test_rbac_surplus.py",
+    "tests/unit/e2e/test_small_suites.py",
+    "tests/unit/mutation/test_cel_rules.py",
+    "tests/unit/support/test_no_real_seconds.py",
     "tests/unit/support/test_layout.py",
 )
 """Tests in those folders that judge the product's images and catalog, or all tests."""
@@ -61,8 +65,8 @@ def select_left_out(files: Collection[str], changed: Collection[str]) -> tuple[s
     left_out: list[str] = []
     for folder, tested in TOOLS.items():
         watched = (folder, *tested, *OF_ALL)
-        if not any(_is_below(path, watched) for path in changed):
-            left_out += [file for file in files if _is_below(file, (folder,)) and not _is_below(file, ALWAYS)]
+        if not any(is_below(path, watched) for path in changed):
+            left_out += [file for file in files if is_below(file, (folder,)) and not is_below(file, ALWAYS)]
     return tuple(sorted(left_out))
 
 
@@ -78,10 +82,6 @@ def find_left_out(root: Path = ROOT, base: Callable[[Path], str | None] = find_m
     if commit is None:
         return LeftOut("")
     return LeftOut(commit, select_left_out(list_tool_tests(root), changed_paths(commit, root)))
-
-
-def _is_below(path: str, folders: Collection[str]) -> bool:
-    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -40,7 +40,7 @@ from support.registry.postgres import Postgres
 from support.scratch import make_scratch_folder
 from support.tables import for_each
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.first_run_counts]
 
 
 @pytest.fixture

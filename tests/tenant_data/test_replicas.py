@@ -42,7 +42,7 @@ from support.gateway.tenant_data import ADMIN, Time, Volume, count_from, make_ca
 from support.registry.postgres import PASSWORD, Cluster, Postgres
 from support.waiting import DEADLINE_SECONDS, eventually
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.first_run_counts]
 EVER = UsageQuery(date(2000, 1, 1), date(2999, 1, 1))
 CALLER = make_caller(limits=Limits(budget_tokens=1000))
 

@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Drop each rule in turn; return 1 if one survives, 2 if a test fails while all rules are there."""
     options = _parse(arguments)
     rules = [rule for rule in list_rules() if any(part in rule.id for part in options.rule or [""])]
+    if not rules:
+        print(f"--rule {options.rule}: no rule has this in its id", file=sys.stderr)
+        return FAILED
     trial = Trial(rules, lambda line: print(line, flush=True))
     words = ["-q", "--no-header", "--no-summary", "--capture=no", "-p", "no:cacheprovider", "-m", MARKS]
     code = pytest.main([*words, *(options.test or [TESTS])], plugins=[trial])

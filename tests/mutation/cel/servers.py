@@ -64,7 +64,6 @@ class MutableServer:
         self._round = 0
         self._read = 0
         self._dropped: tuple[Rule, Json] | None = None
-        self._has_policies = bool(self._list(POLICY_BINDING))
         self._admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(CANARY))
         for binding in self._list(POLICY_BINDING):
             audited = {"spec": {"validationActions": ["Deny", "Audit"]}}

@@ -11,6 +11,8 @@ MAKEFILE = """
 good: ; @{python} -m pytest -q -p no:cacheprovider test_good.py
 bad: ; @{python} -m pytest -q -p no:cacheprovider test_bad.py
 flaky: ; @{python} -m pytest -q -p no:cacheprovider test_flaky.py
+chosen: ; @{python} -m pytest -q -p no:cacheprovider --tb=short test_flaky.py
+crashes: ; @{python} -m pytest -q -p no:cacheprovider test_flaky.py; kill -SEGV $$$$
 lint: ; @echo a.py: line too long; exit 1
 slow: ; @{python} -m pytest -q -p no:cacheprovider test_slow.py
 leaky: ; @setsid sleep 1000 & echo $$! > pid

@@ -23,7 +23,7 @@ from support.calculator.running import CalculatorClient, preload_once, running_c
 from support.tables import for_each
 from support.waiting import eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.first_run_counts]
 Running = tuple[CalculatorServer, CalculatorClient]
 SAMPLE = 260
 """Hostile expressions; `make bench-math` tries 10,000."""

@@ -27,7 +27,7 @@ from support.documents.process import running_reader_process
 from support.virtual_time import skip_seconds
 from support.waiting import eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.first_run_counts]
 
 
 def make_bomb() -> bytes:

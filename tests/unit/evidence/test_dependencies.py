@@ -10,6 +10,12 @@ from support.toy_repository import ToyRepository
 FILES = {
     "tests/bench/speed/__main__.py": "from bench.speed import load\nfrom r1plus_gateway.http import server\n",
     "tests/bench/speed/load.py": "PROGRAM = ['-m', 'r1plus_edge.helper']\n",
+    "tests/bench/conftest.py": "import r1plus_fixtures\n",
+    "tests/engine/conftest.py": "",
+    "policies/r1plus_fixtures.py": "",
+    "gateway/r1plus_gateway/http/page/ask.js": "",
+    "gateway/r1plus_gateway/store/tables.sql": "",
+    "uv.lock": "",
     "tests/bench/other/__main__.py": "import r1plus_unused\n",
     "gateway/r1plus_gateway/__init__.py": "import r1plus_contract\n",
     "gateway/r1plus_gateway/http/server.py": "def serve():\n    from r1plus_gateway.http import late\n",
@@ -42,6 +48,10 @@ def dependencies(tmp_path: Path) -> frozenset[str]:
         pytest.param("edge/r1plus_edge/helper/__main__.py", id="a program that is started by its name"),
         pytest.param("edge/r1plus_edge/helper/parts.py", id="what that program imports"),
         pytest.param("gateway/r1plus_gateway/http/errors.json", id="data in the folder of an imported module"),
+        pytest.param("gateway/r1plus_gateway/http/page/ask.js", id="data in a folder below that package"),
+        pytest.param("tests/bench/conftest.py", id="fixtures around its tests"),
+        pytest.param("policies/r1plus_fixtures.py", id="what fixtures import"),
+        pytest.param("uv.lock", id="the lock"),
         pytest.param("charts/values.yaml", id="what the target names"),
     ],
 )
@@ -53,6 +63,8 @@ def test_a_target_depends_on_nothing_else(dependencies: frozenset[str]) -> None:
     others = FILES.keys() - dependencies
     assert others == {
         "tests/bench/other/__main__.py",
+        "tests/engine/conftest.py",
         "gateway/r1plus_gateway/store/tables.py",
+        "gateway/r1plus_gateway/store/tables.sql",
         "policies/r1plus_unused.py",
     }

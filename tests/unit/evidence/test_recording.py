@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,6 +118,42 @@ def test_an_interrupted_run_leaves_no_record(repository: ToyRepository) -> None:
     assert process.returncode != 0
     assert "Not recorded: bench-x was interrupted" in errors
     assert not (repository.root / "evidence" / "records").exists()
+
+
+def test_an_interrupted_test_run_leaves_no_record_whatever_its_status_is(repository: ToyRepository) -> None:
+    code = "import signal, sys; signal.signal(15, lambda *_: sys.exit(2)); print('runs', flush=True); signal.pause()"
+    process = start(repository, "run", "bench-x", "--", sys.executable, "-c", code)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "runs\n"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Not recorded: bench-x was interrupted" in errors
+    assert not (repository.root / "evidence" / "records").exists()
+
+
+def test_what_is_stale_is_measured_by_calls_without_the_callers_variables(repository: ToyRepository) -> None:
+    rule = (
+        f"bench-x: ; @{sys.executable} -m evidence.ledger run $@ --variables '$(MAKEOVERRIDES)' -- echo '{{\"ms\": 3}}'"
+    )
+    again = f"again: ; @{sys.executable} -m evidence.ledger report --minutes $(MINUTES) --run"
+    repository.commit({"Makefile": f"{rule}\n{again}\n"})
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("R1PLUS_EVIDENCE", "MAKE", "MFLAGS"))}
+    env |= {"PYTHONPATH": str(repository.root), "R1PLUS_CACHE": str(repository.root.parent / "cache")}
+    command = ["make", "again", "RUN=1", "MINUTES=2"]
+    done = subprocess.run(
+        command, cwd=repository.root, env=env | {"R1PLUS_MACHINE": "toy"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "Not recorded" not in done.stderr
+    assert read(repository)["figures"] == {"ms": 3}
+
+
+def test_outside_git_a_target_runs_without_a_record(repository: ToyRepository) -> None:
+    shutil.rmtree(repository.root / ".git")
+    status, output, errors = run(repository, "run", "bench-x", *PRINT)
+    assert (status, output.splitlines()[-1]) == (0, "end")
+    assert "Not recorded: this is no git repository" in errors
 
 
 def test_what_a_measured_target_starts_has_no_record_of_its_own(repository: ToyRepository) -> None:

@@ -72,6 +72,13 @@ def test_a_change_that_was_taken_back_leaves_it_fresh(repository: ToyRepository,
     assert judge(records, repository).state == "fresh"
 
 
+def test_a_file_that_is_gone_makes_it_stale(repository: ToyRepository, records: Path) -> None:
+    write_record(make_record(commit=repository.commit(PRODUCT)), records)
+    (repository.root / "tests" / "bench" / "speed.py").unlink()
+    repository.commit({})
+    assert judge(records, repository).state == "stale"
+
+
 def test_a_failure_stays_one_until_it_is_measured_again(repository: ToyRepository, records: Path) -> None:
     write_record(make_record(commit=repository.commit(PRODUCT), result="FAILED"), records)
     assert judge(records, repository).state == "failed"

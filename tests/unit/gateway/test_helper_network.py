@@ -17,6 +17,8 @@ from support.embedding.tiny_model import make_tiny_engine
 from support.tables import for_each
 from support.waiting import DEADLINE_SECONDS, eventually
 
+pytestmark = pytest.mark.first_run_counts
+
 ATTACK = '''
 """Loaded by each Python that starts: on a signal the process tries to get at the network, and reports what came."""
 

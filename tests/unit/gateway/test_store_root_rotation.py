@@ -56,6 +56,8 @@ from support.scratch import make_scratch_folder
 from support.tables import for_each
 from support.waiting import eventually
 
+pytestmark = pytest.mark.first_run_counts
+
 EVER = UsageQuery(date(2000, 1, 1), date(2999, 1, 1), end_user="anna@example.com")
 PAGE_BYTES = 4096
 

@@ -18,6 +18,8 @@ from support.gateway.fake_triton import FailureError, FakeTriton, Inputs, Piece,
 from support.gateway.rig import Rig, running
 from support.waiting import eventually
 
+pytestmark = pytest.mark.first_run_counts
+
 REQUESTS = 120
 LEAVING, LEAVING_SHARE = "I leave", 0.15
 CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)

@@ -22,6 +22,8 @@ from r1plus_operator import health
 from support.tables import for_each
 from support.waiting import eventually
 
+pytestmark = pytest.mark.first_run_counts
+
 HALF_OPEN = 300
 UNFINISHED = b"GET /healthz HTTP/1.1\r\n" + b"".join(
     b"X-%d: %s\r\n" % (number, b"a" * 4000) for number in range(REQUEST_LIMITS["max_headers"] - 8)

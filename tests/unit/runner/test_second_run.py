@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,41 @@ def test_more_open_rows_than_are_allowed_make_a_green_run_red(
     assert run(repository.root, "good")[0] == status
 
 
+def test_a_flake_stops_nothing_that_comes_after_it(repository: ToyRepository) -> None:
+    mark_as_failed_before(repository, "guards", "chance-2")
+    status, output = run(repository.root, "flaky", "good", "--beside", "met")
+    assert status == 0
+    assert set(json.loads(output.splitlines()[-2])["parts"]) == {"flaky", "good", "met"}
+
+
+def test_a_run_whose_parts_did_not_all_run_is_red(repository: ToyRepository) -> None:
+    status, output = run(repository.root, "bad", "good", "--beside", "met")
+    assert status == 1
+    assert "Stopped, or not run, since a part had failed: good, met" in output
+
+
+def test_a_part_that_also_crashed_stays_red(repository: ToyRepository) -> None:
+    mark_as_failed_before(repository, "guards", "chance-2")
+    status, output = run(repository.root, "crashes")
+    assert "FLAKE in crashes: test_flaky.py::test_chance[1]" in output
+    assert status == 1
+
+
+def test_a_part_whose_pytest_has_options_of_its_own_has_no_second_run(repository: ToyRepository) -> None:
+    mark_as_failed_before(repository, "guards", "chance-2")
+    status, output = run(repository.root, "chosen")
+    assert status == 1
+    assert "again, alone" not in output
+
+
+def test_rows_that_cannot_be_read_fail_before_the_tests_run(repository: ToyRepository, rows: Path) -> None:
+    rows.write_text("<<<<<<< HEAD\n")
+    status, output = run(repository.root, "good")
+    assert status == 2
+    assert "flakes.jsonl:1: no row of a flake" in output
+    assert "[1/1]" not in output
+
+
 def make_result(*tests: str, part: str = "unit") -> Result:
     return Result(part, Path("log"), outcomes=dict.fromkeys(tests, "failed"))
 
@@ -126,12 +162,17 @@ def test_failures_beyond_chance_do_not_run_again(repository: ToyRepository) -> N
 
 
 def test_a_part_that_broke_before_its_last_test_stays_red() -> None:
-    result = Result("unit", Path("log"), total=3, outcomes={"a::b": "failed", "a::c": "passed"}, is_broken=True)
+    ended: dict[str, Any] = {"exit_statuses": [1], "is_broken": True}
+    result = Result("unit", Path("log"), total=3, outcomes={"a::b": "failed", "a::c": "passed"}, **ended)
     result.forgive("a::b", "output")
     assert (result.failures, result.failed) == ([], 1)
-    result = Result("unit", Path("log"), total=2, outcomes={"a::b": "failed", "a::c": "passed"}, is_broken=True)
+    result = Result("unit", Path("log"), total=2, outcomes={"a::b": "failed", "a::c": "passed"}, **ended)
     result.forgive("a::b", "output")
     assert (result.failures, result.failed, result.passed) == ([], 0, 2)
+    ended["exit_statuses"] = [3]
+    result = Result("unit", Path("log"), total=2, outcomes={"a::b": "failed", "a::c": "passed"}, **ended)
+    result.forgive("a::b", "output")
+    assert result.failed == 1
 
 
 OUTPUT = """\

@@ -14,6 +14,8 @@ from r1plus_model_repo.engine_fetch.errors import FillError
 from r1plus_model_repo.engine_fetch.unpack import MAX_FILES, unpack
 from support.model_repo.engine_fetch.server import tar_of
 
+pytestmark = pytest.mark.first_run_counts
+
 FILES = {"engine/openvino_model.xml": b"<net/>", "engine/sub/weights.bin": random.Random(1).randbytes(3_000_000)}
 SIZE = sum(map(len, FILES.values()))
 

@@ -8,6 +8,8 @@ from r1plus_contract.verdict import Verdict
 from support.plan.falls import DAY, fallen
 from support.plan.world import World
 
+pytestmark = pytest.mark.first_run_counts
+
 STORY: list[Callable[[World], None]] = [
     lambda w: w.start_pods(w.status["candidate"]) if _way_back(w) else None,
     lambda w: w.control(Verdict.PASS) and None if _way_back(w) and w.accuracy_settings()["control"] else None,

@@ -17,6 +17,8 @@ from r1plus_operator.runtime.lease import LEASE, Claim, Elector, LeaseLostError,
 from r1plus_operator.runtime.resources import Resource
 from support.examples import count_examples
 
+pytestmark = pytest.mark.first_run_counts
+
 TERMS = LeaseTerms()
 Object = dict[str, Any]
 
