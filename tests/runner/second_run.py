@@ -1,7 +1,9 @@
 """What failed runs again, once: a test is red if it fails again, and a flake if it passes.
 
 With --keep-going, as in CI, that is after all parts, when nothing else runs. The failed tests of a file share a process,
-so that a cluster starts once for them. No second run for tests that are marked `first_run_counts` (security, faults), nor for those in files that were added or
+so that a cluster starts once for them.
+
+No second run for tests that are marked `first_run_counts` (security, faults), nor for those in files that were added or
 changed since the main branch: there a race is a finding. Nor where a part failed as a whole.
 """
 
@@ -34,7 +36,7 @@ def run_failures_again(results: Sequence[Result], logs: Path, steps: Steps, root
     for number, (result, file, tests) in enumerate(chosen, 1):
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests]
         part = RunningPart(
-            f"again-{number}", logs, steps, command, title=f"again, alone: {file.removeprefix('tests/')}"
+            f"again-{result.part}-{number}", logs, steps, command, title=f"again, alone: {file.removeprefix('tests/')}"
         )
         try:
             part.run_to_end()

@@ -8,6 +8,7 @@ import pytest
 
 from evidence.repository import changed_paths, find_main
 from support.tables import for_each
+from support.toy_repository import ToyRepository
 
 Git = Callable[..., str]
 
@@ -16,17 +17,9 @@ Git = Callable[..., str]
 def git(tmp_path: Path) -> Git:
     """Return git in a new repository whose branch main has one commit with the files kept, edited and gone."""
 
-    def run(*arguments: str) -> str:
-        identity = ("-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
-        command = ["git", "-C", str(tmp_path), *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    run("init", "--quiet", "--initial-branch=main")
-    for name in ("kept", "edited", "gone"):
-        (tmp_path / name).write_text(f"{name}\n" * 20)
-    run("add", ".")
-    run("commit", "--quiet", "--message=first")
-    return run
+    repository = ToyRepository(tmp_path)
+    repository.commit({name: f"{name}\n" * 20 for name in ("kept", "edited", "gone")})
+    return repository.git
 
 
 def commit(git: Git, root: Path, name: str) -> str:
