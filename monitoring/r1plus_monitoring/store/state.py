@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.atomic_files import replace_text
-from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.verdict import GateReport, SweepFigures
 from r1plus_monitoring.logs import log
 from r1plus_policies.gate.run import GateRecord
@@ -106,7 +106,8 @@ class StateStore:
             return loads(MonitorState, self._path.read_bytes())
         except FileNotFoundError:
             return MonitorState()
-        except ContractError as error:
+        except ValueError as error:
+            # ContractError among them; the others are values that this version's detectors refuse.
             log("warning", "State file was unreadable, started without it", error=str(error))
             return MonitorState()
 

@@ -1,19 +1,30 @@
 """The accuracy detector: probe after probe in, evidence that something changed out, with a promise on false alarms.
 
 A mixture e-SR detector (Shin, Ramdas, Rinaldo, arXiv 2203.03532). Hypothesis: whatever happened before, an item that
-the revision passed in its gate is answered right with probability p0 at least. Each of K bets multiplies by a ratio L
-whose mean under the hypothesis is at most 1, and restarts at every step: M <- (M + 1) * L. While the hypothesis holds,
-the mean time to an alarm at A is at least A probes, and P(alarm within n probes) <= n / A. Items and probes may depend
-on each other.
+the revision passed in its gate is answered right with probability p0 at least. Each of K bets is on a failure rate e,
+which may depend on the past, and multiplies by the likelihood ratio of e to e0 = 1 - p0: L = e / e0 for a wrong answer
+and (1 - e) / p0 for a right one. Each restarts at every step: M <- (M + 1) * L.
 
-One bet is made on memory: an item whose last answer failed is expected to fail again (`REPEAT_BET`). Broken items fail
-in every sweep and flips do not, so this finds faults that are too small for the rate of failures to show.
+The promise: let p >= p0 be the true probability. Since e >= e0,
+    E[L | past] = p (1 - e) / p0 + (1 - p) e / e0 = 1 - (p - p0) (e - e0) / (p0 e0) <= 1,
+so E[M_n | past] <= M_(n-1) + 1 for each bet, and for their mean, whatever the weights. By induction E[M_n] <= n, and
+M_n - n is a supermartingale. At the alarm, time T, M_T >= A, so E[T] >= E[M_T] >= A: the mean time to a false alarm is
+at least A probes. By Markov, on the supermartingale stopped at n, P(T <= n) <= n / A. Neither uses independence: items
+and probes may depend on each other.
+
+There are two kinds of bets, for two kinds of faults:
+- Five have memory: an item whose last answer failed is expected to fail again (`REPEAT_BET`). Broken items fail in
+  every sweep and flips do not, so these find faults that are too small for the rate of failures to show.
+- Three have none. Answers that are wrong at random, from request to request, come right again in the next sweep. There
+  every bet on memory loses: below some 10 % of wrong answers they gain no evidence at all.
+
+Bets that are of no use cost little: they take log(8 / 5) from log M, an eighth of what one item gains by failing again.
 
 Called by the monitor for its pod and by `pool` for a revision. Pure; the state is small and is stored as JSON.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
@@ -26,6 +37,9 @@ LEAST_P0: Final = 0.5
 """Below, the bets would be on fewer failures than the hypothesis allows, and the promise would not hold."""
 _FACTORS: Final = (1.25, 1.5, 2.0, 3.0, 5.0)
 _FACTORS_STEADY: Final = (1.5, 2.0, 3.0, 5.0, 10.0)
+_WITHOUT_MEMORY: Final = slice(1, 4)
+"""Factors of the bets without memory. Greater rates are found as fast by the bets with memory, and the least rate is
+so near to the hypothesis that a bet on the next one gains as much."""
 
 Logs = tuple[float, ...]
 
@@ -56,8 +70,9 @@ def build_bets(p0: float) -> Bets:
             "that erred once; 0.98 suits a deterministic engine"
         )
     e0 = 1.0 - p0
-    rates = [min(MOST_BET, m * e0) for m in (_FACTORS_STEADY if p0 >= STEADY else _FACTORS)]
-    repeats = [REPEAT_BET] * len(rates)
+    with_memory = [min(MOST_BET, m * e0) for m in (_FACTORS_STEADY if p0 >= STEADY else _FACTORS)]
+    without = with_memory[_WITHOUT_MEMORY]
+    rates, repeats = with_memory + without, [REPEAT_BET] * len(with_memory) + without
     return Bets(
         right=tuple(math.log((1.0 - e) / p0) for e in rates),
         wrong=tuple(math.log(e / e0) for e in rates),
@@ -90,6 +105,17 @@ def log_mean(logs: Logs) -> float:
     return top + math.log(sum([math.exp(m - top) for m in logs]) / len(logs))
 
 
+def carry_over(evidence: DetectorEvidence, p0: float) -> DetectorEvidence:
+    """Return stored evidence for today's bets: each begins with the mean of those that another version made.
+
+    So the evidence neither jumps nor falls, and the promise holds: it is about the mean, not about one bet.
+    """
+    width = len(build_bets(p0).right)
+    if len(evidence.logs) in (0, width):
+        return evidence
+    return replace(evidence, logs=(log_mean(evidence.logs),) * width)
+
+
 def evidence_ratio(evidence: DetectorEvidence, alarm_at: float) -> float:
     """Return M / A for the metric: 1 or more from the alarm on, 0 before the first step."""
     evidence_share = math.exp(min(log_mean(evidence.logs) - math.log(alarm_at), 700.0))
@@ -109,7 +135,7 @@ class DetectorKey:
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """One detector's whole state, as it is stored: K numbers, and the items whose last answer failed."""
+    """One detector's whole state, as it is stored: a number for each bet, and the items whose last answer failed."""
 
     key: DetectorKey
     alarm_at: float
@@ -120,11 +146,9 @@ class Detector:
 
     def __post_init__(self) -> None:
         """Reject values that cannot keep the promise."""
-        width = len(build_bets(self.key.p0).right)
+        build_bets(self.key.p0)
         if not self.alarm_at > 1.0 or math.isinf(self.alarm_at):
             raise ValueError(f"alarm_at: {self.alarm_at} must be above 1 and finite: it is a number of probes")
-        if len(self.evidence.logs) not in (0, width):
-            raise ValueError(f"evidence.logs: {len(self.evidence.logs)} numbers, this p0 has {width} bets")
 
     @property
     def alarmed(self) -> bool:
@@ -138,8 +162,14 @@ class Detector:
 
 
 def restore_detector(stored: Detector | None, key: DetectorKey, alarm_at: float) -> Detector:
-    """Return the stored detector if it has this key, with its own threshold; otherwise a new one."""
-    return stored if stored is not None and stored.key == key else Detector(key, alarm_at)
+    """Return the stored detector if it has this key, with its own threshold; otherwise a new one.
+
+    Its evidence may be that of another version of the bets (`carry_over`).
+    """
+    if stored is None or stored.key != key:
+        return Detector(key, alarm_at)
+    evidence = carry_over(stored.evidence, key.p0)
+    return stored if evidence is stored.evidence else replace(stored, evidence=evidence)
 
 
 def observe_answer(detector: Detector, item: str, passed: bool) -> Detector:

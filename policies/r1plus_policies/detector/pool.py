@@ -23,6 +23,7 @@ from r1plus_policies.detector.detector import (
     Logs,
     advance,
     build_bets,
+    carry_over,
     evidence_ratio,
     update_failed_items,
 )
@@ -119,14 +120,16 @@ def restore_pool(stored: Pool | None, key: DetectorKey, alarm_at: float, acknowl
     """Return the stored pool if it has this key, with its own threshold; otherwise a new one.
 
     A pool of another acknowledgement restarts as well: its evidence is acknowledged. It keeps how far it has read
-    each pod, so that older outcomes are not read again.
+    each pod, so that older outcomes are not read again. Evidence of another version of the bets is carried over.
     """
     if stored is None or stored.key != key:
         return Pool(key, alarm_at, acknowledged=acknowledged)
     if stored.acknowledged != acknowledged:
         readings = {pod: replace(one, failed=(), erred=()) for pod, one in _reset_counts(stored.readings).items()}
         return Pool(key, alarm_at, readings=readings, acknowledged=acknowledged)
-    return stored
+    total, without = _carry_pair(stored.total, key.p0), {p: _carry_pair(w, key.p0) for p, w in stored.without.items()}
+    is_of_these_bets = (total, without) == (stored.total, stored.without)
+    return stored if is_of_these_bets else replace(stored, total=total, without=without)
 
 
 def fold(page: OutcomePage, pool: Pool, pod: str) -> Pool:
@@ -235,6 +238,10 @@ def _advance_pair(pair: DetectorPair, gains: tuple[Logs | None, Logs], alarm_at:
         pair.accuracy if accuracy is None else advance(pair.accuracy, accuracy, alarm_at),
         advance(pair.errors, errors, alarm_at),
     )
+
+
+def _carry_pair(pair: DetectorPair, p0: float) -> DetectorPair:
+    return DetectorPair(carry_over(pair.accuracy, p0), carry_over(pair.errors, p0))
 
 
 def _take_smaller_pair(a: DetectorPair, b: DetectorPair) -> DetectorPair:

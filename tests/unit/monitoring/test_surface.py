@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from r1plus_contract import metrics as names
-from r1plus_contract.jsonable import loads
+from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.suite import Item, SuiteSampling
 from r1plus_contract.verdict import MonitorReport, SweepFigures, Verdict, WatchStanding
 from r1plus_monitoring.config import read_config
@@ -23,7 +23,9 @@ from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
 from r1plus_monitoring.report.web import serve
 from r1plus_monitoring.store.state import MonitorState, PartialSweep, StateStore, read_restarts
+from r1plus_policies.detector.detector import Detector, DetectorKey
 from r1plus_policies.gate.verdict import VerdictSubject
+from r1plus_policies.watch.memory import WatchState
 from support.monitoring.scripted import ScriptedEngine, loaded
 
 OWN: Final = {"namespace": "bank", "deployment": "credit", "revision": "credit-1"}
@@ -215,14 +217,20 @@ def test_state_comes_back_as_it_was_stored(tmp_path: Path) -> None:
     assert StateStore(tmp_path).state == state
 
 
+DETECTOR = Detector(DetectorKey("p", "r", "h", 0.98), 1e5)
+WATCH = WatchState(VerdictSubject("a", "b", "c", "d"), DETECTOR, DETECTOR, ())
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         pytest.param("", id="empty"),
         pytest.param('{"sequence":', id="half written"),
         pytest.param('{"unknown":1}', id="of another version"),
+        pytest.param(dumps(MonitorState(watch=WATCH)).replace('"alarmAt":100000.0', '"alarmAt":0.0'),
+                     id="with a value that a detector refuses"),
     ],
-)
+)  # fmt: skip
 def test_damaged_state_is_no_state(tmp_path: Path, damage: str) -> None:
     (tmp_path / "state.json").write_text(damage)
     assert StateStore(tmp_path).state == MonitorState()

@@ -16,6 +16,7 @@ from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verd
 from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_monitoring.process.prober import Prober
 from r1plus_monitoring.report.web import serve
+from r1plus_monitoring.store.state import StateStore
 from r1plus_policies.detector.detector import DetectorEvidence, observe_answer
 from r1plus_policies.watch.memory import WatchState
 from support.monitoring.scripted import (
@@ -221,6 +222,19 @@ async def test_evidence_is_the_same_whether_the_prober_died_or_not(pod: Pod) -> 
     for outcome in prober.publisher.build_outcome_page(0).outcomes[: first.sequence]:
         fresh = observe_answer(fresh, outcome.item, outcome.result is ProbeResult.CORRECT)
     assert first.accuracy == fresh
+
+
+async def test_evidence_that_a_version_with_five_bets_stored_is_kept(pod: Pod) -> None:
+    async with watched(pod, ScriptedEngine()) as prober:
+        await until(lambda: bool(stored(pod).accuracy.evidence.logs), "evidence stored")
+    newest, watch = prober.publisher.build_outcome_page(0).newest, stored(pod)
+    five = dataclasses.replace(watch.accuracy, evidence=DetectorEvidence((9.0, 1.0, -2.0, 3.0, 0.0)))
+    StateStore(pod.state).save(
+        dataclasses.replace(stored_state(pod), watch=dataclasses.replace(watch, accuracy=five, sequence=newest))
+    )
+    async with watched(pod, ScriptedEngine(answers=0)):
+        assert stored(pod).accuracy.ratio == pytest.approx(five.ratio)
+        assert stored(pod).accuracy.evidence != five.evidence
 
 
 async def test_a_lost_state_file_is_made_up_from_the_outcomes(pod: Pod) -> None:

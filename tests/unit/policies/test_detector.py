@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from r1plus_policies.detector.detector import (
     DetectorKey,
     advance,
     build_bets,
+    carry_over,
     evidence_ratio,
     log_mean,
     observe_answer,
@@ -37,19 +39,24 @@ def after(answers: list[tuple[str, bool]], detector: Detector) -> Detector:
     return detector
 
 
+def bets_by_definition(p0: float) -> list[tuple[float, bool]]:
+    """(failure rate, whether it is 0.7 on an item whose last answer failed) of each bet."""
+    factors = (1.5, 2, 3, 5, 10) if p0 >= 0.97 else (1.25, 1.5, 2, 3, 5)
+    rates = [min(0.98, m * (1 - p0)) for m in factors]
+    return [(e, True) for e in rates] + [(e, False) for e in rates[1:4]]
+
+
 def by_definition(answers: list[tuple[str, bool]], p0: float) -> float:
     """log of the mean over the bets of sum over every start j of the product of L from j on, in plain numbers."""
-    e0 = 1 - p0
-    factors = (1.5, 2, 3, 5, 10) if p0 >= 0.97 else (1.25, 1.5, 2, 3, 5)
-    total = 0.0
-    for m in factors:
+    e0, bets, total = 1 - p0, bets_by_definition(p0), 0.0
+    for rate, has_memory in bets:
         failed, ratios = set[str](), []
         for item, passed in answers:
-            e = 0.7 if item in failed else min(0.98, m * e0)
+            e = 0.7 if has_memory and item in failed else rate
             ratios.append((1 - e) / p0 if passed else e / e0)
             failed = failed - {item} if passed else failed | {item}
         total += math.fsum(math.prod(ratios[j:]) for j in range(len(ratios)))
-    return math.log(total / len(factors))
+    return math.log(total / len(bets))
 
 
 @given(ANSWERS.filter(bool), st.sampled_from([0.5, 0.9, 0.95, 0.97, 0.98, 0.995]))
@@ -67,6 +74,29 @@ def test_no_bet_gains_while_the_hypothesis_holds(p0: float, better: float) -> No
             assert p0 * math.exp(a) + (1 - p0) * math.exp(b) == pytest.approx(1)
 
 
+@given(
+    st.sampled_from([0.5, 0.95, 0.98]),
+    st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=9),
+    st.lists(st.floats(0, 1), min_size=1, max_size=16),
+)
+def test_the_mean_evidence_after_n_probes_is_at_most_n_whatever_the_past_decides(
+    p0: float, asked: list[str], better: list[float]
+) -> None:
+    """By enumeration of every sequence of answers: a probability above p0 may depend on all answers so far."""
+    paths: list[tuple[float, tuple[bool, ...], Detector]] = [(1.0, (), fresh(p0=p0))]
+    for item in asked:
+        after_one = []
+        for weight, past, detector in paths:
+            p = p0 + (1 - p0) * better[hash(past) % len(better)]
+            for passed, chance in ((True, p), (False, 1 - p)):
+                after_one.append((weight * chance, (*past, passed), observe_answer(detector, item, passed)))
+        paths = after_one
+    mean = math.fsum(weight * math.exp(log_mean(detector.evidence.logs)) for weight, _, detector in paths)
+    assert mean <= len(asked) * (1 + 1e-9)
+    if set(better) == {0.0}:
+        assert mean == pytest.approx(len(asked)), "at exactly p0 nothing is given away"
+
+
 @for_each("p0, rates", {
     "a deterministic engine: far alternatives": (0.98, (0.03, 0.04, 0.06, 0.1, 0.2)),
     "0.97 is still steady": (0.97, (0.045, 0.06, 0.09, 0.15, 0.3)),
@@ -75,8 +105,30 @@ def test_no_bet_gains_while_the_hypothesis_holds(p0: float, better: float) -> No
     "no bet beyond 0.98": (0.7, (0.375, 0.45, 0.6, 0.9, 0.98)),
 })  # fmt: skip
 def test_alternatives(p0: float, rates: tuple[float, ...]) -> None:
-    assert tuple(math.exp(x) * (1 - p0) for x in build_bets(p0).wrong) == pytest.approx(rates)
-    assert tuple(math.exp(x) * (1 - p0) for x in build_bets(p0).wrong_again) == pytest.approx([0.7] * 5)
+    wrong, wrong_again = (
+        [math.exp(x) * (1 - p0) for x in logs] for logs in (build_bets(p0).wrong, build_bets(p0).wrong_again)
+    )
+    assert wrong == pytest.approx([*rates, *rates[1:4]])
+    assert wrong_again == pytest.approx([0.7] * 5 + list(rates[1:4]))
+
+
+@for_each("wrong, with_memory", {
+    "4 % wrong at random": (0.04, False),
+    "5 %": (0.05, False),
+    "9 %": (0.09, False),
+    "20 % is found by both": (0.20, True),
+})  # fmt: skip
+def test_bets_with_memory_alone_gain_nothing_from_answers_that_are_wrong_at_random(
+    wrong: float, with_memory: bool
+) -> None:
+    """The mean of log L per probe, where an item's last answer failed with the same probability."""
+    bets = build_bets(0.98)
+    drifts = [
+        (1 - wrong) * (wrong * w + (1 - wrong) * r) + wrong * (wrong * again_w + (1 - wrong) * again_r)
+        for r, w, again_r, again_w in zip(bets.right, bets.wrong, bets.right_again, bets.wrong_again, strict=True)
+    ]
+    assert (max(drifts[:5]) > 0) is with_memory
+    assert max(drifts[5:]) > 0
 
 
 @for_each("p0, said", {
@@ -96,9 +148,32 @@ def test_what_a_threshold_cannot_be(alarm_at: float) -> None:
         fresh(alarm_at)
 
 
-def test_a_state_of_another_width_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"evidence\.logs: 2 numbers, this p0 has 5 bets"):
-        Detector(KEY, 1e5, DetectorEvidence((0.0, 0.0)))
+FORMER = '{"logs":[-1.5,0.25,3.0,2.0,-7.0],"alarmed":false}'
+"""Evidence as a version with five bets stored it."""
+
+
+@for_each("stored", {
+    "of five bets": loads(DetectorEvidence, FORMER),
+    "after its alarm": replace(loads(DetectorEvidence, FORMER), alarmed=True),
+    "of more bets than there are": DetectorEvidence((1.0, 2.0) * 10),
+    "of a later version, which was taken back": DetectorEvidence((0.5,)),
+})  # fmt: skip
+def test_evidence_of_another_version_is_carried_over_at_its_mean(stored: DetectorEvidence) -> None:
+    detector = Detector(KEY, 1e5, stored, ("a", "b"))
+    again = restore_detector(loads(Detector, dumps(detector)), KEY, 1e6)
+    assert (again.ratio, again.alarmed) == (pytest.approx(detector.ratio), stored.alarmed)
+    assert (again.failed, again.alarm_at) == (("a", "b"), 1e5)
+    assert log_mean(observe_answer(again, "c", False).evidence.logs) > log_mean(again.evidence.logs)
+    assert restore_detector(again, KEY, 1e6) is again
+
+
+def test_the_promise_holds_across_an_upgrade() -> None:
+    """The mean of the evidence grows by at most one a probe, also in the step after it was carried over."""
+    before = loads(DetectorEvidence, FORMER)
+    evidence = carry_over(before, 0.98)
+    gains = [build_bets(0.98).gains_of(passed, again=True) for passed in (True, False)]
+    right, wrong = (math.exp(log_mean(advance(evidence, gain, 1e9).logs)) for gain in gains)
+    assert 0.98 * right + 0.02 * wrong == pytest.approx(math.exp(log_mean(before.logs)) + 1)
 
 
 @given(ANSWERS, ANSWERS)
@@ -126,7 +201,7 @@ def test_evidence_of_another_key_is_no_evidence(other: DetectorKey) -> None:
 
 def test_a_stored_nan_is_not_read() -> None:
     """No comparison would ever find it above A."""
-    text = dumps(Detector(KEY, 1e5, DetectorEvidence((0.0,) * 5))).replace("[0.0,", "[NaN,")
+    text = dumps(Detector(KEY, 1e5, DetectorEvidence((0.0,) * 8))).replace("[0.0,", "[NaN,")
     with pytest.raises(ContractError, match=r"evidence\.logs\[0\]: expected a finite number"):
         loads(Detector, text)
 
@@ -139,7 +214,7 @@ def test_an_alarm_stays() -> None:
         assert detector.ratio < 1
         detector = observe_answer(detector, f"i{asked}", False)
         asked += 1
-    assert asked == 6, "tenfold each, on one bet of five"
+    assert asked == 6, "tenfold each, on one bet of eight"
     detector = after([(f"i{n}", True) for n in range(500)], detector)
     assert log_mean(detector.evidence.logs) < math.log(detector.alarm_at)
     assert (detector.ratio, detector.alarmed) == (1.0, True)
@@ -155,7 +230,7 @@ def test_the_alarm_is_at_its_threshold_and_not_above() -> None:
 def test_evidence_beyond_every_float_is_still_a_number() -> None:
     detector = after([("a", False)] * 2000, fresh())
     assert math.isfinite(detector.ratio)
-    assert evidence_ratio(DetectorEvidence((-1e6,) * 5), 1e5) == 0.0
+    assert evidence_ratio(DetectorEvidence((-1e6,) * 8), 1e5) == 0.0
 
 
 def test_an_item_that_fails_again_says_more_than_another_that_fails() -> None:

@@ -4,14 +4,24 @@ import itertools
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
 from r1plus_policies.detector.confidence import confidence_sequence
-from r1plus_policies.detector.detector import Detector, DetectorKey, observe_answer
-from r1plus_policies.detector.pool import ALPHA, MOST_RETIRED, Pool, exclude, fold, forget, restore_pool
+from r1plus_policies.detector.detector import Detector, DetectorEvidence, DetectorKey, observe_answer
+from r1plus_policies.detector.pool import (
+    ALPHA,
+    MOST_RETIRED,
+    DetectorPair,
+    Pool,
+    exclude,
+    fold,
+    forget,
+    restore_pool,
+)
 from support.tables import for_each
 
 KEY = DetectorKey("", "credit-1", "h" * 64, 0.98)
@@ -217,6 +227,22 @@ def test_a_checkpoint_goes_on_with_equal_bits(first: list[ProbeResult], second: 
     assert again == pool
     more = page([WRONG, RIGHT], first=len(first) + 1)
     assert fold(more, again, "a") == fold(more, pool, "a")
+
+
+def test_a_checkpoint_of_an_operator_with_five_bets_is_carried_over_at_its_mean() -> None:
+    """What it had folded stays folded, and each pool without a pod keeps its own evidence."""
+    five = DetectorEvidence((-1.5, 0.25, 3.0, 2.0, -7.0))
+    stored = replace(
+        fold(page([WRONG]), fold(page([RIGHT]), NEW, "b"), "a"),
+        total=DetectorPair(five, five),
+        without={"a": DetectorPair(), "b": DetectorPair(five, DetectorEvidence())},
+    )
+    again = restore_pool(loads(Pool, dumps(stored)), KEY, 2e5)
+    assert (again.accuracy, again.errors) == (pytest.approx(stored.accuracy), pytest.approx(stored.errors))
+    assert (again.accuracy_without("a"), again.accuracy_without("b")) == (0.0, pytest.approx(stored.accuracy))
+    assert (again.readings, again.alarm_at, again.worst) == (stored.readings, stored.alarm_at, "a")
+    assert exclude(fold(page([WRONG] * 4), again, "a"), "a").readings.keys() == {"b"}
+    assert restore_pool(again, KEY, 2e5) is again
 
 
 def test_a_checkpoint_of_another_key_is_no_evidence() -> None:
