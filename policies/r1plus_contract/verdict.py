@@ -47,7 +47,7 @@ class GateReport:
 
     verdict: Verdict
     reason: str
-    """CamelCase, stable: Passed, TooManyLost, StratumLost, Unstable, ItemsUnscored, ..."""
+    """CamelCase, stable: Passed, TooManyLost, StratumLost, Unstable, TooManyWrong, ItemsUnscored, ..."""
     message: str
     identity: str
     suite: str

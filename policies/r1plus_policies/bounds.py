@@ -67,8 +67,14 @@ def clopper_pearson(successes: int, n: int, alpha: float) -> Interval:
     _check(0.0 < alpha < 1.0, "alpha", alpha, "between 0 and 1, both excluded")
     _check(0 <= successes <= n, "successes", successes, f"between 0 and n = {n}")
     lower = 0.0 if successes == 0 else _find_largest(lambda p: binomial_at_least(successes, n, p) <= alpha)
-    upper = 1.0 if successes == n else _find_largest(lambda p: binomial_at_most(successes, n, p) >= alpha)
-    return Interval(lower, upper)
+    return Interval(lower, upper_bound(successes, n, alpha))
+
+
+def upper_bound(successes: int, n: int, alpha: float) -> float:
+    """Return the upper Clopper-Pearson bound alone: it sums no more than `successes` terms; 1 without data."""
+    _check(0.0 < alpha < 1.0, "alpha", alpha, "between 0 and 1, both excluded")
+    _check(0 <= successes <= n, "successes", successes, f"between 0 and n = {n}")
+    return 1.0 if successes == n else _find_largest(lambda p: binomial_at_most(successes, n, p) >= alpha)
 
 
 def paired_difference(lost: int, gained: int, n: int, alpha: float) -> Interval:

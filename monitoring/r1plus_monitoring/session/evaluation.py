@@ -162,7 +162,8 @@ class EvaluationSession:
     async def _run_short_check(self) -> bool:
         """Return whether another pod of a passed revision answers the same, by a stratified sample at the batch.
 
-        The sample's own limit says how many items it may lose.
+        The sample's own limit says how many items it may lose, and the gate's limit of flips how many first answers
+        of the other items may be wrong.
         """
         sample = self._draw_sample()
         allowed = short_check_limit(len(self._items), self._threshold, len(sample))
@@ -172,9 +173,11 @@ class EvaluationSession:
         judgement = await self._keeper.drive(
             run, self._choose_pace(), lambda: self._report_progress(run, is_short_check=True)
         )
-        lost = len(judgement.figures.lost_items)
+        figures = judgement.figures
+        lost, flips, flips_allowed = len(figures.lost_items), figures.flips, figures.flips_allowed
         is_passed = judgement.verdict is Verdict.PASS and lost <= allowed
-        log("info", "Short check ended", passed=is_passed, lost=lost, items=len(sample), allowed=allowed)
+        counts = {"lost": lost, "allowed": allowed, "flips": flips, "flips_allowed": flips_allowed}
+        log("info", "Short check ended", passed=is_passed, items=len(sample), **counts)
         return is_passed
 
     def _draw_sample(self) -> list[GateItem]:

@@ -6,6 +6,9 @@ is asked again until two of three agree. An item is *lost* if it fails at least 
 
 Failures that count against `Unstable` are those of items that are *not* lost in the full sweeps. A lost item fails in
 every sweep. A threshold of 0.98 allows four of them, and they alone would exceed the limit of 15 failures in 600.
+
+These two allowances would add up: users of an engine with four lost items and 15 flips get 4.5 % wrong answers. So
+the share of right first answers must not be below the threshold less a margin either (`FirstAnswers`).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +19,7 @@ from typing import Final
 
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
 from r1plus_policies.bounds import binomial_quantile, hypergeometric_at_least, mcnemar_exact
+from r1plus_policies.gate.first_answers import FLIP_QUANTILE, FLIP_RATE, MOST_FIRST_ANSWERS, FirstAnswers
 
 MOST_LOST_ITEMS: Final = 50
 """Ids that a report lists: it is stored in an annotation."""
@@ -33,6 +37,7 @@ class GateReason(StrEnum):
     TOO_MANY_LOST = "TooManyLost"
     STRATUM_LOST = "StratumLost"
     UNSTABLE = "Unstable"
+    TOO_MANY_WRONG = "TooManyWrong"
     ITEMS_UNSCORED = "ItemsUnscored"
 
 
@@ -55,9 +60,8 @@ class Rules:
     full_sweeps: int = 3
     single_sweep: bool = True
     """Whether every item is asked at batch 1, too; a short check leaves that to the revision's own gate."""
-    flip_rate: float = 0.01
-    """How often a healthy engine fails an item that it usually passes, per probe: measured on the demo engines."""
-    flip_quantile: float = 0.999
+    flip_rate: float = FLIP_RATE
+    flip_quantile: float = FLIP_QUANTILE
     unscored_retries: int = 2
 
     def __post_init__(self) -> None:
@@ -71,11 +75,11 @@ class Rules:
 
     @classmethod
     def for_sample(cls, batch: int) -> "Rules":
-        """Return the rules of a short check: two full sweeps, and no limit but that of the sample itself.
+        """Return the rules of a short check: two full sweeps, and the gate's limit of flips.
 
-        Threshold and flip rate are such that the gate's own tests never fail it.
+        `short_check_limit` bounds its lost items, so the threshold is such that the gate's own tests never do.
         """
-        return cls(threshold=1e-9, batch=batch, full_sweeps=FAILS_TO_LOSE, single_sweep=False, flip_rate=0.5)
+        return cls(threshold=1e-9, batch=batch, full_sweeps=FAILS_TO_LOSE, single_sweep=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +242,15 @@ def rejudge(known_report: GateReport, threshold: float) -> Verdict | None:
         return None
     within = known_report.lost <= max_lost_items(known_report.items, threshold)
     strata = all(s.lost <= max_lost_in_stratum(s.items, threshold) for s in known_report.strata)
-    return Verdict.PASS if within and strata else None
+    first = threshold < known_report.threshold or _are_failures_healthy(known_report)
+    return Verdict.PASS if within and strata and first else None
+
+
+def _are_failures_healthy(known_report: GateReport) -> bool:
+    """Whether a report's first answers suffice under every threshold; it does not tell flips from lost items."""
+    first = FirstAnswers(known_report.items * known_report.sweeps, known_report.failures, known_report.failures)
+    # The report may be of a monitor that was taken over: a count beyond every suite would take for ever.
+    return 0 <= first.failures <= first.asked <= MOST_FIRST_ANSWERS and first.are_healthy
 
 
 def short_check_limit(items: int, threshold: float, drawn: int) -> int:
@@ -291,6 +303,22 @@ def check_stability(figures: GateFigures, rules: Rules) -> Judgement | None:
     return Judgement(Verdict.FAIL, GateReason.UNSTABLE, message, figures)
 
 
+def check_first_answers(figures: GateFigures, rules: Rules) -> Judgement | None:
+    """Fail where lost items and flips, each within its own limit, are together too many wrong answers."""
+    asked = figures.items * rules.full_sweeps
+    first = FirstAnswers(asked, figures.failures, figures.flips, rules.flip_rate, rules.flip_quantile)
+    if figures.stage.full_sweeps < rules.full_sweeps or first.suffice(rules.threshold):
+        return None
+    message = (
+        f"{first.failures} of {first.asked} answers at batch {rules.batch} are wrong, {first.flips} of them of items "
+        f"that are not lost; so the share that is right may be as low as {first.lower:.4f}, and at least "
+        f"{rules.threshold - first.margin:.4f} is needed: threshold {rules.threshold:g} less a margin of "
+        f"{first.margin:.4f}; lost {len(figures.lost_items)} of {figures.items} items, "
+        f"{figures.lost_limit} allowed"
+    )
+    return Judgement(Verdict.FAIL, GateReason.TOO_MANY_WRONG, message, figures)
+
+
 def check_unscored(figures: GateFigures, rules: Rules) -> Judgement | None:
     """Return Inconclusive where an item has no score."""
     if not figures.unscored_items:
@@ -307,6 +335,7 @@ CHECKS: Final[tuple[Callable[[GateFigures, Rules], Judgement | None], ...]] = (
     check_total,
     check_strata,
     check_stability,
+    check_first_answers,
     check_unscored,
 )
 """In order; the first with a judgement decides. A Fail outranks missing scores: more scores would not change it."""

@@ -160,6 +160,20 @@ async def test_what_a_new_pod_takes_over(
     assert (read_token(pod.admission) is not None) is report.admitted
 
 
+async def test_a_pod_whose_failures_do_not_repeat_fails_its_short_check_and_is_gated_in_full(pod: Pod) -> None:
+    """It loses no item: each capital is wrong when it is asked first, and right from then on."""
+
+    async def err_once(prompt: str, before: int) -> ProbeReply | None:
+        return ProbeReply("no", "stop", 5, 1) if prompt.startswith("capitals") and before == 0 else None
+
+    pod.mount(known=(gate_report(pod),))
+    engine = ScriptedEngine(behaviour=err_once)
+    report = await decide(pod, engine)
+    assert report.gate is not None
+    assert (report.gate.probes, report.gate.failures, report.admitted) == (WHOLE_GATE, 5, True), "5 of 25 are not drawn"
+    assert len(engine.asked) >= WHOLE_GATE + 80
+
+
 async def test_a_known_fail_is_reported_again_and_not_retried(pod: Pod) -> None:
     pod.mount(known=(failed(pod),))
     engine = ScriptedEngine()

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.detector.exact import ITEMS, pass_gate, pass_short_check, pass_short_check_with_lost
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
 from r1plus_policies.bounds import hypergeometric_at_least
+from r1plus_policies.gate.first_answers import ALPHA, FirstAnswers
 from r1plus_policies.gate.verdict import (
     CHECKS,
     MOST_LOST_ITEMS,
@@ -21,6 +23,7 @@ from r1plus_policies.gate.verdict import (
     Score,
     VerdictSubject,
     build_report,
+    check_first_answers,
     check_stability,
     check_strata,
     check_total,
@@ -107,7 +110,9 @@ def lost(*numbers: int) -> list[tuple[int, str, str]]:
     "15 flips of 600 are normal": (suite(*[(n, "011", "1") for n in range(15)]), DONE, Verdict.PASS, GateReason.PASSED),
     "16 are not": (suite(*[(n, "011", "1") for n in range(16)]), DONE, Verdict.FAIL, GateReason.UNSTABLE),
     "the failures of lost items are not flips":
-        (suite(*lost(0, 1, 2, 3), *[(n, "101", "1") for n in range(10, 22)]), DONE, Verdict.PASS, GateReason.PASSED),
+        (suite(*lost(0, 1, 2, 3), *[(n, "101", "1") for n in range(10, 16)]), DONE, Verdict.PASS, GateReason.PASSED),
+    "but four lost leave room for fewer flips":
+        (suite(*lost(0, 1, 2, 3), *[(n, "101", "1") for n in range(10, 17)]), DONE, Verdict.FAIL, GateReason.TOO_MANY_WRONG),
     "one item unscored": (suite((7, "1x1", "1")), DONE, Verdict.INCONCLUSIVE, GateReason.ITEMS_UNSCORED),
     "a Fail outranks a missing score":
         (suite(*lost(0, 1, 2, 3, 4), (7, "1x1", "1")), DONE, Verdict.FAIL, GateReason.TOO_MANY_LOST),
@@ -159,7 +164,7 @@ def test_the_limit_of_flips_counts_the_probes_of_kept_items_only() -> None:
 
 
 def test_the_order_of_checks_is_pinned() -> None:
-    assert (check_total, check_strata, check_stability, check_unscored) == CHECKS
+    assert (check_total, check_strata, check_stability, check_first_answers, check_unscored) == CHECKS
 
 
 @for_each("scores, stage, message", {
@@ -184,6 +189,13 @@ def test_the_order_of_checks_is_pinned() -> None:
         DONE,
         ("16 failures that did not repeat in 3 sweeps at batch 16, at most 15 expected at a flip rate of 0.01 "
         "(quantile 0.999); lost 0 of 200 items, 4 allowed"),
+    ),
+    "wrong answers of both kinds": (
+        suite(*lost(0, 1, 2, 3), *[(n, "011", "1") for n in range(10, 17)]),
+        DONE,
+        ("19 of 600 answers at batch 16 are wrong, 7 of them of items that are not lost; so the share that is right "
+        "may be as low as 0.9582, and at least 0.9604 is needed: threshold 0.98 less a margin of 0.0196; lost 4 of "
+        "200 items, 4 allowed"),
     ),
     "missing scores": (
         suite((7, "1x1", "1")),
@@ -241,9 +253,101 @@ FAILED = build_report(decided(suite(*lost(*range(9)))), RULES, VerdictSubject(""
     "not where two lost are one too many": (PASSED, 0.995, None),
     "a Fail under a lower threshold must be gated": (FAILED, 0.9, None),
     "strata count, too": (dataclasses.replace(PASSED, strata=(StratumFigures("s0", 50, 2, 2),)), 0.99, None),
+    "first answers count, too: more failed than flips explain": (dataclasses.replace(PASSED, failures=16), 0.99, None),
+    "as many as flips explain are no reason": (dataclasses.replace(PASSED, failures=15), 0.99, Verdict.PASS),
+    "under a lower threshold they were enough already": (dataclasses.replace(PASSED, failures=27), 0.97, Verdict.PASS),
+    "a report of no sweeps and no failures": (dataclasses.replace(PASSED, failures=0, sweeps=0), 0.99, Verdict.PASS),
+    "more failures than probes are a lie": (dataclasses.replace(PASSED, failures=601), 0.99, None),
+    "so are fewer than none": (dataclasses.replace(PASSED, failures=-1), 0.99, None),
+    "and more probes than any suite has":
+        (dataclasses.replace(PASSED, items=10**15, lost=0, failures=0), 0.99, None),
 })  # fmt: skip
 def test_a_verdict_under_another_threshold(known: GateReport, threshold: float, verdict: Verdict | None) -> None:
     assert rejudge(known, threshold) is verdict
+
+
+@for_each("lost, flips", {
+    "none lost: the limit is that of flips": (0, 15),
+    "one": (1, 14),
+    "two": (2, 12),
+    "three": (3, 9),
+    "as many as are allowed: no more flips than expected": (4, 7),
+})  # fmt: skip
+def test_the_more_items_are_lost_the_fewer_flips_are_allowed(lost: int, flips: int) -> None:
+    """Of 211 items at 0.98: 633 answers."""
+    for more, verdict in ((0, Verdict.PASS), (1, Verdict.FAIL)):
+        special = [(n, "000", "1") for n in range(lost)] + [(n, "011", "1") for n in range(50, 50 + flips + more)]
+        assert decided(suite(*special, n=211)).verdict is verdict
+
+
+@given(st.integers(5, 600), st.sampled_from([0.5, 0.9, 0.93, 0.95, 0.98, 0.99, 1.0]), st.data())
+def test_what_the_threshold_allows_passes_with_as_many_flips_as_are_expected(
+    items: int, threshold: float, data: st.DataObject
+) -> None:
+    asked = 3 * items
+    lost = data.draw(st.integers(0, max_lost_items(items, threshold)))
+    flips = data.draw(st.integers(0, -(-asked // 100)))
+    assert FirstAnswers(asked, 3 * lost + flips, flips).suffice(threshold)
+
+
+@given(st.integers(5, 300), st.sampled_from([0.9, 0.98, 1.0]), st.integers(0, 30), st.integers(0, 60))
+def test_more_wrong_answers_never_pass_where_fewer_do_not(items: int, threshold: float, lost: int, flips: int) -> None:
+    lost = min(lost, items)
+    flips = min(flips, 3 * (items - lost))
+    if not FirstAnswers(3 * items, 3 * lost + flips, flips).suffice(threshold):
+        if lost < items and flips <= 3 * (items - lost - 1):
+            assert not FirstAnswers(3 * items, 3 * (lost + 1) + flips, flips).suffice(threshold)
+        if flips < 3 * (items - lost):
+            assert not FirstAnswers(3 * items, 3 * lost + flips + 1, flips + 1).suffice(threshold)
+
+
+def test_a_healthy_engine_passes() -> None:
+    assert pass_gate(lost=0, wrong=0.01) >= 0.999
+
+
+@for_each("lost", {f"{lost} lost": lost for lost in range(5)})
+def test_an_engine_below_the_threshold_less_the_margin_passes_once_in_twenty_at_most(lost: int) -> None:
+    """Its share of right first answers is exactly 0.98 less the margin."""
+    margin = FirstAnswers(3 * ITEMS, 0, 0).margin
+    assert margin == pytest.approx(0.0207, abs=1e-4)
+    wrong = ((1 - 0.98 + margin) * ITEMS - lost) / (ITEMS - lost)
+    assert 0.02 < wrong < 0.05
+    assert pass_gate(lost, wrong) <= ALPHA
+
+
+def test_a_smaller_suite_has_a_greater_margin() -> None:
+    margins = [FirstAnswers(3 * items, 0, 0).margin for items in (400, 211, 106, 30)]
+    assert margins == pytest.approx([0.0162, 0.0207, 0.0287, 0.0517], abs=1e-3)
+
+
+@for_each("wrong, least, most", {
+    "a healthy pod": (0.01, 0.999, 1.0),
+    "5 % wrong at random: mostly admitted": (0.05, 0.8, 0.85),
+    "10 %": (0.10, 0.2, 0.3),
+    "20 %: never": (0.20, 0.0, 0.01),
+})  # fmt: skip
+def test_which_pods_a_short_check_admits(wrong: float, least: float, most: float) -> None:
+    assert least <= pass_short_check(wrong) <= most
+
+
+@for_each("lost, most", {
+    "as many as its revision may lose": (4, 1.0),
+    "8 of 211": (8, 0.83),
+    "20 of 211": (20, 0.23),
+    "40 of 211": (40, 0.01),
+})  # fmt: skip
+def test_a_short_check_sees_items_lost_for_good_by_chance_only(lost: int, most: float) -> None:
+    assert 0.8 * most - 0.01 <= pass_short_check_with_lost(lost) <= most
+
+
+def test_the_rules_of_a_short_check_do_what_the_exact_sums_say() -> None:
+    """Two sweeps over 40 items: 3 lost items are judged by the monitor's own limit, 6 flips by the gate's."""
+    rules, done = Rules.for_sample(16), GateStage(full_sweeps=2, single=True)
+    for flips, verdict in ((5, Verdict.PASS), (6, Verdict.FAIL)):
+        scores = [item(n, "01" if n < flips else "11", "") for n in range(38)] + [item(n, "00", "") for n in (38, 39)]
+        found = judge_gate(scores, rules, done)
+        assert found is not None
+        assert (found.verdict, len(found.figures.lost_items)) == (verdict, 2)
 
 
 @given(st.integers(1, 400), st.sampled_from([0.5, 0.9, 0.95, 0.98, 0.99, 1.0]))
