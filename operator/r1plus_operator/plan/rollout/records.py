@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, hash_of
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.requests import read_ack_token
@@ -18,6 +19,8 @@ from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.rollout.decision import find_capacity_problem
 from r1plus_policies.rollout import Rollout, RolloutStage
 
+PASS_OUTLIVES_TRAFFIC = 86_400.0
+"""Seconds out of traffic after which a Pass says nothing of today's nodes, drivers and load."""
 _PROMOTION_STEP = 0.001
 """Seconds between two promotions, at least: the newest is what serves, also after the clock has been set back."""
 
@@ -50,6 +53,8 @@ def record_rollout(
     is_held = inputs.problem is not None and rollback is None
     revisions = _record_expiry(inputs, revisions, rollout, rollout_revision)
     candidate = rollout_revision if rollout_revision != rollout.current and not is_held else None
+    if rollback is None:
+        revisions = _void_old_pass(inputs, revisions, candidate)
     revisions = _date_candidacy(
         inputs, revisions, candidate, spec_revision if is_held else None, restarts=rollout.restarts_deadline
     )
@@ -105,6 +110,24 @@ def _record_expiry(
     cause = find_capacity_problem(inputs, revision)
     expiry = expire(revision.expiry, inputs.now, cause, inputs.spec.rollout)
     return {**revisions, revision.name: replace(revision, expiry=expiry)}
+
+
+def _void_old_pass(
+    inputs: PassInputs, revisions: Mapping[str, Revision], candidate: str | None
+) -> Mapping[str, Revision]:
+    """Remove the verdicts of a revision that becomes the candidate long after it left traffic, if it passed.
+
+    So its pods run the whole gate, as a rollback's control does, and no short check. One that was withdrawn for lack of
+    room keeps the Pass of the same try.
+    """
+    revision = revisions.get(candidate or "")
+    if revision is None or revision.promoted_at is None or revision.candidate_since or revision.expiry:
+        return revisions
+    left_at = revision.promoted_at + seconds_in_traffic(revision, revisions, inputs.now)
+    has_passed = any(verdict.verdict is Verdict.PASS for verdict in revision.valid_verdicts[-1:])
+    if not has_passed or inputs.now - left_at < PASS_OUTLIVES_TRAFFIC:
+        return revisions
+    return {**revisions, revision.name: replace(revision, verdicts=())}
 
 
 def _date_candidacy(
