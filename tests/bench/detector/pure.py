@@ -1,6 +1,6 @@
 """The detector by itself, on answers that are independent: time to a false alarm, and delay after a change.
 
-Every answer belongs to another item here, so the repeat bet is never made; `per_item` is where it counts.
+Every answer belongs to another item here, so no bet remembers anything; in `per_item` and `at_random` they do.
 """
 
 import random

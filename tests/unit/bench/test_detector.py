@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bench.detector import gates, interval, oracle, per_item, pure
+from bench.detector import at_random, exact, gates, interval, oracle, per_item, pure
 from bench.detector.__main__ import Line, lower_bound_of_mean
 from r1plus_policies.bounds import binomial_at_most
 
@@ -46,6 +46,7 @@ def test_the_same_seed_gives_the_same_figures() -> None:
     assert pure.delays(5, 3) == pure.delays(5, 3)
     assert pure.delays(5, 3) != pure.delays(6, 3)
     assert per_item.broken(5, 3) == per_item.broken(5, 3)
+    assert at_random.in_control(5, 2_000) == at_random.in_control(5, 2_000)
 
 
 def test_a_cusum_rings_more_rarely_and_later_with_a_higher_limit() -> None:
@@ -61,3 +62,24 @@ def test_simulated_engines_are_told_apart() -> None:
     assert per_item.mix_shift(1, 5) <= 1
     found = per_item.broken(1, 5)
     assert all(len(found.delays[share]) + found.early == 5 for share in per_item.BROKEN)
+
+
+def test_bets_without_memory_find_in_an_hour_or_two_what_those_with_memory_take_a_day_for() -> None:
+    found = at_random.delays(3, 4)
+    assert found.early == 0
+    assert max(found.now["random_5"]) < at_random.MOST_PROBES / 4
+    assert max(found.five["random_5"]) > 2 * max(found.now["random_5"])
+    assert all(now <= 1.2 * five for now, five in zip(found.now["lost_20"], found.five["lost_20"], strict=True))
+    assert found.now["random_2"] == [at_random.MOST_PROBES] * 4, "as p0 allows: no alarm in a day"
+
+
+def test_the_exact_sums_agree_with_the_run_that_a_prober_drives() -> None:
+    runs = 200
+    for wrong in (0.05, 0.1):
+        share, expected = gates.admits(1, runs, wrong) / runs, exact.pass_short_check(wrong, items=len(gates.ITEMS))
+        assert share == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / runs))
+    assert gates.passes(1, 60, 0.0, flips=0.03) / 60 == pytest.approx(exact.pass_gate(0, 0.03, items=200), abs=0.25)
+
+
+def test_a_count_sees_an_accuracy_far_below_the_threshold_at_once_and_one_just_below_it_rarely() -> None:
+    assert [round(exact.count_below(wrong), 2) for wrong in (0.02, 0.04, 0.05, 0.10)] == [0.0, 0.08, 0.26, 0.98]
