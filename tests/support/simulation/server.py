@@ -1,0 +1,588 @@
+"""A Kubernetes API server in memory: the verbs, for one loop and one thread. `store` keeps, `admission` refuses.
+
+World actors call the verbs, which take effect at once; operators come through a `SimulatedTransport`. The contract test
+compares what clients see of both this and the real server (tests/apiserver/test_api_contract.py).
+"""
+
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from r1plus_operator.api import kinds
+from r1plus_operator.runtime.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH
+from r1plus_operator.runtime.errors import ApiError, FieldCause
+from r1plus_operator.runtime.resources import Resource
+from support.simulation import admission, builtin_defaults, ownership, patches, refusals, schemas
+from support.simulation.admission import Policy, Write
+from support.simulation.ownership import Manager
+from support.simulation.store import Key, Record, Snapshot, Store
+from support.simulation.traits import Traits, build_traits
+
+Object = dict[str, Any]
+HISTORY_SECONDS = 300.0
+"""etcd is compacted every five minutes."""
+ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+_KEPT_METADATA = (
+    "uid",
+    "creationTimestamp",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "namespace",
+    "name",
+)
+"""Which no writer changes."""
+WORLD = "system:admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A committed write. `verb`: created, updated or deleted; the objects are the stored ones: do not change them."""
+
+    verb: str
+    resource: Resource
+    before: Object | None
+    after: Object | None
+    user: str
+    field_manager: str
+    version: int
+    at: float
+
+    @property
+    def obj(self) -> Object:
+        """The object as it is now, or as it was last."""
+        obj = self.after or self.before
+        assert obj is not None
+        return obj
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who writes."""
+
+    user: str = WORLD
+    field_manager: str = ""
+
+
+class SimulatedApiServer:
+    """One cluster's. Objects that it returns are the stored ones: copy before changing."""
+
+    def __init__(self, rand: random.Random, read_time: Callable[[], float]) -> None:
+        """`read_time`: seconds since the epoch."""
+        self._rand = rand
+        self._read_time = read_time
+        self._traits = dict(build_traits())
+        self._absent: set[Resource] = set()
+        self._subscribers: list[Callable[[Change], None]] = []
+        self.policies: list[Policy] = []
+        """Asked about every write; the first that refuses counts."""
+        self.store = Store(self._traits, HISTORY_SECONDS)
+        self.restores = 0
+        """How often `restore` was called: streams from before end then."""
+        self.on_restore: list[Callable[[], None]] = []
+
+    @property
+    def version(self) -> int:
+        """The newest resourceVersion."""
+        return self.store.version
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        return self._read_time()
+
+    def serve(self, resource: Resource, *, is_served: bool = True) -> None:
+        """Add an optional kind (its CRD is installed), or take it away with its objects."""
+        if is_served:
+            self._absent.discard(resource)
+            return
+        for record in self.store.list_records(resource):
+            self._remove(self._traits[resource], record, Actor())
+        self._absent.add(resource)
+
+    def find_traits(self, resource: Resource) -> Traits:
+        """Return a kind's traits; raise NotFoundError if it is not served."""
+        traits = self._traits.get(resource)
+        if traits is None or resource in self._absent:
+            raise ApiError(404, "Unknown", "404 page not found")
+        return traits
+
+    def list_resources(self) -> list[Resource]:
+        """Return all kinds that are served."""
+        return [resource for resource in self._traits if resource not in self._absent]
+
+    def read(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
+        """Return an object, or None."""
+        record = self.store.get(resource, (namespace or "", name))
+        return record.obj if record else None
+
+    def list_objects(self, resource: Resource, namespace: str | None = None) -> list[Object]:
+        """Return a kind's objects, of a namespace or of all."""
+        return [record.obj for record in self.store.list_records(resource, namespace)]
+
+    def subscribe(self, callback: Callable[[Change], None]) -> None:
+        """Call back after each committed write, before the verb returns."""
+        self._subscribers.append(callback)
+
+    def save(self) -> Snapshot:
+        """Return all that is stored now."""
+        return self.store.save()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put etcd back: all objects, and the counter of versions. Every watch ends, as when the server restarts."""
+        self.store.restore(snapshot)
+        self.restores += 1
+        for callback in tuple(self.on_restore):
+            callback()
+
+    def create(
+        self, resource: Resource, obj: Object, *, user: str = WORLD, field_manager: str = "", subresource: str = ""
+    ) -> Object:
+        """Create an object; with a subresource (`eviction`, `token`) act on the one of that name."""
+        traits, actor = self.find_traits(resource), Actor(user, field_manager)
+        if subresource:
+            return self._create_subresource(traits, obj, subresource, actor)
+        made = self._prepare_new(traits, _copy(obj))
+        if made["metadata"].get("resourceVersion"):
+            raise ApiError(500, "Unknown", "resourceVersion should not be set on objects to be created")
+        if self.store.get(resource, _key_of(made)) is not None:
+            raise refusals.exists(resource, made["metadata"]["name"])
+        manager = Manager(field_manager or "unknown", "Update")
+        owners = ownership.record_update(None, made, {}, manager, traits.shape)
+        return self._store_new(traits, made, owners, actor)
+
+    def replace(
+        self, resource: Resource, obj: Object, *, user: str = WORLD, field_manager: str = "", subresource: str = ""
+    ) -> Object:
+        """Update an object as a whole (PUT)."""
+        traits = self.find_traits(resource)
+        record = self._require(resource, obj["metadata"].get("namespace"), obj["metadata"]["name"])
+        sent = _copy(obj)
+        meta = sent["metadata"]
+        if meta.get("uid") and meta["uid"] != record.obj["metadata"]["uid"]:
+            raise _refuse_uid(resource, meta["name"], meta["uid"], record.obj["metadata"]["uid"])
+        if not meta.get("resourceVersion") and not traits.allows_unconditional_update:
+            cause = FieldCause("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
+            raise refusals.invalid(resource, meta["name"], [cause])
+        return self._update(traits, record, sent, Actor(user, field_manager), subresource)
+
+    def patch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        body: Any,
+        content_type: str = MERGE_PATCH,
+        *,
+        user: str = WORLD,
+        field_manager: str = "",
+        subresource: str = "",
+    ) -> Object:
+        """Change an object by a merge patch, or by a JSON patch."""
+        traits = self.find_traits(resource)
+        record = self._require(resource, namespace, name)
+        match content_type:
+            case "application/merge-patch+json":
+                patched = patches.merge(record.obj, _copy(body))
+            case "application/json-patch+json":
+                patched = patches.apply_json_patch(record.obj, _copy(body))
+            case other:
+                raise ApiError(
+                    415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {other}"
+                )
+        return self._update(traits, record, patched, Actor(user, field_manager), subresource)
+
+    def apply(
+        self,
+        resource: Resource,
+        obj: Object,
+        *,
+        field_manager: str,
+        force: bool = True,
+        user: str = WORLD,
+        subresource: str = "",
+    ) -> Object:
+        """Apply an object (server-side): create it if absent, own its fields."""
+        traits, actor = self.find_traits(resource), Actor(user, field_manager)
+        config = _copy(obj)
+        meta = config["metadata"]
+        record = self.store.get(resource, (meta.get("namespace") or "", meta["name"]))
+        if traits.schema is not None and (unknown := schemas.find_unknown(_without_metadata(config), traits.schema)):
+            text = f"failed to create typed patch object ({_describe(traits, meta)}): {unknown}: field not declared in schema"
+            raise ApiError(500, "Unknown", text)
+        manager = Manager(field_manager, "Apply", subresource)
+        if record is None:
+            return self._apply_new(traits, config, manager, actor)
+        live = record.obj
+        _check_preconditions(resource, meta, live["metadata"])
+        config["metadata"] = {key: value for key, value in meta.items() if key not in ("resourceVersion", "uid")}
+        self._reset(traits, config, subresource)
+        owners = ownership.read_owners(live)
+        result, owners = ownership.apply(live, config, owners, manager, traits.shape, force=force)
+        return self._store_update(traits, record, result, owners, actor, subresource)
+
+    def delete(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        user: str = WORLD,
+        uid: str | None = None,
+        version: str | None = None,
+        grace_seconds: int | None = None,
+        propagation: str = "Background",
+    ) -> Object:
+        """Delete an object, or mark it where finalizers, a kubelet or a namespace's content must go first."""
+        traits, actor = self.find_traits(resource), Actor(user)
+        record = self._require(resource, namespace, name)
+        meta = record.obj["metadata"]
+        if uid and uid != meta["uid"]:
+            raise _refuse_uid(resource, name, uid, meta["uid"])
+        if version and version != meta["resourceVersion"]:
+            why = f"Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {meta['resourceVersion']}"
+            raise refusals.conflict(resource, name, why)
+        self._admit(Write("DELETE", resource, "", user, record.obj, None), name)
+        grace = self._select_grace(record.obj, grace_seconds)
+        finalizers = _select_finalizers(meta.get("finalizers") or [], propagation)
+        if not finalizers and not grace and resource != kinds.NAMESPACE:
+            self._remove(traits, record, actor)
+            return record.obj
+        if resource == kinds.NAMESPACE and not finalizers and not record.obj["spec"].get("finalizers"):
+            self._remove(traits, record, actor)
+            return record.obj
+        return self._mark_deleted(traits, record, grace, finalizers, actor)
+
+    def finalize_namespace(self, name: str, *, user: str = WORLD) -> None:
+        """Let a namespace go that has no content any more."""
+        record = self._require(kinds.NAMESPACE, None, name)
+        emptied = {**record.obj, "metadata": dict(record.obj["metadata"]), "spec": {}}
+        traits, actor = self.find_traits(kinds.NAMESPACE), Actor(user)
+        self._commit(traits, emptied, actor)
+        if not emptied["metadata"].get("finalizers"):
+            self._remove(traits, self._require(kinds.NAMESPACE, None, name), actor)
+
+    # What the verbs share.
+
+    def _require(self, resource: Resource, namespace: str | None, name: str) -> Record:
+        record = self.store.get(resource, (namespace or "", name))
+        if record is None:
+            raise refusals.not_found(resource, name)
+        return record
+
+    def _prepare_new(self, traits: Traits, obj: Object) -> Object:
+        """Return a new object as the server completes it, checked."""
+        meta = obj["metadata"]
+        if not meta.get("name") and meta.get("generateName"):
+            meta["name"] = meta["generateName"][:58] + "".join(self._rand.choices(_SUFFIX, k=5))
+        meta["name"] = meta.get("name") or ""
+        if traits.resource.is_namespaced and not meta.get("namespace"):
+            raise refusals.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        admission.check_namespace(self.store, traits.resource, obj)
+        for name in ("deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "generation", "selfLink"):
+            meta.pop(name, None)
+        meta["uid"] = str(uuid.UUID(int=self._rand.getrandbits(128), version=4))
+        meta["creationTimestamp"] = format_time(self.now())
+        if traits.counts_generations:
+            meta["generation"] = 1
+        if traits.has_status and traits.resource not in (kinds.NODE,):
+            obj.pop("status", None)
+        obj = self._complete(traits, obj)
+        if faults := admission.check_name(traits, meta["name"]) + admission.check_schema(traits, obj):
+            raise refusals.invalid(traits.resource, meta["name"], faults)
+        return obj
+
+    def _complete(self, traits: Traits, obj: Object) -> Object:
+        """Return an object pruned, with defaults."""
+        if traits.schema is None:
+            resource = traits.resource
+            obj = builtin_defaults.drop_empty(obj, is_revision=resource.kind == "ControllerRevision")
+            traits.set_defaults(obj)
+        else:
+            head: Object = {key: obj[key] for key in ("apiVersion", "kind", "metadata") if key in obj}
+            obj = {**head, **schemas.prune(_without_metadata(obj), traits.schema)}
+            schemas.set_defaults(obj, traits.schema)
+        return obj
+
+    def _store_new(self, traits: Traits, obj: Object, owners: ownership.Owners, actor: Actor) -> Object:
+        resource, meta = traits.resource, obj["metadata"]
+        self._admit(Write("CREATE", resource, "", actor.user, None, obj), meta["name"])
+        charged = admission.check_quota(self.store, resource, None, obj) if resource.is_namespaced else []
+        meta["managedFields"] = ownership.write_owners(None, owners, resource.api_version, meta["creationTimestamp"])
+        for quota, status in charged:
+            self._commit(
+                self._traits[admission.QUOTA],
+                {**quota.obj, "metadata": dict(quota.obj["metadata"]), "status": status},
+                Actor(),
+            )
+        return self._commit(traits, obj, actor)
+
+    def _apply_new(self, traits: Traits, config: Object, manager: Manager, actor: Actor) -> Object:
+        resource, meta = traits.resource, config["metadata"]
+        if meta.get("uid"):
+            why = f"uid mismatch: the provided object specified uid {meta['uid']}, and no existing object was found"
+            raise refusals.conflict(resource, meta["name"], why)
+        if manager.subresource:
+            raise refusals.not_found(resource, meta["name"])
+        if meta.get("resourceVersion"):
+            raise refusals.changed(resource, meta["name"])
+        if traits.has_status:
+            config.pop("status", None)
+        fields = ownership.collect_object_fields(config, traits.shape)
+        made = self._prepare_new(traits, config)
+        return self._store_new(traits, made, {manager: fields} if fields else {}, actor)
+
+    def _reset(self, traits: Traits, config: Object, subresource: str) -> None:
+        """Drop from an apply what its endpoint does not write."""
+        if subresource == "status":
+            meta = config["metadata"]
+            config["metadata"] = {key: meta[key] for key in ("name", "namespace") if key in meta}
+            for name in [key for key in config if key not in ("apiVersion", "kind", "metadata", "status")]:
+                del config[name]
+        elif traits.has_status:
+            config.pop("status", None)
+
+    def _update(self, traits: Traits, record: Record, sent: Object, actor: Actor, subresource: str) -> Object:
+        """Store what an update or a patch makes of an object."""
+        live, resource = record.obj, traits.resource
+        meta = sent["metadata"]
+        _check_preconditions(resource, {"resourceVersion": meta.get("resourceVersion")}, live["metadata"])
+        if (
+            meta.get("name") != live["metadata"]["name"]
+            or (meta.get("uid") or live["metadata"]["uid"]) != live["metadata"]["uid"]
+        ):
+            field_name = "name" if meta.get("name") != live["metadata"]["name"] else "uid"
+            cause = FieldCause(f"metadata.{field_name}", "Invalid value: field is immutable")
+            raise refusals.invalid(resource, live["metadata"]["name"], [cause])
+        result = self._select_written(traits, live, sent, subresource)
+        result = self._complete(traits, _with_kept_metadata(live, result))
+        manager = Manager(actor.field_manager or "unknown", "Update", subresource)
+        owners = ownership.record_update(live, result, ownership.read_owners(live), manager, traits.shape)
+        return self._store_update(traits, record, result, owners, actor, subresource, is_complete=True)
+
+    def _select_written(self, traits: Traits, live: Object, sent: Object, subresource: str) -> Object:
+        """Return the object with those parts of `sent` that the endpoint writes."""
+        if not traits.has_status:
+            return sent
+        if subresource == "status":
+            result = {**live, "status": sent.get("status") or {}}
+            if traits.resource in (kinds.POD, kinds.NODE):
+                markings = {key: sent["metadata"][key] for key in ("labels", "annotations") if key in sent["metadata"]}
+                result["metadata"] = {**live["metadata"], **markings}
+            return result
+        result = {key: value for key, value in sent.items() if key != "status"}
+        if "status" in live:
+            result["status"] = live["status"]
+        return result
+
+    def _store_update(
+        self,
+        traits: Traits,
+        record: Record,
+        result: Object,
+        owners: ownership.Owners,
+        actor: Actor,
+        subresource: str,
+        *,
+        is_complete: bool = False,
+    ) -> Object:
+        """Store an object in place of another; a write that changes nothing stores nothing."""
+        live, resource = record.obj, traits.resource
+        if not is_complete:
+            result = self._complete(traits, _with_kept_metadata(live, result))
+        if resource == kinds.NAMESPACE and subresource != "finalize":
+            result["spec"] = live["spec"]
+        name = live["metadata"]["name"]
+        managed = ownership.write_owners(live, owners, resource.api_version, format_time(self.now()))
+        result["metadata"]["managedFields"] = managed
+        result["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
+        if result == live:
+            return live
+        self._check_update(traits, live, result)
+        self._admit(Write("UPDATE", resource, subresource, actor.user, live, result), name)
+        if resource.is_namespaced and resource in (kinds.POD, kinds.BY_KIND["PersistentVolumeClaim"]):
+            admission.check_quota(self.store, resource, live, result)
+        if traits.counts_generations and _is_new_generation(resource, live, result):
+            result["metadata"]["generation"] = live["metadata"].get("generation", 0) + 1
+        if "deletionTimestamp" in live["metadata"] and self._may_go(resource, live, result):
+            stored = self._commit(traits, result, actor) if result["metadata"] != live["metadata"] else live
+            record = self._require(resource, *_address(stored))
+            self._remove(traits, record, actor)
+            return stored
+        return self._commit(traits, result, actor)
+
+    def _check_update(self, traits: Traits, live: Object, result: Object) -> None:
+        faults = admission.check_immutable(traits, live, result) + admission.check_schema(traits, result)
+        before = live["metadata"].get("finalizers") or []
+        added = [one for one in result["metadata"].get("finalizers") or [] if one not in before]
+        if added and "deletionTimestamp" in live["metadata"]:
+            text = f"Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added}"
+            faults.append(FieldCause("metadata.finalizers", text))
+        if faults:
+            raise refusals.invalid(traits.resource, live["metadata"]["name"], faults)
+
+    @staticmethod
+    def _may_go(resource: Resource, live: Object, result: Object) -> bool:
+        """Whether nothing keeps an object that is being deleted any more."""
+        if result["metadata"].get("finalizers"):
+            return False
+        if resource == kinds.NAMESPACE:
+            return not result["spec"].get("finalizers")
+        return not live["metadata"].get("deletionGracePeriodSeconds")
+
+    def _select_grace(self, obj: Object, asked: int | None) -> int:
+        """Return the seconds that a pod has; 0 for one that no kubelet runs, and for any other kind."""
+        if obj["kind"] != kinds.POD.kind:
+            return 0
+        is_over = (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        if not obj["spec"].get("nodeName") or is_over:
+            return 0
+        grace = obj["spec"].get("terminationGracePeriodSeconds", 30) if asked is None else asked
+        former = obj["metadata"].get("deletionGracePeriodSeconds")
+        return int(grace if former is None else min(grace, former))
+
+    def _mark_deleted(self, traits: Traits, record: Record, grace: int, finalizers: list[str], actor: Actor) -> Object:
+        meta = dict(record.obj["metadata"])
+        is_first = "deletionTimestamp" not in meta
+        if is_first or grace < meta.get("deletionGracePeriodSeconds", 0):
+            meta["deletionTimestamp"] = format_time(self.now() + grace)
+            meta["deletionGracePeriodSeconds"] = grace
+        if is_first and traits.counts_generations:
+            meta["generation"] = meta.get("generation", 0) + 1
+        if finalizers:
+            meta["finalizers"] = finalizers
+        else:
+            meta.pop("finalizers", None)
+        result = {**record.obj, "metadata": meta}
+        if traits.resource == kinds.NAMESPACE:
+            result["status"] = {**(record.obj.get("status") or {}), "phase": "Terminating"}
+            meta.pop("deletionGracePeriodSeconds", None)
+        if result == record.obj:
+            return record.obj
+        return self._commit(traits, result, actor)
+
+    def _commit(self, traits: Traits, obj: Object, actor: Actor) -> Object:
+        before = self.store.get(traits.resource, _key_of(obj))
+        record = self.store.commit(traits.resource, _key_of(obj), obj, self.now())
+        assert record is not None
+        verb = "created" if before is None else "updated"
+        self._report(verb, traits.resource, before.obj if before else None, record.obj, actor)
+        return record.obj
+
+    def _remove(self, traits: Traits, record: Record, actor: Actor) -> None:
+        self.store.commit(traits.resource, _key_of(record.obj), None, self.now())
+        self._report("deleted", traits.resource, record.obj, None, actor)
+
+    def _report(self, verb: str, resource: Resource, before: Object | None, after: Object | None, actor: Actor) -> None:
+        if not self._subscribers:
+            return
+        change = Change(verb, resource, before, after, actor.user, actor.field_manager, self.version, self.now())
+        for callback in tuple(self._subscribers):
+            callback(change)
+
+    def _admit(self, write: Write, name: str) -> None:
+        for policy in self.policies:
+            if (why := policy(write)) is not None:
+                raise refusals.forbidden(write.resource, name, why)
+
+    def _create_subresource(self, traits: Traits, obj: Object, subresource: str, actor: Actor) -> Object:
+        meta = obj["metadata"]
+        record = self._require(traits.resource, meta.get("namespace"), meta["name"])
+        if subresource == "eviction":
+            return self._evict(record, obj, actor)
+        if subresource == "token":
+            expires = format_time(self.now() + 3600)
+            return {
+                **obj,
+                "status": {"token": f"token-{record.obj['metadata']['uid']}", "expirationTimestamp": expires},
+            }
+        raise ApiError(404, "NotFound", "the server could not find the requested resource")
+
+    def _evict(self, record: Record, eviction: Object, actor: Actor) -> Object:
+        """Delete a pod unless a PodDisruptionBudget's status allows none."""
+        meta = record.obj["metadata"]
+        for budget in self.store.list_records(kinds.BY_KIND["PodDisruptionBudget"], meta["namespace"]):
+            wanted = (budget.obj["spec"].get("selector") or {}).get("matchLabels") or {}
+            selects = bool(wanted) and wanted.items() <= (meta.get("labels") or {}).items()
+            if selects and (budget.obj.get("status") or {}).get("disruptionsAllowed", 0) < 1:
+                raise refusals.evicted_too_many(budget.obj["metadata"]["name"])
+        grace = (eviction.get("deleteOptions") or {}).get("gracePeriodSeconds")
+        self.delete(kinds.POD, meta["namespace"], meta["name"], user=actor.user, grace_seconds=grace)
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+
+def format_time(seconds: float) -> str:
+    """Return seconds since the epoch as Kubernetes writes a Time."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _copy(obj: Any) -> Any:
+    return orjson.loads(orjson.dumps(obj))
+
+
+def _key_of(obj: Object) -> Key:
+    meta = obj["metadata"]
+    return meta.get("namespace") or "", meta["name"]
+
+
+def _address(obj: Object) -> tuple[str | None, str]:
+    return obj["metadata"].get("namespace"), obj["metadata"]["name"]
+
+
+def _without_metadata(obj: Object) -> Object:
+    return {key: value for key, value in obj.items() if key != "metadata"}
+
+
+def _describe(traits: Traits, meta: Object) -> str:
+    return f"{meta.get('namespace', '')}/{meta.get('name', '')}; {traits.resource.api_version}, Kind={traits.resource.kind}"
+
+
+def _refuse_uid(resource: Resource, name: str, asked: str, actual: str) -> ApiError:
+    why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {actual}"
+    return refusals.conflict(resource, name, why)
+
+
+def _check_preconditions(resource: Resource, asked: Object, live: Object) -> None:
+    """Refuse a write that names another version, or an apply that names another object."""
+    if asked.get("uid") and asked["uid"] != live["uid"]:
+        why = f"uid mismatch: the provided object specified uid {asked['uid']}, and the existing object has uid {live['uid']}"
+        raise refusals.conflict(resource, live["name"], why)
+    if asked.get("resourceVersion") and asked["resourceVersion"] != live["resourceVersion"]:
+        raise refusals.changed(resource, live["name"])
+
+
+def _with_kept_metadata(live: Object, result: Object) -> Object:
+    """Return the object with the metadata that no writer changes."""
+    meta = dict(result["metadata"])
+    for key in _KEPT_METADATA:
+        if key in live["metadata"]:
+            meta[key] = live["metadata"][key]
+        else:
+            meta.pop(key, None)
+    return {**result, "metadata": meta}
+
+
+def _is_new_generation(resource: Resource, live: Object, result: Object) -> bool:
+    """Whether what an object asks for has changed."""
+    ignored = ("metadata", "status")
+    if {k: v for k, v in live.items() if k not in ignored} != {k: v for k, v in result.items() if k not in ignored}:
+        return True
+    is_deployment = resource == kinds.BY_KIND["Deployment"]
+    return is_deployment and live["metadata"].get("annotations") != result["metadata"].get("annotations")
+
+
+def _select_finalizers(finalizers: list[str], propagation: str) -> list[str]:
+    """Return an object's finalizers once it is deleted in this way."""
+    kept = [one for one in finalizers if one not in (ORPHAN, FOREGROUND)]
+    added = {"Orphan": [ORPHAN], "Foreground": [FOREGROUND]}.get(propagation, [])
+    return kept + added
+
+
+__all__ = ["APPLY_PATCH", "JSON_PATCH", "MERGE_PATCH", "Change", "SimulatedApiServer", "Snapshot", "format_time"]
