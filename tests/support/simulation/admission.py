@@ -57,6 +57,15 @@ def check_name(traits: Traits, name: str) -> list[FieldCause]:
     return [FieldCause("metadata.name", text if name else "Required value: name or generateName is required")]
 
 
+def check_metadata(obj: Object) -> list[FieldCause]:
+    """Return the faults of an object's owner references."""
+    controllers = [one for one in obj["metadata"].get("ownerReferences") or () if one.get("controller")]
+    if len(controllers) < 2:
+        return []
+    text = "Invalid value: Only one reference can have Controller set to true"
+    return [FieldCause("metadata.ownerReferences", text)]
+
+
 def check_immutable(traits: Traits, before: Object, after: Object) -> list[FieldCause]:
     """Return each field that an update may not change."""
     faults = []
@@ -100,7 +109,8 @@ def check_namespace(store: Store, resource: Resource, obj: Object) -> None:
         raise refusals.not_found(kinds.NAMESPACE, namespace)
     if "deletionTimestamp" in record.obj["metadata"]:
         why = f"unable to create new content in namespace {namespace} because it is being terminated"
-        raise refusals.forbidden(resource, obj["metadata"]["name"], why)
+        cause = FieldCause("metadata.namespace", f"namespace {namespace} is being terminated")
+        raise refusals.forbidden(resource, obj["metadata"]["name"], why, [cause])
 
 
 def check_quota(store: Store, resource: Resource, before: Object | None, obj: Object) -> list[tuple[Record, Object]]:

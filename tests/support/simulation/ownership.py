@@ -84,7 +84,8 @@ def apply(
     result = _merge(live, config, shape)
     former = owners.get(manager)
     if former is not None and former != fields:
-        held = fields
+        # Metadata is never dropped as a whole: it names the object.
+        held: FieldSet = {"f:metadata": {}, **fields}
         for owned in others.values():
             held = union(held, owned)
         result = _prune(result, former, held, shape)

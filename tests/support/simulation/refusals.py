@@ -51,9 +51,9 @@ def owned_by_others(causes: Sequence[FieldCause]) -> ApiError:
     return ConflictError(409, "Conflict", text, causes=tuple(causes))
 
 
-def forbidden(resource: Resource, name: str, why: str) -> ApiError:
+def forbidden(resource: Resource, name: str, why: str, causes: Sequence[FieldCause] = ()) -> ApiError:
     """403 by admission."""
-    return ForbiddenError(403, "Forbidden", f'{resource.name} "{name}" is forbidden: {why}')
+    return ForbiddenError(403, "Forbidden", f'{resource.name} "{name}" is forbidden: {why}', causes=tuple(causes))
 
 
 def invalid(resource: Resource, name: str, causes: Sequence[FieldCause]) -> ApiError:

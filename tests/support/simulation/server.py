@@ -295,7 +295,9 @@ class SimulatedApiServer:
         if traits.has_status and traits.resource not in (kinds.NODE,):
             obj.pop("status", None)
         obj = self._complete(traits, obj)
-        if faults := admission.check_name(traits, meta["name"]) + admission.check_schema(traits, obj):
+        faults = admission.check_name(traits, meta["name"]) + admission.check_metadata(obj)
+        faults += admission.check_schema(traits, obj)
+        if faults:
             raise refusals.invalid(traits.resource, meta["name"], faults)
         return obj
 
@@ -412,14 +414,13 @@ class SimulatedApiServer:
         if traits.counts_generations and _is_new_generation(resource, live, result):
             result["metadata"]["generation"] = live["metadata"].get("generation", 0) + 1
         if "deletionTimestamp" in live["metadata"] and self._may_go(resource, live, result):
-            stored = self._commit(traits, result, actor) if result["metadata"] != live["metadata"] else live
-            record = self._require(resource, *_address(stored))
-            self._remove(traits, record, actor)
-            return stored
+            self._remove(traits, Record(result, record.version), actor)
+            return result
         return self._commit(traits, result, actor)
 
     def _check_update(self, traits: Traits, live: Object, result: Object) -> None:
-        faults = admission.check_immutable(traits, live, result) + admission.check_schema(traits, result)
+        faults = admission.check_immutable(traits, live, result) + admission.check_metadata(result)
+        faults += admission.check_schema(traits, result)
         before = live["metadata"].get("finalizers") or []
         added = [one for one in result["metadata"].get("finalizers") or [] if one not in before]
         if added and "deletionTimestamp" in live["metadata"]:
@@ -477,7 +478,7 @@ class SimulatedApiServer:
         return record.obj
 
     def _remove(self, traits: Traits, record: Record, actor: Actor) -> None:
-        self.store.commit(traits.resource, _key_of(record.obj), None, self.now())
+        self.store.commit(traits.resource, _key_of(record.obj), None, self.now(), last=record.obj)
         self._report("deleted", traits.resource, record.obj, None, actor)
 
     def _report(self, verb: str, resource: Resource, before: Object | None, after: Object | None, actor: Actor) -> None:

@@ -123,8 +123,12 @@ class Store:
             if key[0] == namespace
         ]
 
-    def commit(self, resource: Resource, key: Key, obj: Object | None, at: float) -> Record | None:
+    def commit(
+        self, resource: Resource, key: Key, obj: Object | None, at: float, *, last: Object | None = None
+    ) -> Record | None:
         """Store an object in place of what is there, or delete it; return its record.
+
+        `last`: state in which a deleted object is reported, if its deletion was the end of another write.
 
         Every open watch of the kind hears of it before this returns.
         """
@@ -136,8 +140,9 @@ class Store:
             if before is not None:
                 del kind.objects[key]
                 self._unindex(resource, key, before.obj)
-                last = {**before.obj, "metadata": {**before.obj["metadata"], "resourceVersion": str(self.version)}}
-                before = Record(last, self.version)
+                gone = last or before.obj
+                at_end = {**gone, "metadata": {**gone["metadata"], "resourceVersion": str(self.version)}}
+                before = Record(at_end, self.version)
         else:
             obj["metadata"]["resourceVersion"] = str(self.version)
             after = kind.objects[key] = Record(obj, self.version)

@@ -143,7 +143,12 @@ class _Exchange:
             plural, name = (route.resource.plural, route.name) if route else ("", "")
             self._answer = http_api.build_refusal(build_error(fault, self._parsed.verb, plural, name))
         else:
-            self._answer = transport._api.answer(self._request, self._parsed, transport._user, transport._agent)
+            try:
+                self._answer = transport._api.answer(self._request, self._parsed, transport._user, transport._agent)
+            except Exception as error:  # noqa: BLE001 - a fault of the simulation, which the caller must not wait for
+                if not self.future.done():
+                    self.future.set_exception(error)
+                return
             if fault is not None and fault.kind == FaultKind.TIMEOUT_AFTER_WRITE:
                 self._loop.call_later(self._left, self._fail, "TimeoutError", "Timeout")
                 return
