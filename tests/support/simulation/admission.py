@@ -16,6 +16,11 @@ from support.simulation.traits import Traits
 Object = dict[str, Any]
 QUOTA = kinds.BY_KIND["ResourceQuota"]
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*").fullmatch
+_NOT_CHECKED = FieldCause(
+    "<nil>",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing"
+    " errors to complete validation",
+)
 _LABEL_NAMES = frozenset({"namespaces", "services"})
 _QUANTITY = re.compile(r"([0-9.]+)([a-zA-Z]*)").fullmatch
 _UNITS = {
@@ -90,13 +95,20 @@ def _read(obj: Any, path: tuple[str, ...]) -> Any:
 def check_schema(traits: Traits, obj: Object) -> list[FieldCause]:
     """Return every fault of a custom resource by its definition; of a built-in kind those that tests rely on."""
     if traits.schema is not None:
-        return schemas.find_faults({k: v for k, v in obj.items() if k != "metadata"}, traits.schema, "")
+        faults = schemas.find_faults({k: v for k, v in obj.items() if k != "metadata"}, traits.schema, "")
+        return [*faults, _NOT_CHECKED] if any(map(_keeps_rules_from_checking, faults)) else faults
     spec = obj.get("spec")
     replicas = spec.get("replicas") if isinstance(spec, dict) else None
     if isinstance(replicas, int) and replicas < 0:
         text = f"Invalid value: {replicas}: must be greater than or equal to 0"
         return [FieldCause("spec.replicas", text)]
     return []
+
+
+def _keeps_rules_from_checking(fault: FieldCause) -> bool:
+    """Whether a fault is of those after which the API server evaluates no CEL rule."""
+    text = fault.message
+    return text.startswith(("Required", "Unsupported", "Too long", "Too many")) or "must be of type" in text
 
 
 def check_namespace(store: Store, resource: Resource, obj: Object) -> None:

@@ -153,21 +153,21 @@ def _find_own_faults(value: Any, schema: Json, path: str) -> list[FieldCause]:
     if schema.get("exclusiveMinimum") and value == schema["minimum"]:
         return [FieldCause(path, f"Invalid value: {value!r}: {path} in body should be greater than {value}")]
     return [
-        FieldCause(path, f"Invalid value: {value!r}: {path} in body should {text}")
+        FieldCause(path, text.format(value=value, bound=schema[key], path=path))
         for key, holds, text in _BOUNDS
         if key in schema and not holds(value, schema[key])
-        for text in (text.format(schema[key]),)
     ]
 
 
+_INVALID = "Invalid value: {value!r}: {path} in body should "
 _BOUNDS: tuple[tuple[str, Any, str], ...] = (
-    ("minLength", lambda value, bound: len(value) >= bound, "be at least {} chars long"),
-    ("maxLength", lambda value, bound: len(value) <= bound, "be at most {} chars long"),
-    ("pattern", lambda value, bound: re.search(bound, value) is not None, "match '{}'"),
-    ("minimum", lambda value, bound: value >= bound, "be greater than or equal to {}"),
-    ("maximum", lambda value, bound: value <= bound, "be less than or equal to {}"),
-    ("minItems", lambda value, bound: len(value) >= bound, "have at least {} items"),
-    ("maxItems", lambda value, bound: len(value) <= bound, "have at most {} items"),
-    ("maxProperties", lambda value, bound: len(value) <= bound, "have at most {} properties"),
-    ("minProperties", lambda value, bound: len(value) >= bound, "have at least {} properties"),
+    ("minLength", lambda value, bound: len(value) >= bound, _INVALID + "be at least {bound} chars long"),
+    ("maxLength", lambda value, bound: len(value) <= bound, "Too long: may not be more than {bound} bytes"),
+    ("pattern", lambda value, bound: re.search(bound, value) is not None, _INVALID + "match '{bound}'"),
+    ("minimum", lambda value, bound: value >= bound, _INVALID + "be greater than or equal to {bound}"),
+    ("maximum", lambda value, bound: value <= bound, _INVALID + "be less than or equal to {bound}"),
+    ("minItems", lambda value, bound: len(value) >= bound, _INVALID + "have at least {bound} items"),
+    ("maxItems", lambda value, bound: len(value) <= bound, "Too many: must have at most {bound} items"),
+    ("minProperties", lambda value, bound: len(value) >= bound, _INVALID + "have at least {bound} properties"),
+    ("maxProperties", lambda value, bound: len(value) <= bound, "Too many: must have at most {bound} items"),
 )

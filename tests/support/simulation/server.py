@@ -83,9 +83,8 @@ class SimulatedApiServer:
         self.policies: list[Policy] = []
         """Asked about every write; the first that refuses counts."""
         self.store = Store(self._traits, HISTORY_SECONDS)
-        self.restores = 0
-        """How often `restore` was called: streams from before end then."""
-        self.on_restore: list[Callable[[], None]] = []
+        self.on_restart: list[Callable[[], None]] = []
+        """Called back when the server restarts."""
 
     @property
     def version(self) -> int:
@@ -134,10 +133,14 @@ class SimulatedApiServer:
         return self.store.save()
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Put etcd back: all objects, and the counter of versions. Every watch ends, as when the server restarts."""
+        """Put etcd back: all objects, and the counter of versions, which are given out a second time."""
         self.store.restore(snapshot)
-        self.restores += 1
-        for callback in tuple(self.on_restore):
+        self.restart()
+
+    def restart(self) -> None:
+        """Restart the server, not etcd: streams break, and history is forgotten."""
+        self.store.compact()
+        for callback in tuple(self.on_restart):
             callback()
 
     def create(
@@ -219,7 +222,10 @@ class SimulatedApiServer:
         if record is None:
             return self._apply_new(traits, config, manager, actor)
         live = record.obj
-        _check_preconditions(resource, meta, live["metadata"])
+        _check_version(resource, meta, live["metadata"])
+        if meta.get("uid") and meta["uid"] != live["metadata"]["uid"] and not subresource:
+            cause = FieldCause("metadata.uid", f'Invalid value: "{meta["uid"]}": field is immutable')
+            raise refusals.invalid(resource, meta["name"], [cause])
         config["metadata"] = {key: value for key, value in meta.items() if key not in ("resourceVersion", "uid")}
         self._reset(traits, config, subresource)
         owners = ownership.read_owners(live)
@@ -328,13 +334,12 @@ class SimulatedApiServer:
 
     def _apply_new(self, traits: Traits, config: Object, manager: Manager, actor: Actor) -> Object:
         resource, meta = traits.resource, config["metadata"]
+        if manager.subresource:
+            raise refusals.not_found(resource, meta["name"])
         if meta.get("uid"):
             why = f"uid mismatch: the provided object specified uid {meta['uid']}, and no existing object was found"
             raise refusals.conflict(resource, meta["name"], why)
-        if manager.subresource:
-            raise refusals.not_found(resource, meta["name"])
-        if meta.get("resourceVersion"):
-            raise refusals.changed(resource, meta["name"])
+        meta.pop("resourceVersion", None)
         if traits.has_status:
             config.pop("status", None)
         fields = ownership.collect_object_fields(config, traits.shape)
@@ -355,7 +360,7 @@ class SimulatedApiServer:
         """Store what an update or a patch makes of an object."""
         live, resource = record.obj, traits.resource
         meta = sent["metadata"]
-        _check_preconditions(resource, {"resourceVersion": meta.get("resourceVersion")}, live["metadata"])
+        _check_version(resource, meta, live["metadata"])
         if (
             meta.get("name") != live["metadata"]["name"]
             or (meta.get("uid") or live["metadata"]["uid"]) != live["metadata"]["uid"]
@@ -550,11 +555,8 @@ def _refuse_uid(resource: Resource, name: str, asked: str, actual: str) -> ApiEr
     return refusals.conflict(resource, name, why)
 
 
-def _check_preconditions(resource: Resource, asked: Object, live: Object) -> None:
-    """Refuse a write that names another version, or an apply that names another object."""
-    if asked.get("uid") and asked["uid"] != live["uid"]:
-        why = f"uid mismatch: the provided object specified uid {asked['uid']}, and the existing object has uid {live['uid']}"
-        raise refusals.conflict(resource, live["name"], why)
+def _check_version(resource: Resource, asked: Object, live: Object) -> None:
+    """Refuse a write that names another version than the present one."""
     if asked.get("resourceVersion") and asked["resourceVersion"] != live["resourceVersion"]:
         raise refusals.changed(resource, live["name"])
 

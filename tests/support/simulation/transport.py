@@ -210,7 +210,7 @@ class SimulatedStream:
 
     def start(self) -> None:
         """Begin to send."""
-        self._transport._server.on_restore.append(self._on_restore)
+        self._transport._server.on_restart.append(self._on_restart)
         try:
             self._watch.start()
         except WatchRefusedError:
@@ -220,8 +220,8 @@ class SimulatedStream:
     def stop(self) -> None:
         """End, whatever is under way."""
         self._watch.stop()
-        if self._on_restore in self._transport._server.on_restore:
-            self._transport._server.on_restore.remove(self._on_restore)
+        if self._on_restart in self._transport._server.on_restart:
+            self._transport._server.on_restart.remove(self._on_restart)
         for handle in (self._delivery, self._upkeep):
             if handle is not None:
                 handle.cancel()
@@ -252,7 +252,7 @@ class SimulatedStream:
         self._ready.clear()
         return chunk
 
-    def _on_restore(self) -> None:
+    def _on_restart(self) -> None:
         self.break_off("the API server was restarted")
 
     def _on_line(self, line: bytes) -> None:
