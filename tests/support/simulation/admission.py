@@ -95,7 +95,9 @@ def _read(obj: Any, path: tuple[str, ...]) -> Any:
 def check_schema(traits: Traits, obj: Object) -> list[FieldCause]:
     """Return every fault of a custom resource by its definition; of a built-in kind those that tests rely on."""
     if traits.schema is not None:
-        faults = schemas.find_faults({k: v for k, v in obj.items() if k != "metadata"}, traits.schema, "")
+        properties = traits.schema.get("properties") or {}
+        checked = {name: value for name, value in obj.items() if name != "metadata" and name in properties}
+        faults = schemas.find_faults(checked, traits.schema, "")
         return [*faults, _NOT_CHECKED] if any(map(_keeps_rules_from_checking, faults)) else faults
     spec = obj.get("spec")
     replicas = spec.get("replicas") if isinstance(spec, dict) else None

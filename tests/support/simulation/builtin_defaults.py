@@ -7,40 +7,41 @@ _MAPS = frozenset(
     {"labels", "annotations", "data", "binaryData", "matchLabels", "nodeSelector", "limits", "requests", "hard"}
 )
 """Maps of texts: dropped where they are empty, and their values stay as they are."""
-_LITERAL = frozenset({"managedFields"})
-_KEPT_EMPTY = frozenset({"ingress", "egress", "from", "to", "subjects", "rules"})
+_LITERAL = _MAPS | {"managedFields"}
 
 
-def drop_empty(obj: Object, *, is_revision: bool = False) -> Object:
+def drop_empty(obj: Object, live: Object | None, *, is_revision: bool = False) -> Object:
     """Return a built-in object without null, empty texts, lists and maps of optional fields.
 
-    A ControllerRevision's data is no field of Kubernetes': it stays as it is.
+    Parts that are those of `live` are not looked at. A ControllerRevision's data is no field of Kubernetes': it stays.
     """
+    before = live or {}
     return {
-        name: child if is_revision and name == "data" else _drop(name, child)
+        name: child if is_revision and name == "data" else _drop(name, child, before.get(name))
         for name, child in obj.items()
-        if child is not None and not (is_revision is False and name in _MAPS and child == {})
+        if child is not None and not (child == {} and name in _MAPS and not is_revision)
     }
 
 
-def _drop(name: str, value: Any) -> Any:
-    if name in _MAPS or name in _LITERAL:
+def _drop(name: str, value: Any, live: Any) -> Any:
+    if value is live or name in _LITERAL:
         return value
     if isinstance(value, dict):
-        result = {}
-        for key, child in value.items():
-            if child is None or child == "" or child == [] or (child == {} and _is_dropped_map(name, key)):
-                continue
-            result[key] = _drop(key, child)
+        before = live if isinstance(live, dict) else {}
+        result = {
+            key: _drop(key, child, before.get(key))
+            for key, child in value.items()
+            if not (child is None or child == "" or child == [] or (child == {} and key in _MAPS))
+        }
         return result if len(result) != len(value) or any(result[key] is not value[key] for key in result) else value
     if isinstance(value, list):
-        items = [_drop(name, item) if isinstance(item, dict) else item for item in value]
+        before_items = live if isinstance(live, list) and len(live) == len(value) else [None] * len(value)
+        items = [
+            _drop(name, item, before) if isinstance(item, dict) else item
+            for item, before in zip(value, before_items, strict=True)
+        ]
         return value if all(one is other for one, other in zip(items, value, strict=True)) else items
     return value
-
-
-def _is_dropped_map(_parent: str, key: str) -> bool:
-    return key in _MAPS
 
 
 def default_namespace(obj: Object) -> None:

@@ -51,15 +51,22 @@ class Collector:
             self._is_due = True
             self._schedule(self._rand.uniform(*self._delay), self._run)
 
-    @staticmethod
-    def _concerns(change: Change) -> bool:
-        """Whether something may have to follow: an owner or content is gone or marked, or an owner was named."""
+    def _concerns(self, change: Change) -> bool:
+        """Whether something may have to follow of a change."""
         meta = change.obj["metadata"]
-        is_marked = change.verb == "deleted" or "deletionTimestamp" in meta
+        owners = meta.get("ownerReferences")
+        if change.verb == "deleted":
+            is_content = self._is_terminating(meta.get("namespace"))
+            return bool(owners) or is_content or bool(self._server.store.list_owned(meta["uid"]))
+        if "deletionTimestamp" in meta:
+            finalizers = meta.get("finalizers") or ()
+            return change.resource == kinds.NAMESPACE or ORPHAN in finalizers or FOREGROUND in finalizers
         before = change.before["metadata"].get("ownerReferences") if change.before else None
-        return is_marked or (
-            change.after is not None and bool(meta.get("ownerReferences")) and meta.get("ownerReferences") != before
-        )
+        return bool(owners) and owners != before
+
+    def _is_terminating(self, namespace: str | None) -> bool:
+        found = self._server.read(kinds.NAMESPACE, None, namespace) if namespace else None
+        return found is not None and "deletionTimestamp" in found["metadata"]
 
     def _run(self) -> None:
         self._is_due = False

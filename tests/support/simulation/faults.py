@@ -39,7 +39,7 @@ class FaultKind(StrEnum):
     PARTITION = "partition"
     """A replica's requests reach nobody, and its streams are silent, without an error."""
     REFUSED = "refused"
-    """A replica's connections are refused at once, and its streams break."""
+    """A replica's connections are refused at once, and its streams break at their next line."""
     STALL = "stall"
     """A replica's process stands still: what arrives is read when the window ends."""
 
@@ -116,6 +116,15 @@ class Faults:
         self._windows.append(window)
         self._next_look = 0.0
 
+    def draw_ways(self) -> tuple[float, float]:
+        """Return the seconds to the server and back; one of them is mostly 0, since a timer costs as much as a write."""
+        draw = self.rand.random()
+        if draw < 0.4:
+            return self.draw_latency(), 0.0
+        if draw < 0.8:
+            return 0.0, self.draw_latency()
+        return self.draw_latency(), self.draw_latency()
+
     def draw_latency(self) -> float:
         """Return the seconds that one way takes."""
         low, high = self.latency
@@ -134,6 +143,11 @@ class Faults:
                 self.counts[window.kind] = self.counts.get(window.kind, 0) + 1
                 return window
         return None
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether no fault is due now."""
+        return not self._list_active()
 
     def find_stall(self, replica: str) -> float:
         """Return until when a replica's process stands still; 0 if it runs."""

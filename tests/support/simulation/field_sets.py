@@ -4,10 +4,11 @@ A node without children is a field; one with the child `.` is a field that has o
 new sets and change none.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+import orjson
 
 FieldSet = dict[str, Any]
 SELF = "."
@@ -58,9 +59,9 @@ def index_items(items: list[Any], shape: Shape) -> dict[str, Any]:
 def name_item(item: Any, shape: Shape) -> str:
     """Return an item's name in a field set."""
     if not shape.keys or not isinstance(item, dict):
-        return "v:" + json.dumps(item)
+        return "v:" + orjson.dumps(item).decode()
     key = {name: item.get(name, _DEFAULTS.get(name)) for name in shape.keys}
-    return "k:" + json.dumps(key, separators=(",", ":"), sort_keys=True)
+    return "k:" + orjson.dumps(key, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def union(one: FieldSet, other: FieldSet) -> FieldSet:
@@ -114,4 +115,4 @@ def _format_step(name: str) -> str:
         return f".{text}"
     if kind == "v":
         return f"[={text}]"
-    return "[" + ",".join(f"{key}={json.dumps(value)}" for key, value in json.loads(text).items()) + "]"
+    return "[" + ",".join(f"{key}={orjson.dumps(value).decode()}" for key, value in orjson.loads(text).items()) + "]"

@@ -63,7 +63,12 @@ class ParsedRequest:
 def parse(request: HttpRequest) -> ParsedRequest:
     """Read method, path and query."""
     path, _, query = request.target.partition("?")
-    return ParsedRequest(request.method, path, parse_path(path), dict(parse_qsl(query)) if query else {})
+    return ParsedRequest(request.method, path, parse_path(path), _parse_query(query))
+
+
+@lru_cache(maxsize=1024)
+def _parse_query(query: str) -> dict[str, str]:
+    return dict(parse_qsl(query))
 
 
 @lru_cache(maxsize=4096)

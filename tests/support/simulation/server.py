@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -17,8 +18,9 @@ from r1plus_operator.api import kinds
 from r1plus_operator.runtime.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH
 from r1plus_operator.runtime.errors import ApiError, FieldCause
 from r1plus_operator.runtime.resources import Resource
-from support.simulation import admission, builtin_defaults, ownership, patches, refusals, schemas
+from support.simulation import admission, ownership, patches, refusals, schemas
 from support.simulation.admission import Policy, Write
+from support.simulation.completion import complete, find_faults
 from support.simulation.ownership import Manager
 from support.simulation.store import Key, Record, Snapshot, Store
 from support.simulation.traits import Traits, build_traits
@@ -83,6 +85,8 @@ class SimulatedApiServer:
         self.policies: list[Policy] = []
         """Asked about every write; the first that refuses counts."""
         self.store = Store(self._traits, HISTORY_SECONDS)
+        self._last_applied: dict[tuple[str, Manager], tuple[int, bytes]] = {}
+        """By object and manager: what was applied last, and the version that the object had then."""
         self.on_restart: list[Callable[[], None]] = []
         """Called back when the server restarts."""
 
@@ -135,6 +139,7 @@ class SimulatedApiServer:
     def restore(self, snapshot: Snapshot) -> None:
         """Put etcd back: all objects, and the counter of versions, which are given out a second time."""
         self.store.restore(snapshot)
+        self._last_applied.clear()
         self.restart()
 
     def restart(self) -> None:
@@ -212,7 +217,8 @@ class SimulatedApiServer:
     ) -> Object:
         """Apply an object (server-side): create it if absent, own its fields."""
         traits, actor = self.find_traits(resource), Actor(user, field_manager)
-        config = _copy(obj)
+        text = orjson.dumps(obj)
+        config = orjson.loads(text)
         meta = config["metadata"]
         record = self.store.get(resource, (meta.get("namespace") or "", meta["name"]))
         if traits.schema is not None and (unknown := schemas.find_unknown(_without_metadata(config), traits.schema)):
@@ -222,6 +228,8 @@ class SimulatedApiServer:
         if record is None:
             return self._apply_new(traits, config, manager, actor)
         live = record.obj
+        if self._last_applied.get((meta.get("uid") or live["metadata"]["uid"], manager)) == (record.version, text):
+            return live  # The same again: it would change nothing.
         _check_version(resource, meta, live["metadata"])
         if meta.get("uid") and meta["uid"] != live["metadata"]["uid"] and not subresource:
             cause = FieldCause("metadata.uid", f'Invalid value: "{meta["uid"]}": field is immutable')
@@ -230,7 +238,10 @@ class SimulatedApiServer:
         self._reset(traits, config, subresource)
         owners = ownership.read_owners(live)
         result, owners = ownership.apply(live, config, owners, manager, traits.shape, force=force)
-        return self._store_update(traits, record, result, owners, actor, subresource)
+        stored = self._store_update(traits, record, result, owners, actor, subresource)
+        if "resourceVersion" not in meta:
+            self._last_applied[stored["metadata"]["uid"], manager] = int(stored["metadata"]["resourceVersion"]), text
+        return stored
 
     def delete(
         self,
@@ -300,23 +311,11 @@ class SimulatedApiServer:
             meta["generation"] = 1
         if traits.has_status and traits.resource not in (kinds.NODE,):
             obj.pop("status", None)
-        obj = self._complete(traits, obj)
+        obj = complete(traits, obj, None)
         faults = admission.check_name(traits, meta["name"]) + admission.check_metadata(obj)
-        faults += admission.check_schema(traits, obj)
+        faults += find_faults(traits, obj, None)
         if faults:
             raise refusals.invalid(traits.resource, meta["name"], faults)
-        return obj
-
-    def _complete(self, traits: Traits, obj: Object) -> Object:
-        """Return an object pruned, with defaults."""
-        if traits.schema is None:
-            resource = traits.resource
-            obj = builtin_defaults.drop_empty(obj, is_revision=resource.kind == "ControllerRevision")
-            traits.set_defaults(obj)
-        else:
-            head: Object = {key: obj[key] for key in ("apiVersion", "kind", "metadata") if key in obj}
-            obj = {**head, **schemas.prune(_without_metadata(obj), traits.schema)}
-            schemas.set_defaults(obj, traits.schema)
         return obj
 
     def _store_new(self, traits: Traits, obj: Object, owners: ownership.Owners, actor: Actor) -> Object:
@@ -369,7 +368,7 @@ class SimulatedApiServer:
             cause = FieldCause(f"metadata.{field_name}", "Invalid value: field is immutable")
             raise refusals.invalid(resource, live["metadata"]["name"], [cause])
         result = self._select_written(traits, live, sent, subresource)
-        result = self._complete(traits, _with_kept_metadata(live, result))
+        result = complete(traits, _with_kept_metadata(live, result), live)
         manager = Manager(actor.field_manager or "unknown", "Update", subresource)
         owners = ownership.record_update(live, result, ownership.read_owners(live), manager, traits.shape)
         return self._store_update(traits, record, result, owners, actor, subresource, is_complete=True)
@@ -403,7 +402,7 @@ class SimulatedApiServer:
         """Store an object in place of another; a write that changes nothing stores nothing."""
         live, resource = record.obj, traits.resource
         if not is_complete:
-            result = self._complete(traits, _with_kept_metadata(live, result))
+            result = complete(traits, _with_kept_metadata(live, result), live)
         if resource == kinds.NAMESPACE and subresource != "finalize":
             result["spec"] = live["spec"]
         name = live["metadata"]["name"]
@@ -425,7 +424,7 @@ class SimulatedApiServer:
 
     def _check_update(self, traits: Traits, live: Object, result: Object) -> None:
         faults = admission.check_immutable(traits, live, result) + admission.check_metadata(result)
-        faults += admission.check_schema(traits, result)
+        faults += find_faults(traits, result, live)
         before = live["metadata"].get("finalizers") or []
         added = [one for one in result["metadata"].get("finalizers") or [] if one not in before]
         if added and "deletionTimestamp" in live["metadata"]:
@@ -526,7 +525,12 @@ class SimulatedApiServer:
 
 def format_time(seconds: float) -> str:
     """Return seconds since the epoch as Kubernetes writes a Time."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _format_second(int(seconds))
+
+
+@lru_cache(maxsize=64)
+def _format_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _copy(obj: Any) -> Any:

@@ -104,7 +104,7 @@ class SimulatedTransport:
 class _Exchange:
     """One request and its answer: two timers, whoever waits."""
 
-    __slots__ = ("_answer", "_fault", "_left", "_loop", "_parsed", "_request", "_transport", "future")
+    __slots__ = ("_answer", "_back", "_fault", "_left", "_loop", "_parsed", "_request", "_transport", "future")
 
     def __init__(
         self, transport: SimulatedTransport, request: HttpRequest, seconds: float, loop: asyncio.AbstractEventLoop
@@ -125,9 +125,12 @@ class _Exchange:
         if fault is not None and fault.kind == FaultKind.REFUSED:
             loop.call_soon(self._fail, "ConnectionRefusedError", "Transport")
             return
-        delay = faults.draw_latency()
+        delay, self._back = faults.draw_ways()
         if fault is not None and fault.kind == FaultKind.DELAY:
             delay += fault.seconds * faults.rand.random()
+        if not delay:
+            self._arrive()
+            return
         if delay >= seconds:
             # The server drops what arrives after the timeout that it was given.
             loop.call_later(seconds, self._fail, "TimeoutError", "Timeout")
@@ -157,12 +160,13 @@ class _Exchange:
                 return
             if fault is not None and fault.kind == FaultKind.ERROR_AFTER_WRITE:
                 self._answer = http_api.build_refusal(build_error(fault, self._parsed.verb, "", ""))
-        back = transport._faults.draw_latency()
-        if back >= self._left:
+        if not self._back:
+            self._deliver()
+        elif self._back >= self._left:
             self._loop.call_later(self._left, self._fail, "TimeoutError", "Timeout")
-            return
-        self._left -= back
-        self._loop.call_later(back, self._deliver)
+        else:
+            self._left -= self._back
+            self._loop.call_later(self._back, self._deliver)
 
     def _deliver(self) -> None:
         """Hand over the answer, unless the process stands still or has left."""
@@ -267,6 +271,17 @@ class SimulatedStream:
         if self._delivery is None:
             self._delivery = self._loop.call_at(self._last_due, self._deliver)
 
+    def _send_bookmark(self, now: float) -> None:
+        """Put a bookmark behind the lines that are under way; if there are none, it has arrived."""
+        line = self._watch.build_bookmark()
+        if line is not None and not self._faults.is_calm:
+            self._on_line(line)
+        elif line is not None:
+            self._last_due = max(now, self._last_due)
+            self._lines.append((self._last_due, line))
+            if self._delivery is None:
+                self._deliver()
+
     def _apply_fault(self, fault: FaultWindow, now: float, due: float) -> float:
         """Return when a line is due under a fault; cut the stream if that is the fault."""
         if fault.kind == FaultKind.EVENTS_LATE:
@@ -315,7 +330,7 @@ class SimulatedStream:
             return
         elif now >= self._next_bookmark:
             self._next_bookmark = now + BOOKMARK_SECONDS * (0.9 + 0.2 * self._faults.rand.random())
-            self._watch.send_bookmark()
+            self._send_bookmark(now)
         if not self._is_over:
             self._plan_upkeep()
 

@@ -56,11 +56,11 @@ class Watch:
             self._unsubscribe()
             self._unsubscribe = None
 
-    def send_bookmark(self) -> None:
-        """Say how far the stream has got, if the client asked for that and it is news."""
+    def build_bookmark(self) -> bytes | None:
+        """Return the line that says how far the stream has got, if the client asked for that and it is news."""
         version = self._server.version
         if not self._request.has_bookmarks or version <= self._request.version:
-            return
+            return None
         resource = self._request.traits.resource
         kind = "PartialObjectMetadata" if self._request.metadata_only else resource.kind
         api_version = "meta.k8s.io/v1" if self._request.metadata_only else resource.api_version
@@ -69,7 +69,7 @@ class Watch:
             "apiVersion": api_version,
             "metadata": {"resourceVersion": str(version), "creationTimestamp": None},
         }
-        self._send(orjson.dumps({"type": "BOOKMARK", "object": obj}) + b"\n")
+        return orjson.dumps({"type": "BOOKMARK", "object": obj}) + b"\n"
 
     def _on_write(self, entry: HistoryEntry) -> None:
         if entry.version <= self._request.version:
