@@ -11,7 +11,7 @@ import pytest
 from devcluster.apiserver_only import ApiServer
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.client import ApiClient
-from support.api_contract import applying, controllers, deleting, history, reading, watching, writing
+from support.api_contract import applying, children, controllers, deleting, history, reading, watching, writing
 from support.api_contract.cluster import Behaviour, Cluster, list_behaviours
 from support.api_contract.history import Keeper
 from support.apiserver.manifests import tenant_namespace
@@ -19,7 +19,7 @@ from support.apiserver.manifests import tenant_namespace
 pytestmark = pytest.mark.apiserver
 
 
-@pytest.mark.parametrize("behaviour", list_behaviours((reading, writing, applying, deleting, watching)))
+@pytest.mark.parametrize("behaviour", list_behaviours((reading, writing, applying, children, deleting, watching)))
 async def test_the_real_server_does_the_same(client: ApiClient, namespace: str, behaviour: Behaviour) -> None:
     await behaviour(Cluster(client, namespace))
 

@@ -18,7 +18,9 @@ from support.api_contract.cluster import (
     refusal,
 )
 from support.apiserver import manifests
+from support.apiserver.child_bodies import CLAIM_SPEC
 
+CLAIM = kinds.BY_KIND["PersistentVolumeClaim"]
 OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "11111111-1111-4111-8111-111111111111"}
 OTHER_OWNER = {**OWNER, "name": "p", "uid": "22222222-2222-4222-8222-222222222222"}
 
@@ -162,6 +164,12 @@ async def owner_references_merge_by_uid(cluster: Cluster) -> None:
     assert references == {OWNER["uid"]: True, OTHER_OWNER["uid"]: None}
 
 
+async def an_owner_reference_is_one_value(cluster: Cluster) -> None:
+    (entry,) = (await _apply(cluster, cluster.config_map(), ownerReferences=[OWNER]))["metadata"]["managedFields"]
+    references = {f'k:{{"uid":"{OWNER["uid"]}"}}': {}}
+    assert entry["fieldsV1"] == {"f:metadata": {"f:ownerReferences": references}}
+
+
 async def a_second_controller_is_invalid(cluster: Cluster) -> None:
     both = [{**OWNER, "controller": True}, {**OTHER_OWNER, "controller": True}]
     found = await refusal(_apply(cluster, cluster.config_map(), ownerReferences=both))
@@ -205,6 +213,25 @@ async def a_policys_rules_are_one_value(cluster: Cluster) -> None:
     seen = await _apply(cluster, policy(rule))
     assert seen["spec"]["ingress"] == [rule]
     assert "ingress" not in (await _apply(cluster, policy()))["spec"]
+
+
+async def an_empty_list_of_rules_makes_each_apply_a_write(cluster: Cluster) -> None:
+    """The API server drops the list, and compares what was sent with what it stored."""
+    spec = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": []}
+    policy = manifests.manifest(POLICY, "p", cluster.namespace, spec=spec)
+    seen = [(await _apply(cluster, policy))["metadata"] for _ in range(3)]
+    assert [meta["generation"] for meta in seen] == [1, 2, 3]
+    assert len({meta["resourceVersion"] for meta in seen}) == 3
+    del spec["ingress"]
+    seen = [(await _apply(cluster, policy))["metadata"] for _ in range(2)]
+    assert seen[0]["resourceVersion"] == seen[1]["resourceVersion"]
+
+
+async def the_first_write_to_a_claim_is_stored_though_it_changes_nothing(cluster: Cluster) -> None:
+    claim = manifests.manifest(CLAIM, "c", cluster.namespace, spec=CLAIM_SPEC)
+    versions = [(await _apply(cluster, claim))["metadata"]["resourceVersion"] for _ in range(4)]
+    assert len(set(versions[:2])) == 2
+    assert len(set(versions[1:])) == 1
 
 
 async def a_revisions_data_is_one_value(cluster: Cluster) -> None:

@@ -54,11 +54,13 @@ class Cluster:
         spec = {"selector": selector, "ports": [{"name": "http", "port": 80, "targetPort": 8000}]}
         return manifests.manifest(SERVICE, "s", self.namespace, spec=spec)
 
-    async def create_pod(self, name: str = "p", node: str = "", labels: dict[str, str] | None = None) -> Object:
+    async def create_pod(
+        self, name: str = "p", node: str = "", labels: dict[str, str] | None = None, **spec: Any
+    ) -> Object:
         """Create a pod, bound to a node if one is named."""
         with suppress(ConflictError):
             await self.client.create(SERVICE_ACCOUNT, manifests.manifest(SERVICE_ACCOUNT, "default", self.namespace))
-        more = {"nodeName": node} if node else {}
+        more = {"nodeName": node, **spec} if node else spec
         return await self.client.create(POD, manifests.pod(name, self.namespace, labels, **more))
 
     async def create(self, resource: Resource, obj: Object, **metadata: Any) -> Object:

@@ -4,10 +4,12 @@ from typing import Any
 
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.errors import ForbiddenError
-from support.api_contract.cluster import CONFIG_MAP, FINALIZER, Cluster, Object, refusal
+from support.api_contract.cluster import CONFIG_MAP, FINALIZER, POD, Cluster, Object, refusal
 from support.apiserver import manifests
+from support.apiserver.child_bodies import CLAIM_SPEC
 from support.waiting import eventually
 
+CLAIM = kinds.BY_KIND["PersistentVolumeClaim"]
 QUOTA = kinds.BY_KIND["ResourceQuota"]
 
 
@@ -84,6 +86,19 @@ async def a_namespace_goes_after_its_content(cluster: Cluster) -> None:
         return await cluster.is_gone(kinds.NAMESPACE, cluster.namespace)
 
     await eventually(is_gone, "the namespace is gone")
+
+
+async def a_claim_stays_while_a_pod_mounts_it(cluster: Cluster) -> None:
+    await cluster.client.create(CLAIM, manifests.manifest(CLAIM, "c", cluster.namespace, spec=CLAIM_SPEC))
+    await cluster.create_pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}])
+    await cluster.client.delete(CLAIM, "c", cluster.namespace)
+    assert (await cluster.read(CLAIM, "c"))["metadata"]["finalizers"] == ["kubernetes.io/pvc-protection"]
+    await cluster.client.delete(POD, "p", cluster.namespace)
+
+    async def is_gone() -> bool:
+        return await cluster.is_gone(CLAIM, "c")
+
+    await eventually(is_gone, "the claim is gone")
 
 
 async def a_full_quota_refuses(cluster: Cluster) -> None:

@@ -7,6 +7,7 @@ _MAPS = frozenset(
     {"labels", "annotations", "data", "binaryData", "matchLabels", "nodeSelector", "limits", "requests", "hard"}
 )
 """Maps of texts: dropped where they are empty, and their values stay as they are."""
+CLAIM_IN_USE = "kubernetes.io/pvc-protection"
 _LITERAL = _MAPS | {"managedFields"}
 
 
@@ -87,6 +88,7 @@ def default_job(obj: Object) -> None:
     for name, value in (("parallelism", 1), ("completions", 1), ("backoffLimit", 6), ("completionMode", "NonIndexed")):
         spec.setdefault(name, value)
     spec.setdefault("suspend", False)
+    spec.setdefault("manualSelector", False)
     spec.setdefault("podReplacementPolicy", "TerminatingOrFailed")
     uid = obj["metadata"].get("uid", "")
     spec.setdefault("selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}})
@@ -125,7 +127,11 @@ def default_network_policy(obj: Object) -> None:
 
 
 def default_claim(obj: Object) -> None:
-    """Fill in a PersistentVolumeClaim's."""
+    """Fill in a PersistentVolumeClaim's. Its finalizer keeps it while a pod uses it."""
+    if "resourceVersion" not in obj["metadata"]:
+        finalizers = obj["metadata"].get("finalizers") or []
+        if CLAIM_IN_USE not in finalizers:
+            obj["metadata"]["finalizers"] = [*finalizers, CLAIM_IN_USE]
     obj["spec"].setdefault("volumeMode", "Filesystem")
     obj.setdefault("status", {}).setdefault("phase", "Pending")
 
@@ -135,6 +141,18 @@ def default_role_binding(obj: Object) -> None:
     for subject in obj.get("subjects") or ():
         if subject["kind"] != "ServiceAccount":
             subject.setdefault("apiGroup", "rbac.authorization.k8s.io")
+
+
+def default_budget(obj: Object) -> None:
+    """Fill in a PodDisruptionBudget's counts."""
+    status = obj.setdefault("status", {})
+    for name in ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"):
+        status.setdefault(name, 0)
+
+
+def default_quota(obj: Object) -> None:
+    """Fill in a ResourceQuota's status, which is written later."""
+    obj.setdefault("status", {})
 
 
 def default_event(obj: Object) -> None:

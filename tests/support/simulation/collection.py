@@ -1,6 +1,6 @@
-"""What Kubernetes' controllers delete: children of owners that are gone, and the content of namespaces.
+"""What Kubernetes' controllers delete: children of owners that are gone, content of namespaces, claims that nobody mounts.
 
-The garbage collector and the namespace controller, as clients of the server that act a moment after each change.
+They are clients of the server that act a moment after each change.
 """
 
 import random
@@ -10,9 +10,13 @@ from typing import Any
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.errors import ApiError
 from r1plus_operator.runtime.resources import Resource
+from support.simulation.builtin_defaults import CLAIM_IN_USE
 from support.simulation.server import FOREGROUND, ORPHAN, Change, SimulatedApiServer
 
 Object = dict[str, Any]
+CLAIM = kinds.BY_KIND["PersistentVolumeClaim"]
+_HANDLED = frozenset({ORPHAN, FOREGROUND, CLAIM_IN_USE})
+"""Finalizers that a controller here removes."""
 COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
 NAMESPACE_CONTROLLER = "system:serviceaccount:kube-system:namespace-controller"
 Schedule = Callable[[float, Callable[[], None]], object]
@@ -20,7 +24,7 @@ Schedule = Callable[[float, Callable[[], None]], object]
 
 
 class Collector:
-    """Both controllers. `schedule` calls them back; a world without a loop calls `collect`."""
+    """These controllers. `schedule` calls them back; a world without a loop calls `collect`."""
 
     def __init__(
         self,
@@ -55,14 +59,19 @@ class Collector:
         """Whether something may have to follow of a change."""
         meta = change.obj["metadata"]
         owners = meta.get("ownerReferences")
+        if change.resource == kinds.POD and self._has_marked_claim(meta["namespace"]):
+            return True
         if change.verb == "deleted":
             is_content = self._is_terminating(meta.get("namespace"))
             return bool(owners) or is_content or bool(self._server.store.list_owned(meta["uid"]))
         if "deletionTimestamp" in meta:
             finalizers = meta.get("finalizers") or ()
-            return change.resource == kinds.NAMESPACE or ORPHAN in finalizers or FOREGROUND in finalizers
+            return change.resource == kinds.NAMESPACE or not _HANDLED.isdisjoint(finalizers)
         before = change.before["metadata"].get("ownerReferences") if change.before else None
         return bool(owners) and owners != before
+
+    def _has_marked_claim(self, namespace: str) -> bool:
+        return any("deletionTimestamp" in claim["metadata"] for claim in self._server.list_objects(CLAIM, namespace))
 
     def _is_terminating(self, namespace: str | None) -> bool:
         found = self._server.read(kinds.NAMESPACE, None, namespace) if namespace else None
@@ -98,6 +107,8 @@ class Collector:
                 self._orphan(resource, obj)
             elif FOREGROUND in finalizers:
                 self._delete_in_foreground(resource, obj)
+            elif CLAIM_IN_USE in finalizers and not self._is_mounted(obj):
+                self._drop_finalizer(resource, obj, CLAIM_IN_USE)
             return
         owners = meta.get("ownerReferences") or []
         if owners and not any(_keeps(owner, meta, live) for owner in owners):
@@ -125,6 +136,15 @@ class Collector:
             if blocks:
                 return
         self._drop_finalizer(resource, obj, FOREGROUND)
+
+    def _is_mounted(self, claim: Object) -> bool:
+        """Whether a pod that is not over uses a claim."""
+        return any(
+            (volume.get("persistentVolumeClaim") or {}).get("claimName") == claim["metadata"]["name"]
+            for pod in self._server.list_objects(kinds.POD, claim["metadata"]["namespace"])
+            if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+            for volume in pod["spec"].get("volumes") or ()
+        )
 
     def _drop_finalizer(self, resource: Resource, obj: Object, name: str) -> None:
         rest = [one for one in obj["metadata"]["finalizers"] if one != name]

@@ -21,6 +21,13 @@ def complete(traits: Traits, obj: Object, live: Object | None) -> Object:
     return obj
 
 
+def has_empty_list(value: Any) -> bool:
+    """Whether a value has an empty list in it, which a built-in object loses."""
+    if isinstance(value, dict):
+        return any(map(has_empty_list, value.values()))
+    return value == [] or (isinstance(value, list) and any(map(has_empty_list, value)))
+
+
 def find_faults(traits: Traits, obj: Object, live: Object | None) -> list[FieldCause]:
     """Return the faults of those parts of a complete object that are not those of `live`."""
     changed = _list_changed(obj, live or {})

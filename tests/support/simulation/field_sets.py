@@ -24,10 +24,17 @@ class Shape:
     """Fields that identify the items of a list."""
     is_set: bool = False
     is_atomic: bool = False
+    has_atomic_items: bool = False
+    """Whether a list's items are found by their keys, and each is one value."""
     children: dict[str, "Shape"] = field(default_factory=dict)
     """By field; those of a list's items, too."""
     others: "Shape | None" = None
     """Shape of the children that are not named."""
+
+    @property
+    def item(self) -> "Shape":
+        """The shape of a list's items."""
+        return ATOMIC if self.has_atomic_items else self
 
     def child(self, name: str) -> "Shape":
         """Return the shape of a field, of a map's or of a list's items."""
@@ -35,6 +42,7 @@ class Shape:
 
 
 PLAIN = Shape()
+ATOMIC = Shape(is_atomic=True)
 
 
 def collect_fields(value: Any, shape: Shape) -> FieldSet:
@@ -44,11 +52,14 @@ def collect_fields(value: Any, shape: Shape) -> FieldSet:
             return {}
         return {f"f:{name}": collect_fields(child, shape.child(name)) for name, child in value.items()}
     if isinstance(value, list) and (shape.keys or shape.is_set) and not shape.is_atomic:
-        return {
-            name: collect_fields(item, shape) | {SELF: {}} if isinstance(item, dict) else {}
-            for name, item in index_items(value, shape).items()
-        }
+        return {name: _collect_item(item, shape.item) for name, item in index_items(value, shape).items()}
     return {}
+
+
+def _collect_item(item: Any, shape: Shape) -> FieldSet:
+    """Return the fields of a list's item: one that has fields of its own is a field, too."""
+    is_granular = isinstance(item, dict) and not shape.is_atomic
+    return {SELF: {}, **collect_fields(item, shape)} if is_granular else {}
 
 
 def index_items(items: list[Any], shape: Shape) -> dict[str, Any]:

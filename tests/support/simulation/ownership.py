@@ -180,7 +180,7 @@ def _merge_lists(live: list[Any], config: list[Any], shape: Shape) -> list[Any]:
     """Return the items in the order of `config`; those of others stay behind the one that they follow."""
     before, wanted = index_items(live, shape), index_items(config, shape)
     merged = {
-        name: _merge_maps(before[name], item, shape) if name in before and isinstance(item, dict) else item
+        name: _merge(before[name], item, shape.item) if name in before and isinstance(item, dict) else item
         for name, item in wanted.items()
     }
     if before.keys() == wanted.keys() and list(before) == list(wanted):
@@ -250,7 +250,7 @@ def _find_changes(
         if step not in after:
             removed[step] = below
             continue
-        child_shape = shape.child(step[2:]) if isinstance(live, dict) else shape
+        child_shape = shape.child(step[2:]) if isinstance(live, dict) else shape.item
         if below:
             found = _find_changes(before[step], after[step], below, child_shape)
         else:
@@ -309,7 +309,7 @@ def _diff_child(
         found: tuple[FieldSet, FieldSet] = ({}, {})
         is_map = isinstance(one[name], dict)
         for child in _list_steps(before, after):
-            child_shape = shape.child(child[2:]) if is_map else shape
+            child_shape = shape.child(child[2:]) if is_map else shape.item
             _diff_child(before, after, child, child, child_shape, *found)
         for target, part in zip((changed, removed), found, strict=True):
             if part:

@@ -20,7 +20,7 @@ from r1plus_operator.runtime.errors import ApiError, FieldCause
 from r1plus_operator.runtime.resources import Resource
 from support.simulation import admission, ownership, patches, refusals, schemas
 from support.simulation.admission import Policy, Write
-from support.simulation.completion import complete, find_faults
+from support.simulation.completion import complete, find_faults, has_empty_list
 from support.simulation.ownership import Manager
 from support.simulation.store import Key, Record, Snapshot, Store
 from support.simulation.traits import Traits, build_traits
@@ -238,8 +238,9 @@ class SimulatedApiServer:
         self._reset(traits, config, subresource)
         owners = ownership.read_owners(live)
         result, owners = ownership.apply(live, config, owners, manager, traits.shape, force=force)
-        stored = self._store_update(traits, record, result, owners, actor, subresource)
-        if "resourceVersion" not in meta:
+        is_noticed = traits.notices_empty_lists and has_empty_list(config.get("spec"))
+        stored = self._store_update(traits, record, result, owners, actor, subresource, is_noticed=is_noticed)
+        if "resourceVersion" not in meta and not is_noticed and not self._is_first(traits, stored):
             self._last_applied[stored["metadata"]["uid"], manager] = int(stored["metadata"]["resourceVersion"]), text
         return stored
 
@@ -371,7 +372,10 @@ class SimulatedApiServer:
         result = complete(traits, _with_kept_metadata(live, result), live)
         manager = Manager(actor.field_manager or "unknown", "Update", subresource)
         owners = ownership.record_update(live, result, ownership.read_owners(live), manager, traits.shape)
-        return self._store_update(traits, record, result, owners, actor, subresource, is_complete=True)
+        is_noticed = traits.notices_empty_lists and has_empty_list(sent.get("spec"))
+        return self._store_update(
+            traits, record, result, owners, actor, subresource, is_complete=True, is_noticed=is_noticed
+        )
 
     def _select_written(self, traits: Traits, live: Object, sent: Object, subresource: str) -> Object:
         """Return the object with those parts of `sent` that the endpoint writes."""
@@ -398,8 +402,12 @@ class SimulatedApiServer:
         subresource: str,
         *,
         is_complete: bool = False,
+        is_noticed: bool = False,
     ) -> Object:
-        """Store an object in place of another; a write that changes nothing stores nothing."""
+        """Store an object in place of another; a write that changes nothing stores nothing.
+
+        `is_noticed`: what was sent is a change, though nothing of it is stored.
+        """
         live, resource = record.obj, traits.resource
         if not is_complete:
             result = complete(traits, _with_kept_metadata(live, result), live)
@@ -409,18 +417,23 @@ class SimulatedApiServer:
         managed = ownership.write_owners(live, owners, resource.api_version, format_time(self.now()))
         result["metadata"]["managedFields"] = managed
         result["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
-        if result == live:
+        if result == live and not is_noticed and not (traits.is_stored_twice and record.is_first):
             return live
         self._check_update(traits, live, result)
         self._admit(Write("UPDATE", resource, subresource, actor.user, live, result), name)
         if resource.is_namespaced and resource in (kinds.POD, kinds.BY_KIND["PersistentVolumeClaim"]):
             admission.check_quota(self.store, resource, live, result)
-        if traits.counts_generations and _is_new_generation(resource, live, result):
+        if traits.counts_generations and (is_noticed or _is_new_generation(resource, live, result)):
             result["metadata"]["generation"] = live["metadata"].get("generation", 0) + 1
         if "deletionTimestamp" in live["metadata"] and self._may_go(resource, live, result):
             self._remove(traits, Record(result, record.version), actor)
             return result
         return self._commit(traits, result, actor)
+
+    def _is_first(self, traits: Traits, stored: Object) -> bool:
+        """Whether the next write of an object is stored in any case."""
+        record = self.store.get(traits.resource, _key_of(stored))
+        return traits.is_stored_twice and record is not None and record.is_first
 
     def _check_update(self, traits: Traits, live: Object, result: Object) -> None:
         faults = admission.check_immutable(traits, live, result) + admission.check_metadata(result)

@@ -22,11 +22,13 @@ FIRST_VERSION = 1000
 class Record:
     """One version of an object, and its JSON, made once."""
 
-    __slots__ = ("_item", "_metadata", "_text", "obj", "version")
+    __slots__ = ("_item", "_metadata", "_text", "is_first", "obj", "version")
 
-    def __init__(self, obj: Object, version: int) -> None:
+    def __init__(self, obj: Object, version: int, *, is_first: bool = False) -> None:
+        """Keep a version; `is_first`: the one that the object was created with."""
         self.obj = obj
         self.version = version
+        self.is_first = is_first
         self._text = self._metadata = self._item = b""
 
     @property
@@ -145,7 +147,7 @@ class Store:
                 before = Record(at_end, self.version)
         else:
             obj["metadata"]["resourceVersion"] = str(self.version)
-            after = kind.objects[key] = Record(obj, self.version)
+            after = kind.objects[key] = Record(obj, self.version, is_first=before is None)
             self._index(resource, key, before.obj if before else None, obj)
         entry = HistoryEntry(self.version, key, before, after, at)
         kind.history.append(entry)

@@ -17,7 +17,6 @@ REPLICA_SET = Resource("apps", "v1", "replicasets", "ReplicaSet")
 SECRET = Resource("", "v1", "secrets", "Secret")
 
 _KEYED = {
-    "ownerReferences": ("uid",),
     "containers": ("name",),
     "initContainers": ("name",),
     "ephemeralContainers": ("name",),
@@ -43,6 +42,7 @@ def _build_shape(more: Mapping[str, tuple[str, ...]], atomic: tuple[str, ...] = 
     children: dict[str, Shape] = {}
     for name, keys in {**_KEYED, **more}.items():
         children[name] = Shape(keys=keys, children=children)
+    children["ownerReferences"] = Shape(keys=("uid",), has_atomic_items=True)
     children["finalizers"] = Shape(is_set=True)
     for name in (*_ATOMIC_MAPS, *atomic):
         children[name] = Shape(is_atomic=True)
@@ -66,6 +66,10 @@ class Traits:
     counts_generations: bool = False
     allows_unconditional_update: bool = True
     """Whether an update without a resourceVersion replaces whatever is there."""
+    notices_empty_lists: bool = False
+    """Whether an empty list that is sent counts as a change, though it is dropped."""
+    is_stored_twice: bool = False
+    """Whether the first write after its creation is stored, even if it changes nothing."""
     set_defaults: Callable[[Object], None] = lambda _: None
     immutable: tuple[tuple[str, ...], ...] = ()
     """Paths of fields that no update changes."""
@@ -151,17 +155,25 @@ def _list_builtin() -> list[Traits]:
             shape=plain,
             counts_generations=True,
             set_defaults=builtin_defaults.default_network_policy,
+            notices_empty_lists=True,
         ),
-        Traits(of_kind["PodDisruptionBudget"], shape=plain, has_status=True, counts_generations=True),
+        Traits(
+            of_kind["PodDisruptionBudget"],
+            shape=plain,
+            has_status=True,
+            counts_generations=True,
+            set_defaults=builtin_defaults.default_budget,
+        ),
         Traits(
             of_kind["PersistentVolumeClaim"],
             shape=plain,
             has_status=True,
             set_defaults=builtin_defaults.default_claim,
+            is_stored_twice=True,
             immutable=(("spec", "accessModes"), ("spec", "storageClassName"), ("spec", "volumeName")),
         ),
         Traits(of_kind["ControllerRevision"], shape=_build_shape({}, ("data",)), immutable=(("data",),)),
-        Traits(of_kind["ResourceQuota"], shape=plain, has_status=True),
+        Traits(of_kind["ResourceQuota"], shape=plain, has_status=True, set_defaults=builtin_defaults.default_quota),
         Traits(
             of_kind["RoleBinding"],
             shape=plain,

@@ -7,7 +7,7 @@ import pytest
 
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
-from support.api_contract import applying, controllers, deleting, history, reading, watching, writing
+from support.api_contract import applying, children, controllers, deleting, history, reading, watching, writing
 from support.api_contract.cluster import Behaviour, Cluster, list_behaviours
 from support.api_contract.history import Keeper
 from support.simulation.collection import Collector
@@ -17,7 +17,7 @@ from support.simulation.store import Snapshot
 from support.simulation.transport import SimulatedTransport
 
 
-@pytest.mark.parametrize("behaviour", list_behaviours((reading, writing, applying, deleting, watching)))
+@pytest.mark.parametrize("behaviour", list_behaviours((reading, writing, applying, children, deleting, watching)))
 async def test_the_simulation_does_the_same(cluster: Cluster, behaviour: Behaviour) -> None:
     await behaviour(cluster)
 
