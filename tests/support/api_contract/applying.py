@@ -166,7 +166,7 @@ async def owner_references_merge_by_uid(cluster: Cluster) -> None:
 
 async def an_owner_reference_is_one_value(cluster: Cluster) -> None:
     (entry,) = (await _apply(cluster, cluster.config_map(), ownerReferences=[OWNER]))["metadata"]["managedFields"]
-    references = {f'k:{{"uid":"{OWNER["uid"]}"}}': {}}
+    references: Object = {f'k:{{"uid":"{OWNER["uid"]}"}}': {}}
     assert entry["fieldsV1"] == {"f:metadata": {"f:ownerReferences": references}}
 
 

@@ -11,7 +11,8 @@ from r1plus_operator.api import kinds
 from r1plus_operator.runtime.errors import ApiError
 from r1plus_operator.runtime.resources import Resource
 from support.simulation.builtin_defaults import CLAIM_IN_USE
-from support.simulation.server import FOREGROUND, ORPHAN, Change, SimulatedApiServer
+from support.simulation.metadata import FOREGROUND, ORPHAN, address_of
+from support.simulation.server import Change, SimulatedApiServer
 
 Object = dict[str, Any]
 CLAIM = kinds.BY_KIND["PersistentVolumeClaim"]
@@ -93,7 +94,7 @@ class Collector:
         }
         for resource in self._server.list_resources():
             for obj in self._server.list_objects(resource):
-                if self._server.read(resource, *_address(obj)) is obj:
+                if self._server.read(resource, *address_of(obj)) is obj:
                     self._visit(resource, obj, live)
         for namespace in self._server.list_objects(kinds.NAMESPACE):
             if "deletionTimestamp" in namespace["metadata"]:
@@ -149,12 +150,12 @@ class Collector:
     def _drop_finalizer(self, resource: Resource, obj: Object, name: str) -> None:
         rest = [one for one in obj["metadata"]["finalizers"] if one != name]
         body = {"metadata": {"finalizers": rest or None}}
-        self._server.patch(resource, *_address(obj), body, user=COLLECTOR)
+        self._server.patch(resource, *address_of(obj), body, user=COLLECTOR)
 
     def _delete(self, resource: Resource, obj: Object, user: str = COLLECTOR) -> None:
         meta = obj["metadata"]
         try:
-            self._server.delete(resource, *_address(obj), user=user, uid=meta["uid"])
+            self._server.delete(resource, *address_of(obj), user=user, uid=meta["uid"])
         except ApiError:
             return  # A policy kept it: the next change brings it up again.
 
@@ -178,7 +179,3 @@ def _keeps(owner: Object, meta: Object, live: dict[str, Object]) -> bool:
     if found is None or found["metadata"].get("namespace") not in (None, meta.get("namespace")):
         return False
     return not ("deletionTimestamp" in found["metadata"] and FOREGROUND in (found["metadata"].get("finalizers") or []))
-
-
-def _address(obj: Object) -> tuple[str | None, str]:
-    return obj["metadata"].get("namespace"), obj["metadata"]["name"]

@@ -6,6 +6,7 @@ of one moment fire in the order in which they were set, so that a seed is one sc
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from heapq import heappop, heappush
 from typing import Any, NoReturn, TypeVar
 
@@ -29,18 +30,22 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         """Return virtual seconds."""
         return self._now
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         """Call back at a moment; at the present one if it is past."""
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         self._timers_set += 1
         heappush(self._timers, (when, self._timers_set, handle))
         return handle
 
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         """Call back after some seconds."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
-    def run_in_executor(self, *_: Any) -> NoReturn:
+    def run_in_executor(self, *_: Any) -> NoReturn:  # type: ignore[override]
         """Refuse: a thread has a time of its own."""
         raise RuntimeError("a simulation has no threads")
 

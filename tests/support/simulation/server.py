@@ -8,38 +8,39 @@ import random
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from r1plus_operator.api import kinds
-from r1plus_operator.runtime.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH
+from r1plus_operator.runtime import client
+from r1plus_operator.runtime.client import MERGE_PATCH
 from r1plus_operator.runtime.errors import ApiError, FieldCause
 from r1plus_operator.runtime.resources import Resource
 from support.simulation import admission, ownership, patches, refusals, schemas
 from support.simulation.admission import Policy, Write
 from support.simulation.completion import complete, find_faults, has_empty_list
+from support.simulation.metadata import (
+    check_identity,
+    check_version,
+    format_time,
+    is_new_generation,
+    is_released,
+    key_of,
+    refuse_uid,
+    select_finalizers,
+    select_grace,
+    with_kept_metadata,
+    with_mark,
+)
 from support.simulation.ownership import Manager
-from support.simulation.store import Key, Record, Snapshot, Store
+from support.simulation.store import Record, Snapshot, Store
 from support.simulation.traits import Traits, build_traits
 
 Object = dict[str, Any]
 HISTORY_SECONDS = 300.0
 """etcd is compacted every five minutes."""
-ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
-_KEPT_METADATA = (
-    "uid",
-    "creationTimestamp",
-    "generation",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "namespace",
-    "name",
-)
-"""Which no writer changes."""
 WORLD = "system:admin"
 
 
@@ -158,7 +159,7 @@ class SimulatedApiServer:
         made = self._prepare_new(traits, _copy(obj))
         if made["metadata"].get("resourceVersion"):
             raise ApiError(500, "Unknown", "resourceVersion should not be set on objects to be created")
-        if self.store.get(resource, _key_of(made)) is not None:
+        if self.store.get(resource, key_of(made)) is not None:
             raise refusals.exists(resource, made["metadata"]["name"])
         manager = Manager(field_manager or "unknown", "Update")
         owners = ownership.record_update(None, made, {}, manager, traits.shape)
@@ -173,7 +174,7 @@ class SimulatedApiServer:
         sent = _copy(obj)
         meta = sent["metadata"]
         if meta.get("uid") and meta["uid"] != record.obj["metadata"]["uid"]:
-            raise _refuse_uid(resource, meta["name"], meta["uid"], record.obj["metadata"]["uid"])
+            raise refuse_uid(resource, meta["name"], meta["uid"], record.obj["metadata"]["uid"])
         if not meta.get("resourceVersion") and not traits.allows_unconditional_update:
             cause = FieldCause("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
             raise refusals.invalid(resource, meta["name"], [cause])
@@ -195,9 +196,9 @@ class SimulatedApiServer:
         traits = self.find_traits(resource)
         record = self._require(resource, namespace, name)
         match content_type:
-            case "application/merge-patch+json":
+            case client.MERGE_PATCH:
                 patched = patches.merge(record.obj, _copy(body))
-            case "application/json-patch+json":
+            case client.JSON_PATCH:
                 patched = patches.apply_json_patch(record.obj, _copy(body))
             case other:
                 raise ApiError(
@@ -222,18 +223,17 @@ class SimulatedApiServer:
         meta = config["metadata"]
         record = self.store.get(resource, (meta.get("namespace") or "", meta["name"]))
         if traits.schema is not None and (unknown := schemas.find_unknown(_without_metadata(config), traits.schema)):
-            text = f"failed to create typed patch object ({_describe(traits, meta)}): {unknown}: field not declared in schema"
-            raise ApiError(500, "Unknown", text)
+            why = f"failed to create typed patch object ({_describe(traits, meta)}): {unknown}: field not declared in schema"
+            raise ApiError(500, "Unknown", why)
         manager = Manager(field_manager, "Apply", subresource)
         if record is None:
             return self._apply_new(traits, config, manager, actor)
         live = record.obj
         if self._last_applied.get((meta.get("uid") or live["metadata"]["uid"], manager)) == (record.version, text):
             return live  # The same again: it would change nothing.
-        _check_version(resource, meta, live["metadata"])
-        if meta.get("uid") and meta["uid"] != live["metadata"]["uid"] and not subresource:
-            cause = FieldCause("metadata.uid", f'Invalid value: "{meta["uid"]}": field is immutable')
-            raise refusals.invalid(resource, meta["name"], [cause])
+        check_version(resource, meta, live["metadata"])
+        if not subresource:
+            check_identity(resource, meta, live["metadata"])
         config["metadata"] = {key: value for key, value in meta.items() if key not in ("resourceVersion", "uid")}
         self._reset(traits, config, subresource)
         owners = ownership.read_owners(live)
@@ -261,20 +261,19 @@ class SimulatedApiServer:
         record = self._require(resource, namespace, name)
         meta = record.obj["metadata"]
         if uid and uid != meta["uid"]:
-            raise _refuse_uid(resource, name, uid, meta["uid"])
+            raise refuse_uid(resource, name, uid, meta["uid"])
         if version and version != meta["resourceVersion"]:
             why = f"Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {meta['resourceVersion']}"
             raise refusals.conflict(resource, name, why)
         self._admit(Write("DELETE", resource, "", user, record.obj, None), name)
-        grace = self._select_grace(record.obj, grace_seconds)
-        finalizers = _select_finalizers(meta.get("finalizers") or [], propagation)
-        if not finalizers and not grace and resource != kinds.NAMESPACE:
+        grace = select_grace(record.obj, grace_seconds)
+        finalizers = select_finalizers(meta.get("finalizers") or [], propagation)
+        has_content = resource == kinds.NAMESPACE and record.obj["spec"].get("finalizers")
+        if not finalizers and not grace and not has_content:
             self._remove(traits, record, actor)
             return record.obj
-        if resource == kinds.NAMESPACE and not finalizers and not record.obj["spec"].get("finalizers"):
-            self._remove(traits, record, actor)
-            return record.obj
-        return self._mark_deleted(traits, record, grace, finalizers, actor)
+        marked = with_mark(traits, record.obj, grace, finalizers, self.now())
+        return record.obj if marked == record.obj else self._commit(traits, marked, actor)
 
     def finalize_namespace(self, name: str, *, user: str = WORLD) -> None:
         """Let a namespace go that has no content any more."""
@@ -360,16 +359,10 @@ class SimulatedApiServer:
         """Store what an update or a patch makes of an object."""
         live, resource = record.obj, traits.resource
         meta = sent["metadata"]
-        _check_version(resource, meta, live["metadata"])
-        if (
-            meta.get("name") != live["metadata"]["name"]
-            or (meta.get("uid") or live["metadata"]["uid"]) != live["metadata"]["uid"]
-        ):
-            field_name = "name" if meta.get("name") != live["metadata"]["name"] else "uid"
-            cause = FieldCause(f"metadata.{field_name}", "Invalid value: field is immutable")
-            raise refusals.invalid(resource, live["metadata"]["name"], [cause])
+        check_version(resource, meta, live["metadata"])
+        check_identity(resource, meta, live["metadata"])
         result = self._select_written(traits, live, sent, subresource)
-        result = complete(traits, _with_kept_metadata(live, result), live)
+        result = complete(traits, with_kept_metadata(live, result), live)
         manager = Manager(actor.field_manager or "unknown", "Update", subresource)
         owners = ownership.record_update(live, result, ownership.read_owners(live), manager, traits.shape)
         is_noticed = traits.notices_empty_lists and has_empty_list(sent.get("spec"))
@@ -410,7 +403,7 @@ class SimulatedApiServer:
         """
         live, resource = record.obj, traits.resource
         if not is_complete:
-            result = complete(traits, _with_kept_metadata(live, result), live)
+            result = complete(traits, with_kept_metadata(live, result), live)
         if resource == kinds.NAMESPACE and subresource != "finalize":
             result["spec"] = live["spec"]
         name = live["metadata"]["name"]
@@ -423,16 +416,16 @@ class SimulatedApiServer:
         self._admit(Write("UPDATE", resource, subresource, actor.user, live, result), name)
         if resource.is_namespaced and resource in (kinds.POD, kinds.BY_KIND["PersistentVolumeClaim"]):
             admission.check_quota(self.store, resource, live, result)
-        if traits.counts_generations and (is_noticed or _is_new_generation(resource, live, result)):
+        if traits.counts_generations and (is_noticed or is_new_generation(resource, live, result)):
             result["metadata"]["generation"] = live["metadata"].get("generation", 0) + 1
-        if "deletionTimestamp" in live["metadata"] and self._may_go(resource, live, result):
+        if is_released(resource, live, result):
             self._remove(traits, Record(result, record.version), actor)
             return result
         return self._commit(traits, result, actor)
 
     def _is_first(self, traits: Traits, stored: Object) -> bool:
         """Whether the next write of an object is stored in any case."""
-        record = self.store.get(traits.resource, _key_of(stored))
+        record = self.store.get(traits.resource, key_of(stored))
         return traits.is_stored_twice and record is not None and record.is_first
 
     def _check_update(self, traits: Traits, live: Object, result: Object) -> None:
@@ -446,56 +439,16 @@ class SimulatedApiServer:
         if faults:
             raise refusals.invalid(traits.resource, live["metadata"]["name"], faults)
 
-    @staticmethod
-    def _may_go(resource: Resource, live: Object, result: Object) -> bool:
-        """Whether nothing keeps an object that is being deleted any more."""
-        if result["metadata"].get("finalizers"):
-            return False
-        if resource == kinds.NAMESPACE:
-            return not result["spec"].get("finalizers")
-        return not live["metadata"].get("deletionGracePeriodSeconds")
-
-    def _select_grace(self, obj: Object, asked: int | None) -> int:
-        """Return the seconds that a pod has; 0 for one that no kubelet runs, and for any other kind."""
-        if obj["kind"] != kinds.POD.kind:
-            return 0
-        is_over = (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-        if not obj["spec"].get("nodeName") or is_over:
-            return 0
-        grace = obj["spec"].get("terminationGracePeriodSeconds", 30) if asked is None else asked
-        former = obj["metadata"].get("deletionGracePeriodSeconds")
-        return int(grace if former is None else min(grace, former))
-
-    def _mark_deleted(self, traits: Traits, record: Record, grace: int, finalizers: list[str], actor: Actor) -> Object:
-        meta = dict(record.obj["metadata"])
-        is_first = "deletionTimestamp" not in meta
-        if is_first or grace < meta.get("deletionGracePeriodSeconds", 0):
-            meta["deletionTimestamp"] = format_time(self.now() + grace)
-            meta["deletionGracePeriodSeconds"] = grace
-        if is_first and traits.counts_generations:
-            meta["generation"] = meta.get("generation", 0) + 1
-        if finalizers:
-            meta["finalizers"] = finalizers
-        else:
-            meta.pop("finalizers", None)
-        result = {**record.obj, "metadata": meta}
-        if traits.resource == kinds.NAMESPACE:
-            result["status"] = {**(record.obj.get("status") or {}), "phase": "Terminating"}
-            meta.pop("deletionGracePeriodSeconds", None)
-        if result == record.obj:
-            return record.obj
-        return self._commit(traits, result, actor)
-
     def _commit(self, traits: Traits, obj: Object, actor: Actor) -> Object:
-        before = self.store.get(traits.resource, _key_of(obj))
-        record = self.store.commit(traits.resource, _key_of(obj), obj, self.now())
+        before = self.store.get(traits.resource, key_of(obj))
+        record = self.store.commit(traits.resource, key_of(obj), obj, self.now())
         assert record is not None
         verb = "created" if before is None else "updated"
         self._report(verb, traits.resource, before.obj if before else None, record.obj, actor)
         return record.obj
 
     def _remove(self, traits: Traits, record: Record, actor: Actor) -> None:
-        self.store.commit(traits.resource, _key_of(record.obj), None, self.now(), last=record.obj)
+        self.store.commit(traits.resource, key_of(record.obj), None, self.now(), last=record.obj)
         self._report("deleted", traits.resource, record.obj, None, actor)
 
     def _report(self, verb: str, resource: Resource, before: Object | None, after: Object | None, actor: Actor) -> None:
@@ -536,27 +489,8 @@ class SimulatedApiServer:
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
-def format_time(seconds: float) -> str:
-    """Return seconds since the epoch as Kubernetes writes a Time."""
-    return _format_second(int(seconds))
-
-
-@lru_cache(maxsize=64)
-def _format_second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _copy(obj: Any) -> Any:
     return orjson.loads(orjson.dumps(obj))
-
-
-def _key_of(obj: Object) -> Key:
-    meta = obj["metadata"]
-    return meta.get("namespace") or "", meta["name"]
-
-
-def _address(obj: Object) -> tuple[str | None, str]:
-    return obj["metadata"].get("namespace"), obj["metadata"]["name"]
 
 
 def _without_metadata(obj: Object) -> Object:
@@ -565,44 +499,3 @@ def _without_metadata(obj: Object) -> Object:
 
 def _describe(traits: Traits, meta: Object) -> str:
     return f"{meta.get('namespace', '')}/{meta.get('name', '')}; {traits.resource.api_version}, Kind={traits.resource.kind}"
-
-
-def _refuse_uid(resource: Resource, name: str, asked: str, actual: str) -> ApiError:
-    why = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {actual}"
-    return refusals.conflict(resource, name, why)
-
-
-def _check_version(resource: Resource, asked: Object, live: Object) -> None:
-    """Refuse a write that names another version than the present one."""
-    if asked.get("resourceVersion") and asked["resourceVersion"] != live["resourceVersion"]:
-        raise refusals.changed(resource, live["name"])
-
-
-def _with_kept_metadata(live: Object, result: Object) -> Object:
-    """Return the object with the metadata that no writer changes."""
-    meta = dict(result["metadata"])
-    for key in _KEPT_METADATA:
-        if key in live["metadata"]:
-            meta[key] = live["metadata"][key]
-        else:
-            meta.pop(key, None)
-    return {**result, "metadata": meta}
-
-
-def _is_new_generation(resource: Resource, live: Object, result: Object) -> bool:
-    """Whether what an object asks for has changed."""
-    ignored = ("metadata", "status")
-    if {k: v for k, v in live.items() if k not in ignored} != {k: v for k, v in result.items() if k not in ignored}:
-        return True
-    is_deployment = resource == kinds.BY_KIND["Deployment"]
-    return is_deployment and live["metadata"].get("annotations") != result["metadata"].get("annotations")
-
-
-def _select_finalizers(finalizers: list[str], propagation: str) -> list[str]:
-    """Return an object's finalizers once it is deleted in this way."""
-    kept = [one for one in finalizers if one not in (ORPHAN, FOREGROUND)]
-    added = {"Orphan": [ORPHAN], "Foreground": [FOREGROUND]}.get(propagation, [])
-    return kept + added
-
-
-__all__ = ["APPLY_PATCH", "JSON_PATCH", "MERGE_PATCH", "Change", "SimulatedApiServer", "Snapshot", "format_time"]
