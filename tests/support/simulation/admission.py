@@ -100,6 +100,8 @@ def check_schema(traits: Traits, obj: Object) -> list[FieldCause]:
         faults = schemas.find_faults(checked, traits.schema, "")
         return [*faults, _NOT_CHECKED] if any(map(_keeps_rules_from_checking, faults)) else faults
     spec = obj.get("spec")
+    if traits.resource.kind == "Service" and not obj["spec"].get("ports") and obj["spec"].get("clusterIP") != "None":
+        return [FieldCause("spec.ports", "Required value")]
     replicas = spec.get("replicas") if isinstance(spec, dict) else None
     if isinstance(replicas, int) and replicas < 0:
         text = f"Invalid value: {replicas}: must be greater than or equal to 0"

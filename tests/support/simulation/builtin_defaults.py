@@ -7,6 +7,12 @@ _MAPS = frozenset(
     {"labels", "annotations", "data", "binaryData", "matchLabels", "nodeSelector", "limits", "requests", "hard"}
 )
 """Maps of texts: dropped where they are empty, and their values stay as they are."""
+_OMITTED_ZEROS = frozenset(
+    {
+        *("observedGeneration", "readyReplicas", "availableReplicas", "updatedReplicas", "unavailableReplicas"),
+        *("fullyLabeledReplicas", "terminatingReplicas", "active", "succeeded", "failed"),
+    }
+)
 CLAIM_IN_USE = "kubernetes.io/pvc-protection"
 _LITERAL = _MAPS | {"managedFields"}
 
@@ -17,11 +23,26 @@ def drop_empty(obj: Object, live: Object | None, *, is_revision: bool = False) -
     Parts that are those of `live` are not looked at. A ControllerRevision's data is no field of Kubernetes': it stays.
     """
     before = live or {}
-    return {
+    result = {
         name: child if is_revision and name == "data" else _drop(name, child, before.get(name))
         for name, child in obj.items()
         if child is not None and not (child == {} and name in _MAPS and not is_revision)
     }
+    if isinstance(status := result.get("status"), dict) and status is not before.get("status"):
+        result["status"] = _drop_zeros(status, is_deployment=obj["kind"] == "Deployment")
+    return result
+
+
+def _drop_zeros(status: Object, *, is_deployment: bool) -> Object:
+    """Return a status without the counts that are left out where they are 0."""
+    dropped = {*_OMITTED_ZEROS, "replicas"} if is_deployment else _OMITTED_ZEROS
+    return {name: value for name, value in status.items() if value != 0 or value is False or name not in dropped}
+
+
+def drop_empty_metadata(meta: Object, live: Object | None) -> Object:
+    """Return metadata of any kind without what is empty."""
+    result: Object = _drop("metadata", meta, live)
+    return result
 
 
 def _drop(name: str, value: Any, live: Any) -> Any:
@@ -105,6 +126,8 @@ def default_service(obj: Object) -> None:
     for port in spec.get("ports") or ():
         port.setdefault("protocol", "TCP")
         port.setdefault("targetPort", port["port"])
+    if spec.get("selector") == {}:
+        del spec["selector"]
     spec.setdefault("type", "ClusterIP")
     spec.setdefault("sessionAffinity", "None")
     spec.setdefault("internalTrafficPolicy", "Cluster")

@@ -13,6 +13,7 @@ _HEAD = ("apiVersion", "kind", "metadata")
 def complete(traits: Traits, obj: Object, live: Object | None) -> Object:
     """Return an object as it is stored. Parts that are those of `live`, the object before, are complete already."""
     if traits.schema is not None:
+        obj = {**obj, "metadata": builtin_defaults.drop_empty_metadata(obj["metadata"], (live or {}).get("metadata"))}
         return _complete_custom(traits.schema, obj, live or {})
     is_revision = traits.resource.kind == "ControllerRevision"
     obj = builtin_defaults.drop_empty(obj, live, is_revision=is_revision)

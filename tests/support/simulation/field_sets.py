@@ -45,21 +45,33 @@ PLAIN = Shape()
 ATOMIC = Shape(is_atomic=True)
 
 
-def collect_fields(value: Any, shape: Shape) -> FieldSet:
-    """Return the fields that a value sets; the empty set is the value itself."""
-    if isinstance(value, dict):
-        if shape.is_atomic:
-            return {}
-        return {f"f:{name}": collect_fields(child, shape.child(name)) for name, child in value.items()}
+def collect_fields(value: Any, shape: Shape, *, is_new: bool = False) -> FieldSet | None:
+    """Return the fields that a value sets; the empty set is the value itself. A list without items sets none: None.
+
+    `is_new`: the value was not there before. Then each map and each list in it is a field, too.
+    """
+    if isinstance(value, dict) and not shape.is_atomic:
+        children = (
+            (f"f:{name}", collect_fields(child, shape.child(name), is_new=is_new)) for name, child in value.items()
+        )
+        return _mark({name: fields for name, fields in children if fields is not None}, is_member=is_new)
     if isinstance(value, list) and (shape.keys or shape.is_set) and not shape.is_atomic:
-        return {name: _collect_item(item, shape.item) for name, item in index_items(value, shape).items()}
+        items = index_items(value, shape).items()
+        of_items = {
+            name: _mark(collect_fields(item, shape.item, is_new=is_new) or {}, is_member=True) for name, item in items
+        }
+        return _mark(of_items, is_member=is_new) or None
     return {}
 
 
-def _collect_item(item: Any, shape: Shape) -> FieldSet:
-    """Return the fields of a list's item: one that has fields of its own is a field, too."""
-    is_granular = isinstance(item, dict) and not shape.is_atomic
-    return {SELF: {}, **collect_fields(item, shape)} if is_granular else {}
+def collect_item(value: Any, shape: Shape) -> FieldSet:
+    """Return the fields that come or go with a whole value."""
+    return _mark(collect_fields(value, shape, is_new=True) or {}, is_member=True)
+
+
+def _mark(fields: FieldSet, *, is_member: bool) -> FieldSet:
+    """Return fields below a node, with the node itself if it is a field."""
+    return {SELF: {}, **fields} if is_member and fields else fields
 
 
 def index_items(items: list[Any], shape: Shape) -> dict[str, Any]:
@@ -92,20 +104,31 @@ def _join_leaf(one: FieldSet, other: FieldSet) -> FieldSet:
 
 
 def subtract(one: FieldSet, other: FieldSet) -> FieldSet | None:
-    """Return the fields of `one` that `other` has not; None if there is none. A field takes those below it along."""
-    if not other or (SELF in other and not one):
-        return None
-    if not one:
-        return one
-    result: FieldSet = {}
+    """Return the fields of `one` that `other` has not; None if there is none."""
+    result: FieldSet = {SELF: {}} if is_member(one) and not is_member(other) else {}
     for name, child in one.items():
-        if name not in other:
-            result[name] = child
-        elif (rest := subtract(child, other[name])) is not None:
+        if name == SELF:
+            continue
+        rest = subtract(child, other[name]) if name in other else child
+        if rest is not None:
             result[name] = rest
-    if not result or (result == {SELF: {}} and SELF not in one):
-        return None
-    return result
+    return {} if result == {SELF: {}} else result or None
+
+
+def intersect(one: FieldSet, other: FieldSet) -> FieldSet | None:
+    """Return the fields of both; None if there is none."""
+    result: FieldSet = {}
+    if is_member(one) and is_member(other):
+        result[SELF] = {}
+    for name, child in one.items():
+        if name != SELF and name in other and (both := intersect(child, other[name])) is not None:
+            result[name] = both
+    return {} if result == {SELF: {}} else result or None
+
+
+def is_member(node: FieldSet) -> bool:
+    """Whether a node is a field itself."""
+    return not node or SELF in node
 
 
 def list_paths(fields: FieldSet, prefix: str = "") -> Iterable[str]:

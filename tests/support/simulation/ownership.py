@@ -11,14 +11,17 @@ from support.simulation.field_sets import (
     FieldSet,
     Shape,
     collect_fields,
+    collect_item,
     index_items,
+    intersect,
+    is_member,
     list_paths,
     subtract,
     union,
 )
 
 Object = dict[str, Any]
-_IDENTITY = frozenset({"apiVersion", "kind"})
+_NOT_FIELDS = frozenset({"apiVersion", "kind", "metadata"})
 _UNOWNED_METADATA = frozenset(
     {"name", "namespace", "uid", "creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink"}
 )
@@ -107,14 +110,18 @@ def _take_changed(live: Object, result: Object, others: Owners, shape: Shape, *,
         causes += [
             FieldCause(path, f'conflict with "{manager.name}"') for path in (list_paths(changed) if changed else ())
         ]
-        remaining: FieldSet | None = owned
-        for gone in (changed, removed):
-            remaining = subtract(remaining, gone) if remaining is not None and gone else remaining
+        remaining = _without(owned, changed, removed)
         if remaining:
             rest[manager] = remaining
     if causes and not force:
         raise refusals.owned_by_others(causes)
     return rest
+
+
+def _without(owned: FieldSet, changed: FieldSet | None, removed: FieldSet | None) -> FieldSet | None:
+    """Return what is left of a manager's fields."""
+    remaining = owned if changed is None else subtract(owned, changed)
+    return subtract(remaining, removed) if remaining and removed is not None else remaining
 
 
 def record_update(live: Object | None, result: Object, owners: Owners, manager: Manager, shape: Shape) -> Owners:
@@ -127,11 +134,7 @@ def record_update(live: Object | None, result: Object, owners: Owners, manager: 
         return owners
     after: Owners = {}
     for one, owned in owners.items():
-        remaining: FieldSet | None = owned
-        if changed is not None and one != manager:
-            remaining = subtract(owned, changed)
-        if removed is not None and remaining is not None:
-            remaining = subtract(remaining, removed)
+        remaining = _without(owned, changed if one != manager else None, removed)
         if remaining:
             after[one] = remaining
     if changed is not None:
@@ -141,18 +144,14 @@ def record_update(live: Object | None, result: Object, owners: Owners, manager: 
 
 def collect_object_fields(obj: Object, shape: Shape) -> FieldSet:
     """Return the fields that a whole object sets, without what identifies it."""
-    fields = {
-        f"f:{name}": collect_fields(value, shape.child(name))
-        for name, value in obj.items()
-        if name not in _IDENTITY and name != "metadata"
-    }
-    meta_shape = shape.child("metadata")
-    of_metadata = {
-        f"f:{name}": collect_fields(value, meta_shape.child(name))
-        for name, value in obj["metadata"].items()
-        if name not in _UNOWNED_METADATA
-    }
+    fields = _collect_children({key: value for key, value in obj.items() if key not in _NOT_FIELDS}, shape)
+    owned = {key: value for key, value in obj["metadata"].items() if key not in _UNOWNED_METADATA}
+    of_metadata = _collect_children(owned, shape.child("metadata"))
     return {"f:metadata": of_metadata, **fields} if of_metadata else fields
+
+
+def _collect_children(value: Object, shape: Shape) -> FieldSet:
+    return (collect_fields(value, shape) or {}) if value else {}
 
 
 def _merge(live: Any, config: Any, shape: Shape) -> Any:
@@ -209,11 +208,10 @@ def _prune(value: Any, former: FieldSet, held: FieldSet, shape: Shape) -> Any:
     if isinstance(value, dict):
         return _prune_map(value, former, held, shape)
     if isinstance(value, list):
-        names = index_items(value, shape)
         kept = [
-            _prune(item, former[name], held[name], shape) if former.get(name) else item
-            for name, item in names.items()
-            if name not in former or name in held
+            _prune(item, former[name], held.get(name, {}), shape) if former.get(name) else item
+            for name, item in index_items(value, shape).items()
+            if name not in former or not is_member(former[name]) or (name in held and is_member(held[name]))
         ]
         return kept if kept != value else value
     return value
@@ -233,10 +231,12 @@ def _prune_map(value: Object, former: FieldSet, held: FieldSet, shape: Shape) ->
     return result
 
 
-def _find_changes(
-    live: Any, result: Any, owned: FieldSet, shape: Shape
-) -> tuple[FieldSet | None, FieldSet | None] | None:
-    """Return which of the owned fields have another value in `result`, and which are gone; None if none."""
+Difference = tuple[FieldSet | None, FieldSet | None]
+"""Fields that have another value, and fields that are gone; None for none."""
+
+
+def _find_changes(live: Any, result: Any, owned: FieldSet, shape: Shape) -> Difference | None:
+    """Return the difference in owned fields; None if there is none."""
     if live is result or live == result:
         return None
     before, after = _split(live, shape), _split(result, shape)
@@ -245,20 +245,34 @@ def _find_changes(
     changed: FieldSet = {}
     removed: FieldSet = {}
     for step, below in owned.items():
-        if step not in before:
-            continue
-        if step not in after:
-            removed[step] = below
+        if step == SELF:
             continue
         child_shape = shape.child(step[2:]) if isinstance(live, dict) else shape.item
-        if below:
-            found = _find_changes(before[step], after[step], below, child_shape)
-        else:
-            found = _compare_leaf(before[step], after[step], child_shape)
+        found = _compare_child(before, after, step, below, child_shape)
         for target, part in zip((changed, removed), found or (None, None), strict=True):
             if part is not None:
                 target[step] = part
     return (changed or None, removed or None) if changed or removed else None
+
+
+def _compare_child(
+    before: dict[str, Any], after: dict[str, Any], step: str, below: FieldSet, shape: Shape
+) -> Difference | None:
+    """Return the difference in one owned child. One that is new was dropped as empty when its owner set it."""
+    if step not in before:
+        added = intersect(below, collect_fields(after[step], shape, is_new=True) or {}) if step in after else None
+        return None if added is None else (added, None)
+    if step not in after:
+        return None, _collect_pruned(step, before[step], shape)
+    if below:
+        return _find_changes(before[step], after[step], below, shape)
+    return _compare_leaf(before[step], after[step], shape)
+
+
+def _collect_pruned(step: str, value: Any, shape: Shape) -> FieldSet:
+    """Return the fields that an apply removes with a value. A map or a list of its own stays owned as an empty one."""
+    fields = collect_fields(value, shape, is_new=True) or {}
+    return {name: child for name, child in fields.items() if name != SELF} if step.startswith("f:") else fields
 
 
 def _compare_leaf(one: Any, other: Any, shape: Shape) -> tuple[FieldSet, None] | None:
@@ -276,12 +290,12 @@ def _split(value: Any, shape: Shape) -> dict[str, Any] | None:
     return None
 
 
-def diff(live: Object, result: Object, shape: Shape) -> tuple[FieldSet | None, FieldSet | None]:
+def diff(live: Object, result: Object, shape: Shape) -> Difference:
     """Return the fields that are new or have another value, and those that are gone; None for none."""
     names = live.keys() | result.keys()
     changed: FieldSet = {}
     removed: FieldSet = {}
-    for name in sorted(names - _IDENTITY - {"metadata"}):
+    for name in sorted(names - _NOT_FIELDS):
         _diff_child(live, result, name, f"f:{name}", shape.child(name), changed, removed)
     of_metadata: tuple[FieldSet, FieldSet] = ({}, {})
     one, other, meta_shape = live["metadata"], result["metadata"], shape.child("metadata")
@@ -298,9 +312,9 @@ def _diff_child(
 ) -> None:
     """Add a child's difference to `changed` and `removed`."""
     if name not in other:
-        removed[step] = collect_fields(one[name], shape)
+        removed[step] = collect_item(one[name], shape)
     elif name not in one:
-        changed[step] = collect_fields(other[name], shape)
+        changed[step] = collect_item(other[name], shape)
     elif one[name] is not other[name] and one[name] != other[name]:
         before, after = _split(one[name], shape), _split(other[name], shape)
         if before is None or after is None:

@@ -20,6 +20,7 @@ from r1plus_operator.runtime.resources import Resource
 from support.simulation import admission, ownership, patches, refusals, schemas
 from support.simulation.admission import Policy, Write
 from support.simulation.completion import complete, find_faults, has_empty_list
+from support.simulation.endpoints import select_applied, select_written
 from support.simulation.metadata import (
     check_identity,
     check_version,
@@ -235,7 +236,7 @@ class SimulatedApiServer:
         if not subresource:
             check_identity(resource, meta, live["metadata"])
         config["metadata"] = {key: value for key, value in meta.items() if key not in ("resourceVersion", "uid")}
-        self._reset(traits, config, subresource)
+        config = select_applied(traits, config, subresource)
         owners = ownership.read_owners(live)
         result, owners = ownership.apply(live, config, owners, manager, traits.shape, force=force)
         is_noticed = traits.notices_empty_lists and has_empty_list(config.get("spec"))
@@ -345,45 +346,24 @@ class SimulatedApiServer:
         made = self._prepare_new(traits, config)
         return self._store_new(traits, made, {manager: fields} if fields else {}, actor)
 
-    def _reset(self, traits: Traits, config: Object, subresource: str) -> None:
-        """Drop from an apply what its endpoint does not write."""
-        if subresource == "status":
-            meta = config["metadata"]
-            config["metadata"] = {key: meta[key] for key in ("name", "namespace") if key in meta}
-            for name in [key for key in config if key not in ("apiVersion", "kind", "metadata", "status")]:
-                del config[name]
-        elif traits.has_status:
-            config.pop("status", None)
-
     def _update(self, traits: Traits, record: Record, sent: Object, actor: Actor, subresource: str) -> Object:
         """Store what an update or a patch makes of an object."""
         live, resource = record.obj, traits.resource
         meta = sent["metadata"]
         check_version(resource, meta, live["metadata"])
         check_identity(resource, meta, live["metadata"])
-        result = self._select_written(traits, live, sent, subresource)
-        result = complete(traits, with_kept_metadata(live, result), live)
+        written = select_written(traits, live, sent, subresource)
+        result = complete(traits, with_kept_metadata(live, written), live)
         manager = Manager(actor.field_manager or "unknown", "Update", subresource)
-        owners = ownership.record_update(live, result, ownership.read_owners(live), manager, traits.shape)
+        claimed = result
+        if traits.schema is not None and subresource == "status":
+            # Its metadata is not stored, and yet counts as written (measured, 1.34).
+            claimed = complete(traits, {**result, "metadata": meta}, live)
+        owners = ownership.record_update(live, claimed, ownership.read_owners(live), manager, traits.shape)
         is_noticed = traits.notices_empty_lists and has_empty_list(sent.get("spec"))
         return self._store_update(
             traits, record, result, owners, actor, subresource, is_complete=True, is_noticed=is_noticed
         )
-
-    def _select_written(self, traits: Traits, live: Object, sent: Object, subresource: str) -> Object:
-        """Return the object with those parts of `sent` that the endpoint writes."""
-        if not traits.has_status:
-            return sent
-        if subresource == "status":
-            result = {**live, "status": sent.get("status") or {}}
-            if traits.resource in (kinds.POD, kinds.NODE):
-                markings = {key: sent["metadata"][key] for key in ("labels", "annotations") if key in sent["metadata"]}
-                result["metadata"] = {**live["metadata"], **markings}
-            return result
-        result = {key: value for key, value in sent.items() if key != "status"}
-        if "status" in live:
-            result["status"] = live["status"]
-        return result
 
     def _store_update(
         self,
@@ -416,7 +396,8 @@ class SimulatedApiServer:
         self._admit(Write("UPDATE", resource, subresource, actor.user, live, result), name)
         if resource.is_namespaced and resource in (kinds.POD, kinds.BY_KIND["PersistentVolumeClaim"]):
             admission.check_quota(self.store, resource, live, result)
-        if traits.counts_generations and (is_noticed or is_new_generation(resource, live, result)):
+        is_spec = traits.counts_generations and subresource != "status"
+        if is_spec and (is_noticed or is_new_generation(resource, live, result)):
             result["metadata"]["generation"] = live["metadata"].get("generation", 0) + 1
         if is_released(resource, live, result):
             self._remove(traits, Record(result, record.version), actor)
