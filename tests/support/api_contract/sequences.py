@@ -36,9 +36,8 @@ class Sequence:
     async def _apply(self, resource: Resource) -> tuple[str, Any]:
         manager, force = self._rand.choice(MANAGERS), self._rand.random() < 0.7
         obj = self._draw(resource)
-        return f"{manager} applies {obj} {force=}", await self._answer(
-            self._cluster.client.apply(resource, obj, field_manager=manager, force=force), resource
-        )
+        request = self._cluster.client.apply(resource, obj, field_manager=manager, force=force)
+        return f"{manager} applies {obj} {force=}", await self._answer(request, resource)
 
     async def _patch(self, resource: Resource) -> tuple[str, Any]:
         manager = self._rand.choice(MANAGERS)
@@ -46,7 +45,8 @@ class Sequence:
         for name in ("apiVersion", "kind"):
             del body[name]
         body["metadata"] = {key: body["metadata"][key] for key in ("labels", "annotations") if key in body["metadata"]}
-        if self._rand.random() < 0.3:
+        # An empty map of labels is stored in a custom resource, though it is not shown.
+        if resource != R1P and self._rand.random() < 0.3:
             body["metadata"]["labels"] = {self._rand.choice("ab"): None}
         if self._rand.random() < 0.15:
             body["metadata"]["finalizers"] = self._rand.choice(([FINALIZER], None))
@@ -109,6 +109,8 @@ class Sequence:
         meta: Object = {"name": "x", "namespace": namespace}
         if rand.random() < 0.6:
             meta["labels"] = {key: str(rand.randrange(2)) for key in "ab" if rand.random() < 0.6}
+        if resource == R1P and not meta.get("labels"):
+            meta.pop("labels", None)
         if rand.random() < 0.3:
             meta["annotations"] = {"note": str(rand.randrange(2))}
         return {
@@ -123,39 +125,31 @@ class Sequence:
         if resource == CONFIG_MAP:
             return {"data": {key: str(rand.randrange(2)) for key in "xyz" if rand.random() < 0.6}}
         if resource == DEPLOYMENT:
-            template = manifests.pod_template({"app": "x"})
-            base = template["spec"]["containers"][0]
-            template["spec"]["containers"] = [
-                {
-                    **base,
-                    "name": name,
-                    "env": [{"name": key, "value": str(rand.randrange(2))} for key in "AB" if rand.random() < 0.5],
-                }
-                for name in ("c", "d")
-                if name == "c" or rand.random() < 0.5
-            ]
-            return {
-                "spec": {"replicas": rand.randrange(3), "selector": {"matchLabels": {"app": "x"}}, "template": template}
-            }
+            pods = {"matchLabels": {"app": "x"}}
+            return {"spec": {"replicas": rand.randrange(3), "selector": pods, "template": self._draw_template()}}
         if resource == SERVICE:
-            ports = [
-                {"name": f"p{port}", "port": port, "targetPort": rand.choice((8000, 9000))}
-                for port in (80, 81)
-                if port == 80 or rand.random() < 0.5
-            ]
-            return {"spec": {"selector": {key: "1" for key in "ab" if rand.random() < 0.7}, "ports": ports}}
+            ports = [{"name": f"p{port}", "port": port, "targetPort": rand.choice((8000, 9000))} for port in (80, 81)]
+            selector = {key: "1" for key in "ab" if rand.random() < 0.7}
+            return {"spec": {"selector": selector, "ports": ports[: rand.choice((1, 2))]}}
         if resource == POLICY:
             rules = [{"from": [{"podSelector": {"matchLabels": {"app": key}}}]} for key in "xy" if rand.random() < 0.5]
-            return {
-                "spec": {
-                    "podSelector": {"matchLabels": {"app": rand.choice("xy")}},
-                    "policyTypes": ["Ingress"],
-                    "ingress": rules,
-                }
-            }
+            selected = {"matchLabels": {"app": rand.choice("xy")}}
+            return {"spec": {"podSelector": selected, "policyTypes": ["Ingress"], "ingress": rules}}
         spec: Object = {"tier": rand.choice(("full", "lite", "huge"))}
         if rand.random() < 0.5:
             spec["replicas"] = rand.randrange(3)
         if rand.random() < 0.5:
             spec["accuracy"] = {"threshold": rand.choice((0.97, 0.99, 7))}
         return {"spec": spec}
+
+    def _draw_template(self) -> Object:
+        template = manifests.pod_template({"app": "x"})
+        (base,) = template["spec"]["containers"]
+        template["spec"]["containers"] = [
+            {**base, "name": name, "env": self._draw_variables()} for name in ("c", "d")[: self._rand.choice((1, 2))]
+        ]
+        return template
+
+    def _draw_variables(self) -> list[Object]:
+        rand = self._rand
+        return [{"name": name, "value": str(rand.randrange(2))} for name in "AB" if rand.random() < 0.5]

@@ -48,7 +48,7 @@ def read_owners(obj: Object) -> Owners:
 
 
 def write_owners(before: Object | None, owners: Owners, api_version: str, time: str) -> list[Object]:
-    """Return managedFields; an entry that did not change keeps its time."""
+    """Return managedFields, in the API server's order; an entry that did not change keeps its time."""
     former = {} if before is None else {_identify(e): e for e in before["metadata"].get("managedFields") or ()}
     entries = []
     for manager, fields in owners.items():
@@ -65,7 +65,7 @@ def write_owners(before: Object | None, owners: Owners, api_version: str, time: 
             if manager.subresource:
                 entry["subresource"] = manager.subresource
         entries.append(entry)
-    return entries
+    return sorted(entries, key=lambda entry: (entry["operation"], entry["time"], entry["manager"]))
 
 
 def _identify(entry: Object) -> Manager:
