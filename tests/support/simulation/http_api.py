@@ -51,6 +51,16 @@ class ParsedRequest:
         return self.query.get("watch") == "true"
 
     @property
+    def plural(self) -> str:
+        """The kind that it is about; empty for a document that is no object."""
+        return self.route.resource.plural if self.route else ""
+
+    @property
+    def name(self) -> str:
+        """The object that it is about; empty for a collection."""
+        return self.route.name if self.route else ""
+
+    @property
     def verb(self) -> str:
         """As RBAC names it."""
         if self.method == "GET":
