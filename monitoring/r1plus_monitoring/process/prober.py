@@ -60,6 +60,7 @@ class Prober:
         service_probe_interval: float = INTERVAL_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
         draw_seed: Callable[[], int] = _draw_seed,
+        store: StateStore | None = None,
     ) -> None:
         """`retry_after`: seconds until an inconclusive gate is repeated. `connect`: opens a Service connection."""
         self._config = config
@@ -67,7 +68,7 @@ class Prober:
         self._engine = engine
         self._user_requests = UserRequests(engine)
         self.exposition = Exposition(config.namespace, config.deployment, config.revision)
-        store = StateStore(config.state_dir)
+        store = store or StateStore(config.state_dir)
         count = read_restarts(config.state_dir)
         self.exposition.record_restarts(count)
         self.publisher = ReportPublisher(
