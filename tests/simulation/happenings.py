@@ -12,6 +12,7 @@ from r1plus_contract.requests import Verb
 from r1plus_operator.api import kinds
 from simulation.schedule import Happening
 from simulation.world import REVISION, World
+from support.simulation.faults import FaultKind
 from support.simulation.world.access import Access
 from support.simulation.world.cluster import DEPLOYMENT
 
@@ -84,7 +85,7 @@ def _set_back(world: World, one: Happening) -> None:
     """Restore etcd as it was so many seconds before."""
     kept = [backup for at, backup in world.backups if at <= one.at - float(one.value)]
     if kept:
-        world.server.restore(kept[-1])
+        world.set_back(kept[-1])
 
 
 def _degrade_serving(world: World, one: Happening) -> None:
@@ -158,12 +159,13 @@ def _skew_leader(world: World, one: Happening) -> None:
 
 def _partition_leader(world: World, one: Happening) -> None:
     if (leader := world.find_leader()) is not None:
-        world.partition(leader.process, float(one.value))
+        world.disturb(FaultKind.PARTITION, float(one.value), replicas=frozenset({leader.process}))
 
 
-def _break_network(**faults: float) -> Callable[[World, Happening], None]:
+def _disturb(*faults: FaultKind, share: float = ERROR_RATE) -> Callable[[World, Happening], None]:
     def act(world: World, one: Happening) -> None:
-        world.break_network(float(one.value), **faults)
+        for fault in faults:
+            world.disturb(fault, float(one.value), share=share / len(faults))
 
     return act
 
@@ -194,10 +196,16 @@ ACTIONS: Final[Mapping[str, Callable[[World, Happening], None]]] = {
     "stall_leader": _stall_leader,
     "partition_leader": _partition_leader,
     "skew_leader": _skew_leader,
-    "slow_network": _break_network(latency=1.0),
-    "refuse_requests": _break_network(refused=ERROR_RATE),
-    "lose_answers": _break_network(lost=ERROR_RATE),
-    "cut_streams": _break_network(cut=ERROR_RATE),
+    "slow_network": _disturb(FaultKind.DELAY, FaultKind.EVENTS_LATE, share=2.0),
+    "stall_events": _disturb(FaultKind.EVENTS_STALLED, share=1.0),
+    "refuse_requests": _disturb(FaultKind.CONFLICT, FaultKind.TOO_MANY, FaultKind.SERVER_ERROR),
+    "lose_answers": _disturb(
+        FaultKind.TIMEOUT_BEFORE_WRITE,
+        FaultKind.TIMEOUT_AFTER_WRITE,
+        FaultKind.BROKEN_AFTER_WRITE,
+        FaultKind.ERROR_AFTER_WRITE,
+    ),
+    "cut_streams": _disturb(FaultKind.STREAM_CUT, FaultKind.GONE),
 }
 """What may happen, by the name that schedules have."""
 

@@ -309,8 +309,8 @@ def only_the_leader_writes(judge: Judge, change: Change, sender: str) -> str:
     if not sender or change.resource.kind == LEASE.kind or judge.forgot_at > judge.now - SPEC_SECONDS:
         return ""
     judge.count("only_the_leader_writes")
-    lease = judge.world.server.read(LEASE, names.LEASE, OPERATOR_NAMESPACE)
-    holder = lease["spec"].get("holderIdentity") or ""
+    lease = judge.world.server.read(LEASE, OPERATOR_NAMESPACE, names.LEASE)
+    holder = (lease["spec"].get("holderIdentity") if lease else "") or ""
     if holder.startswith(sender.partition("#")[0]):
         return ""
     meta = (change.after or change.before or {})["metadata"]

@@ -85,6 +85,8 @@ FAULTS: Final[Mapping[str, Sequence[float]]] = {
     "refuse_requests": (10.0, 40.0),
     "lose_answers": (10.0, 40.0),
     "cut_streams": (10.0, 60.0),
+    "stall_events": (20.0, 90.0),
+    "stall_events": (20.0, 90.0),
 }
 """What happens to the operator, with values to draw from: seconds, or what the name says."""
 
@@ -117,7 +119,7 @@ TROUBLES: Final[Mapping[str, tuple[float, Sequence[float]]]] = {
 def _length(one: Happening) -> float:
     """Return for how many seconds a happening lasts."""
     lasts = one.do in ("stall_leader", "partition_leader", "slow_network", "refuse_requests", "lose_answers",
-                       "cut_streams", "fill_node", "mute_monitor", "crash_pod")  # fmt: skip
+                       "cut_streams", "stall_events", "fill_node", "mute_monitor", "crash_pod")  # fmt: skip
     return float(one.value) if lasts else 0.0
 
 

@@ -28,7 +28,7 @@ from simulation.oracle import Oracle
 from simulation.schedule import ITEMS, Happening, Schedule
 from simulation.suite import NAME, build_suite, number_prompts
 from support.paths import TESTS
-from support.simulation.faults import Faults
+from support.simulation.faults import FaultKind, Faults, FaultWindow
 from support.simulation.server import Change, SimulatedApiServer
 from support.simulation.transport import SimulatedTransport
 from support.simulation.world.access import Access
@@ -74,9 +74,9 @@ class World:
     quality: Quality
     oracle: Oracle
     rand: random.Random
+    faults: Faults
+    """Of the operator's connections."""
     replicas: list[Replica] = field(default_factory=list)
-    faults: dict[str, Faults] = field(default_factory=dict)
-    """Process -> the faults of its connections."""
     rows: list[Row] = field(default_factory=list)
     kill_after: int = 0
     """The leader is killed after so many more writes."""
@@ -99,12 +99,21 @@ class World:
         """Save etcd."""
         self.backups.append((self.loop.time(), self.server.save()))
 
+    def disturb(self, kind: FaultKind, seconds: float, **options: Any) -> None:
+        """Let a fault meet the operator's connections for a while."""
+        now = self.read_time()
+        self.faults.add(FaultWindow(kind, now, now + seconds, **options))
+
+    def set_back(self, snapshot: Any) -> None:
+        """Restore etcd."""
+        self.server.restore(snapshot)
+        self.cluster.resync()
+
     def find_leader(self) -> Replica | None:
         """Return the replica that the Lease names."""
-        with contextlib.suppress(Exception):
-            holder = self.server.read(LEASE, names.LEASE, OPERATOR_NAMESPACE)["spec"].get("holderIdentity")
-            return next((one for one in self.replicas if one.identity == holder), None)
-        return None
+        lease = self.server.read(LEASE, OPERATOR_NAMESPACE, names.LEASE)
+        holder = lease["spec"].get("holderIdentity") if lease else None
+        return next((one for one in self.replicas if one.identity == holder), None)
 
     def read_cr(self, namespace: str, name: str) -> Json | None:
         """Return an R1PlusDeployment."""
@@ -182,19 +191,20 @@ def _build(schedule: Schedule, loop: ProcessLoop, rand: random.Random, folder: P
             quality.variants[start.namespace, start.name, int(context)] = lost
     numbers = number_prompts(ITEMS)
     cluster = Cluster(Access(server, "controllers"), loop, fork(), fleet, quality, numbers, folder, read_time)
-    world = World(schedule, loop, server, cluster, fleet, quality, Oracle(fleet), fork())
+    faults = Faults(fork(), read_time)
+    world = World(schedule, loop, server, cluster, fleet, quality, Oracle(fleet), fork(), faults)
     server.subscribe(lambda change: _on_change(world, change))
     _populate(world)
 
     def connect(process: str) -> ReplicaClients:
-        faults = world.faults[process] = Faults()
-        clients = []
+        clients, transports = [], []
         for limits in (None, RequestLimits(request=LeaseTerms().call, retries=0)):
-            inner = SimulatedTransport(server, fork(), user=OPERATOR_USER, faults=faults, user_agent=process)
+            inner = SimulatedTransport(server, user=OPERATOR_USER, faults=faults, replica=process)
+            transports.append(inner)
             transport = OutsideTransport(inner, loop, process)
             client = ApiClient(ApiConnection("http://simulated"), limits=limits, transport=transport, rand=fork())
             clients.append(client)
-        return ReplicaClients(*clients)
+        return ReplicaClients(*clients, tuple(transports))
 
     for name in REPLICAS:
         sessions = Sessions(monitors=fleet.open_session)
@@ -209,8 +219,13 @@ def _populate(world: World) -> None:
         platform.create(kinds.NAMESPACE, {"metadata": {"name": namespace}})
     allocatable = {"cpu": "64", "memory": "512Gi", "pods": "250"}
     ready = [{"type": "Ready", "status": "True"}]
-    platform.create(kinds.NODE, {"metadata": {"name": NODE_NAME, "labels": {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}}})
-    platform.patch(kinds.NODE, None, NODE_NAME, {"status": {"allocatable": allocatable, "conditions": ready}}, subresource="status")
+    platform.create(
+        kinds.NODE,
+        {"metadata": {"name": NODE_NAME, "labels": {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}}},
+    )
+    platform.patch(
+        kinds.NODE, None, NODE_NAME, {"status": {"allocatable": allocatable, "conditions": ready}}, subresource="status"
+    )
     for namespace in sorted({start.namespace for start in world.schedule.starts}):
         labels = {names.LABEL_POD_SECURITY: "restricted", names.LABEL_TENANT: "true"}
         platform.create(kinds.NAMESPACE, {"metadata": {"name": namespace, "labels": labels}})
@@ -234,10 +249,9 @@ def _on_change(world: World, change: Change) -> None:
         listener(change, sender)
     if sender and change.resource.kind != LEASE.kind:
         world.writes += 1
-        if world.kill_after and not (world.kill_after := world.kill_after - 1):
-            leader = world.find_leader()
-            if leader is not None:
-                leader.kill()
+        world.kill_after -= 1
+        if world.kill_after == 0 and (leader := world.find_leader()) is not None:
+            leader.kill()
 
 
 @cache

@@ -95,12 +95,13 @@ class ApiClient:
         limits: RequestLimits | None = None,
         user_agent: str = "",
         transport: Transport | None = None,
+        rand: random.Random | None = None,
     ) -> None:
         self._connection = connection
         self._limits = limits or RequestLimits()
         self._slots = asyncio.Semaphore(self._limits.concurrent_requests)
         self.page_turns = asyncio.Semaphore(self._limits.pages)
-        self._rand = random.Random()  # noqa: S311 - jitter is no secret
+        self._rand = rand or random.Random()  # noqa: S311 - jitter is no secret
         self._transport = transport or AiohttpTransport(
             connection,
             connect_s=self._limits.connect,

@@ -20,9 +20,7 @@ class Access:
 
     def read(self, resource: Resource, namespace: str | None, name: str) -> Json | None:
         """Return an object, or None."""
-        with suppress(NotFoundError):
-            return self._server.read(resource, name, namespace)
-        return None
+        return self._server.read(resource, namespace, name)
 
     def list(self, resource: Resource, namespace: str | None = None) -> list[Json]:
         """Return the objects of a kind in a namespace, or in all."""
@@ -41,7 +39,7 @@ class Access:
     def patch(self, resource: Resource, namespace: str | None, name: str, body: Json, *, subresource: str = "") -> None:
         """Merge a patch into an object that may be gone."""
         with suppress(NotFoundError):
-            self._server.patch(resource, name, namespace, body, user=self._user, subresource=subresource)
+            self._server.patch(resource, namespace, name, body, user=self._user, subresource=subresource)
 
     def replace(self, resource: Resource, obj: Json) -> None:
         """Replace an object, as `kubectl replace` does, if it has not changed meanwhile."""
@@ -53,6 +51,10 @@ class Access:
         meta = obj["metadata"]
         with suppress(NotFoundError, ConflictError):
             self._server.delete(
-                resource, meta["name"], meta.get("namespace"), user=self._user, uid=meta["uid"],
+                resource,
+                meta.get("namespace"),
+                meta["name"],
+                user=self._user,
+                uid=meta["uid"],
                 grace_seconds=grace_seconds,
-            )  # fmt: skip
+            )

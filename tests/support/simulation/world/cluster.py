@@ -121,6 +121,19 @@ class Cluster:
         if pod is not None:
             self._write_running(pod, monitor, is_ready=False, has_crashed=True)
 
+    def resync(self) -> None:
+        """Look at everything again, after etcd was set back: no event says what has changed."""
+        for deployment in self._access.list(DEPLOYMENT):
+            self._plan(REACTION, self._sync_deployment, *_address(deployment))
+        for service in self._access.list(SERVICE):
+            self._plan(REACTION, self._sync_endpoints, *_address(service))
+        for pod in self._access.list(kinds.POD):
+            if "deletionTimestamp" in pod["metadata"]:
+                self._plan(END, self._end_pod, *_address(pod))
+            elif self._fleet.of_pod(pod["metadata"]["uid"]) is None:
+                step = self._run_containers if pod["spec"].get("nodeName") else self._start_pod
+                self._plan(START, step, *_address(pod))
+
     # -- Deployments -------------------------------------------------------------------------------------------------
 
     def _sync_deployment(self, namespace: str, name: str) -> None:
@@ -379,6 +392,10 @@ class Cluster:
 
     def _now(self) -> str:
         return format_timestamp(self._read_time())
+
+
+def _address(obj: Json) -> Key:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
 
 
 def _own(resource: Resource, owner: Json) -> Json:

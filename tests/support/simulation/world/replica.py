@@ -18,6 +18,7 @@ from r1plus_operator.main import Clocks, OperatorParts, Sessions, build, operate
 from r1plus_operator.observe.observer import CRS_PER_PAGE
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError, GoneError
+from r1plus_operator.runtime.transport import Transport
 from support.simulation.world.loop import ProcessLoop
 
 RESTART_SECONDS = 2.0
@@ -32,6 +33,8 @@ class ReplicaClients:
 
     writes: ApiClient
     election: ApiClient
+    transports: tuple[Transport, ...]
+    """Below both."""
 
 
 class Replica:
@@ -63,6 +66,7 @@ class Replica:
         self._rand = rand
         self._read_wall = read_wall
         self._starts = 0
+        self._clients: ReplicaClients | None = None
 
     def start(self) -> None:
         """Start a new process."""
@@ -73,6 +77,9 @@ class Replica:
     def kill(self, seconds: float = RESTART_SECONDS) -> None:
         """End the process at once, with all that it does; another one starts after a while."""
         self._loop.freeze(self.process)
+        if self._clients is not None:
+            for transport in self._clients.transports:
+                self._loop.start_outside(transport.close())
         self._restart(seconds)
 
     def stall(self, seconds: float) -> None:
@@ -107,7 +114,7 @@ class Replica:
         self._loop.call_outside(seconds, start)
 
     async def _run(self, process: str) -> None:
-        clients = self._connect(process)
+        clients = self._clients = self._connect(process)
         clocks = Clocks(self._loop.time, lambda: self._read_wall() + self.skew, self._loop.time)
         rand = random.Random(self._rand.getrandbits(64))
         self.parts = build(
