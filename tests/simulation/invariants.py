@@ -139,7 +139,7 @@ class Judge:
         meta = obj["metadata"]
         key = (meta.get("namespace", ""), meta["name"])
         kind = change.resource.kind
-        if sender and kind != LEASE.kind:
+        if sender and kind not in (LEASE.kind, kinds.EVENT.kind) and not _is_checkpoint(change):
             self.wrote_at, self.last_write = self.now, f"{change.verb} {kind} {key[0]}/{key[1]}"
         if kind == names.KIND_DEPLOYMENT and change.after is not None:
             self.uids.setdefault(key[0], set()).add(meta["uid"])
@@ -505,6 +505,27 @@ NAMES: Final = tuple(one.__name__ for one in (*SAFETY, *LIVENESS, *AT_END))
 
 
 # -- What they read --------------------------------------------------------------------------------------------------
+
+
+def _is_checkpoint(change: Change) -> bool:
+    """Whether a write stores a detector's checkpoint, or figures of a status: both go on for as long as probes do."""
+    if change.before is None or change.after is None:
+        return False
+    before, after = (_strip_figures(one) for one in (change.before, change.after))
+    return before == after
+
+
+def _strip_figures(obj: Json) -> Json:
+    meta = obj["metadata"]
+    notes = {key: text for key, text in (meta.get("annotations") or {}).items() if key != names.ANNOTATION_POOL}
+    conditions = [(c["type"], c["status"], c.get("reason")) for c in (obj.get("status") or {}).get("conditions") or ()]
+    return {
+        "spec": obj.get("spec"),
+        "data": obj.get("data"),
+        "notes": notes,
+        "conditions": conditions,
+        "labels": meta.get("labels"),
+    }
 
 
 def _read_switch(judge: Judge, change: Change, sender: str) -> tuple[Key, str, str] | None:

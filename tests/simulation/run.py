@@ -44,7 +44,7 @@ def run_schedule(schedule: Schedule, only: frozenset[str] = frozenset()) -> Outc
 async def _run(schedule: Schedule, loop: ProcessLoop, only: frozenset[str]) -> Outcome:
     failures: list[BaseException] = []
     loop.set_exception_handler(
-        lambda _, context: failures.append(context.get("exception") or RuntimeError(context["message"]))
+        lambda _, context: failures.append(context.get("exception") or RuntimeError(f"{context}"))
     )
     with virtual_time(0.0):
         async with open_world(schedule, loop) as world:

@@ -22,12 +22,14 @@ from r1plus_operator.main import Sessions
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import ApiConnection
+from r1plus_operator.runtime.errors import TransportError
 from r1plus_operator.runtime.lease import LEASE, LeaseTerms
 from r1plus_operator.runtime.transport import HttpAnswer, HttpRequest, HttpStream, Transport
 from simulation.oracle import Oracle
 from simulation.schedule import ITEMS, Happening, Schedule
 from simulation.suite import NAME, build_suite, number_prompts
 from support.paths import TESTS
+from support.simulation.collection import Collector
 from support.simulation.faults import FaultKind, Faults, FaultWindow
 from support.simulation.server import Change, SimulatedApiServer
 from support.simulation.transport import SimulatedTransport
@@ -140,12 +142,19 @@ class OutsideTransport:
 
     async def send(self, request: HttpRequest, seconds: float) -> HttpAnswer:
         """Send a request in no process."""
-        answer: HttpAnswer = await asyncio.shield(self._loop.start_outside(self._deliver(request, seconds)))
+        result = await asyncio.shield(self._loop.start_outside(self._deliver(request, seconds)))
+        if isinstance(result, TransportError):
+            raise result
+        answer: HttpAnswer = result
         return answer
 
-    async def _deliver(self, request: HttpRequest, seconds: float) -> HttpAnswer:
+    async def _deliver(self, request: HttpRequest, seconds: float) -> HttpAnswer | TransportError:
+        """Return the answer or the error: nobody may wait for it any more."""
         _SENDER.set(self._process)
-        return await self._inner.send(request, seconds)
+        try:
+            return await self._inner.send(request, seconds)
+        except TransportError as error:
+            return error
 
     def open_stream(
         self, request: HttpRequest, inactivity_s: float
@@ -194,6 +203,7 @@ def _build(schedule: Schedule, loop: ProcessLoop, rand: random.Random, folder: P
     faults = Faults(fork(), read_time)
     world = World(schedule, loop, server, cluster, fleet, quality, Oracle(fleet), fork(), faults)
     server.subscribe(lambda change: _on_change(world, change))
+    Collector(server, fork(), loop.call_outside)
     _populate(world)
 
     def connect(process: str) -> ReplicaClients:

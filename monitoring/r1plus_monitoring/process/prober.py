@@ -163,8 +163,11 @@ class Prober:
     async def _wait_for_look(self, session: asyncio.Task[None]) -> bool:
         """Wait until the files are due for another look; return whether a recheck of the scorer is requested."""
         recheck = asyncio.create_task(self._context.recheck.requested.wait())
-        await asyncio.wait({session, recheck}, timeout=self._config.poll_interval, return_when=asyncio.FIRST_COMPLETED)
-        recheck.cancel()
+        seconds = self._config.poll_interval
+        try:
+            await asyncio.wait({session, recheck}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            recheck.cancel()
         return self._context.recheck.requested.is_set()
 
     def _read(self) -> Sources:

@@ -17,6 +17,7 @@ from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import loads
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.api import kinds
+from r1plus_operator.runtime.errors import ConflictError
 from r1plus_operator.runtime.resources import Resource
 from support.simulation.world.access import Access
 from support.simulation.world.loop import ProcessLoop
@@ -146,7 +147,11 @@ class Cluster:
         owned = [r for r in self._access.list(REPLICA_SET, namespace) if _has_owner(r, deployment)]
         replica_set = next((r for r in owned if r["metadata"]["name"] == current), None)
         if replica_set is None:
-            replica_set = self._create_replica_set(deployment, current)
+            try:
+                replica_set = self._create_replica_set(deployment, current)
+            except ConflictError:  # That of a Deployment that is gone is not collected yet.
+                self._plan(REACTION, self._sync_deployment, namespace, name)
+                return
         ready = self._sync_pods(replica_set, template, wanted)
         for old in owned:
             if old["metadata"]["name"] != current and ready >= wanted:

@@ -26,6 +26,8 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         self._frozen: dict[str, list[asyncio.Handle]] = {}
         """Process -> what it would do now, in its order."""
         self._has_new_frozen = False
+        self._kept: list[set[asyncio.Task[Any]]] = []
+        """Tasks of frozen processes, which nobody else may refer to: garbage collection would run what cleans up."""
 
     def start(self, process: str, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run `work` as the main task of a process."""
@@ -48,6 +50,7 @@ class ProcessLoop(asyncio.SelectorEventLoop):
     def freeze(self, process: str) -> None:
         """Stop a process. For ever, that is SIGKILL: nothing of it runs again, not even what cleans up."""
         self._frozen.setdefault(process, [])
+        self._kept.append(asyncio.all_tasks(self))
         self._has_new_frozen = True
 
     def thaw(self, process: str) -> None:
