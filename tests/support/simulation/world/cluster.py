@@ -318,6 +318,11 @@ class Cluster:
         if has_crashed:
             state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
         ended = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+
+        def is_up(container: str) -> bool:
+            # The readiness of the engine is that of the pod: the token that its monitor writes.
+            return is_ready or (container != names.CONTAINER_TRITON and not has_crashed)
+
         self._write_status(
             pod,
             {
@@ -331,7 +336,7 @@ class Cluster:
                     {"name": c["name"], "ready": True, "state": ended} for c in pod["spec"].get("initContainers") or ()
                 ],
                 "containerStatuses": [
-                    {"name": c["name"], "ready": is_ready, "state": state} for c in pod["spec"]["containers"]
+                    {"name": c["name"], "ready": is_up(c["name"]), "state": state} for c in pod["spec"]["containers"]
                 ],
             },
         )
