@@ -52,6 +52,12 @@ def _request(verb: Verb) -> Callable[[World, Happening], None]:
     return act
 
 
+def _pin_for(world: World, one: Happening) -> None:
+    """Pin, and release the pin after a while."""
+    _request(Verb.PIN)(world, one)
+    world.loop.call_later(float(one.value), _request(Verb.UNPIN), world, one)
+
+
 def _change_spec(build: Callable[[Happening], Json]) -> Callable[[World, Happening], None]:
     def act(world: World, one: Happening) -> None:
         patch = {"spec": build(one)}
@@ -178,6 +184,7 @@ ACTIONS: Final[Mapping[str, Callable[[World, Happening], None]]] = {
     "ack": _request(Verb.ACK),
     "pin": _request(Verb.PIN),
     "unpin": _request(Verb.UNPIN),
+    "pin_for": _pin_for,
     "rollback": _request(Verb.ROLLBACK),
     "replace_cr": _replace_cr,
     "delete_serving_revision": _delete_serving(REVISION),
