@@ -15,7 +15,7 @@ from pathlib import Path
 from simulation.invariants import NAMES
 from simulation.run import Outcome, run_schedule
 from simulation.schedule import Schedule, ScheduleError, draw_schedule, read_schedule, write_schedule
-from simulation.shrink import shrink
+from simulation.shrink import shrink_failure
 from simulation.table import format_failure
 
 
@@ -64,9 +64,8 @@ def _report(schedule: Schedule, outcome: Outcome, path: Path | None) -> None:
     violation = outcome.violation
     assert violation is not None
     if path is not None:
-        only = frozenset((violation.invariant,))
-        schedule = shrink(schedule, lambda smaller: run_schedule(smaller, only).violation is not None)
-        outcome = run_schedule(schedule, only)
+        schedule = shrink_failure(schedule, violation.invariant, violation.at)
+        outcome = run_schedule(schedule, frozenset((violation.invariant,)))
         write_schedule(schedule, path, breaks=violation.invariant, found=violation.text)
     print(format_failure(schedule, outcome.violation or violation, outcome.rows), flush=True)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import yaml
-from support.simulation.server import Change
 
 from r1plus_contract import names
 from r1plus_contract.requests import ANNOTATION_COUNT
@@ -23,6 +22,7 @@ from r1plus_policies.gate.verdict import max_lost_items, rejudge
 from simulation.schedule import ITEMS
 from simulation.world import BAKE_SECONDS, OPERATOR_NAMESPACE, REVISION, World
 from support.paths import TESTS
+from support.simulation.server import Change
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -67,7 +67,7 @@ class Judge:
     uids: dict[str, set[str]] = field(default_factory=dict)
     """Namespace -> uids of the R1PlusDeployments that there ever were in it."""
     ready_at: dict[Key, float] = field(default_factory=dict)
-    """Revision -> when a pod of it was Ready last."""
+    """Revision -> when a pod of it that was Ready changed last."""
     refusals: dict[Key, "Refusal"] = field(default_factory=dict)
     """Revision -> its newest Fail, as the operator has recorded it."""
     rollbacks: dict[Key, "Refusal"] = field(default_factory=dict)
@@ -113,6 +113,11 @@ class Judge:
             return 0.0
         return self.now - self.since.setdefault(what, self.now)
 
+    def was_ready(self, namespace: str, revision: str) -> bool:
+        """Return whether a pod of a revision is Ready, or was a moment ago: the operator may not know better."""
+        is_recent = self.now - self.ready_at.get((namespace, revision), float("-inf")) <= READY_SECONDS
+        return is_recent or _count_ready(self, namespace, revision) > 0
+
     def spec(self, namespace: str, name: str) -> Json:
         """Return the spec of an R1PlusDeployment; empty: it is gone."""
         cr = self.world.read_cr(namespace, name)
@@ -149,8 +154,8 @@ class Judge:
                 history.append((self.now, threshold))
             count = (meta.get("annotations") or {}).get(ANNOTATION_COUNT, "0")
             self.orders[key] = max(self.orders.get(key, 0), int(count))
-        elif kind == "Pod" and change.after is not None and _is_ready(change.after):
-            revision = (meta.get("labels") or {}).get(names.LABEL_REVISION, "")
+        elif kind == "Pod" and change.before is not None and _is_ready(change.before):
+            revision = (change.before["metadata"].get("labels") or {}).get(names.LABEL_REVISION, "")
             self.ready_at[key[0], revision] = self.now
         elif kind == "ControllerRevision" and change.after is not None:
             self._learn_revision(key)
@@ -241,7 +246,7 @@ def traffic_moves_to_ready_pods(judge: Judge, change: Change, sender: str) -> st
     if not _count_ready(judge, key[0], before):
         return ""
     judge.count("traffic_moves_to_ready_pods")
-    if judge.now - judge.ready_at.get((key[0], revision), float("-inf")) <= READY_SECONDS:
+    if judge.was_ready(key[0], revision):
         return ""
     return (
         f"{key[0]}/{key[1]}: traffic moved from {before}, which has Ready pods, to {revision}, which has none:"
@@ -376,7 +381,7 @@ def quarantine_spares_the_last(judge: Judge, change: Change, sender: str) -> str
         for p in mine
     ):
         return f"{namespace}/{name}: a second pod was put into quarantine"
-    if judge.now - judge.ready_at.get((namespace, judge.world.find_serving(namespace, name)), -1e9) > READY_SECONDS:
+    if not any(map(_is_ready, mine)):
         return f"{namespace}/{name}: the last pod that serves was put into quarantine"
     return ""
 
@@ -515,9 +520,12 @@ def _is_checkpoint(change: Change) -> bool:
     return before == after
 
 
+_FIGURES: Final = (names.ANNOTATION_POOL, names.ANNOTATION_DESIRED_HASH)
+
+
 def _strip_figures(obj: Json) -> Json:
     meta = obj["metadata"]
-    notes = {key: text for key, text in (meta.get("annotations") or {}).items() if key != names.ANNOTATION_POOL}
+    notes = {key: text for key, text in (meta.get("annotations") or {}).items() if key not in _FIGURES}
     conditions = [(c["type"], c["status"], c.get("reason")) for c in (obj.get("status") or {}).get("conditions") or ()]
     return {
         "spec": obj.get("spec"),

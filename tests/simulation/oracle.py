@@ -30,7 +30,8 @@ class Oracle:
 
     fleet: MonitorFleet
     gates: dict[Key, list[DecidedGate]] = field(default_factory=dict)
-    """Namespace and identity -> gates, the newest last."""
+    """Revision -> the gates that its pods have decided, the newest last. By name: two deployments of a namespace may
+    have revisions of the same identity, which here lose different items."""
     revisions: dict[Key, Revision] = field(default_factory=dict)
     """Every revision that there ever was, as it was last written."""
     owners: dict[Key, str] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class Oracle:
             for gate in reversed(list_own_gates(monitor)):
                 if (monitor.uid, gate) not in self._seen:
                     self._seen.add((monitor.uid, gate))
-                    key = (monitor.namespace, gate.identity)
+                    key = (monitor.namespace, monitor.revision)
                     self.gates.setdefault(key, []).append(DecidedGate(now, monitor.pod, gate))
             if monitor.has_dropped:
                 self.dropped_at.setdefault(monitor.uid, now)
@@ -67,8 +68,7 @@ class Oracle:
 
     def gates_of(self, namespace: str, revision: str) -> list[DecidedGate]:
         """Return the gates of a revision, the newest last."""
-        known = self.revisions.get((namespace, revision))
-        return self.gates.get((namespace, known.identity_digest), []) if known else []
+        return self.gates.get((namespace, revision), [])
 
     def last_pass(self, namespace: str, revision: str) -> DecidedGate | None:
         """Return the newest Pass of a revision."""

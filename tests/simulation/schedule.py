@@ -88,7 +88,6 @@ FAULTS: Final[Mapping[str, Sequence[float]]] = {
     "lose_answers": (10.0, 40.0),
     "cut_streams": (10.0, 60.0),
     "stall_events": (20.0, 90.0),
-    "stall_events": (20.0, 90.0),
 }
 """What happens to the operator, with values to draw from: seconds, or what the name says."""
 

@@ -1,15 +1,29 @@
-"""The shortest schedule that still breaks the same promise: happenings are dropped while it does."""
+"""The shortest schedule that still breaks the same promise: deployments and happenings are dropped while it does."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
+from simulation.run import run_schedule
 from simulation.schedule import Schedule
 
 Fails = Callable[[Schedule], bool]
+SLACK_SECONDS = 300.0
+"""By how much later a shorter schedule may fail."""
 
 
-def shrink(schedule: Schedule, fails: Fails, most_runs: int = 200) -> Schedule:
-    """Drop halves, then quarters, then single happenings, then whole deployments, as long as `fails` holds."""
+def shrink_failure(schedule: Schedule, invariant: str, at: float) -> Schedule:
+    """Shrink a schedule that breaks an invariant at this second."""
+
+    def fails(smaller: Schedule) -> bool:
+        violation = run_schedule(smaller, frozenset((invariant,)), until=at + SLACK_SECONDS).violation
+        return violation is not None
+
+    later = {n for n, one in enumerate(schedule.happenings) if one.at > at}
+    return shrink(schedule.without(later), fails)
+
+
+def shrink(schedule: Schedule, fails: Fails, most_runs: int = 120) -> Schedule:
+    """Drop whole deployments, then halves, quarters and single ones of what happens, as long as `fails` holds."""
     runs = 0
 
     def still_fails(smaller: Schedule) -> bool:
@@ -19,18 +33,20 @@ def shrink(schedule: Schedule, fails: Fails, most_runs: int = 200) -> Schedule:
 
     for start in schedule.starts:
         key = (start.namespace, start.name)
-        kept = tuple(one for one in schedule.happenings if (one.namespace, one.name) != key)
-        smaller = replace(schedule, starts=tuple(one for one in schedule.starts if one is not start), happenings=kept)
+        happenings = tuple(one for one in schedule.happenings if (one.namespace, one.name) != key)
+        smaller = replace(
+            schedule, starts=tuple(one for one in schedule.starts if one is not start), happenings=happenings
+        )
         if len(schedule.starts) > 1 and still_fails(smaller):
             schedule = smaller
     size = max(1, len(schedule.happenings) // 2)
     while size:
-        start_at = 0
-        while start_at < len(schedule.happenings):
-            smaller = schedule.without(set(range(start_at, start_at + size)))
+        first = 0
+        while first < len(schedule.happenings):
+            smaller = schedule.without(set(range(first, first + size)))
             if still_fails(smaller):
                 schedule = smaller
             else:
-                start_at += size
+                first += size
         size //= 2
     return schedule

@@ -4,13 +4,12 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from support.simulation.server import Change
-
 from r1plus_contract import names
 from r1plus_operator.runtime.lease import LEASE
 from simulation.invariants import Violation
 from simulation.schedule import Schedule
 from simulation.world import Row, World
+from support.simulation.server import Change
 
 Json = dict[str, Any]
 _SHOWN_ANNOTATIONS = (names.ANNOTATION_PROMOTED_AT, names.ANNOTATION_VERDICT, names.ANNOTATION_ROLLBACK)

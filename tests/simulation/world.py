@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import contextvars
+import os
 import random
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.requests import Request, Verb, build_annotations, next_order
-from r1plus_contract.timestamps import format_timestamp
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_operator.api import kinds
 from r1plus_operator.config import OperatorSettings
@@ -26,7 +24,7 @@ from r1plus_operator.runtime.errors import TransportError
 from r1plus_operator.runtime.lease import LEASE, LeaseTerms
 from r1plus_operator.runtime.transport import HttpAnswer, HttpRequest, HttpStream, Transport
 from simulation.oracle import Oracle
-from simulation.schedule import ITEMS, Happening, Schedule
+from simulation.schedule import ITEMS, Schedule
 from simulation.suite import NAME, build_suite, number_prompts
 from support.paths import TESTS
 from support.simulation.collection import Collector
@@ -34,12 +32,14 @@ from support.simulation.faults import FaultKind, Faults, FaultWindow
 from support.simulation.server import Change, SimulatedApiServer
 from support.simulation.transport import SimulatedTransport
 from support.simulation.world.access import Access
-from support.simulation.world.cluster import DEPLOYMENT, NODE_NAME, SERVICE, Cluster, Quality
+from support.simulation.world.cluster import NODE_NAME, SERVICE, Cluster, Quality
 from support.simulation.world.loop import ProcessLoop
-from support.simulation.world.monitors import MonitorFleet, PodMonitor
+from support.simulation.world.monitors import MonitorFleet
 from support.simulation.world.replica import Replica, ReplicaClients
 
 Json = dict[str, Any]
+_MEMORY = "/dev/shm"
+"""Where files cost no disk."""
 EPOCH = 1_767_225_600.0
 """Wall clock at the start, seconds since 1970."""
 OPERATOR_NAMESPACE = "r1plus-system"
@@ -48,7 +48,7 @@ OPERATOR_USER = "system:serviceaccount:r1plus-system:r1plus-operator"
 REVISION = kinds.BY_KIND["ControllerRevision"]
 BAKE_SECONDS = 120.0
 COOLDOWN_SECONDS = 600.0
-VERDICT_SECONDS = 10.0
+VERDICT_SECONDS = 20.0
 
 
 _SENDER: contextvars.ContextVar[str] = contextvars.ContextVar("sender", default="")
@@ -170,8 +170,8 @@ class OutsideTransport:
 @contextlib.asynccontextmanager
 async def open_world(schedule: Schedule, loop: ProcessLoop) -> AsyncIterator[World]:
     """Make a world and start it; its files go at the end."""
-    rand = random.Random(schedule.seed)  # noqa: S311 - a simulation
-    folder = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - made by tempfile
+    rand = random.Random(schedule.seed)
+    folder = _MEMORY if os.path.isdir(_MEMORY) else None
     with tempfile.TemporaryDirectory(prefix="r1plus-simulation-", dir=folder) as name:
         world = _build(schedule, loop, rand, Path(name))
         tasks = [loop.start_outside(world.cluster.run())]
@@ -191,7 +191,7 @@ def _build(schedule: Schedule, loop: ProcessLoop, rand: random.Random, folder: P
         return EPOCH + loop.time()
 
     def fork() -> random.Random:
-        return random.Random(rand.getrandbits(64))  # noqa: S311 - a simulation
+        return random.Random(rand.getrandbits(64))
 
     server = SimulatedApiServer(fork(), read_time)
     fleet, quality = MonitorFleet(fork()), Quality()

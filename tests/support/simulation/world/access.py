@@ -3,10 +3,9 @@
 from contextlib import suppress
 from typing import Any
 
-from support.simulation.server import SimulatedApiServer
-
 from r1plus_operator.runtime.errors import ConflictError, NotFoundError
 from r1plus_operator.runtime.resources import Resource
+from support.simulation.server import SimulatedApiServer
 
 Json = dict[str, Any]
 

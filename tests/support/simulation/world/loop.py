@@ -56,6 +56,7 @@ class ProcessLoop(asyncio.SelectorEventLoop):
     def thaw(self, process: str) -> None:
         """Let a process go on."""
         loop: Any = self
+        handle: Any
         for handle in self._frozen.pop(process, []):
             if isinstance(handle, asyncio.TimerHandle):
                 heapq.heappush(loop._scheduled, handle)
@@ -92,14 +93,10 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         if aside is None or handle._cancelled:
             return True
         if isinstance(handle, asyncio.TimerHandle):
-            handle._scheduled = False  # type: ignore[attr-defined] # Else its cancellation would count for the heap.
+            timer: Any = handle
+            timer._scheduled = False  # Else its cancellation would count for the heap.
         aside.append(handle)
         return False
-
-
-def read_process() -> str:
-    """Return the process whose code runs; empty: none's."""
-    return _PROCESS.get()
 
 
 @contextmanager

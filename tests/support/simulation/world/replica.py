@@ -122,7 +122,7 @@ class Replica:
         )
         try:
             await operate(self.parts, asyncio.Event(), watch_crs, exit_process=lambda _status: self.kill())
-        except* Exception as group:
+        except* Exception as group:  # noqa: BLE001 - it is kept, and the process starts again
             self.ended.append(", ".join(sorted(map(repr, _list_leaves(group)))))
             self._restart(RESTART_SECONDS)
 
@@ -146,11 +146,12 @@ async def watch_crs(parts: OperatorParts, _stop: asyncio.Event) -> None:
 async def _list_crs(parts: OperatorParts) -> str:
     client = _client(parts)
     items, version, has_begun = [], "", False
-    async for page, version in client.iter_pages(kinds.R1PLUS_DEPLOYMENT, limit=CRS_PER_PAGE):
+    async for page, page_version in client.iter_pages(kinds.R1PLUS_DEPLOYMENT, limit=CRS_PER_PAGE):
         if not has_begun:
             parts.edits.begin_list()
             has_begun = True
         items += page
+        version = page_version
     for cr in items:
         parts.observer.ingest(None, {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, **cr})
     return version
