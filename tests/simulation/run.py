@@ -17,7 +17,6 @@ from simulation.schedule import Schedule
 from simulation.table import record
 from simulation.world import Row, World, open_world
 from support.simulation.world.loop import ProcessLoop, process_loop
-from support.virtual_time import virtual_time
 
 TICK_SECONDS = 5.0
 BACKUP_SECONDS = 30.0
@@ -51,21 +50,20 @@ async def _run(schedule: Schedule, loop: ProcessLoop, only: frozenset[str], unti
     loop.set_exception_handler(
         lambda _, context: failures.append(context.get("exception") or RuntimeError(f"{context}"))
     )
-    with virtual_time(0.0):
-        async with open_world(schedule, loop) as world:
-            judge, digest = Judge(world, only), hashlib.sha256()
-            world.listeners += [judge.on_change, partial(record, world, digest.update)]
-            timers = _plan(world, schedule)
-            while loop.time() < min(schedule.end, until) and judge.found is None:
-                await asyncio.sleep(TICK_SECONDS)
-                judge.on_tick()
-                if failures:
-                    raise failures[0]
-            if judge.found is None and schedule.end <= until:
-                judge.on_end()
-            for timer in timers:
-                timer.cancel()
-            return Outcome(judge.found, tuple(world.rows), judge.tried, loop.time(), world.writes, digest.hexdigest())
+    async with open_world(schedule, loop) as world:
+        judge, digest = Judge(world, only), hashlib.sha256()
+        world.listeners += [judge.on_change, partial(record, world, digest.update)]
+        timers = _plan(world, schedule)
+        while loop.time() < min(schedule.end, until) and judge.found is None:
+            await asyncio.sleep(TICK_SECONDS)
+            judge.on_tick()
+            if failures:
+                raise failures[0]
+        if judge.found is None and schedule.end <= until:
+            judge.on_end()
+        for timer in timers:
+            timer.cancel()
+        return Outcome(judge.found, tuple(world.rows), judge.tried, loop.time(), world.writes, digest.hexdigest())
 
 
 def _plan(world: World, schedule: Schedule) -> list[asyncio.TimerHandle]:

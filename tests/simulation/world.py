@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import contextvars
-import os
 import random
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -38,7 +37,7 @@ from support.simulation.world.monitors import MonitorFleet
 from support.simulation.world.replica import Replica, ReplicaClients
 
 Json = dict[str, Any]
-_MEMORY = "/dev/shm"
+_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where files cost no disk."""
 EPOCH = 1_767_225_600.0
 """Wall clock at the start, seconds since 1970."""
@@ -171,8 +170,7 @@ class OutsideTransport:
 async def open_world(schedule: Schedule, loop: ProcessLoop) -> AsyncIterator[World]:
     """Make a world and start it; its files go at the end."""
     rand = random.Random(schedule.seed)
-    folder = _MEMORY if os.path.isdir(_MEMORY) else None
-    with tempfile.TemporaryDirectory(prefix="r1plus-simulation-", dir=folder) as name:
+    with tempfile.TemporaryDirectory(prefix="r1plus-simulation-", dir=_MEMORY) as name:
         world = _build(schedule, loop, rand, Path(name))
         tasks = [loop.start_outside(world.cluster.run())]
         for replica in world.replicas:
