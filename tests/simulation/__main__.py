@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from simulation.invariants import NAMES
+from simulation.mutants import MUTANTS
 from simulation.run import Outcome, run_schedule
 from simulation.schedule import Schedule, ScheduleError, draw_schedule, read_schedule, write_schedule
 from simulation.shrink import shrink_failure
@@ -53,6 +54,10 @@ def main() -> int:
 
 
 def _select(arguments: argparse.Namespace) -> list[Schedule]:
+    if arguments.mutant:
+        mutant = MUTANTS[arguments.mutant]
+        mutant.apply()
+        return [mutant.schedule]
     if arguments.schedule:
         return [read_schedule(arguments.schedule)[0]]
     if arguments.seed is not None:
@@ -76,6 +81,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--seed", type=int, help="this one alone")
     parser.add_argument("--schedule", type=Path, help="a schedule that was kept")
+    parser.add_argument("--mutant", choices=MUTANTS, help="a change of the operator that one invariant has to find")
     parser.add_argument("--shrink", type=Path, help="where to write the shortest schedule of a failure")
     parser.add_argument("--only", default="", help=f"judge these alone, with commas between: {', '.join(NAMES)}")
     parser.add_argument("--digest", action="store_true", help="print a digest of each run's writes")

@@ -1,9 +1,5 @@
 """Defects that the simulation has found: each schedule breaks its promise until the defect is mended, and never again."""
 
-import json
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,26 +9,13 @@ import pytest
 from simulation.invariants import NAMES
 from simulation.schedule import read_schedule
 from support.paths import TESTS
+from support.simulation.command import read_figures, run_simulation
 from support.tables import for_each
 
 KNOWN = TESTS / "simulation" / "known"
 DEFECTS: dict[str, dict[str, Any]] = tomllib.loads((KNOWN / "defects.toml").read_text())
 SEEDS = 8
 """A seed takes some seven seconds of one core. More: `make simulate`."""
-
-
-def run_simulation(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own: the order of sets follows from its hash seed."""
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(TESTS)}
-    command = [sys.executable, "-m", "simulation", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=TESTS.parent, check=False)
-
-
-def read_figures(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """Return the JSON line that it prints last."""
-    assert done.stdout, done.stderr
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
 
 
 def list_unmended() -> frozenset[str]:
