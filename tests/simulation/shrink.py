@@ -23,7 +23,7 @@ def shrink_failure(schedule: Schedule, invariant: str, at: float) -> Schedule:
 
 
 def shrink(schedule: Schedule, fails: Fails, most_runs: int = 120) -> Schedule:
-    """Drop whole deployments, then halves, quarters and single ones of what happens, as long as `fails` holds."""
+    """Drop whole deployments, then what happens, as long as `fails` holds; at most so many runs."""
     runs = 0
 
     def still_fails(smaller: Schedule) -> bool:
@@ -39,12 +39,21 @@ def shrink(schedule: Schedule, fails: Fails, most_runs: int = 120) -> Schedule:
         )
         if len(schedule.starts) > 1 and still_fails(smaller):
             schedule = smaller
+    before = None
+    while schedule != before:
+        # What is dropped shifts every draw after it, so that another round may find more.
+        before, schedule = schedule, _drop_runs(schedule, still_fails)
+    return schedule
+
+
+def _drop_runs(schedule: Schedule, fails: Fails) -> Schedule:
+    """Drop runs of what happens, from half of it down to single ones, as long as `fails` holds."""
     size = max(1, len(schedule.happenings) // 2)
     while size:
         first = 0
         while first < len(schedule.happenings):
             smaller = schedule.without(set(range(first, first + size)))
-            if still_fails(smaller):
+            if fails(smaller):
                 schedule = smaller
             else:
                 first += size
