@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from r1plus_cli.actions import request_action
 from r1plus_cli.errors import CliError
-from r1plus_contract import names
 from r1plus_contract.requests import Verb
 from r1plus_operator.api import kinds
 from simulation.schedule import Happening
@@ -221,6 +220,3 @@ def happen(world: World, one: Happening) -> None:
     """Let one thing happen."""
     world.note("schedule", f"{one.do} {one.namespace}/{one.name} {one.value}".replace(" / ", " "))
     ACTIONS[one.do](world, one)
-
-
-__all__ = ["ACTIONS", "happen", "names"]

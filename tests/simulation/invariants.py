@@ -15,12 +15,12 @@ import yaml
 
 from r1plus_contract import names
 from r1plus_contract.requests import ANNOTATION_COUNT
-from r1plus_contract.verdict import Phase, Verdict
+from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.lease import LEASE
 from r1plus_policies.gate.verdict import max_lost_items, rejudge
 from simulation.schedule import ITEMS
-from simulation.world import BAKE_SECONDS, OPERATOR_NAMESPACE, REVISION, World
+from simulation.world import OPERATOR_NAMESPACE, REVISION, World
 from support.paths import TESTS
 from support.simulation.server import Change
 
@@ -72,8 +72,10 @@ class Judge:
     """Revision -> its newest Fail, as the operator has recorded it."""
     rollbacks: dict[Key, "Refusal"] = field(default_factory=dict)
     """Revision -> when it was rolled back from."""
-    since: dict[tuple[str, ...], float] = field(default_factory=dict)
-    """What holds -> since when."""
+    holding: dict[tuple[str, Key], tuple[list[str], float]] = field(default_factory=dict)
+    """What holds of which R1PlusDeployment -> for which pods, and since when."""
+    latched: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Pod and suite -> when its monitor last reported the drop that it had counted."""
     wrote_at: float = 0.0
     """When the operator wrote something last, its Lease apart."""
     last_write: str = ""
@@ -106,12 +108,15 @@ class Judge:
         """Count that an invariant's condition has held."""
         self.tried[invariant] = self.tried.get(invariant, 0) + 1
 
-    def held_for(self, holds: bool, *what: str) -> float:
-        """Return for how many seconds something has held; 0 if it does not."""
+    def held_for(self, holds: bool, what: str, key: Key, pods: list[str]) -> float:
+        """Return for how many seconds something has held of a deployment, for the same pods; 0 if it does not."""
         if not holds:
-            self.since.pop(what, None)
+            self.holding.pop((what, key), None)
             return 0.0
-        return self.now - self.since.setdefault(what, self.now)
+        before = self.holding.get((what, key))
+        if before is None or before[0] != pods:
+            before = self.holding[what, key] = pods, self.now
+        return self.now - before[1]
 
     def was_ready(self, namespace: str, revision: str) -> bool:
         """Return whether a pod of a revision is Ready, or was a moment ago: the operator may not know better."""
@@ -395,20 +400,20 @@ def drops_are_latched(judge: Judge) -> str:
         report = monitor.report
         if report is None:
             continue
-        what = ("latched", monitor.uid, report.suite_hash)
+        what = (monitor.uid, report.suite_hash)
         if monitor.has_dropped:
-            judge.since[what] = judge.now
-        elif what in judge.since:
+            judge.latched[what] = judge.now
+        elif what in judge.latched:
             judge.count("drops_are_latched")
             gate = report.gate
             is_acknowledged = gate is not None and gate.verdict is Verdict.PASS and bool(gate.acknowledged)
-            if is_acknowledged or monitor.uid in judge.world.cluster.crashed:
-                judge.since[what] = judge.now
-                if is_acknowledged:
-                    del judge.since[what]
-            elif judge.now - judge.since[what] > LATCH_SECONDS:
+            if is_acknowledged:
+                del judge.latched[what]
+            elif monitor.uid in judge.world.cluster.crashed:
+                judge.latched[what] = judge.now
+            elif judge.now - judge.latched[what] > LATCH_SECONDS:
                 return (
-                    f"{monitor.namespace}/{monitor.pod} had counted a drop at {judge.since[what]:.0f} s. Now it says"
+                    f"{monitor.namespace}/{monitor.pod} had counted a drop at {judge.latched[what]:.0f} s. Now it says"
                     f" {report.verdict.value}/{report.reason} in phase {report.phase.value}, and nobody acknowledged it"
                 )
     return ""
@@ -419,7 +424,7 @@ def drops_are_answered(judge: Judge) -> str:
     for key, pods in _list_dropped(judge):
         reason = _read_incident(judge, key)
         is_silent = reason in ("", *_list_reasons_without_alert())
-        if judge.held_for(bool(pods) and is_silent, "unanswered", *key, *pods) > ANSWER_SECONDS:
+        if judge.held_for(bool(pods) and is_silent, "unanswered", key, pods) > ANSWER_SECONDS:
             told = f"status.incident says {reason}, for which no alert fires" if reason else "status.incident is empty"
             return (
                 f"{key[0]}/{key[1]}: all that serves has dropped ({', '.join(pods)}) for {ANSWER_SECONDS:g} s; {told}"
@@ -431,7 +436,7 @@ def the_only_pod_is_answered(judge: Judge) -> str:
     """The revision is rolled back when two pods are below the threshold, or the only one."""
     for key, pods in _list_dropped(judge):
         is_blocked = _read_incident(judge, key) in ("LastThatServes", "AlreadyQuarantined")
-        if judge.held_for(len(pods) == 1 and is_blocked, "only", *key, *pods) > ANSWER_SECONDS:
+        if judge.held_for(len(pods) == 1 and is_blocked, "only", key, pods) > ANSWER_SECONDS:
             return (
                 f"{key[0]}/{key[1]}: {pods[0]} is all that serves, and below the threshold for {ANSWER_SECONDS:g} s;"
                 f" status.incident says {_read_incident(judge, key)}"
@@ -445,7 +450,7 @@ def status_tells_of_drops(judge: Judge) -> str:
         cr = judge.world.read_cr(*key)
         conditions = ((cr or {}).get("status") or {}).get("conditions") or ()
         told = next(((c["status"], c["reason"]) for c in conditions if c["type"] == "QualityVerified"), ("", ""))
-        if judge.held_for(bool(pods) and told[0] != "False", "untold", *key, *pods) > ANSWER_SECONDS:
+        if judge.held_for(bool(pods) and told[0] != "False", "untold", key, pods) > ANSWER_SECONDS:
             return f"{key[0]}/{key[1]}: all that serves has dropped, and QualityVerified is {'/'.join(told)}"
     return ""
 
@@ -605,6 +610,3 @@ def _is_ready(pod: Json) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or ()
     is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
     return is_ready and "deletionTimestamp" not in pod["metadata"]
-
-
-__all__ = ["AT_END", "BAKE_SECONDS", "LIVENESS", "NAMES", "SAFETY", "Judge", "Phase", "Violation"]

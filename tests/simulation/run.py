@@ -19,7 +19,6 @@ from simulation.world import Row, World, open_world
 from support.simulation.world.loop import ProcessLoop, process_loop
 
 TICK_SECONDS = 5.0
-BACKUP_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
