@@ -14,7 +14,7 @@ _POSITIONAL_LIMITS = frozenset({"timeout", "wait_for", "join"})
 """Functions whose last argument is a limit."""
 _CLOCKS = frozenset({"time.monotonic", "time.perf_counter", "time.time"})
 _FIXTURE = "virtual_time"
-_SIMULATED = frozenset({"SimulationLoop", "run_simulation"})
+_SIMULATED = frozenset({"SimulationLoop", "ProcessLoop", "process_loop", "run_simulation"})
 _WORDS = re.compile(r"sleep\(|timeout|wait_for|seconds=|join\(|deadline=|within=|grace_s=|assert .*time\.")
 """A module without any of them has nothing to find: most need not be parsed."""
 

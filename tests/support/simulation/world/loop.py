@@ -92,6 +92,12 @@ def _build_context(process: str) -> contextvars.Context:
     return context
 
 
+async def pass_seconds(seconds: float) -> None:
+    """Let virtual seconds pass."""
+    assert isinstance(asyncio.get_running_loop(), ProcessLoop)
+    await asyncio.sleep(seconds)
+
+
 @contextmanager
 def process_loop() -> Iterator[ProcessLoop]:
     """A loop for one simulation; what is left in it at the end is cancelled, in every process."""

@@ -25,6 +25,7 @@ from r1plus_monitoring.config import Config
 from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_monitoring.process.prober import Prober
 from r1plus_monitoring.store.state import MonitorState, StateStore
+from support.simulation.world.loop import pass_seconds
 
 Json = dict[str, Any]
 POLL_SECONDS = 10.0
@@ -49,7 +50,7 @@ class Engine:
 
     async def ask(self, prompt: str, _sampling: SuiteSampling) -> ProbeReply:
         """Answer after a while, rightly or not."""
-        await asyncio.sleep(self.rand.uniform(0.2, 0.6))
+        await pass_seconds(self.rand.uniform(0.2, 0.6))
         is_wrong = self.numbers[prompt] < self.lost()
         return ProbeReply("no" if is_wrong else "yes", "stop", 5, 1)
 
@@ -239,11 +240,11 @@ class _Request:
 
     async def __aenter__(self) -> "_Response":
         loop, monitor = asyncio.get_running_loop(), self.fleet.by_address.get(self.url.host or "")
-        await asyncio.sleep(self.fleet.rand.uniform(0.001, 0.02))
+        await pass_seconds(self.fleet.rand.uniform(0.001, 0.02))
         if monitor is None or monitor.prober is None or self.url.port != names.PORT_MONITOR:
             raise aiohttp.ClientConnectionError(f"{self.url}: nothing listens")
         if loop.time() < monitor.silent_until:
-            await asyncio.sleep(POLLER_TIMEOUT_SECONDS)
+            await pass_seconds(POLLER_TIMEOUT_SECONDS)
             raise TimeoutError
         return _Response(monitor.answer(self.url.path, self.url.query))
 

@@ -19,7 +19,7 @@ from r1plus_operator.observe.observer import CRS_PER_PAGE
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError, GoneError
 from r1plus_operator.runtime.transport import Transport
-from support.simulation.world.loop import ProcessLoop
+from support.simulation.world.loop import ProcessLoop, pass_seconds
 
 RESTART_SECONDS = 2.0
 RELIST_SECONDS = 0.1
@@ -138,9 +138,9 @@ async def watch_crs(parts: OperatorParts, _stop: asyncio.Event) -> None:
             while True:
                 version = await _follow(parts, version)
         except GoneError:
-            await asyncio.sleep(RELIST_SECONDS)
+            await pass_seconds(RELIST_SECONDS)
         except ApiError:
-            await asyncio.sleep(ERROR_SECONDS)
+            await pass_seconds(ERROR_SECONDS)
 
 
 async def _list_crs(parts: OperatorParts) -> str:
@@ -167,7 +167,7 @@ async def _follow(parts: OperatorParts, version: str) -> str:
     except GoneError:
         raise
     except ApiError:
-        await asyncio.sleep(RELIST_SECONDS)
+        await pass_seconds(RELIST_SECONDS)
     return version
 
 
