@@ -5,8 +5,10 @@ Only two things are not the product's own: kopf's watch, played by `watch_crs`, 
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -17,14 +19,15 @@ from r1plus_operator.config import OperatorSettings
 from r1plus_operator.main import Clocks, OperatorParts, Sessions, build, operate
 from r1plus_operator.observe.observer import CRS_PER_PAGE
 from r1plus_operator.runtime.client import ApiClient
-from r1plus_operator.runtime.errors import ApiError, GoneError
+from r1plus_operator.runtime.errors import ApiError, GoneError, TransportError
 from r1plus_operator.runtime.transport import Transport
 from support.simulation.world.loop import ProcessLoop, pass_seconds
 
 RESTART_SECONDS = 2.0
 RELIST_SECONDS = 0.1
 """What kopf waits for before it lists again."""
-ERROR_SECONDS = 1.0
+BACKOFFS = (1, 1, 2, 3, 5, 8, 13, 21)
+"""Seconds after which kopf asks again; then it gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +133,29 @@ class Replica:
 async def watch_crs(parts: OperatorParts, _stop: asyncio.Event) -> None:
     """Bring the CRs as kopf does: a list, whose objects have no event type, then the watch through the edit filter.
 
-    A stream that ends goes on from the last version. After a 410 everything is listed again. kopf retries errors too.
+    A stream that ends goes on from the last version. After a 410 everything is listed again.
+
+    Raises:
+        ApiError: the server went on refusing, as one does whose etcd was set back: the process ends by that.
     """
     while True:
-        try:
-            version = await _list_crs(parts)
+        with suppress(TransportError, GoneError):
+            version = await _retry(partial(_list_crs, parts))
             while True:
-                version = await _follow(parts, version)
-        except GoneError:
-            await pass_seconds(RELIST_SECONDS)
+                version = await _retry(partial(_follow, parts, version))
+        await pass_seconds(RELIST_SECONDS)
+
+
+async def _retry(ask: Callable[[], Awaitable[str]]) -> str:
+    """Ask again after each refusal, with kopf's delays; after the last one it is raised."""
+    for seconds in BACKOFFS:
+        try:
+            return await ask()
+        except (TransportError, GoneError):
+            raise
         except ApiError:
-            await pass_seconds(ERROR_SECONDS)
+            await pass_seconds(seconds)
+    return await ask()
 
 
 async def _list_crs(parts: OperatorParts) -> str:
@@ -158,15 +173,14 @@ async def _list_crs(parts: OperatorParts) -> str:
 
 
 async def _follow(parts: OperatorParts, version: str) -> str:
+    """Follow the stream to its end, and return its last version; one that breaks has a last version, too."""
     try:
         async for kind, obj in _client(parts).watch(kinds.R1PLUS_DEPLOYMENT, version):
             version = obj["metadata"]["resourceVersion"]
             event: dict[str, Any] = orjson.loads(parts.edits.filter_line(orjson.dumps({"type": kind, "object": obj})))
             if event["type"] != "BOOKMARK":
                 parts.observer.ingest(event["type"], event["object"], has_turn=True)
-    except GoneError:
-        raise
-    except ApiError:
+    except TransportError:
         await pass_seconds(RELIST_SECONDS)
     return version
 
