@@ -554,6 +554,15 @@ faults: $(SYNCED) ## Let every write and watch event go wrong in turn; JSON last
 	@$(API_SERVER)
 	@$(LEDGER) $(PYTHON) -m faults $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(LEASE),--lease $(LEASE))
 
+#| The whole operator, two replicas of it, in a simulated cluster: no process, no socket, no second that passes. A failure is
+#| printed with its seed, its shortest schedule and the promise that it breaks (tests/simulation/README.md).
+#: SEEDS        how many; default: 200
+#: SEED         one alone
+#: SHRINK       file for the shortest schedule of a failure
+.PHONY: simulate
+simulate: $(SYNCED) ## Judge the promises of the operator over seeds of faults; JSON last
+	@$(LEDGER) $(PYTHON) -m simulation --seeds $(or $(SEEDS),200) $(if $(SEED),--seed $(SEED)) $(if $(SHRINK),--shrink $(SHRINK))
+
 #| 300 of policies, contract and plan, and 300 of the gateway's store and access and of the scorers, each against the unit tests
 #| that cover it. Prints the survivors.
 #: DRAW         plan or store: one of the two draws

@@ -16,10 +16,12 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import aiohttp
 import kopf
 import uvloop
 
@@ -30,6 +32,7 @@ from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.controllers.deployment import DeploymentReconciler
 from r1plus_operator.controllers.tenant import TenantReconciler
 from r1plus_operator.metrics.instruments import OperatorMetrics
+from r1plus_operator.observe import monitor_poller, prometheus_poller
 from r1plus_operator.observe.caches import CATALOG_KEY, TENANT_NAME, Key
 from r1plus_operator.observe.edit_filter import EditFilter
 from r1plus_operator.observe.kopf_watch import build_registry
@@ -122,6 +125,8 @@ class OperatorParts:
     elector: Elector
     instruments: OperatorMetrics
     workers: int
+    rand: random.Random
+    """Jitter."""
     recorder: tuple[FactRecorder, RegistryClient] | None
     """What records facts in the registry, and its client; None without a registry."""
 
@@ -134,6 +139,14 @@ class Clocks:
     wall: Callable[[], float] = time.time
     """Since the epoch."""
     lease: Callable[[], float] = read_boot_clock
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """What opens the HTTP sessions of the pollers."""
+
+    monitors: Callable[[], aiohttp.ClientSession] = monitor_poller.open_session
+    prometheus: Callable[[], aiohttp.ClientSession] = prometheus_poller.open_session
 
 
 async def run(settings: OperatorSettings) -> None:
@@ -159,18 +172,26 @@ async def run(settings: OperatorSettings) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 pulse_task = group.create_task(pulse.run())
-                await operate(parts)
+                stop = asyncio.Event()
+                stop_at_signals(stop)
+                await operate(parts, stop)
                 pulse_task.cancel()
         finally:
             await runner.cleanup()
 
 
 def build(
-    settings: OperatorSettings, client: ApiClient, election: ApiClient, clocks: Clocks | None = None
+    settings: OperatorSettings,
+    client: ApiClient,
+    election: ApiClient,
+    clocks: Clocks | None = None,
+    rand: random.Random | None = None,
+    sessions: Sessions | None = None,
 ) -> OperatorParts:
     """Build the parts and connect them."""
-    clocks = clocks or Clocks()
-    queue: WorkQueue[Key] = WorkQueue(lane=select_lane, most_of_group=max(1, settings.workers // SHARES))
+    clocks, sessions = clocks or Clocks(), sessions or Sessions()
+    rand = rand or random.Random()  # noqa: S311 - jitter only
+    queue: WorkQueue[Key] = WorkQueue(lane=select_lane, most_of_group=max(1, settings.workers // SHARES), rand=rand)
     pace: GroupPace[tuple[str, ...]] = GroupPace(lambda key: key[0])
 
     def enqueue_edited(key: Key) -> None:
@@ -192,6 +213,7 @@ def build(
         enqueue_low=partial(queue.add, priority=Priority.LOW),
         slots=settings.operator.max_concurrent,
         has_train_jobs=settings.operator.has_train_jobs,
+        rand=rand,
     )
     terms = LeaseTerms.for_duration(settings.lease_seconds)
     elector = Elector(
@@ -202,6 +224,7 @@ def build(
         terms=terms,
         clock=clocks.lease,
         read_time=clocks.wall,
+        rand=rand,
     )
     instruments = OperatorMetrics(clocks.monotonic, clocks.wall)
     instruments.watch(queue, elector)
@@ -210,7 +233,7 @@ def build(
     metrics = instruments.deployments
     pools = Pools(clocks.monotonic, metrics.record_pool)
     applier = Applier(client, observer)
-    recorder = build_recorder(settings, observer, instruments, clocks)
+    recorder = build_recorder(settings, observer, instruments, clocks, rand)
     on_reconciled = recorder[0].mark_dirty if recorder else None
     return OperatorParts(
         observer=observer,
@@ -236,10 +259,11 @@ def build(
             clocks.wall,
             on_reconciled=on_reconciled,
         ),
-        pollers=build_pollers(settings, client, observer, pools, clocks),
+        pollers=build_pollers(settings, client, observer, pools, clocks, rand, sessions),
         elector=elector,
         instruments=instruments,
         workers=settings.workers,
+        rand=rand,
         recorder=recorder,
     )
 
@@ -250,12 +274,15 @@ def select_lane(key: Key) -> Lane:
 
 
 def build_recorder(
-    settings: OperatorSettings, observer: Observer, instruments: OperatorMetrics, clocks: Clocks
+    settings: OperatorSettings,
+    observer: Observer,
+    instruments: OperatorMetrics,
+    clocks: Clocks,
+    rand: random.Random,
 ) -> tuple[FactRecorder, RegistryClient] | None:
     """Build what records facts in the registry; None if this installation has no registry."""
     if not settings.registry_url:
         return None
-    rand = random.Random()  # noqa: S311 - jitter only
     recorder = FactRecorder(
         observer, settings.operator.suite_trust.shipped_digests, instruments, rand, clocks.monotonic
     )
@@ -263,30 +290,47 @@ def build_recorder(
 
 
 def build_pollers(
-    settings: OperatorSettings, client: ApiClient, observer: Observer, pools: Pools, clocks: Clocks
+    settings: OperatorSettings,
+    client: ApiClient,
+    observer: Observer,
+    pools: Pools,
+    clocks: Clocks,
+    rand: random.Random,
+    sessions: Sessions,
 ) -> tuple[Poller, ...]:
     """Build a leader's pollers: of monitors, of the token issuer, and of Prometheus if its address is known."""
-    rand = random.Random()  # noqa: S311 - jitter only
+    monitors = MonitorPoller(
+        observer, pools, settings.verdict_interval, rand, clock=clocks.monotonic, open_session=sessions.monitors
+    )
     pollers = (
-        MonitorPoller(observer, pools, settings.verdict_interval, rand, clock=clocks.monotonic),
+        monitors,
         TokenIssuerPoller(client, observer, rand),
     )
     url = settings.operator.prometheus_url
     if not url:
         return pollers
-    return (*pollers, PrometheusPoller(observer, url, PROMETHEUS_SECONDS, rand, clocks.monotonic))
+    prometheus = PrometheusPoller(
+        observer, url, PROMETHEUS_SECONDS, rand, clocks.monotonic, open_session=sessions.prometheus
+    )
+    return (*pollers, prometheus)
 
 
-async def operate(parts: OperatorParts) -> None:
-    """Watch, lead when it is this process's turn, until a signal; then release the Lease."""
-    stop = asyncio.Event()
-    stop_at_signals(stop)
+async def operate(
+    parts: OperatorParts,
+    stop: asyncio.Event,
+    watch: Callable[[OperatorParts, asyncio.Event], Coroutine[Any, Any, None]] | None = None,
+    exit_process: Callable[[int], object] = os._exit,
+) -> None:
+    """Watch, lead when it is this process's turn, until `stop` is set; then release the Lease.
+
+    `watch` brings the CRs, by default with kopf. `exit_process` ends a process that has lost the Lease and hangs.
+    """
     # A process that leads before its first list has caches that are as new as its Lease.
     await parts.elector.attempt()
     async with asyncio.TaskGroup() as group:
         parts.observer.start(group)
-        watch_task = group.create_task(watch_crs(parts, stop))
-        lead_task = group.create_task(lead(parts))
+        watch_task = group.create_task((watch or watch_crs)(parts, stop))
+        lead_task = group.create_task(lead(parts, exit_process))
         await stop.wait()
         parts.queue.shut_down()
         if parts.elector.is_leader:
@@ -296,7 +340,7 @@ async def operate(parts: OperatorParts) -> None:
         parts.observer.stop()
 
 
-async def lead(parts: OperatorParts) -> None:
+async def lead(parts: OperatorParts, exit_process: Callable[[int], object]) -> None:
     """Wait for the Lease, work while it is held, release it when the queue is shut down.
 
     A standby's watch may have been dead for minutes unnoticed, and a plan from before its predecessor's last writes
@@ -310,7 +354,7 @@ async def lead(parts: OperatorParts) -> None:
         log.info("Another replica is the leader, this one watches until it gets the Lease")
         await elector.acquire()
     async with asyncio.TaskGroup() as group:
-        hold_task = group.create_task(hold(elector))
+        hold_task = group.create_task(hold(elector, exit_process))
         # In both cases with the CRs: kopf does not say when it has delivered them all, and an R1PlusTenant that is
         # being deleted waits for those that exist.
         await (observer.catch_up() if is_fresh else observer.relist())
@@ -321,13 +365,13 @@ async def lead(parts: OperatorParts) -> None:
     await elector.release()
 
 
-async def hold(elector: Elector) -> None:
+async def hold(elector: Elector, exit_process: Callable[[int], object]) -> None:
     """Renew until the Lease is lost: then everything else is cancelled, and if that hangs, the process exits."""
     try:
         await elector.hold()
     except LeaseLostError as error:
         log.error("Exiting, because this replica lost the Lease: %s", error)
-        asyncio.get_running_loop().call_later(EXIT_SECONDS, os._exit, LOST_STATUS)
+        asyncio.get_running_loop().call_later(EXIT_SECONDS, exit_process, LOST_STATUS)
         raise
 
 
@@ -337,7 +381,7 @@ async def work(parts: OperatorParts) -> None:
     queue.add(CATALOG_KEY)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(poller.run()) for poller in parts.pollers]
-        tasks.append(group.create_task(resync(parts.observer, queue)))
+        tasks.append(group.create_task(resync(parts.observer, queue, parts.rand)))
         if parts.recorder is not None:
             tasks.append(group.create_task(record_facts(*parts.recorder)))
         with contextlib.suppress(TimeoutError):
@@ -381,9 +425,8 @@ def stop_at_signals(stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
-async def resync(observer: Observer, queue: WorkQueue[Key]) -> None:
+async def resync(observer: Observer, queue: WorkQueue[Key], rand: random.Random) -> None:
     """Enqueue everything at intervals, in case an event was lost; jittered, to spread the load."""
-    rand = random.Random()  # noqa: S311 - jitter only
     while True:
         await asyncio.sleep(RESYNC_SECONDS * rand.uniform(0.8, 1.2))
         queue.add(CATALOG_KEY)

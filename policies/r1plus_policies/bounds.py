@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 _BISECTIONS: Final = 60
@@ -48,6 +49,7 @@ def binomial_at_least(k: int, n: int, p: float) -> float:
     return min(1.0, math.fsum(_term(i, n, p) for i in range(k, n + 1)))
 
 
+@lru_cache(maxsize=1024)  # A monitor asks for the same one after each probe.
 def binomial_quantile(n: int, p: float, q: float) -> int:
     """Return the smallest k with P(X <= k) >= q for X ~ Binomial(n, p)."""
     _check(0.0 < q < 1.0, "q", q, "between 0 and 1, both excluded")
@@ -62,6 +64,7 @@ def binomial_quantile(n: int, p: float, q: float) -> int:
     return n
 
 
+@lru_cache(maxsize=1024)  # A monitor asks for the same one after each probe.
 def clopper_pearson(successes: int, n: int, alpha: float) -> Interval:
     """Return one-sided bounds at `alpha` each; [0, 1] without data."""
     _check(0.0 < alpha < 1.0, "alpha", alpha, "between 0 and 1, both excluded")

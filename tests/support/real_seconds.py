@@ -14,6 +14,7 @@ _POSITIONAL_LIMITS = frozenset({"timeout", "wait_for", "join"})
 """Functions whose last argument is a limit."""
 _CLOCKS = frozenset({"time.monotonic", "time.perf_counter", "time.time"})
 _FIXTURE = "virtual_time"
+_SIMULATED = frozenset({"SimulationLoop", "ProcessLoop", "process_loop", "run_simulation"})
 _WORDS = re.compile(r"sleep\(|timeout|wait_for|seconds=|join\(|deadline=|within=|grace_s=|assert .*time\.")
 """A module without any of them has nothing to find: most need not be parsed."""
 
@@ -84,11 +85,12 @@ def _evaluate(node: ast.expr, constants: dict[str, float]) -> float | None:
 
 
 def _is_virtual(nodes: Iterable[ast.AST]) -> bool:
-    """Return whether a function takes the fixture, or enters virtual time itself."""
+    """Return whether a function takes the fixture, enters virtual time itself, or runs in a simulation's loop."""
     return any(
         (isinstance(node, ast.arg) and node.arg == _FIXTURE)
         or (isinstance(node, ast.Constant) and node.value == _FIXTURE)
         or (isinstance(node, ast.withitem) and _read_call(node.context_expr) == _FIXTURE)
+        or (isinstance(node, ast.Name) and node.id in _SIMULATED)
         for node in nodes
     )
 

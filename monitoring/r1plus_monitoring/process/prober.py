@@ -42,6 +42,10 @@ depends
 on the running scorer, and on bytes that a file's date does not cover."""
 
 
+def _draw_seed() -> int:
+    return random.SystemRandom().getrandbits(63)
+
+
 class Prober:
     """Builds the parts and follows the mounted files."""
 
@@ -55,6 +59,8 @@ class Prober:
         connect: Connect | None = None,
         service_probe_interval: float = INTERVAL_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
+        draw_seed: Callable[[], int] = _draw_seed,
+        store: StateStore | None = None,
     ) -> None:
         """`retry_after`: seconds until an inconclusive gate is repeated. `connect`: opens a Service connection."""
         self._config = config
@@ -62,7 +68,7 @@ class Prober:
         self._engine = engine
         self._user_requests = UserRequests(engine)
         self.exposition = Exposition(config.namespace, config.deployment, config.revision)
-        store = StateStore(config.state_dir)
+        store = store or StateStore(config.state_dir)
         count = read_restarts(config.state_dir)
         self.exposition.record_restarts(count)
         self.publisher = ReportPublisher(
@@ -82,7 +88,7 @@ class Prober:
             state_dir=config.state_dir,
             pod=config.pod,
             clock=clock,
-            seed=lambda: random.SystemRandom().getrandbits(63),
+            seed=draw_seed,
             poll_interval=config.poll_interval,
             config_digest=lambda: self._config_digest,
             retry_after=retry_after,
@@ -98,7 +104,7 @@ class Prober:
         runner = await serve(self.publisher, self.exposition, listener, self._user_requests.count)
         heartbeat = asyncio.create_task(self._beat_forever())
         try:
-            await self._follow()
+            await self.follow()
         finally:
             heartbeat.cancel()
             await self._suite_shadow.stop()
@@ -111,8 +117,8 @@ class Prober:
             touch_heartbeat(self._config.state_dir)
             await asyncio.sleep(BEAT_EVERY)
 
-    async def _follow(self) -> None:
-        """Run one session at a time; start a new one whenever its subject changes."""
+    async def follow(self) -> None:
+        """Run one session at a time; start a new one whenever its subject changes. Nothing is served meanwhile."""
         sources = self._read()
         while True:
             self._settings = sources.settings
@@ -157,8 +163,11 @@ class Prober:
     async def _wait_for_look(self, session: asyncio.Task[None]) -> bool:
         """Wait until the files are due for another look; return whether a recheck of the scorer is requested."""
         recheck = asyncio.create_task(self._context.recheck.requested.wait())
-        await asyncio.wait({session, recheck}, timeout=self._config.poll_interval, return_when=asyncio.FIRST_COMPLETED)
-        recheck.cancel()
+        seconds = self._config.poll_interval
+        try:
+            await asyncio.wait({session, recheck}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            recheck.cancel()
         return self._context.recheck.requested.is_set()
 
     def _read(self) -> Sources:

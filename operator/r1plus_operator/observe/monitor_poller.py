@@ -80,6 +80,7 @@ class MonitorPoller:
         clock: Callable[[], float] = time.monotonic,
         round_seconds: float = ROUND_SECONDS,
         gateway_port: int = PORT_INTERNAL,
+        open_session: Callable[[], aiohttp.ClientSession] = open_session,
     ) -> None:
         self._observer = observer
         self._monitors = observer.monitors
@@ -90,6 +91,7 @@ class MonitorPoller:
         self._gateway_port = gateway_port
         self._clock = clock
         self._round_seconds = round_seconds
+        self._open_session = open_session
         self._answered_at: dict[str, float] = {}
         """Pod's uid -> when its monitor answered last, or was first seen to run; of a gateway, the former."""
         self._unanswered: set[str] = set()
@@ -102,7 +104,7 @@ class MonitorPoller:
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        async with open_session() as session:
+        async with self._open_session() as session:
             try:
                 while True:
                     await self.poll_all(session)

@@ -5,6 +5,7 @@ Built by main; the reconcilers call `observe` and its like, the applier calls `u
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -84,13 +85,14 @@ class Observer:
         enqueue_low: Callable[[Key], None] | None = None,
         slots: int = 1,
         has_train_jobs: bool = False,
+        rand: random.Random | None = None,
     ) -> None:
         """Enqueue keys by one of four functions.
 
         `enqueue_urgent`: before the keys that wait, for network policies that somebody changed, accuracy drops and
         requests. `enqueue_edited`: for what its tenant may change without end, where the edit filter has not let it
         through. `enqueue_low`: for new deployments, first reports, and many at once. `slots`: how many deployments
-        waves may roll at once. `has_train_jobs`: whether the operator may read TrainJobs.
+        waves may roll at once. `has_train_jobs`: whether the operator may read TrainJobs. `rand`: jitter.
         """
         more_kinds = (kinds.TRAIN_JOB,) if has_train_jobs else ()
         self._client = client
@@ -110,7 +112,8 @@ class Observer:
         self._prometheus: PrometheusView | None = None
         self._token_issuer: TokenIssuer | None = None
         self.children: dict[str, Reflector[Child]] = {
-            resource.kind: self._build_child_reflector(client, resource) for resource in (*kinds.CHILDREN, *more_kinds)
+            resource.kind: self._build_child_reflector(client, resource, rand)
+            for resource in (*kinds.CHILDREN, *more_kinds)
         }
         self.pods: Reflector[ServingPod] = Reflector(
             client,
@@ -119,21 +122,27 @@ class Observer:
             on_change=self._on_pod_change,
             label_selector=_OURS,
             index=_select_pod_index,
+            rand=rand,
         )
         self.namespaces: Reflector[CachedObject] = Reflector(
-            client, kinds.NAMESPACE, project=projections.project_namespace, on_change=self._on_namespace_change
+            client,
+            kinds.NAMESPACE,
+            project=projections.project_namespace,
+            on_change=self._on_namespace_change,
+            rand=rand,
         )
         self.tenants: Reflector[CachedObject] = Reflector(
             client,
             kinds.R1PLUS_TENANT,
             project=projections.project_tenant,
             on_change=lambda _, tenant: enqueue((tenant.namespace, TENANT_NAME)),
+            rand=rand,
         )
         self.nodes: Reflector[CachedObject] = Reflector(
-            client, kinds.NODE, project=node_projection.project_node, on_change=self._on_node_change
+            client, kinds.NODE, project=node_projection.project_node, on_change=self._on_node_change, rand=rand
         )
         self.engines: Reflector[CachedObject] = Reflector(
-            client, kinds.R1PLUS_ENGINE, project=projections.project_engine, on_change=self._on_engine_change
+            client, kinds.R1PLUS_ENGINE, project=projections.project_engine, on_change=self._on_engine_change, rand=rand
         )
         self.endpoints: Reflector[CachedObject] = Reflector(
             client,
@@ -142,6 +151,7 @@ class Observer:
             on_change=lambda _, entry: enqueue((entry.namespace, entry.value.service)),
             label_selector=_OURS,
             index=lambda entry: f"{entry.namespace}/{entry.value.service}",
+            rand=rand,
         )
         self._caches = Caches(
             self.children, self.pods, self.namespaces, self.tenants, self.nodes, self.engines, self.endpoints
@@ -149,12 +159,14 @@ class Observer:
         self.monitors = MonitorReports(self._caches, self.crs, enqueue, self._enqueue_urgent, self._enqueue_low)
         self.volume_write_errors: dict[str, dict[str, str]] = {}
         """Namespace -> volume -> why the API server refused a write for it."""
-        self.suites = TenantSuites(client, self._on_suite_change)
+        self.suites = TenantSuites(client, self._on_suite_change, rand=rand)
         self.waves = Waves(slots)
         self._slots = RevisionSlots(self._caches, self.crs, self.waves, enqueue)
         self._revisions = RevisionFinder(client, self._caches, self.crs)
 
-    def _build_child_reflector(self, client: ApiClient, resource: Resource) -> Reflector[Child]:
+    def _build_child_reflector(
+        self, client: ApiClient, resource: Resource, rand: random.Random | None
+    ) -> Reflector[Child]:
         return Reflector(
             client,
             resource,
@@ -164,6 +176,7 @@ class Observer:
             index=select_index,
             optional=resource in (*kinds.OPTIONAL_CHILDREN, kinds.TRAIN_JOB),
             on_available=self._on_new_kind,
+            rand=rand,
         )
 
     def list_reflectors(self) -> Iterable[Reflector[Any]]:

@@ -55,6 +55,11 @@ class PrometheusSink(Protocol):
         """Store what Prometheus answered last."""
 
 
+def open_session() -> aiohttp.ClientSession:
+    """Return the session for Prometheus."""
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
+
+
 class PrometheusPoller:
     """Poller of rules and targets, every `interval` seconds, jittered."""
 
@@ -65,6 +70,7 @@ class PrometheusPoller:
         interval: float,
         rand: random.Random,
         clock: Callable[[], float] = time.monotonic,
+        open_session: Callable[[], aiohttp.ClientSession] = open_session,
     ) -> None:
         """Take Prometheus' `url` as seen inside the cluster."""
         self._observer = observer
@@ -72,6 +78,7 @@ class PrometheusPoller:
         self._interval = interval
         self._rand = rand
         self._clock = clock
+        self._open_session = open_session
         self._answered_at = float("-inf")
         self._by_pool = False
         """Whether all targets together have exceeded MOST_BYTES."""
@@ -80,8 +87,7 @@ class PrometheusPoller:
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with self._open_session() as session:
             while True:
                 self.publish(await self.poll(session))
                 self.first_round.set()

@@ -7,6 +7,7 @@ bytes, for all tenants and for each. The observer owns it, and calls `load` befo
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -46,7 +47,12 @@ class TenantSuites:
     """The index and the cached bodies."""
 
     def __init__(
-        self, client: ApiClient, on_change: Callable[[str, CachedObject], None], *, most_bytes: int = MOST_BYTES
+        self,
+        client: ApiClient,
+        on_change: Callable[[str, CachedObject], None],
+        *,
+        most_bytes: int = MOST_BYTES,
+        rand: random.Random | None = None,
     ) -> None:
         """Call `on_change` with ADDED, MODIFIED or DELETED and the index entry."""
         self._client = client
@@ -62,6 +68,7 @@ class TenantSuites:
             label_selector=names.LABEL_SUITE,
             index=lambda entry: entry.namespace,
             metadata_only=True,
+            rand=rand,
         )
 
     def list_names(self, namespace: str) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Client of the API server: one aiohttp session, orjson, no model classes in between.
+"""Client of the API server: orjson and plain dicts over a `Transport`, no model classes in between.
 
 Reflectors list and watch with it, the applier writes. Objects are the plain dicts of the wire.
 """
@@ -6,20 +6,16 @@ Reflectors list and watch with it, the applier writes. Objects are the plain dic
 import asyncio
 import os
 import random
-import socket
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 from urllib.parse import urlencode
 
-import aiohttp
 import orjson
-from yarl import URL
 
 from r1plus_operator.runtime import connection as connections
 from r1plus_operator.runtime.backoff import Backoff
@@ -35,6 +31,7 @@ from r1plus_operator.runtime.errors import (
 )
 from r1plus_operator.runtime.framing import LineCutter
 from r1plus_operator.runtime.resources import Resource
+from r1plus_operator.runtime.transport import AiohttpTransport, HttpRequest, Transport
 
 Object = dict[str, Any]
 Page = tuple[list[Object], str]
@@ -97,15 +94,19 @@ class ApiClient:
         *,
         limits: RequestLimits | None = None,
         user_agent: str = "",
+        transport: Transport | None = None,
+        rand: random.Random | None = None,
     ) -> None:
-        self._user_agent = user_agent or Path(sys.argv[0] or "python").name
         self._connection = connection
-        self._base = URL(connection.server)
         self._limits = limits or RequestLimits()
         self._slots = asyncio.Semaphore(self._limits.concurrent_requests)
         self.page_turns = asyncio.Semaphore(self._limits.pages)
-        self._rand = random.Random()  # noqa: S311 - jitter is no secret
-        self._http: aiohttp.ClientSession | None = None
+        self._rand = rand or random.Random()  # noqa: S311 - jitter is no secret
+        self._transport = transport or AiohttpTransport(
+            connection,
+            connect_s=self._limits.connect,
+            user_agent=user_agent or Path(sys.argv[0] or "python").name,
+        )
         self.on_write: Callable[[str, Resource], None] | None = None
         """Called with the verb and the kind for each write that is sent (once, however often it is retried)."""
         self.fence: Callable[[], float] | None = None
@@ -136,9 +137,7 @@ class ApiClient:
 
     async def close(self) -> None:
         """Close every connection, watches included."""
-        if self._http is not None:
-            await self._http.close()
-            self._http = None
+        await self._transport.close()
 
     async def get(self, res: Resource, name: str, namespace: str | None = None) -> Object:
         """Read one object."""
@@ -292,21 +291,20 @@ class ApiClient:
             query["labelSelector"] = label_selector
         accept = _METADATA if metadata_only else _JSON
         call = _Call("GET", res.path(namespace), urlencode(query), accept=accept)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect, sock_read=inactivity_s)
         try:
-            async with self._start_request(call, call.build_target(), timeout) as response:
-                if response.status >= 400:
-                    raise from_response(response.status, await response.read(), response.headers, request=str(call))
+            request = self._build_request(call, call.build_target())
+            async with self._transport.open_stream(request, inactivity_s) as stream:
+                if stream.status >= 400:
+                    body = b"".join([chunk async for chunk in stream.chunks])
+                    raise from_response(stream.status, body, stream.headers, request=str(call))
                 cutter = LineCutter()
-                try:
-                    async for chunk in response.content.iter_any():
-                        for line in cutter.feed(chunk):
-                            if not skip(line):
-                                yield _decode_event(line, call)
-                finally:
-                    _abort_connection(response)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            _raise_transport(error, call)
+                async for chunk in stream.chunks:
+                    for line in cutter.feed(chunk):
+                        if not skip(line):
+                            yield _decode_event(line, call)
+        except TransportError as error:
+            error.request = str(call)
+            raise
         if cutter.pending_bytes:
             text = f"the stream ended {cutter.pending_bytes} bytes into a line"
             raise TransportError(text, reason="Truncated", request=str(call))
@@ -349,15 +347,14 @@ class ApiClient:
     async def _send_once(self, call: _Call) -> Object:
         async with self._slots:
             target, seconds = self._apply_fence(call)
-            timeout = aiohttp.ClientTimeout(seconds, sock_connect=self._limits.connect, ceil_threshold=seconds + 1)
             try:
-                async with self._start_request(call, target, timeout) as response:
-                    body = await response.read()
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                _raise_transport(error, call)
-        if response.status >= 400:
-            raise from_response(response.status, body, response.headers, request=str(call))
-        return _decode_object(body, call)
+                answer = await self._transport.send(self._build_request(call, target), seconds)
+            except TransportError as error:
+                error.request = str(call)
+                raise
+        if answer.status >= 400:
+            raise from_response(answer.status, answer.body, answer.headers, request=str(call))
+        return _decode_object(answer.body, call)
 
     def _apply_fence(self, call: _Call) -> tuple[str, float]:
         """Return the call's target and its timeout in seconds: a write ends before the fence falls.
@@ -375,43 +372,13 @@ class ApiClient:
         seconds = min(seconds_left, self._limits.request)
         return call.build_target(f"timeout={seconds:.3f}s"), seconds
 
-    def _start_request(
-        self, call: _Call, target: str, timeout: aiohttp.ClientTimeout
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def _build_request(self, call: _Call, target: str) -> HttpRequest:
         headers = {"Accept": call.accept}
         if call.body is not None:
             headers["Content-Type"] = call.content_type
         if token := self._connection.token():
             headers["Authorization"] = f"Bearer {token}"
-        return self._get_session().request(
-            call.method,
-            URL(f"{self._connection.server}{target}", encoded=True),
-            data=orjson.dumps(call.body) if call.body is not None else None,
-            headers=headers,
-            timeout=timeout,
-            allow_redirects=False,
-            server_hostname=self._connection.server_name,
-        )
-
-    def _get_session(self) -> aiohttp.ClientSession:
-        """Return the session; open it at the first request, since aiohttp needs the running loop.
-
-        The connector has no limit of its own: watches hold connections for minutes and must not use up the requests'.
-        Answers come uncompressed: inside a cluster the wire is cheaper than either side's processor.
-        """
-        if self._http is None:
-            tls = self._connection.tls
-            self._http = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0,
-                    keepalive_timeout=60.0,
-                    ssl=tls if tls is not None else True,
-                    socket_factory=_create_socket,
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"Accept-Encoding": "identity", "User-Agent": self._user_agent},
-            )
-        return self._http
+        return HttpRequest(call.method, target, headers, orjson.dumps(call.body) if call.body is not None else None)
 
 
 @lru_cache(maxsize=64)
@@ -449,29 +416,3 @@ def _decode_object(body: bytes, call: _Call) -> Object:
     if not isinstance(obj, dict):
         raise TransportError("the answer is no JSON object", reason="Malformed", request=str(call))
     return obj
-
-
-def _abort_connection(response: aiohttp.ClientResponse) -> None:
-    """Abort the connection of a stream that has not ended: closing TLS in order waits 30 s for a dead peer."""
-    if response.connection is not None and response.connection.transport is not None:
-        response.connection.transport.abort()
-
-
-def _raise_transport(error: Exception, call: _Call) -> NoReturn:
-    is_timeout = isinstance(error, TimeoutError)
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    raise TransportError(text, reason="Timeout" if is_timeout else "Transport", request=str(call)) from error
-
-
-def _create_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """Create a socket that notices within a minute that its peer is gone, also while it only reads (client-go.
-
-    45 s).
-    """
-    family, kind, protocol, _, _ = address
-    new_socket = socket.socket(family, kind, protocol)
-    new_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):  # macOS spells the first one differently
-            new_socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return new_socket

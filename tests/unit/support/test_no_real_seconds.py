@@ -56,6 +56,8 @@ def test_no_test_waits_for_a_real_second() -> None:
     "processor time": ("def test_a():\n    assert time.process_time() - began < 5", []),
     "the fixture": ("async def test_a(virtual_time):\n    await asyncio.sleep(2)", []),
     "the fixture by name": ("@pytest.mark.usefixtures('virtual_time')\nasync def test_a():\n    await sleep(2)", []),
+    "a simulation": ("def test_a():\n    async def b():\n        await sleep(2)\n    run_simulation(b())", []),
+    "a part of a simulation": ("async def a():\n    assert isinstance(loop, SimulationLoop)\n    await sleep(2)", []),
     "a block of virtual time": ("async def test_a():\n    with virtual_time():\n        await sleep(2)", []),
 })  # fmt: skip
 def test_what_is_found_in_a_test(source: str, found: list[str]) -> None:
