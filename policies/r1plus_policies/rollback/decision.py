@@ -12,6 +12,7 @@ from r1plus_contract.requests import Verb, format_command
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_policies.rollback.response import (
+    CANDIDATE_SECONDS,
     NO_ROOM_SECONDS,
     Action,
     DeploymentHealth,
@@ -184,11 +185,15 @@ def check_pinned(health: DeploymentHealth) -> Response | None:
 
 
 def check_rollout(health: DeploymentHealth) -> Response | None:
-    """Wait for the spec's own candidate: it may be the remedy, and two candidates at once are not possible."""
-    if not health.rollout_under_way or health.control:
+    """Wait a while for a candidate from before the drop: it may be the remedy, and there is one candidate at a time."""
+    seconds = health.seconds_for_candidate
+    if seconds <= 0 or health.control:
         return None
-    text = "a candidate of the current spec is in its gate; wait, the operator decides on the rollback after that"
-    return Response(Action.BLOCKED, RollbackReason.ROLLOUT_UNDER_WAY, text)
+    text = (
+        f"a candidate of the current spec is in its gate; the rollback begins {CANDIDATE_SECONDS / 60:g} minutes after"
+        " the candidate at the latest"
+    )
+    return Response(Action.BLOCKED, RollbackReason.ROLLOUT_UNDER_WAY, text, recheck_after=seconds)
 
 
 def check_cooldown(health: DeploymentHealth) -> Response | None:

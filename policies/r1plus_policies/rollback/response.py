@@ -12,6 +12,8 @@ COOLDOWN_SECONDS: Final = 3600.0
 """From one rollback of a deployment to the next: a second drop within it has another cause than the revision."""
 ALONE_SECONDS: Final = 600.0
 """How long a counted pod may be the only one that serves before it stands for its revision."""
+CANDIDATE_SECONDS: Final = 600.0
+"""How long a rollback waits for a candidate that was there before the accuracy drop."""
 NO_ROOM_SECONDS: Final = 60.0
 """How long a control pass may find no node before that is reported; it still waits."""
 
@@ -191,6 +193,8 @@ class DeploymentHealth:
     """Whether recorded answers still get their recorded scores; None where that is not known."""
     rollout_under_way: bool = False
     """A candidate of the current spec is in its gate or being scaled."""
+    candidate_since: float | None = None
+    """Since when it is the candidate, seconds since the epoch; None: it begins now."""
     earlier_targets: frozenset[str] = frozenset()
     """Revisions that this one was rolled back to before."""
     last_rollback: float | None = None
@@ -226,6 +230,16 @@ class DeploymentHealth:
         alone = max(self.replicas, len(in_traffic)) <= 1 and any(p.has_dropped for p in in_traffic)
         alone |= self.seconds_until_alone is not None and self.seconds_until_alone <= 0
         return alone or len(self.pods_below_threshold) >= 2 or self._has_pool_dropped(in_traffic)
+
+    @property
+    def seconds_for_candidate(self) -> float:
+        """Seconds for which a rollback still waits for the candidate: none for one that came after the count."""
+        if not self.rollout_under_way:
+            return 0.0
+        since = self.now if self.candidate_since is None else self.candidate_since
+        counted = [p.counted_at for p in self.pods_below_threshold if p.counted_at is not None]
+        is_later = bool(counted) and since > min(counted)
+        return 0.0 if is_later else since + CANDIDATE_SECONDS - self.now
 
     @property
     def seconds_until_alone(self) -> float | None:

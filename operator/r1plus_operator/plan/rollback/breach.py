@@ -105,6 +105,7 @@ def _build_health(context: BreachContext, record: RollbackRecord | None) -> Depl
         rollback_request=request.summary if request else "",
         replay_passed=False if has_suite_mismatch(context) else None,
         rollout_under_way=context.is_rollout_under_way,
+        candidate_since=context.revisions[context.spec_revision].candidate_since,
         earlier_targets=current.rollback.targets if current.rollback else frozenset(),
         last_rollback=max((r.switched_at for r in records if r.switched_at), default=None),
         deadline=spec.rollout.deadline_seconds,
