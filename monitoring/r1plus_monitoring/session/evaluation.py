@@ -29,6 +29,7 @@ from r1plus_policies.gate.verdict import (
     Rules,
     Score,
     VerdictSubject,
+    allows_same,
     rejudge,
     short_check_limit,
 )
@@ -150,7 +151,7 @@ class EvaluationSession:
             if VerdictSubject(r.identity, r.suite, r.suite_hash, r.scorer_version) == self._subject
             and (not self._control or r.control == self._control)
         ]
-        exact = next((r for r in ours if r.threshold == self._threshold), None)
+        exact = next((r for r in ours if allows_same(r, self._threshold)), None)
         if exact is not None:
             return exact if self._is_decisive(exact) else None
         passed = (r for r in ours if rejudge(r, self._threshold) is Verdict.PASS)

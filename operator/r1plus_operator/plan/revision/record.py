@@ -17,7 +17,7 @@ from r1plus_operator.plan.revision.expiry import RevisionExpiry
 from r1plus_operator.plan.revision.last_valid import LastValid
 from r1plus_operator.plan.revision.refresh import Refresh
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
-from r1plus_policies.gate.verdict import rejudge
+from r1plus_policies.gate.verdict import allows_same, rejudge
 
 KEPT_REVISIONS = 10
 KEPT_IMAGES = 4
@@ -206,11 +206,12 @@ class Revision:
     def verdict_for(self, suite_hash: str, threshold: float) -> GateReport | None:
         """Return the gate's verdict on this suite: under this threshold, or a Pass whose own figures meet it, too.
 
-        A Pass at the serving batch comes before one that was won beside traffic, at batch 1. None where only another
-        gate can decide, as after a Fail under a stricter threshold.
+        A threshold that allows the same losses is the same: a refused revision gets no other try by it. A Pass at the
+        serving batch comes before one that was won beside traffic, at batch 1. None where only another gate can
+        decide, as after a Fail under a stricter threshold.
         """
         on_suite = [report for report in reversed(self.valid_verdicts) if report.suite_hash == suite_hash]
-        exact = next((report for report in on_suite if report.threshold == threshold), None)
+        exact = next((report for report in on_suite if allows_same(report, threshold)), None)
         if exact and exact.verdict is Verdict.FAIL:
             return exact
         passes = [report for report in on_suite if rejudge(report, threshold) is Verdict.PASS]
