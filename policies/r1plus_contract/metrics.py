@@ -79,6 +79,7 @@ CANDIDATE_REFUSED: Final = (
 ROLLOUT_OVERDUE: Final = (
     "r1plus_rollout_overdue"  # + namespace, deployment; 1 while the spec's revision is past its deadline
 )
+REVISION_LOST: Final = "r1plus_revision_lost"  # + namespace, deployment; 1 while what serves has no readable revision
 RUNTIME_OUTDATED: Final = "r1plus_runtime_outdated"  # + namespace, deployment, triton, monitor (images that serve)
 RUNTIME_VULNERABLE: Final = (
     "r1plus_runtime_vulnerable"  # + namespace, deployment; 1: runtime.vulnerable names its image
@@ -104,6 +105,7 @@ ALERT_NO_DATA: Final = "R1PlusAccuracyNoData"
 ALERT_SERVER_ERRORS: Final = "R1PlusServerErrorsInProbes"
 ALERT_GATE_FAILED: Final = "R1PlusGateFailed"
 ALERT_ROLLOUT_OVERDUE: Final = "R1PlusRolloutOverdue"
+ALERT_REVISION_LOST: Final = "R1PlusRevisionLost"
 ALERT_ROLLED_BACK: Final = "R1PlusRolledBack"
 ALERT_ROLLBACK_BLOCKED: Final = "R1PlusRollbackBlocked"
 ALERT_SUITE_MISMATCH: Final = "R1PlusSuiteMismatch"

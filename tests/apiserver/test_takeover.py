@@ -19,7 +19,7 @@ from devcluster.parts import API_SERVER_BINARIES
 from devcluster.steps import Steps
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
-from r1plus_operator.plan.manifests.children import NOTHING_PROMOTED
+from r1plus_operator.plan.revision.record import NOTHING_PROMOTED
 from r1plus_operator.plan.revision.storage import read_revision
 from support.upgrade.comparison import RENAMED_STATUS_FIELDS, lost_values
 from support.upgrade.fixture import DECOY_NAMESPACE, TENANT_NAMESPACE, read_cluster, stored_clusters

@@ -2,6 +2,9 @@
 
 The prober starts a session whenever one of these changes and cancels the one before. In `Enforce` nothing is admitted
 before a Pass. In `Observe` the pod serves first and its gate runs during traffic. A token is never removed.
+
+A pod that is watched already, and whose stored verdicts do not decide under a new threshold, stays watched: what was
+counted is judged by the new threshold at once, and its gate is repeated meanwhile.
 """
 
 import asyncio
@@ -26,6 +29,7 @@ from r1plus_policies.gate.verdict import (
     Rules,
     Score,
     VerdictSubject,
+    allows_same,
     rejudge,
     short_check_limit,
 )
@@ -104,10 +108,11 @@ class EvaluationSession:
         await self._prompter.wait_until_ready(self._context.poll_interval)
         if self._gate is Gate.OBSERVE:
             self._admit(Verdict.NO_DATA)
-        report = await self._decide_verdict()
-        if report.verdict is Verdict.PASS:
-            self._admit(Verdict.PASS)
-        self._announce(report, None)
+        report = None if self._is_watched_unjudged else await self._decide_verdict()
+        if report is not None:
+            if report.verdict is Verdict.PASS:
+                self._admit(Verdict.PASS)
+            self._announce(report, None)
         if self._is_admitted:
             await self._watch(report)
         # Not admitted: nothing is served here, so there is nothing to watch.
@@ -146,7 +151,7 @@ class EvaluationSession:
             if VerdictSubject(r.identity, r.suite, r.suite_hash, r.scorer_version) == self._subject
             and (not self._control or r.control == self._control)
         ]
-        exact = next((r for r in ours if r.threshold == self._threshold), None)
+        exact = next((r for r in ours if allows_same(r, self._threshold)), None)
         if exact is not None:
             return exact if self._is_decisive(exact) else None
         passed = (r for r in ours if rejudge(r, self._threshold) is Verdict.PASS)
@@ -224,8 +229,8 @@ class EvaluationSession:
 
     # -- Watching ----------------------------------------------------------------------------------------------------
 
-    async def _watch(self, gate: GateReport) -> None:
-        """Sweep for ever, and report the standing."""
+    async def _watch(self, gate: GateReport | None) -> None:
+        """Sweep for ever, and report the standing. Without a gate's report the gate is repeated first."""
         watcher = SubjectWatch(
             self._context,
             self._session_store,
@@ -239,12 +244,16 @@ class EvaluationSession:
         await watcher.run(gate, lambda: self._is_admitted, lambda: self._announce(watcher.gate, watcher.state))
 
     async def _rerun_gate(self, pace: Pace, acknowledged: str) -> GateReport:
-        """Run the gate's sweeps again during traffic; the former verdict holds meanwhile."""
+        """Run the gate's sweeps again during traffic; what is reported holds meanwhile."""
         return await self._run_gate(Rules(self._threshold, batch=1), pace.wait, lambda run: None, acknowledged)
 
-    def _announce(self, gate: GateReport, state: WatchState | None) -> None:
-        """Report the gate's verdict, unless the watch has found that it no longer holds."""
-        verdict, reason, message = gate.verdict, gate.reason, gate.message
+    def _announce(self, gate: GateReport | None, state: WatchState | None) -> None:
+        """Report the gate's verdict, unless the watch has found that it no longer holds.
+
+        Without a gate's report there is no Pass; a count below the threshold is a Fail all the same.
+        """
+        verdict, reason = (gate.verdict, gate.reason) if gate else (Verdict.PASS, "GateRunning")
+        message = gate.message if gate else f"the gate is repeated, because the threshold is now {self._threshold:g}"
         watch_report = build_watch_report(state, self._build_gate_items(), self._threshold) if state else None
         if verdict is Verdict.PASS and state and watch_report and watch_report.standing in REASONS:
             reason, message = (
@@ -253,9 +262,11 @@ class EvaluationSession:
             )
             if watch_report.standing is WatchStanding.BELOW_THRESHOLD:
                 verdict = Verdict.FAIL
-        self._context.exposition.set_progress(1)
+        if gate is None and verdict is Verdict.PASS:
+            verdict = Verdict.NO_DATA
+        self._context.exposition.set_progress(1 if gate else 0)
         self._context.publisher.update(
-            phase=Phase.WATCHING,
+            phase=Phase.WATCHING if gate or verdict is Verdict.FAIL else Phase.GATING,
             verdict=verdict,
             reason=reason,
             message=message,
@@ -319,6 +330,13 @@ class EvaluationSession:
     @property
     def _is_admitted(self) -> bool:
         return is_admitted(self._context, self._subject.identity)
+
+    @property
+    def _is_watched_unjudged(self) -> bool:
+        """Whether this pod's watch is stored, and no verdict that is known decides under the threshold."""
+        stored = self._session_store.state.watch
+        is_watched = self._is_admitted and not self._control and stored is not None and stored.subject == self._subject
+        return is_watched and self._find_known_report() is None
 
     @property
     def _is_restored(self) -> bool:

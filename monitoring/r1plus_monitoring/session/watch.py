@@ -70,8 +70,11 @@ class SubjectWatch:
         self._last_published: object = None
         self._state: WatchState | None = None
 
-    async def run(self, gate: GateReport, is_admitted: Callable[[], bool], announce: Callable[[], None]) -> None:
-        """Watch while admitted. `announce` is called whenever the meaning of gate or watch changes."""
+    async def run(self, gate: GateReport | None, is_admitted: Callable[[], bool], announce: Callable[[], None]) -> None:
+        """Watch while admitted. `announce` is called whenever the meaning of gate or watch changes.
+
+        `gate` is None where a watch is stored and no verdict holds under the threshold: then the gate is repeated.
+        """
         self.gate, self._announce = gate, announce
         self._journal = Journal(self._context.state_dir, self._subject, lambda: secrets.token_hex(8))
         self._context.publisher.journal = self._journal
@@ -83,10 +86,12 @@ class SubjectWatch:
 
     # -- Observations ------------------------------------------------------------------------------------------------
 
-    def _resume(self, gate: GateReport) -> None:
+    def _resume(self, gate: GateReport | None) -> None:
         """Load the stored watch of this subject and apply what the journal has since; otherwise start a new one."""
-        stored_watch = self._session_store.state.watch
-        state = stored_watch if stored_watch and stored_watch.subject == self._subject else self._new_watch(gate)
+        state = self._session_store.state.watch
+        if state is None or state.subject != self._subject:
+            assert gate is not None
+            state = self._new_watch(gate)
         key, alarm_at = self._build_detector_key()
         state = replace(
             state,
@@ -171,10 +176,12 @@ class SubjectWatch:
     # -- After an alarm ----------------------------------------------------------------------------------------------
 
     async def _handle_requests(self) -> None:
-        """Handle what comes before the next probe: an acknowledgement, a confirming sweep."""
+        """Handle what comes before the next probe: an acknowledgement, a gate under a new threshold, a count."""
         acknowledged, is_due = self._settings().acknowledged, self._context.monotonic() >= self._rerun_gate_at
         if acknowledged != self.state.acknowledged and is_due:
             await self._acknowledge(acknowledged)
+        elif self.gate is None and is_due:
+            await self._decide_gate()
         if self.state.counting is not None:
             await self._run_confirming_sweep()
 
@@ -199,6 +206,15 @@ class SubjectWatch:
         )
         result_standing = derive_standing(self.state, self._items, self._threshold)
         log("warning", "Confirming sweep ended", standing=result_standing)
+        self._publish()
+
+    async def _decide_gate(self) -> None:
+        """Repeat the gate under another threshold. An alarm remains: only an acknowledgement ends it."""
+        gate_report = await self._rerun_gate(self._fast_pace, "")
+        if gate_report.verdict is Verdict.INCONCLUSIVE:
+            self._rerun_gate_at = self._context.monotonic() + self._context.retry_after
+            return
+        self.gate = gate_report
         self._publish()
 
     async def _acknowledge(self, token: str) -> None:

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     NOT_SERVING = "NotServing"
     IN_PLACE_ROLLOUT = "InPlaceRollout"
     NO_ENDPOINTS = "NoEndpoints"
+    REVISION_LOST = "RevisionLost"
     # EngineReady
     ENGINE_CHOSEN = "EngineChosen"
     ENGINE_NOT_FOUND = "EngineNotFound"

@@ -361,6 +361,12 @@ class R1PlusDeploymentStatus(ApiModel):
         description="Digests of what ConfigMap NAME-accuracy held, the newest last. A Pass counts if it ran under one.",
     )
     requests: Count = Field(0, description="Number of the newest request: each has the next one.")
+    acknowledged: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="Time and number of the newest ack: it remains in force without its annotation."
+    )
+    unpinned: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="Time and number of the newest unpin: it remains in force without its annotation."
+    )
     request_refused: Annotated[str, Field(max_length=256)] | None = Field(
         None, description="Why the requested rollback is not carried out, and what to do."
     )

@@ -40,6 +40,7 @@ class _DeploymentState:
     """In the order of `DEPLOYMENT_CONDITIONS`."""
     is_refused: bool
     is_overdue: bool
+    is_lost: bool
     rollbacks: Counter[str] = field(default_factory=Counter)
     quarantines: int = 0
 
@@ -76,6 +77,7 @@ class DeploymentMetrics(Collector):
             conditions=tuple(_VALUES.get(conditions.get(kind, {}).get("status", ""), -1) for kind in _CONDITIONS),
             is_refused=any(c["reason"] == Reason.CANDIDATE_REFUSED for c in conditions.values()),
             is_overdue=any(c["reason"] == Reason.DEADLINE_EXCEEDED for c in conditions.values()),
+            is_lost=any(c["reason"] == Reason.REVISION_LOST for c in conditions.values()),
         )
         if previous is not None:
             state.rollbacks, state.quarantines = previous.rollbacks, previous.quarantines
@@ -116,6 +118,7 @@ class DeploymentMetrics(Collector):
         )
         refused_gauge = _build_gauge(metrics.CANDIDATE_REFUSED, "1 while the spec's revision has failed its gate.")
         overdue_gauge = _build_gauge(metrics.ROLLOUT_OVERDUE, "1 while the spec's revision is past its deadline.")
+        lost_gauge = _build_gauge(metrics.REVISION_LOST, "1 while what serves has no readable revision.")
         outdated_gauge = _build_gauge(
             metrics.RUNTIME_OUTDATED, "1 while newer images are available.", "triton", "monitor"
         )
@@ -128,6 +131,7 @@ class DeploymentMetrics(Collector):
             threshold.add_metric(key, state.facts.threshold)
             refused_gauge.add_metric(key, state.is_refused)
             overdue_gauge.add_metric(key, state.is_overdue)
+            lost_gauge.add_metric(key, state.is_lost)
             quarantines.add_metric(key, state.quarantines)
             if runtime := state.facts.runtime:
                 outdated_gauge.add_metric([*key, runtime["triton"], runtime["monitor"]], runtime["outdated"])
@@ -140,7 +144,7 @@ class DeploymentMetrics(Collector):
             for cause in (BELOW_THRESHOLD, USER_REQUEST):
                 rollbacks.add_metric([*key, cause], state.rollbacks[cause])
         yield from (info, condition, threshold, blocked_gauge, refused_gauge, overdue_gauge, rollbacks, quarantines)
-        yield from (outdated_gauge, vulnerable, failed_gauge)
+        yield from (outdated_gauge, vulnerable, failed_gauge, lost_gauge)
         evidence = _build_gauge(metrics.POOL_EVIDENCE_RATIO, "Evidence of all pods; 1 alarms.", "revision", "detector")
         lower = _build_gauge(
             metrics.POOL_ACCURACY_LOWER_RATIO, "Lower bound of the share right, alpha 0.001.", "revision"

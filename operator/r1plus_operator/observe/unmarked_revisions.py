@@ -3,7 +3,8 @@
 A revision stores verdicts and a promotion, which nothing else remembers. An apply over one that is not seen would lose
 both, and move traffic away. So a pass looks for each revision that left the cache, and for each whose Deployment is
 there without it. What its R1PlusDeployment still controls is taken as it is, and the pass restores the mark. Status and
-gateway go by what was found meanwhile: it serves.
+gateway go by what was found meanwhile: it serves. One that is gone and serves is made again
+(`plan.revision.restored`).
 """
 
 from collections.abc import Mapping
@@ -15,9 +16,10 @@ from r1plus_operator.observe import projections
 from r1plus_operator.observe.caches import Caches, Key, format_deployment_index
 from r1plus_operator.observe.projections import Child
 from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.revision.restored import find_selected, restore_revision
 from r1plus_operator.runtime.client import ApiClient
 
-REVISION = kinds.BY_KIND["ControllerRevision"]
+REVISION, CONFIG_MAP = kinds.BY_KIND["ControllerRevision"], kinds.BY_KIND["ConfigMap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class RevisionFinder:
         for name in sorted(names_to_fetch):
             revision = await self._fetch(key[0], name)
             if revision is None:
+                own |= await self._restore(key, uid, name)
                 continue
             if revision.owner == uid or (_is_marked(revision) and not revision.owner and revision.label == key[1]):
                 own[REVISION.kind, name] = revision.live
@@ -111,6 +114,18 @@ class RevisionFinder:
         objects, _ = await self._client.list(REVISION, namespace, name=name)
         found = [projections.project_child(REVISION, obj) for obj in objects]
         return next((revision for revision in found if not revision.is_deleting), None)
+
+    async def _restore(self, key: Key, uid: str, name: str) -> dict[tuple[str, str], Json]:
+        """Return the revision that serves and is gone, as its Deployment and its ConfigMap have it; else nothing."""
+        children = self._caches.list_children(key, uid)
+        deployment = children.get(("Deployment", name))
+        if deployment is None or find_selected(children, key[1]) != name:
+            return {}
+        # In full: the cache has only digests of long texts.
+        configs, _ = await self._client.list(CONFIG_MAP, key[0], name=name)
+        config = next((one for one in configs if projections.find_controller(one["metadata"]).get("uid") == uid), None)
+        revision = restore_revision(deployment, config) if config else None
+        return {(REVISION.kind, name): revision} if revision else {}
 
     def _store_lost(self, key: Key, revisions: Mapping[str, Child], cached: set[str]) -> None:
         if lost := {name: revision for name, revision in revisions.items() if name not in cached}:

@@ -24,6 +24,13 @@ from r1plus_operator.plan.revision.foreign_pods import split_foreign_pods
 from r1plus_operator.plan.revision.record import Revision, find_current_revision
 from r1plus_operator.plan.revision.refresh import SlotRequest
 from r1plus_operator.plan.revision.resolution import resolve_spec
+from r1plus_operator.plan.revision.restored import (
+    build_restored_events,
+    date_restored,
+    find_loss,
+    find_selected,
+    set_aside_promotions,
+)
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.revision.storage import read_revisions, redate
 from r1plus_operator.plan.rollback import quarantine
@@ -119,14 +126,19 @@ def plan(observation: Observation, config: OperatorConfig, now: float) -> Plan:
     tenant = observation.tenant
     if tenant is not None:
         config = config.for_namespace(assigns_users=tenant.assigns_users, run_as_user=tenant.run_as_user)
-    revisions = redate(read_revisions(observation.children), now)
+    children, selected = observation.children, find_selected(observation.children, observation.name)
+    revisions = date_restored(redate(read_revisions(children), now), now)
+    if loss := find_loss(revisions, children, selected):
+        return Plan(status=build_status(StatusContext(observation, now, None, loss, None, revisions, None)))
+    revisions = set_aside_promotions(revisions, children, selected)
+    gone = selected if any(r.is_set_aside for r in revisions.values()) else ""
     resolution = resolve_spec(observation, config, revisions)
     if resolution.spec is None:
         unreadable = StatusContext(observation, now, None, resolution.target, None, revisions, None)
         return Plan(status=build_status(unreadable))
     observation = split_foreign_pods(observation, revisions)
     observation = withhold_unproven(observation, revisions, resolution.spec.accuracy.threshold)
-    inputs = PassInputs(observation, config, now, resolution.spec, resolution.problem)
+    inputs = PassInputs(observation, config, now, resolution.spec, resolution.problem, gone)
     choice, mounted_suites = choose_revision(inputs, resolution, revisions), _find_mounted(inputs)
     selector = SuiteSelector(inputs, choice.target, mounted_suites)
     gated_revisions = record_gate_results(inputs, choice.revisions, selector.select(choice.revisions))
@@ -175,6 +187,7 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted_suites: MountedSu
             *build_transition_events(observation.cr.get("status") or {}, status),
             *quarantine.build_events(outcome.response if outcome else None, ends, now),
             *build_request_events(observation.cr, status),
+            *(build_restored_events(revisions, now) if inputs.is_tenant else ()),
         ),
         requeue_after=seconds_to_next_pass(situation),
         pool=request_pool(current, observation, spec, suite),

@@ -21,6 +21,8 @@ class PassInputs:
     spec: R1PlusDeploymentSpec
     problem: Problem | None = None
     """Why the spec yields no revision; None: it yields one."""
+    gone: str = ""
+    """The revision that served, where nothing is left of it and its name remains selected; empty: there is none."""
 
     @property
     def is_tenant(self) -> bool:

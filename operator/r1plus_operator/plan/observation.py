@@ -17,6 +17,8 @@ Json = dict[str, Any]
 JOB_ENDED = "ended"
 """Additional key of a cached Job that has ended: `type` (Complete, Failed), `at` (seconds since the epoch), and
 `final` (a retry would fail the same way)."""
+RESTORED = "restored"
+"""Additional key of a ControllerRevision that was made again from other objects (`plan.revision.restored`)."""
 REFUSED_PODS = "refusedPods"
 """Additional key of a cached Deployment: why the API server refuses its pods."""
 

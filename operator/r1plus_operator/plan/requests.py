@@ -21,12 +21,27 @@ _REASONS = {
 }
 _REFUSAL_FIELDS = {Verb.ROLLBACK: "requestRefused", Verb.REFRESH: "refreshRefused"}
 """Verb -> the status field that says why its request is not carried out."""
+_KEPT_TOKENS = {Verb.ACK: "acknowledged", Verb.UNPIN: "unpinned"}
+"""Verb -> the status field with the token of its newest request: without its annotation it remains in force."""
 
 
 def read_ack_token(cr: Json) -> str:
     """Return the token of the newest `ack`, which makes monitors run the gate again; empty: none."""
-    request = read_requests(cr["metadata"]).get(Verb.ACK)
-    return request.token if request else ""
+    return _read_newest_token(cr, Verb.ACK)
+
+
+def read_release_tokens(cr: Json) -> str:
+    """Return the tokens of the newest `ack` and the newest `unpin`, which let a rolled-back revision come back."""
+    return "|".join(_read_newest_token(cr, verb) for verb in _KEPT_TOKENS)
+
+
+def _read_newest_token(cr: Json, verb: Verb) -> str:
+    """Return the token of the newest request of a verb, also where its annotation was taken away or set back."""
+    request, kept = read_requests(cr["metadata"]).get(verb), str((cr.get("status") or {}).get(_KEPT_TOKENS[verb], ""))
+    if request is None:
+        return kept
+    kept_order = kept.rpartition("#")[2]
+    return kept if kept_order.isdecimal() and 0 < request.order < int(kept_order) else request.token
 
 
 def find_rollback_request(cr: Json, serving: str, revisions: Mapping[str, Revision]) -> Request | None:
@@ -88,11 +103,17 @@ def _explain_objection(cr: Json, verb: Verb, request: Request, serving: str) -> 
 
 def build_request_status(cr: Json, refusals: Mapping[str, str]) -> Json:
     """Return the status fields about requests: the newest, its number, and why one is not carried out."""
+    before = cr.get("status") or {}
+    # Kept, so that annotations that were taken away are neither an `ack` nor an `unpin`, and numbers go on.
+    status: Json = {key: before[key] for key in ("lastRequest", "requests") if key in before}
+    status |= {key: token for verb, key in _KEPT_TOKENS.items() if (token := _read_newest_token(cr, verb))}
     in_order = sorted((request.rank, verb, request) for verb, request in read_requests(cr["metadata"]).items())
     if not in_order:
-        return {}
+        return status
     _, verb, newest = in_order[-1]
-    status: Json = {"lastRequest": f"{newest.at} {verb} by {newest.summary}"[:MAX_STATUS]}
+    if newest.order and newest.order < status.get("requests", 0):
+        return status | {field: text[:MAX_STATUS] for field, text in refusals.items()}
+    status["lastRequest"] = f"{newest.at} {verb} by {newest.summary}"[:MAX_STATUS]
     if newest.order:
         status["requests"] = newest.order
     return status | {field: text[:MAX_STATUS] for field, text in refusals.items()}

@@ -234,9 +234,9 @@ def rejudge(known_report: GateReport, threshold: float) -> Verdict | None:
     """Judge a report under another threshold, from its own figures; None where only a new gate can decide.
 
     A Pass has scored everything, so its counts decide under any threshold. A Fail may have stopped early: what it would
-    have lost under a lower threshold is unknown.
+    have lost under a lower threshold is unknown, unless that allows the same losses.
     """
-    if known_report.threshold == threshold:
+    if allows_same(known_report, threshold):
         return known_report.verdict
     if known_report.verdict is not Verdict.PASS:
         return None
@@ -251,6 +251,13 @@ def _are_failures_healthy(known_report: GateReport) -> bool:
     first = FirstAnswers(known_report.items * known_report.sweeps, known_report.failures, known_report.failures)
     # The report may be of a monitor that was taken over: a count beyond every suite would take for ever.
     return 0 <= first.failures <= first.asked <= MOST_FIRST_ANSWERS and first.are_healthy
+
+
+def allows_same(known_report: GateReport, threshold: float) -> bool:
+    """Return whether a threshold allows the same losses as the report's own, over all and in each stratum."""
+    sizes = (known_report.items, *(stratum.items for stratum in known_report.strata))
+    own = known_report.threshold
+    return own == threshold or all(max_lost_items(n, threshold) == max_lost_items(n, own) for n in sizes)
 
 
 def short_check_limit(items: int, threshold: float, drawn: int) -> int:

@@ -12,6 +12,7 @@ from r1plus_contract.requests import Verb, format_command
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_policies.rollback.response import (
+    CANDIDATE_SECONDS,
     NO_ROOM_SECONDS,
     Action,
     DeploymentHealth,
@@ -127,7 +128,8 @@ def check_single_pod(health: DeploymentHealth) -> Response | None:
             f"Pod {pod.name} fails too many probes but is the only Ready one, so it keeps its traffic until another pod"
             " is Ready; raise spec.replicas, or check why the others are not Ready"
         )
-        return Response(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text)
+        wait = health.seconds_until_alone
+        return Response(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text, recheck_after=wait)
     text = f"Only pod {pod.name} fails too many probes: it is taken out of traffic and replaced; check its node"
     return Response(Action.QUARANTINE, RollbackReason.ONE_BAD_POD, text, pod=pod.name)
 
@@ -153,14 +155,16 @@ def check_other_pods(health: DeploymentHealth) -> Response | None:
         f"pod {health.pods_below_threshold[0].name} fails too many probes and no other pod answers, so pod or revision"
         " may be at fault; check why the others are not Ready"
     )
-    return Response(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text)
+    wait = health.seconds_until_alone
+    return Response(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text, recheck_after=wait)
 
 
 def check_single_node(health: DeploymentHealth) -> Response | None:
     """Move nothing where pods run on several nodes and all bad ones share one: the node is at fault."""
     if health.control or health.rollback_request or not health.pods_below_threshold:
         return None
-    nodes, bad = {p.node for p in health.pods if p.node}, {p.node for p in health.pods_below_threshold}
+    judged = [p for p in health.pods if p.serves or p.has_dropped]
+    nodes, bad = {p.node for p in judged if p.node}, {p.node for p in health.pods_below_threshold}
     pool_alone = health.pool.without_worst >= 1 and health.pool.below is True
     if len(nodes) < 2 or len(bad) > 1 or pool_alone:
         return None
@@ -181,11 +185,15 @@ def check_pinned(health: DeploymentHealth) -> Response | None:
 
 
 def check_rollout(health: DeploymentHealth) -> Response | None:
-    """Wait for the spec's own candidate: it may be the remedy, and two candidates at once are not possible."""
-    if not health.rollout_under_way or health.control:
+    """Wait a while for a candidate from before the drop: it may be the remedy, and there is one candidate at a time."""
+    seconds = health.seconds_for_candidate
+    if seconds <= 0 or health.control:
         return None
-    text = "a candidate of the current spec is in its gate; wait, the operator decides on the rollback after that"
-    return Response(Action.BLOCKED, RollbackReason.ROLLOUT_UNDER_WAY, text)
+    text = (
+        f"a candidate of the current spec is in its gate; the rollback begins {CANDIDATE_SECONDS / 60:g} minutes after"
+        " the candidate at the latest"
+    )
+    return Response(Action.BLOCKED, RollbackReason.ROLLOUT_UNDER_WAY, text, recheck_after=seconds)
 
 
 def check_cooldown(health: DeploymentHealth) -> Response | None:

@@ -10,6 +10,10 @@ BAKE_SECONDS: Final = 600.0
 """How long a revision must carry traffic before it can be a rollback target."""
 COOLDOWN_SECONDS: Final = 3600.0
 """From one rollback of a deployment to the next: a second drop within it has another cause than the revision."""
+ALONE_SECONDS: Final = 600.0
+"""How long a counted pod may be the only one that serves before it stands for its revision."""
+CANDIDATE_SECONDS: Final = 600.0
+"""How long a rollback waits for a candidate that was there before the accuracy drop."""
 NO_ROOM_SECONDS: Final = 60.0
 """How long a control pass may find no node before that is reported; it still waits."""
 
@@ -105,6 +109,8 @@ class PodHealth:
     serves: bool = True
     """Ready and in the Service."""
     is_quarantined: bool = False
+    counted_at: float | None = None
+    """When its standing was counted, seconds since the epoch; None where that is not known."""
 
     @property
     def has_dropped(self) -> bool:
@@ -187,6 +193,8 @@ class DeploymentHealth:
     """Whether recorded answers still get their recorded scores; None where that is not known."""
     rollout_under_way: bool = False
     """A candidate of the current spec is in its gate or being scaled."""
+    candidate_since: float | None = None
+    """Since when it is the candidate, seconds since the epoch; None: it begins now."""
     earlier_targets: frozenset[str] = frozenset()
     """Revisions that this one was rolled back to before."""
     last_rollback: float | None = None
@@ -214,10 +222,32 @@ class DeploymentHealth:
 
     @property
     def has_revision_dropped(self) -> bool:
-        """The revision and not a pod: two pods, or the pool without its worst pod, or the only pod there is."""
+        """The revision and not a pod: two pods, the pool without its worst pod, or the only pod there is.
+
+        A pod beside which no other one serves is the only one ALONE_SECONDS after its count.
+        """
         in_traffic = [p for p in self.pods if not p.is_quarantined]
         alone = max(self.replicas, len(in_traffic)) <= 1 and any(p.has_dropped for p in in_traffic)
+        alone |= self.seconds_until_alone is not None and self.seconds_until_alone <= 0
         return alone or len(self.pods_below_threshold) >= 2 or self._has_pool_dropped(in_traffic)
+
+    @property
+    def seconds_for_candidate(self) -> float:
+        """Seconds for which a rollback still waits for the candidate: none for one that came after the count."""
+        if not self.rollout_under_way:
+            return 0.0
+        since = self.now if self.candidate_since is None else self.candidate_since
+        counted = [p.counted_at for p in self.pods_below_threshold if p.counted_at is not None]
+        is_later = bool(counted) and since > min(counted)
+        return 0.0 if is_later else since + CANDIDATE_SECONDS - self.now
+
+    @property
+    def seconds_until_alone(self) -> float | None:
+        """Seconds until the only pod that serves, counted below the threshold, stands for its revision; None: none."""
+        serving = [p for p in self.pods if p.serves and not p.is_quarantined]
+        if len(serving) != 1 or not serving[0].has_dropped or serving[0].counted_at is None:
+            return None
+        return serving[0].counted_at + ALONE_SECONDS - self.now
 
     def _has_pool_dropped(self, in_traffic: list[PodHealth]) -> bool:
         """Compare the pool. Sweeps ask once, so flips may lower one; a pod's own exact count outweighs them."""

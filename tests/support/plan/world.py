@@ -34,6 +34,7 @@ from r1plus_operator.plan.observation import (
 )
 from r1plus_operator.plan.podspec.pod import hash_pod_spec, list_images
 from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.restored import find_selected, restore_revision
 from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from support.plan.conditions import assert_conditions
@@ -104,7 +105,7 @@ class World(Timed):
             meta["annotations"] = dict(self.annotations)
         cr = {"metadata": meta, "spec": self.spec, "status": self.status}
         pods = tuple(self.pods.values())
-        reports, children = dict(self.reports), dict(self.children)
+        reports, children = dict(self.reports), self._restore_lost(dict(self.children))
         seen = Observation(
             cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
@@ -112,6 +113,14 @@ class World(Timed):
         seen = replace(seen, volumes=volumes, volume_write_errors=refused, wave=self.wave)
         seen = replace(seen, embedding_engines=self.embedding_engines)
         return replace(seen, endpoints=self.endpoints, tenant=self.tenant)
+
+    def _restore_lost(self, children: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
+        """Make the ControllerRevision of what serves again where it is gone, as the observer does."""
+        name = find_selected(children, "credit")
+        deployment, config = children.get(("Deployment", name)), children.get(("ConfigMap", name))
+        if deployment and config and (live := restore_revision(deployment, config)):
+            children.setdefault(("ControllerRevision", name), live)
+        return children
 
     def pass_once(self) -> Plan:
         """Make a plan and carry it out; time moves on a second."""

@@ -54,6 +54,7 @@ IDLE = {passes("ok"): "0x19 1x19 2x19", passes("error"): "0x60"}
 
 OVERDUE = about(metrics.ROLLOUT_OVERDUE)
 REFUSED = about(metrics.CANDIDATE_REFUSED)
+REVISION_LOST = about(metrics.REVISION_LOST)
 VULNERABLE = about(metrics.RUNTIME_VULNERABLE)
 WAVE_FAILED = about(metrics.REFRESH_FAILED)
 WAITING = of(metrics.FACTS_WAITING)
@@ -230,6 +231,14 @@ CASES = {
         Case("two deployments", {REFUSED: "1x60", about(metrics.CANDIDATE_REFUSED, namespace="other"): "1x60"}, 2),
         Case("told by two replicas", {REFUSED: "1x60", about(metrics.CANDIDATE_REFUSED, pod="b"): "1x60"}, 1),
         Case("somebody else's word", {about(metrics.CANDIDATE_REFUSED, **ELSE): "1x60"}, 0),
+    ],
+    metrics.ALERT_REVISION_LOST: [
+        Case("lost", {REVISION_LOST: "1x60"}, 1, labels={"namespace": "team", "deployment": "credit", "severity": "critical"}),
+        Case("at once", {REVISION_LOST: "1x60"}, 1, at="0m"),
+        Case("readable", {REVISION_LOST: "0x60"}, 0),
+        Case("two deployments", {REVISION_LOST: "1x60", about(metrics.REVISION_LOST, namespace="other"): "1x60"}, 2),
+        Case("told by two replicas", {REVISION_LOST: "1x60", about(metrics.REVISION_LOST, pod="b"): "1x60"}, 1),
+        Case("somebody else's word", {about(metrics.REVISION_LOST, **ELSE): "1x60"}, 0),
     ],
     metrics.ALERT_ROLLOUT_OVERDUE: [
         Case("overdue", {OVERDUE: "1x60"}, 1, labels={"namespace": "team", "deployment": "credit", "severity": "warning"}),

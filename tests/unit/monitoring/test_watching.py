@@ -349,3 +349,53 @@ async def test_outcomes_over_http(pod: Pod) -> None:
                         assert "must be a whole number, 0 or more" in await response.text()
         finally:
             await runner.cleanup()
+
+
+async def test_a_stricter_threshold_keeps_a_counted_drop_and_repeats_the_gate_at_the_fast_pace(pod: Pod) -> None:
+    engine = ScriptedEngine(wrong={"additions-000", "additions-001"})
+    async with running(pod, engine) as prober:
+        assert (await watching(prober)).verdict is Verdict.PASS
+        engine.wrong = {f"additions-{n:03}" for n in range(8)}
+        await stands_at(prober, WatchStanding.BELOW_THRESHOLD)
+        seen: list[MonitorReport] = []
+        publish = prober.publisher.update
+
+        def update(**changes: object) -> None:
+            publish(**changes)
+            seen.append(prober.publisher.report)
+
+        prober.publisher.update = update  # type: ignore[method-assign]
+        pod.mount(threshold=0.98, probes_per_minute=1)
+        await until(lambda: any(r.threshold == 0.98 and r.watch for r in seen), "a report under the new threshold")
+        report = prober.publisher.report
+        assert (report.verdict, report.reason, report.phase) == (Verdict.FAIL, "AccuracyBelowThreshold", Phase.WATCHING)
+        assert "1 allowed at threshold 0.98" in report.message
+        assert all(
+            r.watch and r.watch.standing is WatchStanding.BELOW_THRESHOLD for r in seen if r.phase is Phase.GATING
+        )
+        await until(lambda: (g := prober.publisher.report.gate) is not None and g.threshold == 0.98, "the gate's Fail")
+        assert prober.publisher.report.verdict is Verdict.FAIL
+
+
+async def test_a_sound_engine_under_a_stricter_threshold_is_watched_while_its_gate_is_repeated(pod: Pod) -> None:
+    engine = ScriptedEngine(wrong={"additions-000", "additions-001"})
+    async with watched(pod, engine) as prober:
+        asked, gate_asks = len(engine.asked), asyncio.Event()
+        engine.wrong = set()
+
+        async def hold(item: str, before: int) -> ProbeReply | None:
+            await gate_asks.wait()
+            return None
+
+        engine.behaviour = hold
+        pod.mount(threshold=0.98, probes_per_minute=1)
+        await until(lambda: (r := prober.publisher.report).threshold == 0.98 and r.watch is not None, "the watch")
+        report = prober.publisher.report
+        assert (report.verdict, report.phase, report.reason) == (Verdict.NO_DATA, Phase.GATING, "GateRunning")
+        assert report.watch is not None
+        assert report.watch.standing is WatchStanding.STEADY
+        gate_asks.set()
+        await until(lambda: prober.publisher.report.verdict is Verdict.PASS, "the Pass")
+        assert prober.publisher.report.gate is not None
+        assert prober.publisher.report.gate.threshold == 0.98
+        assert len(engine.asked) - asked >= ASKED_BY_A_GATE * SOUND_SWEEP

@@ -11,6 +11,7 @@ from r1plus_operator.observe.unmarked_revisions import UnmarkedRevisions
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
 from support.http_server import serving
+from support.plan.world import serve_world
 from support.tables import for_each
 
 KEY, NAME = ("t", "credit"), "credit-0123456789"
@@ -95,3 +96,34 @@ async def test_what_was_deleted_is_asked_for_once() -> None:
 async def test_usually_nobody_is_asked() -> None:
     found, count = await find([], is_lost=False, runs=False)
     assert (found, count) == ([UnmarkedRevisions()] * 2, 0)
+
+
+@for_each("config_owner, is_selected, is_restored", {
+    "it serves": ("u-1", True, True),
+    "it serves, and its ConfigMap is somebody else's": ("another", True, False),
+    "it does not serve": ("u-1", False, False),
+})  # fmt: skip
+async def test_what_serves_and_is_gone_is_made_again(config_owner: str, is_selected: bool, is_restored: bool) -> None:
+    world = serve_world()
+    name = world.selected()
+    parts = [world.one("Deployment", name), world.one("Service", "credit"), world.one("ConfigMap", name)]
+    for part in parts:
+        part["metadata"]["resourceVersion"] = "7"
+    deployment, service, config = parts
+    config["metadata"]["ownerReferences"][0] = {**OWNER, "uid": config_owner}
+    if not is_selected:
+        service["spec"]["selector"] |= {names.LABEL_REVISION: "nothing-promoted"}
+
+    async def answer(request: web.Request) -> web.Response:
+        items = [config] if request.path.endswith("/configmaps") else []
+        return web.json_response({"metadata": {"resourceVersion": "9"}, "items": items})
+
+    paths = "/apis/apps/v1/namespaces/team/controllerrevisions", "/api/v1/namespaces/team/configmaps"
+    async with serving(*(web.get(path, answer) for path in paths)) as url, ApiClient(ApiConnection(url)) as client:
+        observer = Observer(client, lambda key: None, {})
+        observer.ingest("ADDED", {**CR, "metadata": {**CR["metadata"], "namespace": "team", "uid": "u-1"}})
+        store(observer, deployment)
+        store(observer, service)
+        found = await observer.load_unmarked_revisions(("team", "credit"))
+    stored = world.one("ControllerRevision", name)
+    assert [live["data"] for live in found.own.values()] == [stored["data"]] * is_restored

@@ -369,3 +369,9 @@ def test_a_short_check_turns_a_sound_pod_away_once_in_twenty_at_most(items: int,
 def test_rules_that_make_no_gate_are_refused(rules: dict[str, float], field: str) -> None:
     with pytest.raises(ValueError, match=field):
         Rules(**rules)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("threshold", "verdict"), [(0.98, Verdict.FAIL), (0.9799, Verdict.FAIL), (0.97, None)])
+def test_a_fail_holds_under_a_threshold_that_allows_the_same_losses(threshold: float, verdict: Verdict | None) -> None:
+    report = GateReport(Verdict.FAIL, "TooManyLost", "", "i", "s", "h", "1", 0.98, 211, 5, 4)
+    assert rejudge(report, threshold) is verdict

@@ -20,15 +20,13 @@ from r1plus_contract.verdict import GateReport
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import GatewayView, Json, SuiteSource
 from r1plus_operator.plan.podspec.pod import STARTUP_SECONDS, name_accuracy_config
-from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.record import CONFIG_FILE, IDENTITY_FILE, REVISION_PARTS, Revision
 from r1plus_operator.plan.settings import DnsTerms, OperatorConfig
 
 FALSE_ALARM_DAYS = 30
 LEAST_PODS = 8
 STEADINESS = 0.98
 """Settings of the monitors' and the pooled detectors; docs/accuracy.md has the resulting figures."""
-NOTHING_PROMOTED = "nothing-promoted"
-"""Selector value of Service and disruption budget before a promotion. A revision's name ends in ten hex digits."""
 GATEWAY_PODS: Json = {"matchLabels": {LABEL_GATEWAY: "true"}}
 """Selector of the pods of the tenant's gateway."""
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
@@ -154,13 +152,18 @@ def build_dns_rule(dns: DnsTerms) -> Json:
 
 
 def build_revision_config(owner: ChildOwner, revision: Revision) -> Json:
-    """Return the ConfigMap of a revision, which `verify` and the monitor read."""
+    """Return the ConfigMap of a revision, which `verify` and the monitor read.
+
+    With the Deployment it has all that the ControllerRevision is made again from, should that be lost.
+    """
+    metadata = owner.build_metadata(revision.name, {names.LABEL_REVISION: revision.name})
+    rest = {key: value for key, value in revision.data.items() if key not in REVISION_PARTS}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": owner.build_metadata(revision.name, {names.LABEL_REVISION: revision.name}),
+        "metadata": {**metadata, "annotations": {names.ANNOTATION_REVISION_DATA: dumps(rest)}},
         "immutable": True,
-        "data": {"config.pbtxt": revision.config_pbtxt, "identity.json": dumps(revision.data["identity"])},
+        "data": {CONFIG_FILE: revision.config_pbtxt, IDENTITY_FILE: dumps(revision.data["identity"])},
     }
 
 

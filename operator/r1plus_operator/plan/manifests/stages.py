@@ -9,7 +9,7 @@ from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.manifests import alerts, children, pause
 from r1plus_operator.plan.manifests.drift import foreign_items_patch, is_in_sync, with_preconditions, with_spec_hash
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.record import NOTHING_PROMOTED, Revision
 from r1plus_operator.plan.revision.storage import to_object
 from r1plus_policies.rollout import Rollout
 
@@ -87,7 +87,8 @@ def _build_last(
     inputs: PassInputs, owner: children.ChildOwner, rollout: Rollout, suite_items: int | None, *, has_service: bool
 ) -> list[Json]:
     # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
-    revision = rollout.current or children.NOTHING_PROMOTED
+    # A name of which nothing is left stays selected until a promotion: else an older one would count again.
+    revision = rollout.current or inputs.gone or NOTHING_PROMOTED
     last, kinds = [children.build_disruption_budget(owner, revision)], inputs.observed.kinds
     if has_service:
         last.append(children.build_service(owner, revision))

@@ -17,10 +17,16 @@ from r1plus_operator.plan.revision.expiry import RevisionExpiry
 from r1plus_operator.plan.revision.last_valid import LastValid
 from r1plus_operator.plan.revision.refresh import Refresh
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
-from r1plus_policies.gate.verdict import rejudge
+from r1plus_policies.gate.verdict import allows_same, rejudge
 
 KEPT_REVISIONS = 10
 KEPT_IMAGES = 4
+NOTHING_PROMOTED = "nothing-promoted"
+"""Selector value of Service and disruption budget before a promotion. A revision's name ends in ten hex digits."""
+CONFIG_FILE, IDENTITY_FILE = "config.pbtxt", "identity.json"
+"""Files of a revision's ConfigMap."""
+REVISION_PARTS = frozenset({"configPbtxt", "identity", "template"})
+"""Data of a revision that these files and its Deployment have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,10 @@ class Revision:
     """What the spec asked for last; of the revision that serves."""
     expiry: RevisionExpiry | None = None
     """That it was withdrawn, since it has been the candidate."""
+    is_restored: bool = False
+    """Whether its ControllerRevision is made again in this pass (`plan.revision.restored`)."""
+    is_set_aside: bool = False
+    """Whether its promotion no longer shows what serves: a later one is lost, and its revision is gone."""
 
     @property
     def engine(self) -> str:
@@ -196,11 +206,12 @@ class Revision:
     def verdict_for(self, suite_hash: str, threshold: float) -> GateReport | None:
         """Return the gate's verdict on this suite: under this threshold, or a Pass whose own figures meet it, too.
 
-        A Pass at the serving batch comes before one that was won beside traffic, at batch 1. None where only another
-        gate can decide, as after a Fail under a stricter threshold.
+        A threshold that allows the same losses is the same: a refused revision gets no other try by it. A Pass at the
+        serving batch comes before one that was won beside traffic, at batch 1. None where only another gate can
+        decide, as after a Fail under a stricter threshold.
         """
         on_suite = [report for report in reversed(self.valid_verdicts) if report.suite_hash == suite_hash]
-        exact = next((report for report in on_suite if report.threshold == threshold), None)
+        exact = next((report for report in on_suite if allows_same(report, threshold)), None)
         if exact and exact.verdict is Verdict.FAIL:
             return exact
         passes = [report for report in on_suite if rejudge(report, threshold) is Verdict.PASS]
@@ -222,8 +233,8 @@ def _are_same_images(template: tuple[str, ...], pod: tuple[str, ...]) -> bool:
 
 
 def find_current_revision(revisions: Iterable[Revision]) -> Revision | None:
-    """Return the revision that was promoted last; None where none was."""
-    candidates = [r for r in revisions if r.promoted_at is not None]
+    """Return the revision that was promoted last; None where none was, or the last one is gone."""
+    candidates = [r for r in revisions if r.promoted_at is not None and not r.is_set_aside]
     return max(candidates, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
 
 

@@ -12,7 +12,7 @@ from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads
 from r1plus_contract.settings import KnownVerdicts
 from r1plus_contract.verdict import GateReport
 from r1plus_operator.plan.engine.delivery import EngineVolume
-from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.observation import RESTORED, Json
 from r1plus_operator.plan.revision.expiry import read_expiry
 from r1plus_operator.plan.revision.last_valid import read_last_valid
 from r1plus_operator.plan.revision.record import Revision
@@ -58,6 +58,7 @@ def read_revision(live: Json) -> Revision:
         images=_images(notes.get(names.ANNOTATION_IMAGES)),
         last_valid=read_last_valid(notes.get(names.ANNOTATION_LAST_VALID)),
         expiry=read_expiry(notes.get(names.ANNOTATION_EXPIRED)),
+        is_restored=RESTORED in live,
     )
 
 

@@ -6,7 +6,8 @@ Called by `assessment`. The policy is `r1plus_policies.rollback.decision`.
 import math
 from dataclasses import replace
 
-from r1plus_contract.verdict import Phase
+from r1plus_contract.timestamps import parse_timestamp
+from r1plus_contract.verdict import MonitorReport, Phase
 from r1plus_operator.plan.engine.placement import check_placement, read_placement
 from r1plus_operator.plan.observation import REFUSED_PODS, PodFacts
 from r1plus_operator.plan.revision.record import Revision, seconds_in_traffic
@@ -104,6 +105,7 @@ def _build_health(context: BreachContext, record: RollbackRecord | None) -> Depl
         rollback_request=request.summary if request else "",
         replay_passed=False if has_suite_mismatch(context) else None,
         rollout_under_way=context.is_rollout_under_way,
+        candidate_since=context.revisions[context.spec_revision].candidate_since,
         earlier_targets=current.rollback.targets if current.rollback else frozenset(),
         last_rollback=max((r.switched_at for r in records if r.switched_at), default=None),
         deadline=spec.rollout.deadline_seconds,
@@ -121,7 +123,15 @@ def _build_pod_health(context: BreachContext, pod: PodFacts) -> PodHealth:
         node=pod.node,
         serves=pod.ready and pod.quarantine is None,
         is_quarantined=pod.quarantine is not None,
+        counted_at=(parse_timestamp(_read_count_time(report)) or None) if report else None,
     )
+
+
+def _read_count_time(report: MonitorReport) -> str:
+    """Return when the count or the gate ended by which the report stands, RFC 3339; empty: it does not say."""
+    if report.watch and report.watch.confirmation:
+        return report.watch.confirmation.finished_at
+    return report.gate.decided_at if report.gate else ""
 
 
 def _build_pool_health(context: BreachContext) -> PoolHealth:

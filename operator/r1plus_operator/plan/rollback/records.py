@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from r1plus_contract.plain_text import to_printable
-from r1plus_contract.requests import Verb, read_requests
 from r1plus_contract.settings import ControlOrder
 from r1plus_contract.verdict import GateReport, Verdict, WatchStanding
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
 from r1plus_operator.plan.observation import Observation
+from r1plus_operator.plan.requests import read_release_tokens
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.rollback_record import (
     BELOW_THRESHOLD,
@@ -26,9 +26,7 @@ def build_terms(
     observed: Observation, spec: R1PlusDeploymentSpec, suites: SuiteSelection, spec_revision: str
 ) -> RollbackTerms:
     """Return the terms that hold now."""
-    requests = read_requests(observed.cr["metadata"])
-    tokens = "|".join(requests[verb].token if verb in requests else "" for verb in (Verb.ACK, Verb.UNPIN))
-    return RollbackTerms(spec_revision, suites.terms, spec.accuracy.threshold, tokens)
+    return RollbackTerms(spec_revision, suites.terms, spec.accuracy.threshold, read_release_tokens(observed.cr))
 
 
 def refresh_rollback_records(

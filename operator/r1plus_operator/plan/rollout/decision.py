@@ -133,7 +133,7 @@ def _state(
         pods=sum(not is_lost(pod, observed.nodes, inputs.now) for pod in pods),
         replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
         verdict=_verdict(inputs, revision, suites),
-        promoted_at=revision.promoted_at,
+        promoted_at=None if revision.is_set_aside else revision.promoted_at,
         candidate_since=revision.candidate_since,
         has_dropped=revision.last_valid is not None and revision.last_valid.has_dropped,
         has_room=_has_room(inputs, revision),

@@ -97,7 +97,10 @@ def _record_promotion(
     revision = revisions[name]
     seconds = revision.served_before + seconds_in_traffic(revision, revisions, at)
     verdicts = revision.valid_verdicts
-    return {**revisions, name: replace(revision, promoted_at=at, served_before=seconds, verdicts=verdicts)}
+    return {
+        **revisions,
+        name: replace(revision, promoted_at=at, served_before=seconds, verdicts=verdicts, is_set_aside=False),
+    }
 
 
 def _record_expiry(

@@ -45,7 +45,7 @@ def build_status(s: StatusContext) -> Json:
     findings = {kind: derive(s) for kind, derive in _DERIVATIONS.items()}
     status: Json = {
         "observedGeneration": generation,
-        "reason": _choose_reason(findings[ConditionType.READY], findings[ConditionType.PROGRESSING], s.problem).value,
+        "reason": _choose_reason(findings, s.problem).value,
         "conditions": build_conditions(findings, observation.cr.get("status") or {}, generation, s.now),
     }
     if current:
@@ -116,8 +116,13 @@ def _build_accuracy_status(s: StatusContext, revision: Revision) -> Json:
     return status
 
 
-def _choose_reason(ready: Finding, progressing: Finding, problem: Problem | None) -> Reason:
-    """Return the reason that `kubectl get` prints: of Ready, or why the spec is not what serves."""
+def _choose_reason(findings: Mapping[ConditionType, Finding], problem: Problem | None) -> Reason:
+    """Return the reason that `kubectl get` prints: of Ready, that what serves is gated again, or why the spec does not
+    serve."""
+    ready, progressing = findings[ConditionType.READY], findings[ConditionType.PROGRESSING]
+    quality = findings[ConditionType.QUALITY_VERIFIED].reason
+    if ready.status == "True" and progressing.reason is Reason.COMPLETE and quality is Reason.GATE_RUNNING:
+        return quality
     if ready.status != "True" or progressing.reason is Reason.COMPLETE:
         return ready.reason
     return problem.reason if problem and progressing.reason is Reason.BLOCKED else progressing.reason

@@ -137,6 +137,8 @@ def _report_undecided(report: MonitorReport | None) -> Finding:
             Reason.GATE_RUNNING,
             f"The gate on suite {report.suite} is running: {share - share % PROGRESS_STEP} %",
         )
+    if report.phase is Phase.GATING and report.reason == Reason.GATE_RUNNING.value:
+        return Finding("Unknown", Reason.GATE_RUNNING, f"What serves is watched meanwhile: {report.message}")
     if report.verdict is Verdict.INCONCLUSIVE:
         return Finding("Unknown", Reason.GATE_INCONCLUSIVE, report.message)
     text = f"The monitor reports {report.phase}, and no gate result of this revision counts yet: {report.message}"

@@ -9,6 +9,7 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Phase, Verdict
 from r1plus_operator.plan.observation import REFUSED_PODS
 from r1plus_operator.plan.revision.storage import read_revision
@@ -276,3 +277,37 @@ def test_the_pods_template_is_the_same_before_and_after() -> None:
         stored = world.revision(name)
         if ("Deployment", name) in world.children:
             assert world.one("Deployment", name)["spec"]["template"] == stored.template
+
+
+def count_at(world: World, revision: str, at: float) -> None:
+    """Let the counts of a revision's pods have ended at this time."""
+    for pod, report in world.reports.items():
+        if world.pods[pod].revision == revision and report.watch and report.watch.confirmation:
+            count = replace(report.watch.confirmation, finished_at=format_timestamp(at))
+            world.reports[pod] = replace(report, watch=replace(report.watch, confirmation=count))
+
+
+def test_a_drop_waits_ten_minutes_at_most_for_a_candidate_from_before_it() -> None:
+    world, good, bad = fallen()
+    world.steady().settle()
+    candidate = world.apply(context={"maxTokens": 1000})
+    world.wait(60)
+    world.drop("i0", "i1")
+    count_at(world, bad, world.now)
+    planned = world.settle()
+    world.expect(serves=bad, candidate=candidate)
+    assert planned.requeue_after is not None
+    assert planned.requeue_after <= 600
+    world.wait(600).settle()
+    world.expect(serves=bad, candidate=good)
+
+
+def test_a_drop_waits_for_no_candidate_that_came_after_it() -> None:
+    world, good, bad = fallen(lost=())
+    world.steady().settle()
+    world.change(accuracy={"onBreach": "Alert"}).drop("i0", "i1")
+    count_at(world, bad, world.now)
+    world.settle()
+    world.wait(60).apply(context={"maxTokens": 1000})
+    world.change(accuracy={"onBreach": "Rollback"}).settle()
+    world.expect(serves=bad, candidate=good)

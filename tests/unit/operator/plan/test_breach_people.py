@@ -385,3 +385,40 @@ def test_what_may_be_edited_during_a_pause_is_marked_and_nothing_else() -> None:
             kind for (kind, _), live in world.children.items() if "r1plus.ai/paused" in live["metadata"]["labels"]
         }
         assert marked == ({"Deployment", "Service", "PodDisruptionBudget"} if paused else set())
+
+
+def test_a_rolled_back_revision_stays_refused_where_annotations_of_requests_are_taken_away() -> None:
+    world, good, bad = rolled_back()
+    world.wait(60.0).settle()
+    world.ask(Verb.ACK).settle()
+    assert world.status["candidate"] == bad
+    world.start_pods(bad).settle()
+    world.control(Verdict.FAIL, lost=2).settle()
+    token, refused = world.accuracy_settings()["acknowledged"], world.revision(bad).regate_token
+    world.annotations.clear()
+    world.settle()
+    world.expect(serves=good, runs={good: 1})
+    assert (world.accuracy_settings()["acknowledged"], world.revision(bad).regate_token) == (token, refused)
+
+
+def test_a_drop_after_an_ack_is_answered_without_its_annotation() -> None:
+    world, good, bad = fallen()
+    world.steady().ask(Verb.ACK).settle()
+    token = world.asked_at(Verb.ACK)
+    world.report(bad, acknowledged=token, threshold=0.98).drop("i0", "i1")
+    world.annotations.clear()
+    world.settle()
+    world.expect(serves=bad, candidate=good, QualityVerified="RollingBack")
+
+
+def test_an_ack_after_annotations_were_taken_away_counts_once_more() -> None:
+    world, _, bad = rolled_back()
+    world.ask(Verb.ACK).ask(Verb.ACK).settle()
+    before = world.accuracy_settings()["acknowledged"]
+    world.annotations.clear()
+    world.settle()
+    assert world.status["requests"] == 2
+    world.annotations["r1plus.ai/requests"] = "2"  # As `r1plus` numbers it by the status.
+    world.ask(Verb.ACK).settle()
+    assert world.accuracy_settings()["acknowledged"] not in ("", before)
+    assert world.status["candidate"] == bad

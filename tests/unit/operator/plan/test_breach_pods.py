@@ -7,6 +7,7 @@ import pytest
 
 from r1plus_contract.names import ANNOTATION_VERDICT
 from r1plus_contract.requests import Verb
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Phase, SweepFigures, Verdict, WatchStanding
 from r1plus_operator.api.types import R1PlusDeploymentStatus
 from r1plus_operator.plan.observation import PoolView
@@ -229,3 +230,22 @@ def test_the_pool_is_kept_since_the_newest_acknowledgement_and_what_was_heard_be
     assert world.revision(bad).pool == ""
     world.alter(pool=replace(world.pool, acknowledged=token)).settle()
     assert world.revision(bad).pool == '{"a":1}'
+
+
+def test_the_only_ready_pod_of_two_stands_for_its_revision_after_ten_minutes() -> None:
+    world, good, bad = fallen(replicas=2)
+    one, other = sorted(pod for pod in world.pods if world.pods[pod].revision == bad)
+    world.pods[one] = replace(world.pods[one], node="n1")
+    world.pods[other] = replace(world.pods[other], ready=False, node="n2")
+    del world.reports[other]
+    watch = world.reports[one].watch
+    assert watch is not None
+    assert watch.confirmation is not None
+    counted = replace(watch.confirmation, finished_at=format_timestamp(world.now))
+    world.reports[one] = replace(world.reports[one], watch=replace(watch, confirmation=counted))
+    planned = world.settle()
+    world.expect(serves=bad, QualityVerified="False BadPod")
+    assert planned.requeue_after is not None
+    assert planned.requeue_after <= 600
+    world.wait(600).settle()
+    world.expect(serves=bad, candidate=good, QualityVerified="RollingBack")

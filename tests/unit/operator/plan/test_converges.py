@@ -297,11 +297,13 @@ class Operated(RuleBasedStateMachine):
         return found
 
     def _end(self) -> dict[str, Any]:
-        """Every child but the history, without what is this world's own: uids, and verdicts on other revisions."""
+        """Every child but the history, without what is this world's own: uids, verdicts on other revisions, numbers."""
         end = {}
         for (kind, name), obj in self.world.children.items():
             if kind != "ControllerRevision" and name != "credit-accuracy":
                 meta = {key: value for key, value in obj["metadata"].items() if key != "uid"}
+                if kind == "ConfigMap":
+                    meta.pop("annotations", None)
                 end[f"{kind} {name}"] = {**obj, "metadata": meta}
         return end
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1plus_contract.verdict import Verdict
+from r1plus_contract.verdict import Phase, Verdict
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.revision.record import find_current_revision
 from r1plus_operator.plan.revision.storage import read_revision
@@ -83,3 +83,18 @@ def test_what_serves_is_what_was_promoted_last_and_not_what_was_tried_last() -> 
     serves = find_current_revision(read_revision(live) for live in world.live("ControllerRevision"))
     assert serves.engine == "smollm2-full-f16"
     assert find_current_revision([]) is None
+
+
+def test_a_gate_that_is_repeated_during_traffic_is_the_reason_that_is_printed() -> None:
+    world = serve_world()
+    serves = world.selected()
+    assert world.status["reason"] == "Serving"
+    world.report(
+        phase=Phase.GATING, verdict=Verdict.NO_DATA, gate=None, threshold=0.99, reason="GateRunning", progress=None
+    )
+    world.change(accuracy={"threshold": 0.99})
+    stored = world.one("ControllerRevision", serves)["metadata"]["annotations"]
+    stored.pop("r1plus.ai/verdict")
+    world.settle()
+    world.expect(serves=serves, Ready="True Serving", QualityVerified="Unknown GateRunning")
+    assert world.status["reason"] == "GateRunning"

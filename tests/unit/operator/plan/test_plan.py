@@ -9,8 +9,8 @@ from r1plus_contract import names
 from r1plus_contract.identity import document_digest
 from r1plus_contract.verdict import Phase, SweepFigures, Verdict, WatchStanding
 from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, build_silent_report
-from r1plus_operator.plan.manifests.children import NOTHING_PROMOTED
 from r1plus_operator.plan.observation import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
+from r1plus_operator.plan.revision.record import NOTHING_PROMOTED
 from r1plus_operator.plan.revision.storage import read_revision, to_object
 from r1plus_operator.plan.status.conditions import ENDPOINTS_GRACE_SECONDS
 from support.plan.embedding_engine import EMBEDDING_ENGINE

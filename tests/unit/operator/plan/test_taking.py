@@ -8,7 +8,7 @@ from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.plan.accuracy.gate_results import MOST_VERDICT_BYTES, record_gate_result, select_known_verdicts
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.storage import KEPT_VERDICTS, clip_report, read_revision, to_object
-from support.plan.world import World
+from support.plan.world import NEXT, World, serve_world
 from support.tables import for_each
 
 HASH = "h" * 64
@@ -95,3 +95,14 @@ def test_what_was_passed_at_the_serving_batch_is_kept_however_many_suites_take_e
         known = read_revision(to_object(known, {"name": "a"}))
     assert [v.suite_hash for v in known.verdicts] == [HASH, *versions[2:]]
     assert known.has_passed(versions[-1], 0.98)
+
+
+def test_a_threshold_that_allows_the_same_losses_gives_a_refused_candidate_no_other_try() -> None:
+    world = serve_world()
+    good, bad = world.selected(), world.apply(**NEXT)
+    world.start_pods(bad).settle()
+    world.gate(bad, Verdict.FAIL, lost=1).settle()
+    world.change(accuracy={"threshold": 0.9799}).settle()
+    world.expect(serves=good, runs={good: 1}, Progressing="CandidateRefused")
+    world.change(accuracy={"threshold": 0.7}).settle()
+    world.expect(serves=good, runs={good: 1, bad: 1}, Progressing="RollingOut")
