@@ -10,6 +10,7 @@ from rich.text import Text
 
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.view import AT_REST, COLUMNS, PAUSED, PINNED, PROGRESSING, ConditionView, DeploymentView, format_age
+from r1plus_contract.names import PORT_MONITOR
 
 _FRACTION = re.compile(r"\.\d+(?=Z)")
 HOLDS, WRONG, UNDER_WAY, UNKNOWN = ("✓", "green"), ("✗", "red"), ("…", "yellow"), ("?", "yellow")
@@ -93,8 +94,8 @@ def format_incident_lines(view: DeploymentView) -> Iterable[tuple[str, str]]:
 
 def _format_monitor_command(namespace: str, revision: str) -> str:
     """Return a command that prints the monitor's verdict for the revision."""
-    script = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/verdict').read().decode())"
-    return f'kubectl exec -n {namespace} deploy/{revision} -c monitor -- python3 -c "{script}"'
+    forward = f"kubectl port-forward -n {namespace} deploy/{revision} {PORT_MONITOR} >/dev/null"
+    return f"{forward} & curl -s --retry 5 --retry-connrefused http://127.0.0.1:{PORT_MONITOR}/verdict; kill $!"
 
 
 def list_next_steps(view: DeploymentView) -> list[str]:

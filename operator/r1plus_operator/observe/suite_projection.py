@@ -53,5 +53,5 @@ def read_suite_source(name: str, files: SuiteFiles) -> SuiteSource:
 def _join_problems(problems: list[str]) -> str:
     """Join the first problems, since a condition is short."""
     more = len(problems) - MAX_PROBLEMS
-    rest = f"; and {more} more: r1plus suite verify lists all" if more > 0 else ""
+    rest = f"; and {more} more: `r1plus suite verify FOLDER` lists all" if more > 0 else ""
     return "; ".join(problem[:MAX_PROBLEM_CHARACTERS] for problem in problems[:MAX_PROBLEMS]) + rest

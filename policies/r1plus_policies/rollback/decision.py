@@ -51,7 +51,7 @@ def check_scorer(health: DeploymentHealth) -> Response | None:
         return None
     text = (
         "accuracy cannot be measured: recorded answers no longer get their recorded scores, so scorer or suite changed."
-        " Traffic stays where it is; restore the suite (`r1plus suite verify`) or the monitor's image"
+        " Traffic stays where it is; restore the suite (`r1plus suite verify FOLDER`) or the monitor's image"
     )
     return Response(Action.PAGE, RollbackReason.SUITE_MISMATCH, text)
 
@@ -218,7 +218,7 @@ def check_control_result(health: DeploymentHealth) -> Response | None:
         text = (
             f"rollback target {control.revision} cannot be tested: its monitor does not give recorded answers their"
             f" recorded scores ({control.blocked_reason}). Traffic stays where it is; restore the suite"
-            f" (`r1plus suite verify`) or the monitor's image, then {format_command(Verb.ACK)}"
+            f" (`r1plus suite verify FOLDER`) or the monitor's image, then {format_command(Verb.ACK)}"
         )
         return Response(Action.PAGE, RollbackReason.SUITE_MISMATCH, text)
     if control is None or control.verdict is None:

@@ -158,13 +158,13 @@ def test_the_status_reads_like_an_incident_report() -> None:
 def test_a_list_that_is_cut_says_so_and_where_the_rest_is(line: str) -> None:
     text = shown(serving(incident={**INCIDENT, "lost": [line]}))
     assert ("Five ids per stratum" in text) == ("..." in line)
-    assert ("kubectl exec -n team-credit deploy/credit-bbbb -c monitor" in text) == ("..." in line)
+    assert ("kubectl port-forward -n team-credit deploy/credit-bbbb 8080" in text) == ("..." in line)
 
 
 def test_nobody_is_sent_to_the_monitor_of_a_revision_that_takes_no_traffic_any_more() -> None:
     text = shown(serving(incident={**INCIDENT, "revision": "credit-gone", "lost": ["geography: 31 of 70 (g-01, ...)"]}))
     assert "31 of 70" in text
-    assert "kubectl exec" not in text
+    assert "kubectl port-forward" not in text
 
 
 def test_a_deployment_without_an_incident_says_nothing_of_one() -> None:

@@ -3,12 +3,14 @@
 import ast
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import typer
 from click import Command
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from devcluster.packages import PACKAGES
 from e2e.target import BIN, looking_around, looking_in
@@ -90,6 +92,28 @@ def test_every_module_and_target_on_a_page_exists(page: Path) -> None:
     assert targets - there == set()
 
 
+def find_refusal(line: str) -> str:
+    """Return why the command line's own parser refuses an `r1plus` command, without running it; empty: it does not."""
+    words = shlex.split(line)[1:]
+    here: Command = typer.main.get_command(app)
+    while isinstance(here, TyperGroup) and words and words[0] in here.commands:
+        here = here.commands[words.pop(0)]
+    if isinstance(here, TyperGroup) and words and not words[0].startswith("-"):
+        return f"{line}: {words[0]} is no command"
+    try:
+        here.make_context("r1plus", words)
+    except TyperException as error:
+        return f"{line}: {error}"
+    return ""
+
+
+@pytest.mark.parametrize(
+    "line", ["r1plus suite verify", "r1plus ack NAME -n NAMESPACE", "r1plus validate -f", "r1plus asks credit"]
+)
+def test_a_command_that_the_parser_refuses_is_found(line: str) -> None:
+    assert find_refusal(line)
+
+
 @pytest.mark.parametrize("line", ["r1plus asks credit", "r1plus ask credit --shout x", "r1plus suite keygenerate"])
 def test_a_command_that_does_not_exist_is_found(line: str) -> None:
     assert list_wrong_words(line)
@@ -166,7 +190,26 @@ def test_a_remedy_names_the_reason_that_the_command_needs(path: Path) -> None:
     assert [command for command in told if "--reason" not in command and "--help" not in command] == []
 
 
+@pytest.mark.parametrize("path", REMEDIES, ids=lambda path: path.stem)
+def test_a_remedy_works_as_printed(path: Path) -> None:
+    commands = re.findall(r"`(r1plus [^`]+)`", path.read_text())
+    assert [refusal for command in commands if (refusal := find_refusal(command))] == []
+
+
+@pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.stem)
+def test_a_runbook_needs_no_right_or_program_that_its_reader_may_lack(path: Path) -> None:
+    """Policy `exec` keeps a tenant's admins out of scored pods; Kubernetes comes without metrics-server."""
+    page = path.read_text()
+    assert not re.search(r"kubectl (exec|attach|debug)\b", page)
+    assert "kubectl top" not in page or "metrics-server" in page
+
+
 SPEAKERS = ("operator/r1plus_operator/plan", "operator/r1plus_cli", "policies/r1plus_policies")
+STATUS_SPEAKERS = (
+    "operator/r1plus_operator/plan",
+    "operator/r1plus_operator/observe",
+    "policies/r1plus_policies",
+)
 
 
 def list_texts(path: Path) -> list[str]:
@@ -182,6 +225,14 @@ def test_a_message_names_the_reason_that_the_command_needs(folder: str) -> None:
     texts = [(path, text) for path in (ROOT / folder).rglob("*.py") for text in list_texts(path)]
     assert [text for _, text in texts if "r1plus" in text]
     assert [f"{path.name}: {text}" for path, text in texts if re.search(rf"`r1plus ({ACTIONS})`", text)] == []
+
+
+@pytest.mark.parametrize("folder", STATUS_SPEAKERS)
+def test_a_command_in_a_status_works_as_printed(folder: str) -> None:
+    texts = [text for path in (ROOT / folder).rglob("*.py") for text in list_texts(path)]
+    commands = [command for text in texts for command in re.findall(r"`(r1plus [a-z][^`]*)`", text)]
+    assert commands
+    assert [refusal for command in commands if (refusal := find_refusal(command))] == []
 
 
 def test_every_verb_is_named_as_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ def test_many_problems_are_told_as_far_as_a_condition_can() -> None:
     message = told(files_of(text=lines))[2]
     assert "items.jsonl:4: Item.stratum: missing" in message
     assert message.count("Item.stratum: missing") == 5
-    assert "and 5 more: r1plus suite verify lists all" in message
+    assert "and 5 more: `r1plus suite verify FOLDER` lists all" in message
 
 
 # -- Threshold ---------------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def describe_decision(outcome: BreachOutcome) -> str:
     if outcome.rollback_target:
         target = outcome.rollback_target
         manual += f". It first repeats the suite on {target}, which takes minutes; to go back in seconds, apply the"
-        manual += f" spec of {target} again (`r1plus history` shows whether its Pass still counts)"
+        manual += f" spec of {target} again (`r1plus history NAME -n NAMESPACE` shows whether its Pass still counts)"
     return f"{response.message}; {manual}"
 
 

@@ -201,7 +201,7 @@ def find_missing_volumes(gateway: Gateway, pod: PodFacts, now: float) -> Finding
     claim = "" if gateway.database else f", or PersistentVolumeClaim {GATEWAY} cannot be attached"
     text = (
         f"Pod {pod.name} waits for its volumes: one of these Secrets is missing ({', '.join(secrets)}){claim}."
-        f" `r1plus tenant init` makes {GATEWAY_KEY}; {SHOW_POD}"
+        f" `r1plus tenant init -n NAMESPACE` makes {GATEWAY_KEY}; {SHOW_POD}"
     )
     return Finding("False", Reason.KEY_MISSING, text)
 
