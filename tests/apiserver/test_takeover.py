@@ -21,6 +21,7 @@ from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.revision.record import NOTHING_PROMOTED
 from r1plus_operator.plan.revision.storage import read_revision
+from r1plus_policies.detector.detector import log_mean
 from support.upgrade.comparison import RENAMED_STATUS_FIELDS, lost_values
 from support.upgrade.fixture import DECOY_NAMESPACE, TENANT_NAMESPACE, read_cluster, stored_clusters
 from support.upgrade.monitors import OUTCOMES
@@ -246,9 +247,24 @@ def key_of(obj: Json) -> Key:
 
 
 def annotations_of(obj: Json) -> Json:
-    """Key -> value, read where it is JSON; all but the one that says what this version's own rendering is."""
+    """Key -> value, read where it is JSON; all but the one that says what this version's own rendering is.
+
+    Of the pooled detector's bets the mean: versions differ in what they bet on, and carry evidence over at its mean.
+    """
     annotations = obj["metadata"].get("annotations") or {}
-    return {key: _parsed(value) for key, value in annotations.items() if key != names.ANNOTATION_DESIRED_HASH}
+    values = {key: _parsed(value) for key, value in annotations.items() if key != names.ANNOTATION_DESIRED_HASH}
+    if pool := values.get(names.ANNOTATION_POOL):
+        values[names.ANNOTATION_POOL] = _average_bets(pool)
+    return values
+
+
+def _average_bets(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: round(log_mean(tuple(part)), 6) if key == "logs" and part else _average_bets(part)
+        for key, part in value.items()
+    }
 
 
 def files_of(obj: Json) -> Json:
