@@ -35,7 +35,7 @@ _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = tuple(
     (re.compile(pattern), replace)
     for pattern, replace in (
         (r"; runbook: \S+", lambda folder, match: ""),
-        (r" \(`r1plus history` [^)]*\)", lambda folder, match: ""),
+        (r" \(`r1plus history[^`]*` [^)]*\)", lambda folder, match: ""),
         (
             _ROLLBACK,
             lambda folder, match: f"`r1plus serve update` with the engine or file of {match[1]} goes back to it",
