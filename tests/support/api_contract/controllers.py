@@ -88,12 +88,13 @@ async def a_namespace_goes_after_its_content(cluster: Cluster) -> None:
     await eventually(is_gone, "the namespace is gone")
 
 
-async def a_claim_stays_while_a_pod_mounts_it(cluster: Cluster) -> None:
+async def a_claim_stays_while_a_pod_on_a_node_mounts_it(cluster: Cluster) -> None:
+    """A pod that waits for a node protects nothing."""
     await cluster.client.create(CLAIM, manifests.manifest(CLAIM, "c", cluster.namespace, spec=CLAIM_SPEC))
-    await cluster.create_pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}])
+    await cluster.create_pod(node="n", volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}])
     await cluster.client.delete(CLAIM, "c", cluster.namespace)
     assert (await cluster.read(CLAIM, "c"))["metadata"]["finalizers"] == ["kubernetes.io/pvc-protection"]
-    await cluster.client.delete(POD, "p", cluster.namespace)
+    await cluster.client.delete(POD, "p", cluster.namespace, grace_seconds=0)
 
     async def is_gone() -> bool:
         return await cluster.is_gone(CLAIM, "c")

@@ -139,11 +139,11 @@ class Collector:
         self._drop_finalizer(resource, obj, FOREGROUND)
 
     def _is_mounted(self, claim: Object) -> bool:
-        """Whether a pod that is not over uses a claim."""
+        """Whether a pod that has a node and is not over uses a claim."""
         return any(
             (volume.get("persistentVolumeClaim") or {}).get("claimName") == claim["metadata"]["name"]
             for pod in self._server.list_objects(kinds.POD, claim["metadata"]["namespace"])
-            if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+            if pod["spec"].get("nodeName") and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
             for volume in pod["spec"].get("volumes") or ()
         )
 
