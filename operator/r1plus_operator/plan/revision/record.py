@@ -21,6 +21,8 @@ from r1plus_policies.gate.verdict import allows_same, rejudge
 
 KEPT_REVISIONS = 10
 KEPT_IMAGES = 4
+_PROMOTION_STEP = 0.001
+"""Seconds between two promotions, at least: the newest is what serves, also after the clock has been set back."""
 NOTHING_PROMOTED = "nothing-promoted"
 """Selector value of Service and disruption budget before a promotion. A revision's name ends in ten hex digits."""
 CONFIG_FILE, IDENTITY_FILE = "config.pbtxt", "identity.json"
@@ -230,6 +232,12 @@ class Revision:
 
 def _are_same_images(template: tuple[str, ...], pod: tuple[str, ...]) -> bool:
     return len(template) == len(pod) and all(map(is_same_image, template, pod))
+
+
+def date_promotion(revisions: Iterable[Revision], now: float) -> float:
+    """Return when a promotion takes place, seconds since the epoch: now, but after all others."""
+    latest = max((r.promoted_at for r in revisions if r.promoted_at), default=-math.inf)
+    return max(now, latest + _PROMOTION_STEP, 0.0)
 
 
 def find_current_revision(revisions: Iterable[Revision]) -> Revision | None:

@@ -6,7 +6,6 @@ Where it cannot be made again nothing is written: an older promotion, perhaps of
 """
 
 import contextlib
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,8 +17,15 @@ from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.engine.selection import Problem
 from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import RESTORED, Json
-from r1plus_operator.plan.revision.record import CONFIG_FILE, IDENTITY_FILE, NOTHING_PROMOTED, Revision
-from r1plus_operator.plan.revision.storage import TICK_SECONDS, read_revision
+from r1plus_operator.plan.revision.record import (
+    CONFIG_FILE,
+    IDENTITY_FILE,
+    NOTHING_PROMOTED,
+    Revision,
+    date_promotion,
+    find_current_revision,
+)
+from r1plus_operator.plan.revision.storage import read_revision
 
 Children = Mapping[tuple[str, str], Json]
 
@@ -50,8 +56,7 @@ def restore_revision(deployment: Json, config: Json) -> Json | None:
 
 def date_restored(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]:
     """Return the revisions with what was made again promoted after all others, as the Service shows."""
-    latest = max((r.promoted_at for r in revisions.values() if r.promoted_at), default=-math.inf)
-    at = max(now, latest + TICK_SECONDS, 0.0)
+    at = date_promotion(revisions.values(), now)
     return {name: replace(r, promoted_at=at) if r.is_restored else r for name, r in revisions.items()}
 
 
@@ -61,8 +66,7 @@ def set_aside_promotions(revisions: Mapping[str, Revision], children: Children, 
     An older promotion does not say what serves: whatever takes traffic now needs a Pass. A revision that runs and is no
     candidate serves already: then somebody has changed the Service, which the pass repairs.
     """
-    promoted = [r for r in revisions.values() if r.promoted_at is not None]
-    newest = max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
+    newest = find_current_revision(revisions.values())
     is_serving = newest is not None and ("Deployment", newest.name) in children and newest.candidate_since is None
     if not selected or selected in revisions or is_serving:
         return dict(revisions)

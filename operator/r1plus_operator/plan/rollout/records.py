@@ -3,7 +3,6 @@
 Each function returns a new mapping, in the same order; a revision that does not change is the same object.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.requests import read_ack_token
 from r1plus_operator.plan.revision.expiry import expire
 from r1plus_operator.plan.revision.last_valid import LastValid, dump_spec
-from r1plus_operator.plan.revision.record import Revision, find_current_revision, seconds_in_traffic
+from r1plus_operator.plan.revision.record import Revision, date_promotion, find_current_revision, seconds_in_traffic
 from r1plus_operator.plan.revision.refresh import RefreshProgress, next_outcome
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.rollout.decision import find_capacity_problem
@@ -21,8 +20,6 @@ from r1plus_policies.rollout import Rollout, RolloutStage
 
 PASS_OUTLIVES_TRAFFIC = 86_400.0
 """Seconds out of traffic after which a Pass says nothing of today's nodes, drivers and load."""
-_PROMOTION_STEP = 0.001
-"""Seconds between two promotions, at least: the newest is what serves, also after the clock has been set back."""
 
 
 def retry_expired(inputs: PassInputs, revisions: Mapping[str, Revision]) -> Mapping[str, Revision]:
@@ -89,8 +86,7 @@ def _record_promotion(
     inputs: PassInputs, revisions: Mapping[str, Revision], name: str, rollback: RollbackRecord | None
 ) -> Mapping[str, Revision]:
     """Date the promotion; where it ends a rollback, also on the revision that traffic leaves."""
-    latest = max((r.promoted_at for r in revisions.values() if r.promoted_at), default=-math.inf)
-    at = max(inputs.now, latest + _PROMOTION_STEP, 0.0)
+    at = date_promotion(revisions.values(), inputs.now)
     current = find_current_revision(revisions.values())
     if rollback is not None and current is not None:
         revisions = {**revisions, current.name: replace(current, rollback=replace(rollback, switched_at=at))}
