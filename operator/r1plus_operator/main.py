@@ -46,9 +46,8 @@ from r1plus_operator.registry.client import RegistryClient
 from r1plus_operator.registry.recorder import FactRecorder
 from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import FileToken
-from r1plus_operator.runtime.lanes import Lane, Priority
+from r1plus_operator.runtime.fairness import Contention, Lane, Pace, Priority
 from r1plus_operator.runtime.lease import Elector, LeaseLostError, LeaseTerms, read_boot_clock
-from r1plus_operator.runtime.pace import GroupPace
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
 
 log = logging.getLogger(__name__)
@@ -191,8 +190,11 @@ def build(
     """Build the parts and connect them."""
     clocks, sessions = clocks or Clocks(), sessions or Sessions()
     rand = rand or random.Random()  # noqa: S311 - jitter only
-    queue: WorkQueue[Key] = WorkQueue(lane=select_lane, most_of_group=max(1, settings.workers // SHARES), rand=rand)
-    pace: GroupPace[tuple[str, ...]] = GroupPace(lambda key: key[0])
+    contention = Contention()
+    queue: WorkQueue[Key] = WorkQueue(
+        lane=select_lane, most_of_group=max(1, settings.workers // SHARES), contention=contention, rand=rand
+    )
+    pace: Pace[tuple[str, ...]] = Pace(lambda key: key[0], contention, queue.count_waiting)
 
     def enqueue_edited(key: Key) -> None:
         """Enqueue what a tenant changed at its namespace's pace. The edit filter's key of the CR is another one."""
@@ -378,7 +380,7 @@ async def hold(elector: Elector, exit_process: Callable[[int], object]) -> None:
 async def work(parts: OperatorParts) -> None:
     """Run the pollers, and reconcile until the queue is shut down."""
     queue, reconciler = parts.queue, parts.reconciler
-    queue.add(CATALOG_KEY)
+    queue.add(CATALOG_KEY, Priority.LOW)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(poller.run()) for poller in parts.pollers]
         tasks.append(group.create_task(resync(parts.observer, queue, parts.rand)))
@@ -429,6 +431,6 @@ async def resync(observer: Observer, queue: WorkQueue[Key], rand: random.Random)
     """Enqueue everything at intervals, in case an event was lost; jittered, to spread the load."""
     while True:
         await asyncio.sleep(RESYNC_SECONDS * rand.uniform(0.8, 1.2))
-        queue.add(CATALOG_KEY)
+        queue.add(CATALOG_KEY, Priority.LOW)
         for key in [*observer.list_tenant_keys(), *observer.crs]:
             queue.add_after(key, rand.uniform(0, 60))

@@ -16,7 +16,7 @@ from r1plus_contract import names
 from r1plus_contract.requests import Verb
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.client import ApiClient
-from r1plus_operator.runtime.pace import PaceLimits
+from r1plus_operator.runtime.fairness import PaceLimits
 from support.apiserver.manifests import (
     MARK,
     SERVICE_ACCOUNT,

@@ -20,7 +20,7 @@ from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.volumes import plan_volumes
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
-from r1plus_operator.runtime.lanes import Priority
+from r1plus_operator.runtime.fairness import Priority
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_policies.backoff import double_delay
 

@@ -20,8 +20,8 @@ from r1plus_operator.observe import projections
 from r1plus_operator.observe.caches import Key
 from r1plus_operator.observe.observer import Observer, read_version, select_trigger
 from r1plus_operator.plan.observation import Json
+from r1plus_operator.runtime.fairness import Pace
 from r1plus_operator.runtime.framing import LineCutter
-from r1plus_operator.runtime.pace import GroupPace
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class EditFilter:
     """Decides of each line of kopf's watch what kopf gets in its place."""
 
-    def __init__(self, observer: Observer, pace: GroupPace[tuple[str, ...]]) -> None:
+    def __init__(self, observer: Observer, pace: Pace[tuple[str, ...]]) -> None:
         self._observer = observer
         self._pace = pace
         self._waiting: set[Key] = set()

@@ -2,7 +2,7 @@
 
 A key is *dirty* from `add` until a worker takes it, and *processing* until `finish`. So a key is never in two workers'
 hands, and any number of adds while it waits are one pass. An add while it is processed makes one more pass after
-`finish`. `lanes` decides the order.
+`finish`. `fairness` decides the order.
 """
 
 import asyncio
@@ -13,32 +13,23 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from r1plus_operator.runtime.backoff import Backoff
-from r1plus_operator.runtime.lanes import Lane, Lanes, Priority, Room
+from r1plus_operator.runtime.fairness import (
+    Cancellable,
+    Clock,
+    Contention,
+    Lane,
+    Lanes,
+    Priority,
+    Room,
+)
 
 _log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 
 RETRIES = Backoff(first=0.005, cap=120.0, jitter=0.2)
-
-
-class Cancellable(Protocol):
-    """A timer that has not fired yet."""
-
-    def cancel(self) -> None:
-        """Cancel the timer."""
-
-
-class Clock(Protocol):
-    """Time as the queue sees it. An asyncio event loop is one; tests bring their own."""
-
-    def time(self) -> float:
-        """Return seconds that never go backwards."""
-
-    def call_at(self, when: float, callback: Callable[[], Any], /) -> Cancellable:
-        """Call back once `time()` has reached `when`."""
 
 
 class ShutDownError(Exception):
@@ -56,17 +47,23 @@ class WorkQueue(Generic[K]):
         rand: random.Random | None = None,
         lane: Callable[[K], Lane] = lambda _: Lane(),
         most_of_group: int | None = None,
+        contention: Contention | None = None,
     ) -> None:
         """Use the event loop of the first delayed add as clock, unless one is given.
 
         `lane` returns a key's group and whether it is urgent. `most_of_group` bounds what is out at once (`Lanes`).
+        `contention` is shared with what else keeps groups apart.
         """
         self._clock = clock
         self._retries = retries
         self._rand = rand or random.Random()  # noqa: S311 - jitter is no secret
-        self._ready: Lanes[K] = Lanes(lane, most_of_group)
+        self._lane = lane
+        self._contention = contention or Contention()
+        self._ready: Lanes[K] = Lanes(lane, most_of_group, self._contention)
         self._dirty: dict[K, Priority] = {}
         """Key -> the highest priority that an add gave it."""
+        self._timed: set[K] = set()
+        """Of the dirty keys those for which nobody waits: their time has come."""
         self._processing: dict[K, float] = {}
         """Key -> when it was taken."""
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -80,6 +77,8 @@ class WorkQueue(Generic[K]):
         self._heap: list[tuple[float, int, K]] = []
         self._order = itertools.count()
         self._timer: tuple[float, Cancellable] | None = None
+        self._is_looking = False
+        """Whether a timer wakes the workers when a group may be alone."""
 
     @property
     def depth(self) -> int:
@@ -97,11 +96,9 @@ class WorkQueue(Generic[K]):
 
     def add(self, key: K, priority: Priority = Priority.NORMAL) -> None:
         """Ask for a pass over the key that starts after now."""
-        if self._closed or self._dirty.get(key, len(Priority)) <= priority:
-            return
-        self._dirty[key] = priority
-        if key not in self._processing:
-            self._make_ready(key)
+        if priority < Priority.LOW:
+            self._timed.discard(key)
+        self._add(key, priority)
 
     def add_after(self, key: K, seconds: float) -> None:
         """Ask for a pass over the key in `seconds`. Of several delayed adds the earliest counts."""
@@ -145,10 +142,18 @@ class WorkQueue(Generic[K]):
         while (key := self._ready.pop(clock.time())) is None:
             if self._closed:
                 raise ShutDownError
+            self._wake_when_alone(clock)
             await self._wait()
-        del self._dirty[key]
-        self._processing[key] = clock.time()
+        now, priority = clock.time(), self._dirty.pop(key)
+        self._processing[key] = now
+        if priority is not Priority.LOW and key not in self._timed:
+            self._contention.record(self._lane(key).group, now)
+        self._timed.discard(key)
         return key
+
+    def count_waiting(self, group: Hashable) -> int:
+        """Return how many keys of a group wait for a worker."""
+        return self._ready.count_waiting(group)
 
     def finish(self, key: K) -> None:
         """End the pass over the key, whether it went well or not."""
@@ -167,13 +172,20 @@ class WorkQueue(Generic[K]):
         self._closed = True
         self._ready.clear()
         self._dirty.clear()
+        self._timed.clear()
         self._due.clear()
         self._heap.clear()
         if self._timer:
             self._timer[1].cancel()
             self._timer = None
-        while self._waiters:
-            self._wake_one()
+        self._wake_all()
+
+    def _add(self, key: K, priority: Priority) -> None:
+        if self._closed or self._dirty.get(key, len(Priority)) <= priority:
+            return
+        self._dirty[key] = priority
+        if key not in self._processing:
+            self._make_ready(key)
 
     def _get_clock(self) -> Clock:
         self._clock = self._clock or asyncio.get_running_loop()
@@ -187,12 +199,27 @@ class WorkQueue(Generic[K]):
         self._ready.push(key, self._dirty[key])
         self._wake_one()
 
+    def _wake_all(self) -> None:
+        while self._waiters:
+            self._wake_one()
+
     def _wake_one(self) -> None:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
                 return
+
+    def _wake_when_alone(self, clock: Clock) -> None:
+        """Wake the workers once a group whose keys have no room may be alone: then it has more."""
+        alone_at = self._contention.find_next_alone(clock.time())
+        if len(self._ready) and alone_at is not None and not self._is_looking:
+            self._is_looking = True
+            clock.call_at(alone_at, self._look_again)
+
+    def _look_again(self) -> None:
+        self._is_looking = False
+        self._wake_all()
 
     async def _wait(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -226,7 +253,9 @@ class WorkQueue(Generic[K]):
             when, _, key = heapq.heappop(self._heap)
             if self._due.get(key) == when:  # else an earlier add took its place
                 del self._due[key]
-                self.add(key)
+                if key not in self._dirty:
+                    self._timed.add(key)
+                self._add(key, Priority.NORMAL)
         self._set_timer(clock)
 
 

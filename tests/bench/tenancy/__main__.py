@@ -29,7 +29,7 @@ from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.runtime.client import ApiClient
-from r1plus_operator.runtime.pace import PaceLimits
+from r1plus_operator.runtime.fairness import PaceLimits
 from r1plus_operator.runtime.resources import Resource
 from support.apiserver.server import install_crd
 

@@ -27,7 +27,7 @@ from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
-from r1plus_operator.runtime.lanes import Priority
+from r1plus_operator.runtime.fairness import Priority
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
 from support.plan.tenant_world import CONFIG, DECOY, last_words

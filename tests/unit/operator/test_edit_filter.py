@@ -18,9 +18,10 @@ from r1plus_operator.observe.kopf_watch import open_session
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
-from r1plus_operator.runtime.pace import GroupPace, PaceLimits
+from r1plus_operator.runtime.fairness import Pace, PaceLimits
 from support.http_server import serving
 from support.runtime.clock import ManualClock
+from support.runtime.contention import Contended
 from support.tables import for_each
 
 LIMITS = PaceLimits(at_once=2, burst_per_second=2.0, burst=4)
@@ -43,7 +44,7 @@ class Watch:
         self.clock = ManualClock()
         self.passes: list[Key] = []
         self.observer = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), self.passes.append, {})
-        self.pace: GroupPace[tuple[str, ...]] = GroupPace(lambda key: key[0], LIMITS, clock=self.clock)
+        self.pace: Pace[tuple[str, ...]] = Pace(lambda key: key[0], Contended(), lambda _: 0, LIMITS, clock=self.clock)
         self.filter = EditFilter(self.observer, self.pace)
         self.versions: list[int] = []
 

@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_operator.runtime.pace import MOST_REMEMBERED, GroupPace, PaceLimits
+from r1plus_operator.runtime.fairness import (
+    AHEAD_ALONE,
+    ALONE_AFTER_SECONDS,
+    LOOK_AGAIN_SECONDS,
+    MOST_REMEMBERED,
+    Contention,
+    Pace,
+    PaceLimits,
+)
 from support.runtime.clock import ManualClock
+from support.runtime.contention import Contended
 
 LIMITS = PaceLimits(at_once=3, burst_per_second=2.0, burst=6, per_second=0.5, longest_seconds=16.0)
 
@@ -16,9 +25,13 @@ LIMITS = PaceLimits(at_once=3, burst_per_second=2.0, burst=6, per_second=0.5, lo
 class Timeline:
     """A clock that a test moves, and which turns were taken: (time, key, which change was followed)."""
 
-    def __init__(self, limits: PaceLimits = LIMITS) -> None:
+    def __init__(self, limits: PaceLimits = LIMITS, contention: Contention | None = None) -> None:
         self.clock = ManualClock()
-        self.pace: GroupPace[str] = GroupPace(lambda key: key[0], limits, clock=self.clock)
+        self.ahead = 0
+        """Keys that wait for a worker."""
+        self.pace: Pace[str] = Pace(
+            lambda key: key[0], contention or Contended(), lambda _: self.ahead, limits, clock=self.clock
+        )
         self.turns: list[tuple[float, str, int]] = []
         self.changes: dict[str, int] = {}
 
@@ -175,3 +188,47 @@ def test_every_last_change_is_followed_and_no_group_has_more_than_its_share(edit
             for count, end in enumerate(times[first:], 1):
                 assert count <= LIMITS.burst + (end - start) * LIMITS.per_second + 1e-6
                 assert count <= LIMITS.at_once + (end - start) * LIMITS.burst_per_second + 1e-6
+
+
+class Shared(Timeline):
+    """Groups that see each other: whoever changes something is somebody who waits."""
+
+    def __init__(self) -> None:
+        super().__init__(contention=Contention())
+
+
+def test_who_is_alone_waits_for_no_turn() -> None:
+    line = Shared()
+    line.change(*(f"a{number}" for number in range(200)))
+    assert line.times() == [0.0] * 200
+
+
+def test_who_is_alone_waits_while_the_workers_have_enough_and_then_for_the_newest_state_only() -> None:
+    line = Shared()
+    line.ahead = AHEAD_ALONE
+    for _ in range(3):
+        line.change("a0", "a1")
+    line.clock.advance(LOOK_AGAIN_SECONDS)
+    assert len(line.turns) == LIMITS.at_once, "as beside others"
+    line.ahead = 0
+    line.clock.advance(LOOK_AGAIN_SECONDS)
+    assert {key: number for _, key, number in line.turns} == line.changes
+
+
+def test_once_somebody_comes_a_group_that_was_alone_has_had_its_burst() -> None:
+    line = Shared()
+    line.change_for(30.0, *(f"a{number}" for number in range(9)))
+    line.change("b0")
+    began = line.clock.time()
+    line.change_for(4.0, *(f"a{number}" for number in range(9)))
+    assert sum(at > began for at in line.times("a")) <= 2
+    assert line.times("b") == [began]
+
+
+def test_a_flood_beside_others_has_all_its_turns_soon_after_they_have_gone() -> None:
+    line = Shared()
+    line.change("b0")
+    line.change_for(3.0, *(f"a{number}" for number in range(99)))
+    assert len(line.times("a")) < 20
+    line.clock.advance(ALONE_AFTER_SECONDS)
+    assert {key: number for _, key, number in line.turns} == line.changes

@@ -11,12 +11,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from r1plus_operator.runtime.lanes import (
+from r1plus_operator.runtime.fairness import (
+    ALONE_AFTER_SECONDS,
+    ALONE_SHARES,
     LONGEST_REST_SECONDS,
     LOW_SHARES,
     MOST_IN_A_ROW,
     REST,
-    REST_FOR_SECONDS,
+    Contention,
     Lane,
     Lanes,
     Priority,
@@ -24,6 +26,7 @@ from r1plus_operator.runtime.lanes import (
 from r1plus_operator.runtime.queue import WorkQueue
 from support.examples import count_examples
 from support.runtime.clock import ManualClock
+from support.runtime.contention import Contended
 from support.waiting import DEADLINE_SECONDS, eventually
 
 GROUPS, MOST = "abc", 2
@@ -33,6 +36,14 @@ KEYS = st.sampled_from([f"{group}{i}" for group in GROUPS for i in range(4)])
 def lane(key: str) -> Lane:
     """`a1` is of group a; one that ends with an exclamation mark is urgent by itself."""
     return Lane(group=key[0], is_urgent=key.endswith("!"))
+
+
+def contended() -> Contention:
+    """Somebody has waited for two groups just now, at the time 0."""
+    contention = Contention()
+    for group in ("other", "and another"):
+        contention.record(group, 0.0)
+    return contention
 
 
 def give_back(lanes: Lanes[str], key: str) -> bool:
@@ -45,7 +56,8 @@ class LanesMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes: Lanes[str] = Lanes(lane, MOST)
+        self.lanes: Lanes[str] = Lanes(lane, MOST, contended())
+        self.now = 0.0
         self.waiting: dict[str, tuple[Priority, int]] = {}
         self.out: list[tuple[str, Priority]] = []
         self.in_a_row = dict.fromkeys(Priority, 0)
@@ -54,10 +66,13 @@ class LanesMachine(RuleBasedStateMachine):
         """(priority, group) that could be taken -> groups that were, meanwhile."""
 
     def has_room(self, priority: Priority, group: str) -> bool:
-        of_group = sum((key[0], p) == (group, priority) for key, p in self.out)
-        if priority is Priority.LOW:
-            return of_group == 0 and sum(p is Priority.LOW for _, p in self.out) < LOW_SHARES * MOST
-        return of_group < MOST
+        of_group = Counter(p for key, p in self.out if key[0] == group)
+        if priority is Priority.LOW and sum(p is Priority.LOW for _, p in self.out) >= LOW_SHARES * MOST:
+            return False
+        if of_group[priority] < (1 if priority is Priority.LOW else MOST):
+            return True
+        is_alone = priority is not Priority.URGENT and self.now >= ALONE_AFTER_SECONDS
+        return is_alone and of_group[Priority.NORMAL] + of_group[Priority.LOW] < ALONE_SHARES * MOST
 
     def takeable(self, priority: Priority) -> dict[str, list[str]]:
         """Group -> its waiting keys, the oldest first; without those that have no room."""
@@ -84,10 +99,14 @@ class LanesMachine(RuleBasedStateMachine):
         return next(iter((*overtaken, *takeable)), None)
 
     @rule()
+    def nobody_waits_any_more(self) -> None:
+        self.now = ALONE_AFTER_SECONDS
+
+    @rule()
     def pop(self) -> None:
         priority = self.next_priority()
         expected = {} if priority is None else self.takeable(priority)
-        key = self.lanes.pop()
+        key = self.lanes.pop(self.now)
         if priority is None:
             assert key is None, "what has no room is not taken"
             return
@@ -138,7 +157,7 @@ class CountedKey(str):
 
 
 def test_a_pop_looks_at_no_group_while_none_of_low_priority_has_room() -> None:
-    lanes: Lanes[str] = Lanes(lambda key: Lane(group=str(key)), MOST)
+    lanes: Lanes[str] = Lanes(lambda key: Lane(group=str(key)), MOST, contended())
     for number in range(100):
         lanes.push(CountedKey(number), Priority.LOW)
     taken = [lanes.pop() for _ in range(LOW_SHARES * MOST)]
@@ -150,7 +169,7 @@ def test_a_pop_looks_at_no_group_while_none_of_low_priority_has_room() -> None:
 
 def lanes_with(*keys: str, most: int | None = None) -> Lanes[str]:
     """Lanes to which these were pushed, one after the other."""
-    lanes: Lanes[str] = Lanes(lane, most)
+    lanes: Lanes[str] = Lanes(lane, most, contended())
     for key in keys:
         lanes.push(key)
     return lanes
@@ -201,11 +220,10 @@ def test_of_a_group_no_more_are_out_than_may_be_and_as_many_urgent_ones() -> Non
     assert popped(lanes) == ["a4!"]
     assert give_back(lanes, "a1")
     assert popped(lanes) == ["a2"]
-    assert not give_back(lanes, "b1"), "nobody of its group waits"
 
 
 async def test_who_waits_is_woken_when_a_group_has_room_again() -> None:
-    queue: WorkQueue[str] = WorkQueue(lane=lane, most_of_group=1)
+    queue: WorkQueue[str] = WorkQueue(lane=lane, most_of_group=1, contention=Contended())
     queue.add("a1")
     queue.add("a2")
     assert await queue.get() == "a1"
@@ -245,7 +263,8 @@ async def test_nobody_waits_while_there_is_a_key_that_he_may_take(seed: int) -> 
         assert len(set(hands)) == len(hands), "no key is in two hands"
         if waiting:
             lanes = queue._ready
-            assert not [k for k, place in lanes._waiting.items() if lanes._has_room(place.priority, k[0])]
+            now = clock.time()
+            assert not [k for k, place in lanes._waiting.items() if lanes._has_room(place.priority, k[0], now)]
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
@@ -263,7 +282,7 @@ async def test_a_key_that_is_added_while_it_is_worked_on_keeps_its_urgency() -> 
 
 
 async def test_a_tenant_that_never_stops_delays_another_by_one_key_each_time() -> None:
-    queue: WorkQueue[str] = WorkQueue(lane=lane, most_of_group=1)
+    queue: WorkQueue[str] = WorkQueue(lane=lane, most_of_group=1, contention=Contended())
     out: Counter[str] = Counter()
     order: list[str] = []
 
@@ -294,7 +313,7 @@ async def test_a_tenant_that_never_stops_delays_another_by_one_key_each_time() -
 
 
 async def test_low_priority_waits_for_all_else_but_is_not_forgotten() -> None:
-    lanes: Lanes[str] = Lanes(lane, None)
+    lanes: Lanes[str] = Lanes(lane, None, contended())
     for number in range(2):
         lanes.push(f"a{number}", Priority.LOW)
     for number in range(20):
@@ -304,7 +323,7 @@ async def test_low_priority_waits_for_all_else_but_is_not_forgotten() -> None:
 
 
 def test_of_low_priority_a_group_has_one_out_and_all_together_three_times_as_many_as_a_group() -> None:
-    lanes: Lanes[str] = Lanes(lane, 1)
+    lanes: Lanes[str] = Lanes(lane, 1, contended())
     for key in ("a1", "a2", "b1", "c1", "d1"):
         lanes.push(key, Priority.LOW)
     assert popped(lanes) == ["a1", "b1", "c1"]
@@ -320,12 +339,16 @@ class Bulk:
     def __init__(self, priority: Priority = Priority.LOW, *, waited_for: Sequence[str] = ("c1",)) -> None:
         self.clock = ManualClock()
         self.queue: WorkQueue[str] = WorkQueue(clock=self.clock, lane=lane, most_of_group=MOST)
-        for key in waited_for:
-            self.queue.add(key)
-            self.take_all()
-            self.queue.finish(key)
+        self.wait_for(waited_for)
         for key in ("a1", "a2", "b1", "b2"):
             self.queue.add(key, priority)
+
+    def wait_for(self, keys: Sequence[str]) -> None:
+        """Have a pass over keys for which somebody waits."""
+        for key in keys:
+            self.queue.add(key)
+            assert key in self.take_all()
+            self.queue.finish(key)
 
     def take_all(self) -> list[str]:
         """Take all keys that may be taken now."""
@@ -353,6 +376,7 @@ async def test_what_comes_in_bulk_leaves_time_to_others_between_two_keys(seconds
     bulk = Bulk()
     assert bulk.take_all() == ["a1", "b1"]
     bulk.clock.advance(seconds_out)
+    bulk.wait_for(("c1",))
     bulk.queue.finish("a1")
     assert bulk.take_all() == []
     bulk.queue.add("a3", Priority.NORMAL)
@@ -368,8 +392,8 @@ async def test_what_comes_in_bulk_leaves_time_to_others_between_two_keys(seconds
     [
         pytest.param((), 0.0, False, id="for nothing"),
         pytest.param(("a3",), 0.0, False, id="for its own group"),
-        pytest.param(("c1",), REST_FOR_SECONDS - 1, True, id="for another group"),
-        pytest.param(("c1",), REST_FOR_SECONDS + 1, False, id="for another group, long ago"),
+        pytest.param(("c1",), ALONE_AFTER_SECONDS - 1, True, id="for another group"),
+        pytest.param(("c1",), ALONE_AFTER_SECONDS + 1, False, id="for another group, long ago"),
         pytest.param(("c1", "a3"), 0.0, True, id="for another group and then its own"),
         pytest.param(("c1", "a3", "a3"), 0.0, True, id="for another group and then its own again and again"),
     ],
@@ -378,11 +402,13 @@ async def test_what_comes_in_bulk_rests_where_somebody_has_waited(
     waited_for: Sequence[str], seconds_ago: float, rests: bool
 ) -> None:
     bulk = Bulk(waited_for=waited_for)
+    for number in range(3, 9):
+        bulk.queue.add(f"a{number}", Priority.LOW)
     bulk.clock.advance(seconds_ago)
     bulk.take_all()
     bulk.clock.advance(0.1)
     bulk.queue.finish("a1")
-    assert bulk.take_all() == ([] if rests else ["a2"])
+    assert len(bulk.take_all()) == (0 if rests else 1)
 
 
 async def test_a_key_of_another_priority_frees_its_room_at_once() -> None:
@@ -420,3 +446,40 @@ async def test_a_worker_that_waits_is_woken_when_the_rest_is_over() -> None:
     await eventually(lambda: len(bulk.queue._waiters) == 1, "it waits")
     bulk.clock.advance(REST)
     assert await asyncio.wait_for(waiting, DEADLINE_SECONDS) == "a2"
+
+
+async def test_a_group_that_is_alone_has_more_workers_but_leaves_some_to_the_group_that_comes_next() -> None:
+    bulk = Bulk(waited_for=())
+    for number in range(3, 20):
+        bulk.queue.add(f"a{number}", Priority.LOW)
+    alone = [key for key in bulk.take_all() if key[0] == "a"]
+    assert len(alone) == ALONE_SHARES * MOST
+    bulk.queue.add("c1")
+    assert bulk.take_all() == ["c1"]
+    for key in alone[1:]:
+        bulk.queue.finish(key)
+        bulk.clock.advance(0.01)
+    bulk.clock.advance(LONGEST_REST_SECONDS)
+    assert bulk.take_all() == [], "beside others it has one"
+
+
+async def test_workers_that_wait_are_woken_once_a_group_is_alone() -> None:
+    bulk = Bulk()
+    assert bulk.take_all() == ["a1", "b1"]
+    waiting = [asyncio.create_task(bulk.queue.get()) for _ in range(2)]
+    await eventually(lambda: len(bulk.queue._waiters) == len(waiting), "they wait")
+    bulk.clock.advance(ALONE_AFTER_SECONDS)
+    found = await asyncio.wait_for(asyncio.gather(*waiting), DEADLINE_SECONDS)
+    assert sorted(found) == ["a2", "b2"]
+
+
+async def test_keys_whose_time_has_come_are_nobody_who_waits() -> None:
+    bulk = Bulk(waited_for=())
+    bulk.queue.add_after("c1", 1.0)
+    bulk.clock.advance(1.0)
+    taken = bulk.take_all()
+    assert "c1" in taken
+    bulk.clock.advance(0.1)
+    bulk.queue.finish("a1")
+    bulk.queue.add("a3", Priority.LOW)
+    assert bulk.take_all() == ["a3"], "its room does not rest"
