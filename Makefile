@@ -73,10 +73,12 @@ down: $(SYNCED) ## Stop the embedded cluster; leave no process, mount, namespace
 	@$(PYTHON) -m devcluster down
 	@$(PYTHON) -m devcluster check-clean
 
-# What CI runs, in this order: what fails fastest comes first. The parts of BESIDE run at the same time, one after the other: the engine's
-# tests use one core. End to end runs alone: its pods weigh more than the tests beside them, and on a slow machine these came to nothing.
-PARTS := check unit test-apiserver e2e
-BESIDE := test-engine test-registry
+# What CI runs, in this order. The parts of BESIDE run at the same time, one after the other: check and the engine's tests use one core, and
+# a cluster takes minutes to start. End to end runs alone: its pods weigh more than the tests beside them, and on a slow machine these came
+# to nothing.
+PARTS := unit test-apiserver
+BESIDE := check test-engine test-registry e2e-cluster
+LAST := e2e
 # A long target writes evidence/records/MACHINE/TARGET.json.
 LEDGER = $(PYTHON) -m evidence.ledger run $@ --variables '$(MAKEOVERRIDES)' --
 # What the tests against an API server start, compiled once: in a fixture the first test's time would run out meanwhile.
@@ -84,14 +86,14 @@ API_SERVER = $(PYTHON) -m devcluster build etcd kube-apiserver kube-controller-m
 RUNNER = $(PYTHON) -m runner $(if $(KEEP_GOING),--keep-going) $(if $(SLOWEST),--slowest $(SLOWEST)) $(if $(HOGS),--hogs $(HOGS))
 
 ##@ Every day
-#| check first, then unit and API server, with engine and registry at the same time; end to end last and alone.
+#| Unit and API server, with check, engine and registry at the same time; end to end last and alone.
 #| The output of a part is in build/test-logs/PART.log. R1PLUS_KEEP=1 keeps the cluster.
 #: KEEP_GOING   1: run the parts after one that failed, as CI does
 #: SLOWEST      10: list the slowest tests and fixtures of each part
 #: HOGS         1: keep so many processes busy meanwhile
 .PHONY: test
 test: $(SYNCED) ## Run all that CI runs, a line for each part
-	@$(RUNNER) $(PARTS) --beside $(BESIDE) $(if $(filter file,$(origin PARTS)),--record test)
+	@$(RUNNER) $(PARTS) --beside $(BESIDE) --last $(LAST) $(if $(filter file,$(origin PARTS)),--record test)
 
 #| Before each commit.
 #: KEEP_GOING   1: run the parts after one that failed, as CI does
@@ -110,7 +112,7 @@ test-fast: $(SYNCED) ## Run check, unit without its slowest, and a sample of the
 .PHONY: test-flaky
 test-flaky: $(SYNCED) ## Run parts N times beside busy processes; JSON last
 	@$(LEDGER) $(PYTHON) -m runner --repeat $(or $(N),10) --hogs $(or $(HOGS),$(shell nproc)) --stalls $(or $(STALLS),0) \
-	  $(or $(PART),$(filter-out check,$(PARTS)) $(BESIDE))
+	  $(or $(PART),$(filter-out check e2e-cluster,$(PARTS) $(BESIDE) $(LAST)))
 
 ##@ Every day
 #| Long targets write what they found to evidence/records/MACHINE/TARGET.json. How long each took is in the list.
@@ -300,6 +302,11 @@ test-memory: $(SYNCED) ## Compare each engine's predicted memory with a full ser
 	@$(LEDGER) $(PYTEST) -m "triton or triton_long" -s tests/engine/test_memory.py tests/engine/test_attention.py
 
 ##@ Tests
+#| It goes with make down.
+.PHONY: e2e-cluster
+e2e-cluster: $(SYNCED) ## Start the cluster that make e2e finds, with its images
+	@$(PYTHON) -m e2e.cluster
+
 #| R1PLUS_KEEP=1 leaves the cluster running.
 .PHONY: e2e
 e2e: $(SYNCED) ## Test the story end to end on the embedded cluster

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run_parts(options: argparse.Namespace) -> int:
-    steps = Steps(len(options.parts) + len(options.beside))
+    steps = Steps(len(options.parts) + len(options.beside) + len(options.last))
     try:
         list_open(Path.cwd() / FLAKES)
     except FlakeError as error:
@@ -63,19 +63,18 @@ def _run_all(options: argparse.Namespace, steps: Steps, recording: Recording | N
         run_failures_again([result], LOGS, steps, root)
         return bool(result.failed)
 
-    first, *others = options.parts
-    results = run_lanes([[first]], LOGS, steps)
-    if not should_stop(results[0]):
-        results += run_lanes((others, options.beside), LOGS, steps, should_stop=should_stop)
+    results = run_lanes((options.parts, options.beside), LOGS, steps, should_stop=should_stop)
+    has_all = len(results) == len(options.parts) + len(options.beside)
+    if has_all and (options.keep_going or not any(result.failed for result in results)):
+        results += run_lanes([options.last], LOGS, steps, should_stop=should_stop)
     if options.keep_going:
         run_failures_again(results, LOGS, steps, root)
     _print_slowest(results, options.slowest)
     for result in results:
         _print_failures(result)
     is_red = report_flakes(results, options.hogs, options.stalls, root) or any(result.failed for result in results)
-    if absent := [
-        part for part in (*options.parts, *options.beside) if part not in {result.part for result in results}
-    ]:
+    ended = {result.part for result in results}
+    if absent := [part for part in (*options.parts, *options.beside, *options.last) if part not in ended]:
         print(f"\nStopped, or not run, since a part had failed: {', '.join(absent)}")
         is_red = True
     figures = _summarize(results, steps.elapsed, options.hogs)
@@ -158,13 +157,8 @@ def _left_clean() -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="runner", description=__doc__)
     parser.add_argument("parts", nargs="+", metavar="PART", help="targets of the Makefile, in this order")
-    parser.add_argument(
-        "--beside",
-        nargs="+",
-        default=[],
-        metavar="PART",
-        help="parts that run at the same time, once the first of PARTS is over",
-    )
+    parser.add_argument("--beside", nargs="+", default=[], metavar="PART", help="parts that run at the same time")
+    parser.add_argument("--last", nargs="+", default=[], metavar="PART", help="parts that run once those are over")
     parser.add_argument("--keep-going", action="store_true", help="run the other parts after one has failed")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="list the N slowest tests of each part")
     parser.add_argument("--hogs", type=int, default=0, metavar="N", help="keep N processes busy beside the tests")

@@ -18,6 +18,7 @@ slow: ; @{python} -m pytest -q -p no:cacheprovider test_slow.py
 leaky: ; @setsid sleep 1000 & echo $$! > pid
 meets: ; @until [ -e met ]; do sleep 0.1; done
 met: ; @touch met
+after: ; @[ -e met ]
 fails: ; @until [ -s pid ]; do sleep 0.1; done; exit 1
 all: ; @{python} -m runner slow
 """

@@ -107,10 +107,18 @@ def test_what_runs_beside_the_others_runs_at_the_same_time(project: Path) -> Non
     assert set(json.loads(output.splitlines()[-2])["parts"]) == {"good", "meets", "met"}
 
 
+@pytest.mark.unit_slow
+def test_what_runs_last_begins_once_all_else_is_over(project: Path) -> None:
+    status, output = run(project, "good", "--beside", "met", "--last", "after")
+    assert status == 0
+    assert set(json.loads(output.splitlines()[-2])["parts"]) == {"good", "met", "after"}
+
+
 @pytest.mark.unit_long
-def test_nothing_runs_beside_a_first_part_that_failed(project: Path) -> None:
-    status, _ = run(project, "bad", "good", "--beside", "met")
+def test_what_runs_last_does_not_begin_after_a_failure(project: Path) -> None:
+    status, output = run(project, "good", "--beside", "lint", "--last", "met")
     assert status == 1
+    assert "Stopped, or not run, since a part had failed: met" in output.replace("good, ", "")
     assert not (project / "met").exists()
 
 
