@@ -190,7 +190,7 @@ test-gateway-faults: $(SYNCED) ## Test the gateway's process while all around it
 .PHONY: test-apiserver
 test-apiserver: $(SYNCED) ## Test against the real kube-apiserver and etcd, on loopback
 	@$(API_SERVER)
-	$(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "apiserver and not apiserver_long" tests/faults tests/apiserver
+	$(PYTEST) --numprocesses 4 --dist loadfile --no-loadscope-reorder -m "apiserver and not apiserver_long" tests/faults tests/apiserver
 
 .PHONY: test-sample
 test-sample: $(SYNCED) ## Run the tests against the API server that best guard the main job

@@ -21,7 +21,7 @@ CALM_SECONDS: Final = 1800.0
 """After the last fault."""
 FIRST_SECONDS: Final = 120.0
 """Until the first event: by then most first revisions serve."""
-LONGEST_SECONDS: Final = 3000.0
+LONGEST_SECONDS: Final = 1200.0
 """Until the last event."""
 LEAST_FAULTS: Final = 3
 SWARM: Final = 4
