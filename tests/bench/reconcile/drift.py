@@ -116,15 +116,17 @@ async def watching(client: ApiClient, namespace: str, deployments: Iterable[str]
 
 
 def without_record(fields: Json) -> Json:
-    """The owned fields but for the annotations of a ControllerRevision that records its life in some of them.
+    """The owned fields but for the annotations and data of a ControllerRevision that records its life in some of them.
 
-    The record is read back, not derived: no pass can know what it was, and its hash is another as soon as it is.
+    The record is read back, not derived: no pass can know what it was, and its hash is another as soon as it is. The
+    data is immutable, and made again from the live objects, in which the API server has set defaults.
     """
     record = (names.ANNOTATION_CANDIDATE_SINCE, names.ANNOTATION_PROMOTED_AT, names.ANNOTATION_VERDICT)
     metadata = fields.get("f:metadata", {})
     if not any(f"f:{name}" in metadata.get("f:annotations", {}) for name in record):
         return fields
-    return {**fields, "f:metadata": {key: below for key, below in metadata.items() if key != "f:annotations"}}
+    kept = {key: below for key, below in metadata.items() if key != "f:annotations"}
+    return {key: below for key, below in fields.items() if key != "f:data"} | {"f:metadata": kept}
 
 
 @dataclass(frozen=True, slots=True)
