@@ -386,11 +386,12 @@ fuzz-cr: $(SYNCED) ## Draw CRs from the schema: API server and models must agree
 ##@ Benches
 #| Idle (writes and processor time), restarted, and under drift.
 #: N            R1PlusDeployments; default: 200
+#: NAMESPACES   that they are in; default: 1
 #: BRIEF        1: no idle minute and no drift; with N=5000, the pace and memory of many
 .PHONY: bench-reconcile
 bench-reconcile: $(SYNCED) ## Compare the operator with a bare client that writes the same; JSON last
 	@$(API_SERVER)
-	@$(LEDGER) $(PYTHON) -m bench.reconcile -n $(or $(N),200) $(if $(BRIEF),--brief)
+	@$(LEDGER) $(PYTHON) -m bench.reconcile -n $(or $(N),200) --namespaces $(or $(NAMESPACES),1) $(if $(BRIEF),--brief)
 
 #| Fails where a figure misses what it is to reach.
 #: SEED         instead of the commit's

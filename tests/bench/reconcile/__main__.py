@@ -44,6 +44,7 @@ class Report:
     """The JSON line."""
 
     n: int
+    namespaces: int
     children_per_cr: float
     reads_per_cr: float
     writes_per_cr: float
@@ -102,13 +103,18 @@ async def floor(stage: Stage, count: int, namespace: str) -> Floor:
     return Floor(len(answers) / count, create / count, write / count, cpu)
 
 
-async def creation(stage: Stage, count: int) -> Creation:
+async def creation(stage: Stage, count: int, namespaces: int) -> Creation:
     """Create N CRs as fast as 16 requests in flight allow, and wait until the operator has nothing more to write."""
-    await stage.namespace(NAMESPACE)
+    shares = {NAMESPACE: count // namespaces + count % namespaces}
+    shares |= {f"{NAMESPACE}-{number}": count // namespaces for number in range(1, namespaces)}
+    for name in shares:
+        await stage.namespace(name)
+    if namespaces > 1:
+        await stage.settled()  # The walls of a namespace are no CR's.
     stage.requests()
     before, began = usage(stage.operator.pid), time.time()
     async with stage.bare(USER_ACCOUNT) as client:
-        took = await client.send(creations(NAMESPACE, count))
+        took = await client.send([write for name, share in shares.items() for write in creations(name, share)])
     asked = await stage.settled(statuses=count)
     used, counted = usage(stage.operator.pid), tally(asked)
     children = {(r.resource, r.name) for r in asked if r.writes and r.resource not in NO_CHILDREN}
@@ -177,14 +183,14 @@ def drift_groups(count: int) -> list[list[str]]:
     return [group for group in groups if group]
 
 
-async def measure(stage: Stage, count: int, *, brief: bool) -> Report:
+async def measure(stage: Stage, count: int, namespaces: int, *, brief: bool) -> Report:
     """All phases; `brief` leaves out the idle minute and drift, as for a count so large that only memory and pace matter."""
     sample = min(count, FLOOR_CRS)
     await floor(stage, min(count, WARM_UP_CRS), "warm-up")
     floors = [await floor(stage, sample, "floor-before")]
     say(f"operator started in {await stage.started():.2f} s")
     await stage.settled()
-    made = await creation(stage, count)
+    made = await creation(stage, count, namespaces)
     ready = range(min(READY_CRS, count))
     monitors = await asyncio.gather(*(serve(stage.client, NAMESPACE, number) for number in ready))
     await stage.settled()
@@ -204,6 +210,7 @@ async def measure(stage: Stage, count: int, *, brief: bool) -> Report:
     say(f"{taken / (create + write):.2f} x the floor with the CRs' own creation in both, {taken / write:.2f} x without")
     return Report(
         n=count,
+        namespaces=namespaces,
         children_per_cr=round(made.children / count, 2),
         reads_per_cr=round(made.reads / count, 2),
         writes_per_cr=round(made.writes / count, 2),
@@ -241,10 +248,10 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-async def run(server: ApiServer, count: int, log: Path, *, brief: bool) -> Report:
+async def run(server: ApiServer, count: int, namespaces: int, log: Path, *, brief: bool) -> Report:
     """Against a server that runs."""
     async with staged(server, log) as stage:
-        return await measure(stage, count, brief=brief)
+        return await measure(stage, count, namespaces, brief=brief)
 
 
 def main() -> None:
@@ -253,15 +260,19 @@ def main() -> None:
     parser.add_argument("--keep-log", type=Path, help="where to leave the operator's log")
     parser.add_argument("--brief", action="store_true", help="no idle minute and no drift")
     parser.add_argument("-n", type=int, default=200, help="R1PlusDeployments, at least 1; default 200")
+    parser.add_argument("--namespaces", type=int, default=1, help="that they are in, as many in each; default 1")
     given = parser.parse_args()
     exit_at_sigterm()
     count = max(1, given.n)
+    least = READY_CRS if given.brief else READY_CRS + DRIFT_CRS
+    if given.namespaces > 1 and not least <= count // given.namespaces:
+        parser.error(f"--namespaces {given.namespaces}: {count} CRs are fewer than {least} in each; take more CRs")
     binaries.build(Steps(len(API_SERVER_BINARIES)), API_SERVER_BINARIES)
     at = machine()
     say(f"{at['cpus']} CPUs, load {at['load']}, Python {platform.python_version()}, Kubernetes {KUBERNETES}")
     with ApiServer() as server, tempfile.TemporaryDirectory() as folder:
         log = given.keep_log or Path(folder) / "operator.log"
-        report = asyncio.run(run(server, count, log, brief=given.brief))
+        report = asyncio.run(run(server, count, given.namespaces, log, brief=given.brief))
     print(json.dumps({**dataclasses.asdict(report), **at, "kubernetes": KUBERNETES}))
 
 
