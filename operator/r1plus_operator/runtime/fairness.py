@@ -44,10 +44,9 @@ class Priority(IntEnum):
 MOST_IN_A_ROW = {Priority.NORMAL: 3, Priority.LOW: 8}
 """Keys of a higher priority that are taken in a row, before one of this priority is."""
 
-LOW_SHARES = 3
-"""Keys of low priority that all groups together have out, as a multiple of what one group may have."""
-ALONE_SHARES = 2
-"""Keys below urgent that a group which is alone has out, as a multiple of what it may have beside others."""
+WIDE_SHARES = 3
+"""As a multiple of what one group may have out beside others: the keys below urgent of a group that is alone, and those
+of low priority of all groups together."""
 REST = 3.0
 """After a key of low priority its room stays taken, for so many times the seconds that the key was out."""
 LONGEST_REST_SECONDS = 1.0
@@ -129,8 +128,7 @@ class Lanes(Generic[K]):
         """Bound the keys of one group that are out at once.
 
         Beside other groups it has `most_of_group` urgent ones, as many normal ones, and one of low priority. Alone it
-        has `ALONE_SHARES` times as many below urgent. Of low priority all groups together have `LOW_SHARES` times as
-        many. None: any.
+        has `WIDE_SHARES` times as many below urgent, and all groups together as many of low priority. None: any.
         """
         self._lane = lane
         self._most = most_of_group
@@ -204,11 +202,11 @@ class Lanes(Generic[K]):
             return True
         if priority is Priority.URGENT or not self._contention.is_alone(group, now):
             return False
-        return self._out[Priority.NORMAL][group] + self._out[Priority.LOW][group] < ALONE_SHARES * self._most
+        return self._out[Priority.NORMAL][group] + self._out[Priority.LOW][group] < WIDE_SHARES * self._most
 
     def _has_room_for_low(self) -> bool:
         """Return whether one more key of low priority may be out, of whatever group."""
-        return self._most is None or self._out[Priority.LOW].total() < LOW_SHARES * self._most
+        return self._most is None or self._out[Priority.LOW].total() < WIDE_SHARES * self._most
 
     def _find_group(self, priority: Priority, now: float) -> Hashable | None:
         lane, empty, next_group = self._lanes[priority], [], None

@@ -117,7 +117,7 @@ async def creation(stage: Stage, count: int, namespaces: int) -> Creation:
         took = await client.send([write for name, share in shares.items() for write in creations(name, share)])
     asked = await stage.settled(statuses=count)
     used, counted = usage(stage.operator.pid), tally(asked)
-    children = {(r.resource, r.name) for r in asked if r.writes and r.resource not in NO_CHILDREN}
+    children = {(r.resource, r.namespace, r.name) for r in asked if r.writes and r.resource not in NO_CHILDREN}
     found = Creation(
         seconds=counted.ended - began,
         reads=counted.reads,
