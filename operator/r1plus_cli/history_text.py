@@ -47,6 +47,7 @@ REASONS: Final[Mapping[str, str]] = {
     "Pinned": "not rolled back, because traffic is pinned",
     "Paused": "not rolled back, because the deployment is paused",
     "RolloutUnderWay": "not rolled back, because a new revision is being gated",
+    "AckUnderWay": "not rolled back yet, because the monitors repeat the gate's sweeps after an `ack`",
     "Cooldown": "not rolled back, because that happened within the last hour",
     "AlreadyRolledBack": "not rolled back, because that happened before between these revisions",
     "NoLastGood": "not rolled back, because there is no earlier revision that qualifies",

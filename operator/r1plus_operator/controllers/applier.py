@@ -12,7 +12,7 @@ from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.deployment import Plan
 from r1plus_operator.plan.events import Event
-from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.observation import Json, NamespaceFacts
 from r1plus_operator.plan.podspec.pod import GRACE_SECONDS
 from r1plus_operator.plan.tenancy.tenant import TenantPlan
 from r1plus_operator.plan.tenancy.volumes import VolumesPlan
@@ -65,6 +65,9 @@ class CacheWriter(Protocol):
     async def write_tenant(self, namespace: str, write: Awaitable[Json]) -> None:
         """Carry out a write to a namespace's R1PlusTenant and cache the API server's answer."""
 
+    def find_namespace(self, name: str) -> NamespaceFacts | None:
+        """Return the namespace as it was seen last; None if there is none of that name."""
+
     def update_cached(self, cr: Json) -> None:
         """Cache the R1PlusDeployment as the API server has it now."""
 
@@ -99,17 +102,13 @@ class Applier:
         await _run_concurrently([self._delete(namespace, *key) for key in plan.delete])
         # After their Deployment: it would replace them.
         await _run_concurrently([self._delete(namespace, "Pod", *pod, grace=GRACE_SECONDS) for pod in plan.cut])
-        for event in plan.notes:
-            if not event.pod or event.pod in quarantined_pods:
-                await self._write_event(cr, event, now)
+        await self._write_events(cr, [e for e in plan.notes if not e.pod or e.pod in quarantined_pods], now)
         return quarantined_pods
 
     async def report(self, cr: Json, plan: Plan, now: float) -> None:
         """Write of `plan` only what it reports: the status, then Events."""
         await self.write_status(cr, plan.status)
-        for event in plan.notes:
-            if not event.pod:
-                await self._write_event(cr, event, now)
+        await self._write_events(cr, [event for event in plan.notes if not event.pod], now)
 
     async def apply_volumes(self, namespace: str, plan: VolumesPlan) -> dict[str, ApiError]:
         """Apply the objects that fetch engines to a namespace's volumes, and delete those that have done so.
@@ -220,7 +219,8 @@ class Applier:
                 kinds.R1PLUS_DEPLOYMENT, body, field_manager=names.FIELD_MANAGER, subresource="status"
             )
         except (NotFoundError, ConflictError) as error:
-            # 409 means an absent object with a uid, a namesake, or one newer than the plan's.
+            # 404: it is gone. 409: by the version, it is newer than the plan's or another object of its name. The API
+            # server does not compare the uid of a status.
             live = await self._read_live(meta)
             if live is None:
                 raise OwnerGoneError(f"{meta['namespace']}/{meta['name']}: {error}") from error
@@ -273,6 +273,13 @@ class Applier:
             log.debug("%s %s/%s was deleted already", kind, namespace, name)
         self._cache.evict(kind, namespace, name)
         log.info("Deleted %s %s/%s", kind, namespace, name)
+
+    async def _write_events(self, cr: Json, events: Sequence[Event], now: float) -> None:
+        namespace = self._cache.find_namespace(cr["metadata"]["namespace"])
+        if namespace is not None and namespace.is_terminating:
+            return  # The API server takes no new object there.
+        for event in events:
+            await self._write_event(cr, event, now)
 
     async def _write_event(self, cr: Json, event: Event, now: float) -> None:
         """Write an Event, named by the hash of its content, so that a repeated pass writes it once."""

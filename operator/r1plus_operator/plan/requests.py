@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from r1plus_contract.requests import Request, Verb, read_requests
+from r1plus_contract.timestamps import parse_timestamp
 from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision
@@ -28,6 +29,11 @@ _KEPT_TOKENS = {Verb.ACK: "acknowledged", Verb.UNPIN: "unpinned"}
 def read_ack_token(cr: Json) -> str:
     """Return the token of the newest `ack`, which makes monitors run the gate again; empty: none."""
     return _read_newest_token(cr, Verb.ACK)
+
+
+def read_ack_time(cr: Json) -> float:
+    """Return when the newest `ack` was requested, by its client's clock, seconds since the epoch; 0: not known."""
+    return parse_timestamp(read_ack_token(cr).partition("#")[0])
 
 
 def read_release_tokens(cr: Json) -> str:

@@ -58,13 +58,7 @@ def check_scorer(health: DeploymentHealth) -> Response | None:
 
 def check_confirmed(health: DeploymentHealth) -> Response | None:
     """Wait for the confirming sweep of an alarm; respond also where it found accuracy above the threshold."""
-    if (
-        health.control
-        or health.rollback_request
-        or health.pods_below_threshold
-        or health.has_revision_dropped
-        or health.erring_pods
-    ):
+    if health.is_decided or health.awaits_ack:
         return None
     is_counting = any(p.standing is WatchStanding.CONFIRMING for p in health.pods)
     if is_counting or (health.pool.below is None and health.pool.without_worst >= 1):
@@ -97,6 +91,18 @@ def check_alert_only(health: DeploymentHealth) -> Response | None:
         " rollback"
     )
     return Response(Action.BLOCKED, RollbackReason.ALERT_ONLY, text)
+
+
+def check_acknowledged(health: DeploymentHealth) -> Response | None:
+    """Wait for the sweeps that follow an acknowledgement: only a Pass ends the drop that was counted before it."""
+    if not health.awaits_ack:
+        return None
+    text = (
+        f"the accuracy drop of revision {health.current} was acknowledged, and its monitors repeat the gate's sweeps."
+        " Traffic stays where it is; a drop that has not ended within spec.rollout.deadline of the acknowledgement is"
+        f" answered again. Run {format_command(Verb.ROLLBACK)} to go back now"
+    )
+    return Response(Action.BLOCKED, RollbackReason.ACK_UNDER_WAY, text, recheck_after=health.ack_seconds_left)
 
 
 def check_single_pod(health: DeploymentHealth) -> Response | None:
@@ -314,6 +320,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_confirmed,
     check_paused,
     check_alert_only,
+    check_acknowledged,
     check_single_pod,
     check_only_errors,
     check_other_pods,

@@ -59,6 +59,7 @@ class RollbackReason(StrEnum):
     ALREADY_QUARANTINED = "AlreadyQuarantined"
     ONE_NODE = "OneNode"
     ROLLOUT_UNDER_WAY = "RolloutUnderWay"
+    ACK_UNDER_WAY = "AckUnderWay"
     COOLDOWN = "Cooldown"
     NO_LAST_GOOD = "NoLastGood"
     ARTIFACT_GONE = "ArtifactGone"
@@ -81,6 +82,7 @@ BLOCK_REASONS: Final = (
     RollbackReason.ALREADY_QUARANTINED,
     RollbackReason.ONE_NODE,
     RollbackReason.ROLLOUT_UNDER_WAY,
+    RollbackReason.ACK_UNDER_WAY,
     RollbackReason.COOLDOWN,
     RollbackReason.NO_LAST_GOOD,
     RollbackReason.ARTIFACT_GONE,
@@ -111,6 +113,8 @@ class PodHealth:
     is_quarantined: bool = False
     counted_at: float | None = None
     """When its standing was counted, seconds since the epoch; None where that is not known."""
+    is_acknowledged: bool = False
+    """Counted below the threshold before an acknowledgement, and its monitor may still be repeating the sweeps."""
 
     @property
     def has_dropped(self) -> bool:
@@ -202,6 +206,8 @@ class DeploymentHealth:
     """Seconds that a control pass may take."""
     bake: float = BAKE_SECONDS
     cooldown: float = COOLDOWN_SECONDS
+    ack_seconds_left: float = 0.0
+    """Seconds for which the monitors may still repeat the gate's sweeps after an acknowledgement."""
 
     @property
     def pods_below_threshold(self) -> tuple[PodHealth, ...]:
@@ -219,6 +225,17 @@ class DeploymentHealth:
         bad = [p for p in (*self.pods_below_threshold, *self.erring_pods) if not p.is_quarantined]
         others = [p for p in self.pods if not p.is_quarantined and p not in bad]
         return bad[0] if len(bad) == 1 and others else None
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether something was counted or requested that calls for a response."""
+        has_count = bool(self.pods_below_threshold or self.erring_pods) or self.has_revision_dropped
+        return has_count or self.control is not None or bool(self.rollback_request)
+
+    @property
+    def awaits_ack(self) -> bool:
+        """Whether a drop of a pod in traffic is acknowledged, no new count has ended, and nothing else decides."""
+        return not self.is_decided and any(p.is_acknowledged and not p.is_quarantined for p in self.pods)
 
     @property
     def has_revision_dropped(self) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Sequence
 from r1plus_contract import names
 from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.plan.deployment import Plan
-from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.observation import Json, NamespaceFacts
 from r1plus_operator.runtime.errors import ApiError
 from r1plus_operator.runtime.resources import Resource
 
@@ -25,6 +25,7 @@ class Server:
     def __init__(self, *, live: str = "", **refusals: ApiError) -> None:
         self.log: list[str] = []
         self.learned: list[str] = []
+        self.is_terminating = False
         self._live = live
         self._refusals = refusals
 
@@ -65,6 +66,9 @@ class Server:
 
     async def write_tenant(self, namespace: str, write: Awaitable[Json]) -> None:
         await write
+
+    def find_namespace(self, name: str) -> NamespaceFacts:
+        return NamespaceFacts(name, "n", is_tenant=True, pod_security="", is_terminating=self.is_terminating)
 
     def update_cached(self, written: Json) -> None:
         self.learned.append(f"status of {written['metadata']['uid']}: {written['status']}")

@@ -5,6 +5,7 @@ Not a fake API server: it merges nothing and defaults nothing. What the real one
 
 import json
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -191,6 +192,10 @@ class World(Timed):
         about = {"at": f"2026-01-01T00:00:{order:02d}.000000Z", "uid": "u-1", **about}
         self.annotations |= build_annotations(verb, Request("alice", "a reason", **about, order=order))
         return self
+
+    def ask_now(self, verb: Verb, *, ahead: float = 0.0) -> Self:
+        """Write a request that is dated now, or so many seconds ahead."""
+        return self.ask(verb, at=datetime.fromtimestamp(self.now + ahead, UTC).isoformat(timespec="microseconds"))
 
     def asked_at(self, verb: Verb) -> str:
         """Return the token of the newest request."""

@@ -324,6 +324,7 @@ CASES = {
         Case("not blocked", {BLOCKED: "0x60"}, 0),
         Case("nobody wants it", {about(metrics.ROLLBACK_BLOCKED, reason="AlertOnly"): "1x60"}, 0),
         Case("another revision is on its way", {about(metrics.ROLLBACK_BLOCKED, reason="RolloutUnderWay"): "1x60"}, 0),
+        Case("somebody acknowledged it", {about(metrics.ROLLBACK_BLOCKED, reason="AckUnderWay"): "1x60"}, 0),
         Case("for two reasons", {BLOCKED: "1x60", about(metrics.ROLLBACK_BLOCKED, reason="Pinned"): "1x60"}, 2),
         Case("somebody else's word", {about(metrics.ROLLBACK_BLOCKED, reason="NoCapacity", **ELSE): "1x60"}, 0),
     ],

@@ -126,6 +126,14 @@ async def test_news_that_is_lost_fails_nothing() -> None:
     assert server.log == ["Event Promoted"]
 
 
+async def test_no_event_is_written_in_a_namespace_that_is_terminating() -> None:
+    server = Server()
+    server.is_terminating = True
+    plan = Plan(apply=((SEEN,),), notes=(Event("Promoted", "m", "now"), Event("RolledBack", "m", "now")))
+    await server.run(plan)
+    assert server.log == ["Service c"]
+
+
 def test_the_fake_is_a_writer_and_a_learner() -> None:
     server: Any = Server()
     assert Applier(server, server)

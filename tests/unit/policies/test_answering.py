@@ -36,6 +36,7 @@ FELL, CHANGED, COUNTING, ERRORS, FINE = (
 )
 GOOD = PastRevision("good", 1000.0, BAKE_SECONDS, has_passed=True, has_engine=True)
 BAD = PodHealth("a", FELL, 2.0, "n1")
+ACKED = replace(BAD, standing=COUNTING, is_acknowledged=True)
 WELL = PodHealth("b", FINE, 0.001, "n2")
 POOL = PoolHealth(3.0, 1.0, below=True, worst="a")
 
@@ -111,6 +112,17 @@ CASES: dict[str, tuple[DeploymentHealth, Action, RollbackReason]] = {
         (given(BAD, WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.QUARANTINE, RollbackReason.ONE_BAD_POD),
     "a pool that rings only by a pod that is steady moves nothing":
         (given(WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.NOTHING, RollbackReason.STEADY),
+    "an acknowledged drop waits for the new sweeps":
+        (given(ACKED, ack_seconds_left=60.0), Action.BLOCKED, RollbackReason.ACK_UNDER_WAY),
+    "an acknowledged drop in quarantine does not":
+        (given(replace(ACKED, is_quarantined=True), WELL), Action.NOTHING, RollbackReason.CONFIRMING),
+    "a person may go back in spite of an ack":
+        (given(ACKED, rollback_request="alice"), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
+    "a new count decides over an ack":
+        (given(ACKED, replace(BAD, name="c")), Action.QUARANTINE, RollbackReason.ONE_BAD_POD),
+    "an ack hides no pause": (given(ACKED, is_paused=True), Action.BLOCKED, RollbackReason.PAUSED),
+    "an ack hides no wish for alerts only":
+        (given(ACKED, on_breach=OnBreach.ALERT), Action.BLOCKED, RollbackReason.ALERT_ONLY),
     "the user wants to be told only": (given(on_breach=OnBreach.ALERT), Action.BLOCKED, RollbackReason.ALERT_ONLY),
     "told only, of one bad pod as well": (given(BAD, WELL, on_breach=OnBreach.ALERT), Action.BLOCKED, RollbackReason.ALERT_ONLY),
     "nothing is moved during a pause": (given(BAD, WELL, is_paused=True), Action.BLOCKED, RollbackReason.PAUSED),
@@ -201,6 +213,7 @@ REMEDIES: dict[str, tuple[DeploymentHealth, list[str]]] = {
     "AlreadyQuarantined": (
         given(replace(BAD, is_quarantined=True), replace(WELL, standing=ERRORS), PodHealth("c", FINE)), ["Pod b", "delete a pod"],
     ),
+    "AckUnderWay": (given(ACKED, ack_seconds_left=60.0), ["acknowledged", "spec.rollout.deadline", "r1plus rollback"]),
     "RolloutUnderWay": (given(rollout_under_way=True), ["candidate"]),
     "NamespaceNotTenant": (given(not_tenant="no label"), ["not a tenant", "no label"]),
 }  # fmt: skip
@@ -221,7 +234,7 @@ def test_every_blocking_reason_has_its_message_tested() -> None:
 
 def test_the_order_of_the_checks() -> None:
     assert (
-        decision.check_steady, decision.check_scorer, decision.check_confirmed, decision.check_paused, decision.check_alert_only,
+        decision.check_steady, decision.check_scorer, decision.check_confirmed, decision.check_paused, decision.check_alert_only, decision.check_acknowledged,
         decision.check_single_pod, decision.check_only_errors, decision.check_other_pods, decision.check_single_node, decision.check_pinned, decision.check_rollout,
         decision.check_control_result, decision.check_control_wait, decision.check_cooldown, decision.start_control,
     ) == CHECKS  # fmt: skip

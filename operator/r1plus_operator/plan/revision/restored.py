@@ -31,8 +31,13 @@ Children = Mapping[tuple[str, str], Json]
 
 
 def find_selected(children: Children, deployment: str) -> str:
-    """Return the revision that the Service selects; empty: none, or there is no Service."""
-    selector = ((children.get(("Service", deployment)) or {}).get("spec") or {}).get("selector") or {}
+    """Return the revision that the deployment's Service selects; empty: none, or there is no Service."""
+    return read_selected(children.get(("Service", deployment)) or {})
+
+
+def read_selected(service: Json) -> str:
+    """Return the revision that a Service selects; empty: none."""
+    selector = (service.get("spec") or {}).get("selector") or {}
     name = str(selector.get(names.LABEL_REVISION, NOTHING_PROMOTED))
     return "" if name == NOTHING_PROMOTED else name
 

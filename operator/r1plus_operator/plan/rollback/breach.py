@@ -14,7 +14,7 @@ from r1plus_operator.plan.revision.record import Revision, seconds_in_traffic
 from r1plus_operator.plan.revision.rollback_record import MOST_TEXT, RollbackRecord
 from r1plus_operator.plan.rollback import eligibility
 from r1plus_operator.plan.rollback.context import BreachContext
-from r1plus_operator.plan.rollback.drop import has_suite_mismatch, read_standing
+from r1plus_operator.plan.rollback.drop import has_suite_mismatch, is_acknowledged, read_standing
 from r1plus_operator.plan.rollback.records import begin_record, record_control
 from r1plus_policies.rollback.decision import respond
 from r1plus_policies.rollback.response import (
@@ -111,6 +111,7 @@ def _build_health(context: BreachContext, record: RollbackRecord | None) -> Depl
         deadline=spec.rollout.deadline_seconds,
         bake=context.config.bake_seconds,
         cooldown=context.config.cooldown_seconds,
+        ack_seconds_left=context.ack_seconds_left,
     )
 
 
@@ -124,6 +125,7 @@ def _build_pod_health(context: BreachContext, pod: PodFacts) -> PodHealth:
         serves=pod.ready and pod.quarantine is None,
         is_quarantined=pod.quarantine is not None,
         counted_at=(parse_timestamp(_read_count_time(report)) or None) if report else None,
+        is_acknowledged=report is not None and is_acknowledged(context, report),
     )
 
 

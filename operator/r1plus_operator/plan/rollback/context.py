@@ -9,7 +9,7 @@ from r1plus_contract.verdict import MonitorReport
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
 from r1plus_operator.plan.observation import Observation, PodFacts
-from r1plus_operator.plan.requests import find_rollback_request, read_ack_token
+from r1plus_operator.plan.requests import find_rollback_request, read_ack_time, read_ack_token
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.settings import OperatorConfig
 
@@ -46,6 +46,16 @@ class BreachContext:
     def acknowledgement(self) -> str:
         """Token of the newest one."""
         return read_ack_token(self.observed.cr)
+
+    @property
+    def ack_seconds_left(self) -> float:
+        """Seconds for which a count from before the newest acknowledgement waits for the sweeps that follow it.
+
+        One dated further ahead than the deadline gives none: otherwise its date, which a client writes, would be the
+        only bound.
+        """
+        age, deadline = self.now - read_ack_time(self.observed.cr), self.spec.rollout.deadline_seconds
+        return deadline - age if abs(age) < deadline else 0.0
 
     @property
     def rollback_request(self) -> Request | None:

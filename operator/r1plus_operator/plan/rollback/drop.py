@@ -111,16 +111,25 @@ def read_standing(context: BreachContext, report: MonitorReport | None) -> Watch
     """Return the standing of a pod that may serve; None where its report is not about this identity and suite.
 
     A standing under another threshold, or from before an acknowledgement, says nothing under the present ones: the pod
-    is counted again. A monitor that does not report under which it counted is believed.
+    is counted again. After an acknowledgement that has `spec.rollout.deadline`; then the standing counts again. A
+    monitor that does not report under which it counted is believed.
     """
     if report is None or (report.identity, report.suite_hash) != (context.identity, context.suite_hash):
         return None
     standing, threshold = _reported_standing(report), context.spec.accuracy.threshold
-    is_outdated = report.threshold not in (None, threshold) or report.acknowledged not in (
-        None,
-        context.acknowledgement,
-    )
+    is_outdated = report.threshold not in (None, threshold) or _precedes_ack(context, report)
     return WatchStanding.CONFIRMING if is_outdated and standing not in (None, WatchStanding.STEADY) else standing
+
+
+def is_acknowledged(context: BreachContext, report: MonitorReport) -> bool:
+    """Whether a report is of a drop that was counted before an acknowledgement, and new sweeps still have time."""
+    is_about = (report.identity, report.suite_hash) == (context.identity, context.suite_hash)
+    return is_about and _precedes_ack(context, report) and _reported_standing(report) is WatchStanding.BELOW_THRESHOLD
+
+
+def _precedes_ack(context: BreachContext, report: MonitorReport) -> bool:
+    """Whether the monitor has not yet acted on the newest acknowledgement, and still has time for that."""
+    return report.acknowledged not in (None, context.acknowledgement) and context.ack_seconds_left > 0
 
 
 def _reported_standing(report: MonitorReport) -> WatchStanding | None:

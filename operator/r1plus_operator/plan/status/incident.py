@@ -31,11 +31,14 @@ _REASONS: Mapping[RollbackReason, tuple[str, Reason]] = {
     RollbackReason.SUITE_MISMATCH: ("False", Reason.SUITE_MISMATCH),
     RollbackReason.ROLLBACK_TARGET_ALSO_FAILED: ("False", Reason.ROLLBACK_TARGET_ALSO_FAILED),
     RollbackReason.ALERT_ONLY: ("False", Reason.BELOW_THRESHOLD),
+    RollbackReason.ACK_UNDER_WAY: ("False", Reason.BELOW_THRESHOLD),
 }
 """Status and reason of QualityVerified for what serves; any other decision not to roll back is RollbackBlocked."""
 _QUIET = frozenset({RollbackReason.STEADY, RollbackReason.CONFIRMING})
-_REPORTED_ELSEWHERE = frozenset({RollbackReason.ALERT_ONLY, RollbackReason.ROLLOUT_UNDER_WAY})
-"""Reasons that Progressing does not report: the user's own choice, and a rollout that it reports otherwise."""
+_REPORTED_ELSEWHERE = frozenset(
+    {RollbackReason.ALERT_ONLY, RollbackReason.ROLLOUT_UNDER_WAY, RollbackReason.ACK_UNDER_WAY}
+)
+"""Reasons that Progressing does not report: the user's own choices, and a rollout that it reports otherwise."""
 _MANUAL = frozenset({RollbackReason.ALERT_ONLY, RollbackReason.COOLDOWN, RollbackReason.LAST_THAT_SERVES})
 """Reasons for which the operator moves nothing, but a person can roll back manually."""
 _RUNBOOKS: Mapping[RollbackReason, str] = {

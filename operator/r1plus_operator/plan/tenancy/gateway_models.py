@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
-from r1plus_contract import names
 from r1plus_contract.gateway import Capability, ModelSettings, RevisionFacts, name_pods_service
 from r1plus_contract.inference import DEFAULT_MAX_NEW_TOKENS
 from r1plus_contract.timestamps import parse_timestamp
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.restored import read_selected
 
 MAX_REVISIONS: Final = 3
 """The one that takes traffic, and those before it: DNS answers with their pods for up to half a minute. A candidate
@@ -30,7 +30,7 @@ def build_model(cr: Json, service: Json, revisions: Iterable[Revision]) -> Model
     promoted = sorted(
         (one for one in revisions if one.promoted_at is not None), key=lambda one: one.promoted_at or 0.0, reverse=True
     )
-    selected = (service.get("spec") or {}).get("selector", {}).get(names.LABEL_REVISION)
+    selected = read_selected(service)
     current = next((one for one in promoted if one.name == selected), None)
     if current is None:
         return None

@@ -111,7 +111,7 @@ def test_an_acknowledgement_clears_a_fail_that_observe_let_through_by(
     "one under another threshold is not known yet":
         (WatchStanding.BELOW_THRESHOLD, {"threshold": 0.99, "acknowledged": "now"}, "True GatePassed"),
     "one from before the acknowledgement is not known yet":
-        (WatchStanding.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": ""}, "True GatePassed"),
+        (WatchStanding.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": ""}, "False BelowThreshold"),
     "of a pod that is not watched there is nothing to acknowledge":
         (WatchStanding.BELOW_THRESHOLD, {"threshold": 0.98}, "False RollingBack"),
     "nor are errors": (WatchStanding.ERRORS, {"acknowledged": ""}, "True GatePassed"),
@@ -122,13 +122,27 @@ def test_only_what_was_found_under_what_holds_now_moves_anything(
     standing: WatchStanding, fields: dict[str, Any], status: str
 ) -> None:
     world, _, bad = fallen()
-    world.ask(Verb.ACK)
+    world.ask_now(Verb.ACK)
     token = world.asked_at(Verb.ACK)
     world.stand_all(standing, lost=("i0", "i1"), evidence=2.0)
     world.report(**{k: token if v == "now" else v for k, v in fields.items()}).settle()
     world.expect(QualityVerified=status)
     assert (len(world.deployments()) == 1) is (status != "False RollingBack")
     assert world.selected() == bad
+
+
+@pytest.mark.parametrize("ahead", [0.0, 600.0, 10 * DAY])
+def test_an_acknowledged_drop_is_answered_again_after_the_deadline(ahead: float) -> None:
+    world, good, _ = fallen()
+    world.report(threshold=0.98, acknowledged="").ask_now(Verb.ACK, ahead=ahead).settle()
+    if ahead < 3600.0:
+        world.expect(QualityVerified="False BelowThreshold")
+        assert world.status["incident"]["reason"] == "AckUnderWay"
+        assert "candidate" not in world.status
+        world.wait(3500.0 + ahead).settle()
+        assert world.status["incident"]["reason"] == "AckUnderWay"
+        world.wait(200.0).settle()
+    world.expect(candidate=good, QualityVerified="False RollingBack")
 
 
 def test_a_steady_pod_that_has_not_heard_of_an_acknowledgement_is_no_alarm() -> None:
