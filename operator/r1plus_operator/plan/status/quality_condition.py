@@ -1,4 +1,9 @@
-"""Derive condition QualityVerified: what the gate and the monitors say of the revision that the spec asks for."""
+"""Derive condition QualityVerified: what the gate and the monitors say of the revision that the spec asks for.
+
+An accuracy drop of what serves comes first, whatever the spec asks for.
+"""
+
+from dataclasses import replace
 
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
@@ -22,11 +27,8 @@ def derive_quality_verified(s: StatusContext) -> Finding:
     if s.subject is None:
         return Finding("Unknown", Reason.PENDING, "Not checked, because the spec cannot be served; see Progressing")
     gate = s.find_gate_report(s.revisions[s.subject])
-    has_failed = gate is not None and gate.verdict is Verdict.FAIL
-    # `gate: Observe` promoted a failed revision and `onBreach` is Alert: report the failed gate.
-    is_let_through = has_failed and s.outcome is not None and s.outcome.response.reason is RollbackReason.ALERT_ONLY
-    if s.outcome and not is_let_through and (outcome_finding := incident.derive_quality(s.outcome, s.subject)):
-        return outcome_finding
+    if drop := _derive_drop(s, s.subject, gate):
+        return drop
     counts = s.select_suite(s.revisions[s.subject])
     report = next((r for r in s.list_reports(s.subject) if counts and r.suite_hash in (hash_of(counts), "")), None)
     if gate and gate.verdict is Verdict.FAIL:
@@ -40,6 +42,21 @@ def derive_quality_verified(s: StatusContext) -> Finding:
     if report and report.phase is Phase.BLOCKED:
         return _report_undecided(report)  # An earlier Pass is no news: the monitor cannot score any more.
     return _derive_gate_finding(s, s.revisions[s.subject], gate, report)
+
+
+def _derive_drop(s: StatusContext, subject: str, gate: GateReport | None) -> Finding | None:
+    """Return QualityVerified where an accuracy drop of what serves, or a rollback, decides it; None: neither does."""
+    has_failed = gate is not None and gate.verdict is Verdict.FAIL
+    serves = s.current is not None and s.current.name == subject
+    # `gate: Observe` promoted a failed revision and `onBreach` is Alert: report the failed gate.
+    is_let_through = serves and s.outcome is not None and s.outcome.response.reason is RollbackReason.ALERT_ONLY
+    if s.outcome is None or (has_failed and is_let_through):
+        return None
+    drop = incident.derive_quality(s.outcome, subject)
+    if drop is None or serves or gate is None or not has_failed or s.outcome.spec_rollback is not None:
+        return drop
+    refusal = f"Revision {subject}, which the spec asks for, failed its gate. {gate.reason}: {gate.message}"
+    return replace(drop, message=f"{drop.message}. {refusal}")
 
 
 def _derive_gate_finding(
