@@ -314,9 +314,11 @@ def test_a_drop_waits_for_no_candidate_that_came_after_it() -> None:
     world.expect(serves=bad, candidate=good)
 
 
-@for_each("on_breach, reason", {"is rolled back": ("Rollback", "RollingBack"), "only alerts": ("Alert", "BelowThreshold")})
+@for_each(
+    "on_breach, reason", {"is rolled back": ("Rollback", "RollingBack"), "only alerts": ("Alert", "BelowThreshold")}
+)
 def test_a_drop_of_what_serves_is_reported_before_a_candidate_that_was_refused(on_breach: str, reason: str) -> None:
-    world, good, bad = fallen(lost=())
+    world, _, bad = fallen(lost=())
     world.steady().change(accuracy={"onBreach": on_breach}).settle()
     candidate = world.apply(context={"maxTokens": 1000})
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
