@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
+from r1plus_operator.plan.accuracy.gate_tries import count_missing_passes
 from r1plus_operator.plan.accuracy.suite_selection import hash_of
 from r1plus_operator.plan.engine.selection import Problem
 from r1plus_operator.plan.podspec.pod import name_accuracy_config
@@ -67,11 +68,25 @@ def _derive_gate_finding(
         return Finding("False", Reason.IMAGE_CHANGED, explanation)
     if s.is_shadowed:
         return _report_shadowed_suite(s)
+    if gate and (explanation := _explain_repeat(s, revision)):
+        return Finding("Unknown", Reason.GATE_RUNNING, f"{explanation}. {gate.message}")
     if gate:
         return Finding("True", Reason.GATE_PASSED, gate.message)
     if unproven_pods := s.list_unproven_pods(revision.name):
         return Finding("False", Reason.PASS_UNPROVEN, _explain_unproven(s, revision, unproven_pods[0]))
     return _report_undecided(report)
+
+
+def _explain_repeat(s: StatusContext, revision: Revision) -> str:
+    """Return how many more gates a candidate has to pass, and why; empty: none."""
+    suite = s.select_suite(revision)
+    if s.spec is None or suite is None or revision is s.current:
+        return ""
+    missing = count_missing_passes(revision, s.revisions.values(), s.spec, hash_of(suite))
+    if not missing:
+        return ""
+    text = f"Revision {revision.name} passed its gate and repeats it, {missing} more to pass in a row"
+    return f"{text}: revisions with the same engine failed this suite before"
 
 
 def _explain_changed_image(s: StatusContext, revision: Revision) -> str:
