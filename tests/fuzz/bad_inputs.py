@@ -464,7 +464,8 @@ LIFE: dict[str, tuple[Case, ...]] = {
         Refused(full(rollout={"deadline": "soon"}), ("spec.rollout.deadline", '"soon"', LABEL)),
         Refused(full(rollout={"deadline": "1h30m"}), ("spec.rollout.deadline", '"1h30m"', LABEL)),
         Refused(full(rollout={"deadline": "0s"}), ("spec.rollout.deadline", '"0s"', LABEL)),
-        Taken(full("deadline", rollout={"deadline": "9999h"})),
+        Refused(full(rollout={"deadline": "25h"}), ("spec.rollout.deadline", '"25h"', LABEL)),
+        Taken(full("deadline", rollout={"deadline": "24h"})),
         *(
             Refused(full(rollout={"drain": wrong}), ("spec.rollout.drain", f'"{wrong}"', LABEL))
             for wrong in ("soon", "0s", "1h30m", "25h", "1000m", "-5m", "١٠m")

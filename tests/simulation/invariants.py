@@ -17,6 +17,7 @@ from r1plus_contract import names
 from r1plus_contract.requests import ANNOTATION_COUNT
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
+from r1plus_operator.plan.accuracy.gate_tries import MOST_REPEATS
 from r1plus_operator.runtime.lease import LEASE
 from r1plus_policies.gate.verdict import max_lost_items, rejudge
 from simulation.schedule import ITEMS
@@ -281,6 +282,43 @@ def refused_stays_refused(judge: Judge, change: Change, sender: str) -> str:
     )
 
 
+def failed_tries_are_counted(judge: Judge, change: Change, sender: str) -> str:
+    """Each earlier try of the same engine on the same suite that failed asks for one more Pass in a row."""
+    switch = _read_switch(judge, change, sender)
+    if switch is None:
+        return ""
+    key, _, name = switch
+    accuracy = judge.spec(*key).get("accuracy", {})
+    live = judge.world.server.list_objects(REVISION, key[0])
+    stored = [r for obj in live if (r := judge.world.oracle.revisions.get((key[0], obj["metadata"]["name"])))]
+    mine = [r for r in stored if judge.world.oracle.owners.get((key[0], r.name)) == key[1]]
+    revision = next((r for r in mine if r.name == name), None)
+    if revision is None or revision.regate_token or accuracy.get("gate", "Enforce") != "Enforce":
+        return ""
+    passes = [v for v in revision.verdicts if v.admits_at(revision.batch)]
+    fails = {
+        (v.identity, v.decided_at)
+        for r in mine
+        if r.identity.engine_digest == revision.identity.engine_digest
+        for v in r.verdicts
+        if v.verdict is Verdict.FAIL
+        and passes
+        and v.suite_hash == passes[0].suite_hash
+        and v.decided_at < passes[0].decided_at
+        and all(max_lost_items(ITEMS, t) <= v.allowed for t in judge.thresholds_in_force(key))
+    }
+    if not fails:
+        return ""
+    judge.count("failed_tries_are_counted")
+    needed = 1 + min(len(fails), MOST_REPEATS)
+    if len(passes) >= needed:
+        return ""
+    return (
+        f"{key[0]}/{key[1]}: the Service selects {name} after {len(passes)} Passes; {needed} are needed, since its engine"
+        f" failed {len(fails)} times before"
+    )
+
+
 def rolled_back_stays_away(judge: Judge, change: Change, sender: str) -> str:
     """A rolled-back revision does not return by itself, but when spec or suite change, or by `ack` or `unpin`."""
     start = _read_start(judge, change, sender)
@@ -502,6 +540,7 @@ SAFETY: Final = (
     only_a_pass_takes_traffic,
     traffic_moves_to_ready_pods,
     refused_stays_refused,
+    failed_tries_are_counted,
     rolled_back_stays_away,
     network_policies_come_first,
     only_the_leader_writes,

@@ -165,6 +165,10 @@ def _forget_fails() -> None:
     Revision.verdict_for = verdict_for  # type: ignore[method-assign]
 
 
+def _count_no_tries() -> None:
+    decision.count_missing_passes = lambda *_: 0
+
+
 def _calm_down() -> None:
     original, reports = evaluation.build_watch_report, itertools.count()
 
@@ -211,6 +215,9 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "traffic_moves_to_ready_pods", _change_state(lambda state: replace(state, ready=max(state.ready, 1))), _RETURN
     ),
     "a Fail is forgotten": Mutant("refused_stays_refused", _forget_fails, _REFUSED_TWICE),
+    "tries are not counted": Mutant(
+        "failed_tries_are_counted", _count_no_tries, (*_REFUSED, _happen(500, "set_context", OTHER))
+    ),
     "a rollback is forgotten": Mutant("rolled_back_stays_away", _forget_rollbacks, _DROP),
     "no network policy is written": Mutant("network_policies_come_first", _write_no_network_policy, ()),
     "the Lease is ignored": Mutant(

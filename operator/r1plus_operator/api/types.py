@@ -180,9 +180,11 @@ class RolloutTerms(ApiModel):
         Strategy.BLUE_GREEN,
         description="BlueGreen: both revisions run, no outage. InPlace: the current one stops first, to make room.",
     )
-    deadline: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}[smh]$", max_length=5)] = Field(
+    deadline: Annotated[str, Field(pattern=_UP_TO_A_DAY, max_length=5)] = Field(
         "1h",
-        description="Time for a candidate to be promoted; after it the candidate is withdrawn, e.g. 90s, 30m, 2h.",
+        description=(
+            "Time for a candidate to be promoted, e.g. 90s, 30m, 2h; at most 24h. After it the candidate is withdrawn."
+        ),
     )
     drain: Annotated[str, Field(pattern=_UP_TO_A_DAY, max_length=5)] = Field(
         "10m",

@@ -8,12 +8,14 @@ recorded, since they count only under its suite.
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
+from r1plus_contract.settings import ControlOrder
 from r1plus_operator.plan.accuracy.gate_results import record_gate_results
+from r1plus_operator.plan.accuracy.gate_tries import build_repeat_token, count_missing_passes
 from r1plus_operator.plan.accuracy.monitor_config import build_accuracy_config
 from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites, find_mounted_suites
 from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest, request_pool
 from r1plus_operator.plan.accuracy.proof import append_config, read_configs, withhold_unproven
-from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, SuiteSelector
+from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, SuiteSelector, hash_of
 from r1plus_operator.plan.events import Event, build_transition_events
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.manifests.stages import build_manifests, find_changes
@@ -47,7 +49,7 @@ from r1plus_operator.plan.status.context import StatusContext
 from r1plus_operator.plan.status.metrics import PlanMetrics, collect_metrics
 from r1plus_operator.plan.status.requeue import seconds_to_next_pass
 from r1plus_operator.plan.status.runtime import build_runtime_status
-from r1plus_policies.rollout import Rollout
+from r1plus_policies.rollout import Rollout, RolloutStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +215,20 @@ def _build_accuracy_config(inputs: PassInputs, decision: _Decision) -> Json | No
     suites, revisions, rollback = decision.suites, decision.revisions, decision.rollback
     if suites is None:
         return None
-    control = build_control_order(rollback, revisions.get(decision.rollout_revision or ""), revisions)
+    candidate = revisions.get(decision.rollout_revision or "")
+    control = build_control_order(rollback, candidate, revisions) or _build_repeat_order(inputs, decision, candidate)
     return build_accuracy_config(inputs, suites, revisions, decision.surplus, decision.rollout, rollback, control)
+
+
+def _build_repeat_order(inputs: PassInputs, decision: _Decision, candidate: Revision | None) -> ControlOrder | None:
+    """Return the gate that a candidate which has passed one has to pass again; None: it needs none."""
+    if decision.suites is None or candidate is None or decision.rollout.stage is not RolloutStage.GATING:
+        return None
+    suite_hash = hash_of(decision.suites.of(candidate))
+    if not count_missing_passes(candidate, decision.revisions.values(), inputs.spec, suite_hash):
+        return None
+    token = build_repeat_token(candidate, suite_hash, inputs.spec.accuracy.threshold)
+    return ControlOrder(candidate.identity_digest, token)
 
 
 def _derive_situation(inputs: PassInputs, decision: _Decision, accuracy_config: Json | None) -> StatusContext:

@@ -242,6 +242,7 @@ def rejudge(known_report: GateReport, threshold: float) -> Verdict | None:
         return None
     within = known_report.lost <= max_lost_items(known_report.items, threshold)
     strata = all(s.lost <= max_lost_in_stratum(s.items, threshold) for s in known_report.strata)
+    strata &= threshold < known_report.threshold or not _has_unlisted_losses(known_report)
     first = threshold < known_report.threshold or _are_failures_healthy(known_report)
     return Verdict.PASS if within and strata and first else None
 
@@ -253,10 +254,17 @@ def _are_failures_healthy(known_report: GateReport) -> bool:
     return 0 <= first.failures <= first.asked <= MOST_FIRST_ANSWERS and first.are_healthy
 
 
+def _has_unlisted_losses(known_report: GateReport) -> bool:
+    """Whether a stratum that the report does not list may have lost two items: one is allowed under any threshold."""
+    return known_report.lost - sum(stratum.lost for stratum in known_report.strata) > 1
+
+
 def allows_same(known_report: GateReport, threshold: float) -> bool:
     """Return whether a threshold allows the same losses as the report's own, over all and in each stratum."""
     sizes = (known_report.items, *(stratum.items for stratum in known_report.strata))
     own = known_report.threshold
+    if known_report.verdict is Verdict.PASS and threshold > own and _has_unlisted_losses(known_report):
+        return False
     return own == threshold or all(max_lost_items(n, threshold) == max_lost_items(n, own) for n in sizes)
 
 

@@ -133,6 +133,8 @@ class PoolHealth:
     """Whether the others' sweeps that ended since the alarm are below the threshold; None before one has."""
     worst: str = ""
     """That pod's name."""
+    counted_at: float | None = None
+    """When the first of those sweeps ended, seconds since the epoch; None before one has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +257,8 @@ class DeploymentHealth:
             return 0.0
         since = self.now if self.candidate_since is None else self.candidate_since
         counted = [p.counted_at for p in self.pods_below_threshold if p.counted_at is not None]
+        if self.pool.below and self.pool.counted_at is not None:
+            counted.append(self.pool.counted_at)
         is_later = bool(counted) and since > min(counted)
         return 0.0 if is_later else since + CANDIDATE_SECONDS - self.now
 

@@ -55,6 +55,7 @@ IDLE = {passes("ok"): "0x19 1x19 2x19", passes("error"): "0x60"}
 OVERDUE = about(metrics.ROLLOUT_OVERDUE)
 REFUSED = about(metrics.CANDIDATE_REFUSED)
 REVISION_LOST = about(metrics.REVISION_LOST)
+WAITS_FOR_CANDIDATE = about(metrics.ROLLBACK_BLOCKED, reason="RolloutUnderWay")
 VULNERABLE = about(metrics.RUNTIME_VULNERABLE)
 WAVE_FAILED = about(metrics.REFRESH_FAILED)
 WAITING = of(metrics.FACTS_WAITING)
@@ -239,6 +240,17 @@ CASES = {
         Case("two deployments", {REVISION_LOST: "1x60", about(metrics.REVISION_LOST, namespace="other"): "1x60"}, 2),
         Case("told by two replicas", {REVISION_LOST: "1x60", about(metrics.REVISION_LOST, pod="b"): "1x60"}, 1),
         Case("somebody else's word", {about(metrics.REVISION_LOST, **ELSE): "1x60"}, 0),
+    ],
+    f"{metrics.ALERT_ROLLBACK_BLOCKED} candidate": [
+        Case("waits for long", {WAITS_FOR_CANDIDATE: "1x60"}, 1, labels={"namespace": "team", "deployment": "credit", "reason": "RolloutUnderWay", "severity": "critical", "cause": "candidate"}),
+        Case("for 29 minutes", {WAITS_FOR_CANDIDATE: "1x60"}, 0, at="29m"),
+        Case("for 31 minutes", {WAITS_FOR_CANDIDATE: "1x60"}, 1, at="31m"),
+        Case("it began in between", {WAITS_FOR_CANDIDATE: "1x20 0 1x39"}, 0),
+        Case("it does not wait", {WAITS_FOR_CANDIDATE: "0x60"}, 0),
+        Case("another reason is another alert", {about(metrics.ROLLBACK_BLOCKED, reason="Pinned"): "1x60"}, 0),
+        Case("two deployments", {WAITS_FOR_CANDIDATE: "1x60", about(metrics.ROLLBACK_BLOCKED, reason="RolloutUnderWay", namespace="other"): "1x60"}, 2),
+        Case("told by two replicas", {WAITS_FOR_CANDIDATE: "1x60", about(metrics.ROLLBACK_BLOCKED, reason="RolloutUnderWay", pod="b"): "1x60"}, 1),
+        Case("somebody else's word", {about(metrics.ROLLBACK_BLOCKED, reason="RolloutUnderWay", **ELSE): "1x60"}, 0),
     ],
     metrics.ALERT_ROLLOUT_OVERDUE: [
         Case("overdue", {OVERDUE: "1x60"}, 1, labels={"namespace": "team", "deployment": "credit", "severity": "warning"}),

@@ -7,6 +7,7 @@ from typing import Final
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import GateReport, MonitorReport, Verdict, WatchStanding
 from r1plus_operator.api.conditions import Reason
+from r1plus_operator.plan.accuracy.gate_tries import build_repeat_token
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.requests import read_ack_token
@@ -83,11 +84,13 @@ def _is_news(revision: Revision, gate: GateReport, threshold: float, acknowledge
 
     A gate at the serving batch outranks a Pass of batch 1, except a Fail from before that Pass. A Pass for the newest
     acknowledgement outranks the Fail that was acknowledged. Two pods with different results do not take turns: an
-    acknowledgement is answered once.
+    acknowledgement is answered once. A Pass that has to be repeated is followed by the gate that was ordered.
     """
     verdict = revision.verdict_for(gate.suite_hash, threshold)
     if verdict is None:
         return True
+    if gate.control and gate.control == build_repeat_token(revision, gate.suite_hash, threshold):
+        return gate.batch == revision.batch
     if verdict.verdict is Verdict.PASS:
         is_later = gate.verdict is Verdict.PASS or gate.decided_at >= verdict.decided_at
         return is_later and gate.batch == revision.batch != verdict.batch

@@ -10,7 +10,7 @@ from r1plus_contract import names
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads
 from r1plus_contract.settings import KnownVerdicts
-from r1plus_contract.verdict import GateReport
+from r1plus_contract.verdict import GateReport, StratumFigures
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.observation import RESTORED, Json
 from r1plus_operator.plan.revision.expiry import read_expiry
@@ -128,8 +128,15 @@ def clip_report(gate: GateReport) -> GateReport:
         control=gate.control[:MAX_NAME],
         acknowledged=gate.acknowledged[:MAX_NAME],
         lost_items=tuple(item[:MAX_NAME] for item in gate.lost_items[:MAX_LISTED]),
-        strata=tuple(replace(s, name=s.name[:MAX_NAME]) for s in gate.strata[:MAX_LISTED]),
+        strata=tuple(replace(s, name=s.name[:MAX_NAME]) for s in _select_strata(gate)),
     )
+
+
+def _select_strata(gate: GateReport) -> tuple[StratumFigures, ...]:
+    """Return the strata that are kept: those that lost most, since only they decide under another threshold."""
+    if len(gate.strata) <= MAX_LISTED:
+        return gate.strata
+    return tuple(sorted(gate.strata, key=lambda s: -s.lost)[:MAX_LISTED])
 
 
 def to_object(revision: Revision, metadata: Json) -> Json:

@@ -71,6 +71,7 @@ def assess_health(
         rollback_blockers=breach.find_rollback_blockers(context),
         has_dropped=drop.has_dropped(context, bool(current.last_valid and current.last_valid.has_dropped)),
         alerts=inputs.config.alerts,
+        is_requested=context.rollback_request is not None,
         control_progress=breach.describe_control_progress(context, record) if record else "",
     )
     return HealthAssessment(after, outcome)

@@ -141,6 +141,7 @@ def _build_pool_health(context: BreachContext) -> PoolHealth:
     if view is None or not view.is_of(context.current.name, context.suite_hash, context.acknowledgement):
         return PoolHealth()
     right = total = 0
+    ends = []
     for pod in (pod for pod in context.pods_in_traffic if pod.name != view.worst):
         report = context.report(pod)
         sweep = report.sweep if report and report.suite_hash == context.suite_hash else None
@@ -148,8 +149,9 @@ def _build_pool_health(context: BreachContext) -> PoolHealth:
         # A compromised monitor must not outvote the others by more items than the suite has.
         if sweep and is_new and 0 <= sweep.correct <= sweep.total <= len(context.suite.items):
             right, total = right + sweep.correct, total + sweep.total
+            ends.append(parse_timestamp(sweep.finished_at))
     below = right < context.spec.accuracy.threshold * total if total else None
-    return PoolHealth(view.evidence, view.without_worst, below, view.worst)
+    return PoolHealth(view.evidence, view.without_worst, below, view.worst, min(filter(None, ends), default=None))
 
 
 def _list_past(context: BreachContext) -> tuple[PastRevision, ...]:

@@ -29,6 +29,8 @@ class BreachOutcome:
     has_dropped: bool = False
     """Whether a pod in traffic was counted below the threshold last."""
     alerts: AlertTerms = field(default_factory=AlertTerms)
+    is_requested: bool = False
+    """Whether a user asks for a rollback that has not been made."""
     control_progress: str = ""
     """How far the control that is under way is; empty while its monitors do not report it."""
 
@@ -36,7 +38,8 @@ class BreachOutcome:
     def is_only_requested(self) -> bool:
         """Whether a user asked for a rollback and no accuracy drop was measured."""
         record = self.rollback_record
-        return not self.drop.now and (record is None or record.cause == USER_REQUEST)
+        is_requested = record.cause == USER_REQUEST if record else self.is_requested
+        return not self.drop.now and is_requested
 
     @property
     def rollback(self) -> RollbackRecord | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from r1plus_contract.verdict import Gate, Verdict
+from r1plus_operator.plan.accuracy.gate_tries import count_missing_passes
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, hash_of
 from r1plus_operator.plan.engine.nodes import has_room, is_lost
 from r1plus_operator.plan.inputs import PassInputs
@@ -102,7 +103,7 @@ def _decide(
     spec = inputs.spec
     is_returning = rollout_revision is not None and revisions[rollout_revision].regate_token != ""
     current = find_current_revision(revisions.values())
-    states = [_state(inputs, revision, suites, current) for revision in revisions.values()]
+    states = [_state(inputs, revision, suites, current, revisions) for revision in revisions.values()]
     if rollback is not None:
         states = [replace(s, verdict=rollback.control) if s.name == rollback.to else s for s in states]
     return decide(
@@ -122,7 +123,11 @@ def _decide(
 
 
 def _state(
-    inputs: PassInputs, revision: Revision, suites: SuiteSelection | None, current: Revision | None
+    inputs: PassInputs,
+    revision: Revision,
+    suites: SuiteSelection | None,
+    current: Revision | None,
+    revisions: Mapping[str, Revision],
 ) -> RevisionState:
     observed = inputs.observed
     live = observed.children.get(("Deployment", revision.name))
@@ -132,7 +137,7 @@ def _state(
         ready=sum(pod.ready and not pod.terminating and _can_serve(revision, pod, current) for pod in pods),
         pods=sum(not is_lost(pod, observed.nodes, inputs.now) for pod in pods),
         replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
-        verdict=_verdict(inputs, revision, suites),
+        verdict=_verdict(inputs, revision, suites, revisions),
         promoted_at=None if revision.is_set_aside else revision.promoted_at,
         candidate_since=revision.candidate_since,
         has_dropped=revision.last_valid is not None and revision.last_valid.has_dropped,
@@ -161,11 +166,18 @@ def _count_user_requests(observed: Observation, pods: list[PodFacts]) -> int | N
     return total
 
 
-def _verdict(inputs: PassInputs, revision: Revision, suites: SuiteSelection | None) -> Verdict | None:
-    """Return the gate's verdict on the suite in force; None also for a Pass that was won only beside traffic."""
+def _verdict(
+    inputs: PassInputs, revision: Revision, suites: SuiteSelection | None, revisions: Mapping[str, Revision]
+) -> Verdict | None:
+    """Return the gate's verdict on the suite in force.
+
+    None also for a Pass that was won only beside traffic, or that has to be repeated.
+    """
     suite, threshold = hash_of(suites.of(revision)) if suites else "", inputs.spec.accuracy.threshold
     report = revision.verdict_for(suite, threshold)
     if report is None or (report.verdict is Verdict.PASS and not revision.has_passed(suite, threshold)):
+        return None
+    if report.verdict is Verdict.PASS and count_missing_passes(revision, revisions.values(), inputs.spec, suite):
         return None
     return report.verdict
 

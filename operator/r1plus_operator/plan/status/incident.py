@@ -49,7 +49,10 @@ _RUNBOOKS: Mapping[RollbackReason, str] = {
 
 
 def derive_quality(outcome: BreachOutcome, target: str) -> Finding | None:
-    """Return QualityVerified of the revision that the spec asks for; None: the accuracy drop does not decide it."""
+    """Return QualityVerified where a rollback or an accuracy drop decides it; None: neither does.
+
+    `target`: what the spec asks for. An accuracy drop of what serves comes before the gate of another revision.
+    """
     response = outcome.response
     if outcome.spec_rollback is not None:
         more = (
@@ -58,7 +61,7 @@ def derive_quality(outcome: BreachOutcome, target: str) -> Finding | None:
             else ""
         )
         return Finding("False", Reason.ROLLED_BACK, _describe_rollback(target, outcome.spec_rollback) + more)
-    if target != outcome.current or response.reason in _QUIET:
+    if response.reason in _QUIET:
         return None
     if outcome.is_only_requested and response.reason not in (
         RollbackReason.SUITE_MISMATCH,
@@ -70,6 +73,8 @@ def derive_quality(outcome: BreachOutcome, target: str) -> Finding | None:
     status, reason = _REASONS.get(response.reason, ("False", Reason.ROLLBACK_BLOCKED))
     if response.action is Action.QUARANTINE:
         status = "False"
+    if target != outcome.current and status != "False":
+        return None
     name = f"{response.reason}: " if reason is Reason.ROLLBACK_BLOCKED else ""
     figures = f"Revision {outcome.current}: {outcome.drop.text}; " if outcome.drop.text else ""
     return Finding(status, reason, f"{figures}{name}{describe_decision(outcome)}; runbook: {choose_runbook(outcome)}")

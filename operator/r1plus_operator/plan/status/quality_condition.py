@@ -1,7 +1,13 @@
-"""Derive condition QualityVerified: what the gate and the monitors say of the revision that the spec asks for."""
+"""Derive condition QualityVerified: what the gate and the monitors say of the revision that the spec asks for.
+
+An accuracy drop of what serves comes first, whatever the spec asks for.
+"""
+
+from dataclasses import replace
 
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
+from r1plus_operator.plan.accuracy.gate_tries import count_missing_passes
 from r1plus_operator.plan.accuracy.suite_selection import hash_of
 from r1plus_operator.plan.engine.selection import Problem
 from r1plus_operator.plan.podspec.pod import name_accuracy_config
@@ -22,11 +28,8 @@ def derive_quality_verified(s: StatusContext) -> Finding:
     if s.subject is None:
         return Finding("Unknown", Reason.PENDING, "Not checked, because the spec cannot be served; see Progressing")
     gate = s.find_gate_report(s.revisions[s.subject])
-    has_failed = gate is not None and gate.verdict is Verdict.FAIL
-    # `gate: Observe` promoted a failed revision and `onBreach` is Alert: report the failed gate.
-    is_let_through = has_failed and s.outcome is not None and s.outcome.response.reason is RollbackReason.ALERT_ONLY
-    if s.outcome and not is_let_through and (outcome_finding := incident.derive_quality(s.outcome, s.subject)):
-        return outcome_finding
+    if drop := _derive_drop(s, s.subject, gate):
+        return drop
     counts = s.select_suite(s.revisions[s.subject])
     report = next((r for r in s.list_reports(s.subject) if counts and r.suite_hash in (hash_of(counts), "")), None)
     if gate and gate.verdict is Verdict.FAIL:
@@ -42,6 +45,21 @@ def derive_quality_verified(s: StatusContext) -> Finding:
     return _derive_gate_finding(s, s.revisions[s.subject], gate, report)
 
 
+def _derive_drop(s: StatusContext, subject: str, gate: GateReport | None) -> Finding | None:
+    """Return QualityVerified where an accuracy drop of what serves, or a rollback, decides it; None: neither does."""
+    has_failed = gate is not None and gate.verdict is Verdict.FAIL
+    serves = s.current is not None and s.current.name == subject
+    # `gate: Observe` promoted a failed revision and `onBreach` is Alert: report the failed gate.
+    is_let_through = serves and s.outcome is not None and s.outcome.response.reason is RollbackReason.ALERT_ONLY
+    if s.outcome is None or (has_failed and is_let_through):
+        return None
+    drop = incident.derive_quality(s.outcome, subject)
+    if drop is None or serves or gate is None or not has_failed or s.outcome.spec_rollback is not None:
+        return drop
+    refusal = f"Revision {subject}, which the spec asks for, failed its gate. {gate.reason}: {gate.message}"
+    return replace(drop, message=f"{drop.message}. {refusal}")
+
+
 def _derive_gate_finding(
     s: StatusContext, revision: Revision, gate: GateReport | None, report: MonitorReport | None
 ) -> Finding:
@@ -50,11 +68,25 @@ def _derive_gate_finding(
         return Finding("False", Reason.IMAGE_CHANGED, explanation)
     if s.is_shadowed:
         return _report_shadowed_suite(s)
+    if gate and (explanation := _explain_repeat(s, revision)):
+        return Finding("Unknown", Reason.GATE_RUNNING, f"{explanation}. {gate.message}")
     if gate:
         return Finding("True", Reason.GATE_PASSED, gate.message)
     if unproven_pods := s.list_unproven_pods(revision.name):
         return Finding("False", Reason.PASS_UNPROVEN, _explain_unproven(s, revision, unproven_pods[0]))
     return _report_undecided(report)
+
+
+def _explain_repeat(s: StatusContext, revision: Revision) -> str:
+    """Return how many more gates a candidate has to pass, and why; empty: none."""
+    suite = s.select_suite(revision)
+    if s.spec is None or suite is None or revision is s.current:
+        return ""
+    missing = count_missing_passes(revision, s.revisions.values(), s.spec, hash_of(suite))
+    if not missing:
+        return ""
+    text = f"Revision {revision.name} passed its gate and repeats it, {missing} more to pass in a row"
+    return f"{text}: revisions with the same engine failed this suite before"
 
 
 def _explain_changed_image(s: StatusContext, revision: Revision) -> str:

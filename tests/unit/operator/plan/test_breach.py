@@ -10,7 +10,7 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
 from r1plus_contract.timestamps import format_timestamp
-from r1plus_contract.verdict import Phase, Verdict
+from r1plus_contract.verdict import Phase, Verdict, WatchStanding
 from r1plus_operator.plan.observation import REFUSED_PODS
 from r1plus_operator.plan.revision.storage import read_revision
 from support.plan.falls import DAY, FULL, ROLLBACK, controlled, fallen, rolled_back
@@ -295,7 +295,8 @@ def test_a_drop_waits_ten_minutes_at_most_for_a_candidate_from_before_it() -> No
     world.drop("i0", "i1")
     count_at(world, bad, world.now)
     planned = world.settle()
-    world.expect(serves=bad, candidate=candidate)
+    told = ("False RollbackBlocked", f"Revision {bad}: 2/4 right", "RolloutUnderWay")
+    world.expect(serves=bad, candidate=candidate, Progressing="True RollingOut", QualityVerified=told)
     assert planned.requeue_after is not None
     assert planned.requeue_after <= 600
     world.wait(600).settle()
@@ -311,3 +312,30 @@ def test_a_drop_waits_for_no_candidate_that_came_after_it() -> None:
     world.wait(60).apply(context={"maxTokens": 1000})
     world.change(accuracy={"onBreach": "Rollback"}).settle()
     world.expect(serves=bad, candidate=good)
+
+
+@for_each(
+    "on_breach, reason", {"is rolled back": ("Rollback", "RollingBack"), "only alerts": ("Alert", "BelowThreshold")}
+)
+def test_a_drop_of_what_serves_is_reported_before_a_candidate_that_was_refused(on_breach: str, reason: str) -> None:
+    world, _, bad = fallen(lost=())
+    world.steady().change(accuracy={"onBreach": on_breach}).settle()
+    candidate = world.apply(context={"maxTokens": 1000})
+    world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
+    world.expect(serves=bad, candidate=candidate, QualityVerified=("False GateFailed", candidate))
+    for pod in [pod for pod in world.pods if world.pods[pod].revision == bad]:
+        world.stand(pod, WatchStanding.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=2.0)
+    world.settle()
+    refusal = f"Revision {candidate}, which the spec asks for, failed its gate. TooManyLost"
+    world.expect(QualityVerified=(f"False {reason}", f"Revision {bad}: 2/4 right", refusal))
+
+
+def test_one_bad_pod_of_several_does_not_hide_the_gate_of_a_candidate() -> None:
+    world, _, bad = fallen(lost=(), replicas=2)
+    world.steady().settle()
+    candidate = world.apply(context={"maxTokens": 1000})
+    world.start_pods(candidate).settle()
+    world.stand(f"{bad}-0", WatchStanding.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=2.0).pass_once()
+    world.expect(candidate=candidate, QualityVerified="False BadPod")
+    world.settle()
+    world.expect(candidate=candidate, QualityVerified="Unknown NotYetKnown")

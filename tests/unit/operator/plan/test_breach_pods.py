@@ -179,6 +179,20 @@ def test_a_sweep_that_no_suite_allows_does_not_outvote_the_others(correct: int, 
     world.expect(QualityVerified="RollingBack")
 
 
+@for_each("seconds, reason", {
+    "from before the sweeps waits": (60.0, "RollbackBlocked"),
+    "that came after them does not": (-60.0, "RollingBack"),
+})  # fmt: skip
+def test_a_drop_of_the_pool_waits_for_no_candidate_that_came_after_it(seconds: float, reason: str) -> None:
+    world, bad = serve_two()
+    world.settle()
+    world.apply(context={"maxTokens": 1000})
+    world.report(bad, sweep=SweepFigures(2, 4, 0.0, 1.0, format_timestamp(world.now + seconds)))
+    pooled(world, bad)
+    world.settle()
+    world.expect(QualityVerified=f"False {reason}")
+
+
 @pytest.mark.parametrize("where", ["a sweep", "a count after an alarm", "a recorded gate"])
 def test_numbers_that_the_status_has_no_room_for_are_cut_and_the_answer_goes_on(where: str) -> None:
     world, good, bad = fallen(replicas=2)

@@ -378,7 +378,7 @@ def test_a_tenant_gives_its_slot_back_by(spec: dict[str, Any]) -> None:
 
 
 def test_no_deadline_of_a_tenant_holds_a_slot_for_ever() -> None:
-    world, candidate = candidate_of_wave(rollout={"deadline": "9999h"})
+    world, candidate = candidate_of_wave(rollout={"deadline": "24h"})
     world.start_pods(candidate).settle()
     requeue = world.plan().requeue_after
     assert requeue is not None

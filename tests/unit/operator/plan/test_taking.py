@@ -4,10 +4,11 @@ from dataclasses import replace
 
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite_files import MAX_BYTES
-from r1plus_contract.verdict import GateReport, Verdict
+from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
 from r1plus_operator.plan.accuracy.gate_results import MOST_VERDICT_BYTES, record_gate_result, select_known_verdicts
 from r1plus_operator.plan.revision.record import Revision
-from r1plus_operator.plan.revision.storage import KEPT_VERDICTS, clip_report, read_revision, to_object
+from r1plus_operator.plan.revision.storage import KEPT_VERDICTS, MAX_LISTED, clip_report, read_revision, to_object
+from r1plus_policies.gate.verdict import rejudge
 from support.plan.world import NEXT, World, serve_world
 from support.tables import for_each
 
@@ -81,8 +82,32 @@ def test_two_pods_of_which_one_passes_and_one_fails_come_to_an_end(decided_at: s
 def test_a_pass_under_another_threshold_is_taken_under_one(lost: int, is_taken: bool) -> None:
     """A monitor goes by such a Pass and asks nothing more: passed over, it would be waited for in vain."""
     stored = revision("a")
-    passed = replace(PASS_AT_1, identity=stored.identity_digest, threshold=0.9, lost=lost)
+    strata = (StratumFigures("s", 200, lost, 21),)
+    passed = replace(PASS_AT_1, identity=stored.identity_digest, threshold=0.9, lost=lost, strata=strata)
     assert (record_gate_result(stored, passed, {HASH}, 0.98, "").verdicts != ()) is is_taken
+
+
+def pass_of_strata(*lost: int) -> GateReport:
+    """A Pass at 0.9 of 70 strata of 20 items each, of which the last ones have lost these."""
+    strata = tuple(StratumFigures(f"s{n:02}", 20, 0, 3) for n in range(70 - len(lost)))
+    strata += tuple(StratumFigures(f"z{n:02}", 20, count, 3) for n, count in enumerate(lost))
+    return replace(PASS_AT_1, threshold=0.9, items=1400, lost=sum(lost), strata=strata)
+
+
+@for_each("lost, threshold, verdict", {
+    "a stratum that lost too much decides": ((3,), 0.98, None),
+    "one whose loss is allowed does not": ((1, 1), 0.98, Verdict.PASS),
+    "more of them than are stored, with one item each": ((1,) * 65, 0.951, Verdict.PASS),
+    "more of them than are stored, with two items each": ((2,) * 66, 0.901, None),
+    "the same under a lower threshold": ((2,) * 66, 0.89, Verdict.PASS),
+})  # fmt: skip
+def test_a_stored_pass_of_many_strata_is_judged_again(
+    lost: tuple[int, ...], threshold: float, verdict: Verdict
+) -> None:
+    stored = clip_report(pass_of_strata(*lost))
+    assert len(stored.strata) == MAX_LISTED
+    assert rejudge(stored, 0.9) is Verdict.PASS
+    assert rejudge(stored, threshold) is verdict
 
 
 def test_what_was_passed_at_the_serving_batch_is_kept_however_many_suites_take_effect_beside_traffic() -> None:

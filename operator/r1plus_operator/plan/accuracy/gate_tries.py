@@ -1,0 +1,61 @@
+"""How many gates in a row a candidate has to pass: one more for each earlier try of its engine that failed.
+
+A gate has a chance to pass an engine below the threshold. Each edit that makes another revision of the same engine
+would draw it again. So the chance of a try falls with each one, and no candidate is refused for the tries before it.
+"""
+
+from collections.abc import Collection
+from typing import Final
+
+from r1plus_contract.verdict import Gate, GateReport, Verdict
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.revision.record import Revision
+from r1plus_policies.gate.verdict import allows_same, rejudge
+
+MOST_REPEATS: Final = 3
+"""Most gates that a candidate has to pass after its first one."""
+
+
+def count_missing_passes(
+    revision: Revision, revisions: Collection[Revision], spec: R1PlusDeploymentSpec, suite_hash: str
+) -> int:
+    """Return how many more gates a revision that has passed one must pass before it takes traffic; 0: none.
+
+    A revision that was rolled back comes back by one gate of its own, and an older monitor repeats none.
+    """
+    threshold = spec.accuracy.threshold
+    passes = _list_passes(revision, suite_hash, threshold)
+    if not passes or spec.accuracy.gate is not Gate.ENFORCE or revision.regate_token or not revision.can_regate:
+        return 0
+    fails = {
+        (v.identity, v.decided_at)
+        for other in revisions
+        if other.identity.engine_digest == revision.identity.engine_digest
+        for v in other.verdicts
+        if v.suite_hash == suite_hash and _refuses(v, threshold) and v.decided_at < passes[0].decided_at
+    }
+    return max(0, 1 + min(len(fails), MOST_REPEATS) - len(passes))
+
+
+def build_repeat_token(revision: Revision, suite_hash: str, threshold: float) -> str:
+    """Return the name of the next gate that a revision has to pass after those that it has passed."""
+    return f"{revision.name}#{len(_list_passes(revision, suite_hash, threshold)) + 1}"
+
+
+def _list_passes(revision: Revision, suite_hash: str, threshold: float) -> list[GateReport]:
+    """Return the Passes at the serving batch since the last Fail, the oldest first."""
+    passes: list[GateReport] = []
+    for report in revision.valid_verdicts:
+        if report.suite_hash != suite_hash:
+            continue
+        if _refuses(report, threshold):
+            passes = []
+        elif report.admits_at(revision.batch) and rejudge(report, threshold) is Verdict.PASS:
+            passes.append(report)
+    return passes
+
+
+def _refuses(report: GateReport, threshold: float) -> bool:
+    """Whether a Fail refuses under this threshold, too: it allows no more losses."""
+    is_as_strict = report.threshold <= threshold or allows_same(report, threshold)
+    return report.verdict is Verdict.FAIL and is_as_strict

@@ -1,0 +1,91 @@
+"""A candidate passes one gate more for each earlier try of its engine on the same suite that failed."""
+
+from typing import Any
+
+from r1plus_contract.settings import ControlOrder
+from r1plus_contract.verdict import Verdict
+from r1plus_operator.plan.accuracy.gate_tries import MOST_REPEATS
+from support.plan.world import Q4_1, World, serve_world
+from support.tables import for_each
+
+
+def try_gate(world: World, verdict: Verdict, at: int, **spec: Any) -> str:
+    """Let the revision of a changed spec decide its first gate; return its name."""
+    name = world.apply(**spec)
+    world.start_pods(name).settle()
+    world.gate(name, verdict, lost=3 * (verdict is Verdict.FAIL)).report_gate(
+        name, decided_at=f"2026-01-01T00:{at:02}:00Z"
+    )
+    world.settle()
+    world.set_ready(name).settle()
+    return name
+
+
+def repeat_gate(world: World, name: str, verdict: Verdict, at: int) -> None:
+    """Let the monitors answer the order that they got."""
+    world.control(verdict, lost=3 * (verdict is Verdict.FAIL))
+    world.report_gate(name, decided_at=f"2026-01-01T00:{at:02}:00Z").settle()
+
+
+def refuse(world: World, count: int) -> None:
+    for n in range(count):
+        try_gate(world, Verdict.FAIL, n, context={"maxTokens": 1000 - n})
+
+
+@for_each("tries, repeats", {"none": (0, 0), "one": (1, 1), "two": (2, 2), "more than are counted": (5, MOST_REPEATS)})
+def test_each_try_that_failed_asks_for_one_more_pass(tries: int, repeats: int) -> None:
+    world = serve_world()
+    good = world.selected()
+    refuse(world, tries)
+    candidate = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    for n in range(repeats):
+        told = ("Unknown GateRunning", f"{repeats - n} more to pass in a row")
+        world.expect(serves=good, candidate=candidate, QualityVerified=told, Progressing="True RollingOut")
+        order = world.monitor_settings().control
+        assert order == ControlOrder(world.revision(candidate).identity_digest, f"{candidate}#{n + 2}")
+        repeat_gate(world, candidate, Verdict.PASS, 21 + n)
+    assert world.monitor_settings().control is None
+    world.expect(serves=candidate, QualityVerified="True GatePassed")
+
+
+def test_a_fail_among_the_repeats_refuses_the_candidate() -> None:
+    world = serve_world()
+    good = world.selected()
+    refuse(world, 2)
+    candidate = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    repeat_gate(world, candidate, Verdict.FAIL, 21)
+    world.expect(serves=good, runs={good: 1}, QualityVerified="False GateFailed", Progressing="CandidateRefused")
+    assert world.monitor_settings().control is None
+
+
+def test_the_same_pass_is_counted_once() -> None:
+    world = serve_world()
+    good = world.selected()
+    refuse(world, 1)
+    candidate = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    world.report_gate(candidate, decided_at="2026-01-01T00:30:00Z").settle()
+    world.expect(serves=good, candidate=candidate, QualityVerified="Unknown GateRunning")
+
+
+@for_each("change", {
+    "another engine": {"engine": Q4_1},
+    "a threshold that allows more": {"accuracy": {"threshold": 0.5}},
+    "a gate that only observes": {"accuracy": {"gate": "Observe"}},
+})  # fmt: skip
+def test_what_changes_the_answers_or_the_terms_passes_at_once(change: dict[str, Any]) -> None:
+    world = serve_world()
+    refuse(world, 2)
+    candidate = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900}, **change)
+    world.expect(serves=candidate)
+
+
+def test_a_revision_that_passed_before_the_tries_returns_at_once() -> None:
+    world = serve_world()
+    first = world.selected()
+    second = try_gate(world, Verdict.PASS, 1, context={"maxTokens": 900})
+    world.expect(serves=second)
+    refuse(world, 2)
+    world.apply(context={"maxTokens": 2048})
+    world.start_pods(first).settle()
+    world.gate(first, Verdict.PASS).set_ready(first).settle()
+    world.expect(serves=first)
