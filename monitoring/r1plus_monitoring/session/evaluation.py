@@ -21,7 +21,7 @@ from r1plus_monitoring.logs import format_time, log
 from r1plus_monitoring.probe.probes import Pace, Prompter
 from r1plus_monitoring.session.gatekeeper import Gatekeeper
 from r1plus_monitoring.session.store import MonitorContext, SessionStore
-from r1plus_monitoring.session.watch import SubjectWatch
+from r1plus_monitoring.session.watch import RAISED_PER_MINUTE, SubjectWatch
 from r1plus_policies.gate.run import GateRecord, GateRun
 from r1plus_policies.gate.verdict import (
     SHORT_CHECK_ITEMS,
@@ -96,7 +96,9 @@ class EvaluationSession:
             identity.digest(), suite.header.name, suite.header.sha256, suite.header.scorer_version
         )
         self._items = {item.id: item for item in suite.items}
-        self._pace = Pace(lambda: settings().probes_per_minute, prompter.is_busy, clock=context.monotonic)
+        self._pace = Pace(
+            lambda: max(RAISED_PER_MINUTE, settings().probes_per_minute), prompter.is_busy, clock=context.monotonic
+        )
         self._session_store = SessionStore(context, self._subject)
         self._keeper = Gatekeeper(
             context, self._session_store, prompter, self._subject, self._build_gate_items(), "gate"
@@ -198,7 +200,10 @@ class EvaluationSession:
         return sample
 
     async def _run_first_gate(self) -> GateReport:
-        """Run the gate: at the production batch before traffic; one by one, at the configured pace, during traffic."""
+        """Run the gate: at the production batch before traffic; one by one during traffic.
+
+        No detector watches before it has decided, so it is as fast as a count, but gives way to requests.
+        """
         beside_traffic = self._is_admitted and not self._control
         rules = Rules(self._threshold, batch=1 if beside_traffic else self._batch)
         return await self._run_gate(rules, self._choose_pace(), self._report_progress)

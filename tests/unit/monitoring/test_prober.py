@@ -14,6 +14,7 @@ from r1plus_contract.settings import ControlOrder
 from r1plus_contract.verdict import Gate, GateReport, Phase, Verdict, WatchStanding
 from r1plus_monitoring.probe.client import Failure, ProbeReply
 from r1plus_monitoring.process.prober import Prober
+from r1plus_monitoring.session.watch import RAISED_PER_MINUTE
 from support.monitoring.scripted import (
     ADDITIONS,
     WHOLE_GATE,
@@ -114,6 +115,14 @@ async def test_observe_admits_at_once_and_judges_beside_the_traffic(pod: Pod) ->
         assert report.sweep is not None
         assert report.sweep.correct == 25
         assert read_token(pod.admission) is not None
+
+
+async def test_the_first_gate_beside_traffic_is_as_fast_as_a_count(pod: Pod) -> None:
+    """Nothing else watches the pod until it has decided."""
+    pod.mount(gate=Gate.OBSERVE, probes_per_minute=1)
+    clock = itertools.count(step=60 / RAISED_PER_MINUTE)
+    async with running(pod, ScriptedEngine(wrong=ADDITIONS), monotonic=lambda: next(clock)) as prober:
+        assert (await watching(prober)).verdict is Verdict.FAIL
 
 
 def order(pod: Pod, token: str = "credit@1.0") -> ControlOrder:

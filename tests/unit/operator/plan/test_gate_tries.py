@@ -89,3 +89,14 @@ def test_a_revision_that_passed_before_the_tries_returns_at_once() -> None:
     world.start_pods(first).settle()
     world.gate(first, Verdict.PASS).set_ready(first).settle()
     world.expect(serves=first)
+
+
+def test_a_revision_with_the_identity_of_one_that_failed_is_refused_by_that_fail() -> None:
+    world = serve_world()
+    good = world.selected()
+    try_gate(world, Verdict.FAIL, 1, context={"maxTokens": 900})
+    other = world.apply(placement={"tolerations": [{"key": "gpu", "operator": "Exists"}]})
+    assert world.monitor_settings().control is None
+    world.start_pods(other).settle()
+    world.gate(other, Verdict.FAIL, lost=3).report(other, ran_under="").settle()
+    world.expect(serves=good, runs={good: 1}, Progressing="CandidateRefused")
