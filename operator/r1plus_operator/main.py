@@ -4,7 +4,7 @@
 
 Every replica watches; the one that holds the Lease plans and writes, and polls the monitors. All writes go through one
 client, whose fence is the Lease: no write is sent without it, and none is under way when it ends. A process that loses
-the Lease exits.
+the Lease exits, and so does each that notices that etcd was set back.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,7 +47,7 @@ from r1plus_operator.registry.recorder import FactRecorder
 from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import FileToken
 from r1plus_operator.runtime.lanes import Lane, Priority
-from r1plus_operator.runtime.lease import Elector, LeaseLostError, LeaseTerms, read_boot_clock
+from r1plus_operator.runtime.lease import Elector, LeaseLostError, LeaseTerms, SetBackError, read_boot_clock
 from r1plus_operator.runtime.pace import GroupPace
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
 
@@ -59,7 +59,7 @@ PROMETHEUS_SECONDS = 20.0
 DRAIN_SECONDS = 10.0
 """For the passes under way at a signal. The pod has 20 s; a pass is a few writes of milliseconds."""
 EXIT_SECONDS = 5.0
-"""For tasks that are cancelled because the Lease is lost; then the process exits whatever they do."""
+"""For tasks that are cancelled because the Lease is lost, or etcd set back; then the process exits whatever they do."""
 LOST_STATUS = 3
 MOST_LOGGED = 2000
 """Characters of a message in the log."""
@@ -101,7 +101,7 @@ def main() -> None:
     status = 0
     try:
         uvloop.run(run(settings))
-    except* LeaseLostError:
+    except* (LeaseLostError, SetBackError):
         status = LOST_STATUS
     sys.exit(status)
 
@@ -154,6 +154,7 @@ async def run(settings: OperatorSettings) -> None:
 
     Raises:
         LeaseLostError: in a group, when another process may hold the Lease.
+        SetBackError: in a group, when etcd was set back.
     """
     agent = f"{names.FIELD_MANAGER} ({settings.identity})"
     # Two clients: a renewal never waits behind writes, and only renewals pass without the fence.
@@ -352,7 +353,8 @@ async def lead(parts: OperatorParts, exit_process: Callable[[int], object]) -> N
     is_fresh = elector.is_leader
     if not is_fresh:
         log.info("Another replica is the leader, this one watches until it gets the Lease")
-        await elector.acquire()
+        with exit_at_loss(exit_process):
+            await elector.acquire()
     async with asyncio.TaskGroup() as group:
         hold_task = group.create_task(hold(elector, exit_process))
         # In both cases with the CRs: kopf does not say when it has delivered them all, and an R1PlusTenant that is
@@ -367,10 +369,18 @@ async def lead(parts: OperatorParts, exit_process: Callable[[int], object]) -> N
 
 async def hold(elector: Elector, exit_process: Callable[[int], object]) -> None:
     """Renew until the Lease is lost: then everything else is cancelled, and if that hangs, the process exits."""
-    try:
+    with exit_at_loss(exit_process):
         await elector.hold()
-    except LeaseLostError as error:
-        log.error("Exiting, because this replica lost the Lease: %s", error)
+
+
+@contextlib.contextmanager
+def exit_at_loss(exit_process: Callable[[int], object]) -> Iterator[None]:
+    """Log why this process has to end, and make sure that it does."""
+    try:
+        yield
+    except (LeaseLostError, SetBackError) as error:
+        reason = "etcd was set back" if isinstance(error, SetBackError) else "this replica lost the Lease"
+        log.error("Exiting, because %s: %s", reason, error)
         asyncio.get_running_loop().call_later(EXIT_SECONDS, exit_process, LOST_STATUS)
         raise
 

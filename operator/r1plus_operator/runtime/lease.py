@@ -6,6 +6,9 @@ since it *heard* of the Lease's last change, and by a write that fails if there 
 accepted before heard: the belief ends before anyone takes over, as long as no clock runs duration / renew_deadline
 (1.5 times) as fast as another.
 
+Every candidate reads the Lease each second or two, one request after another, so its resourceVersion never goes back.
+If it does, etcd was set back, and all that this process has read is of a future that did not happen.
+
 `Claim` decides and does no I/O; `Elector` reads and writes. `Elector.count_remaining_seconds` is the client's fence.
 """
 
@@ -30,6 +33,13 @@ Object = dict[str, Any]
 
 class LeaseLostError(Exception):
     """This process does not lead any more. It must end: its memory may be older than what its successor wrote."""
+
+
+class SetBackError(Exception):
+    """Etcd was set back to a backup. This process must end: caches and watches are from after that backup.
+
+    The API server accepts a watch from a version that is still to come, and is silent until the counter has passed it.
+    """
 
 
 class LeaseApi(Protocol):
@@ -97,14 +107,22 @@ class Claim:
         self._term: int | None = None
         """The transitions that our own claim wrote: another process of our name would have raised them."""
         self._until = _NEVER
+        self._newest_version = 0
+        """The highest that the Lease has had, also where it was deleted since."""
 
     def count_remaining_seconds(self) -> float:
         """Return the seconds for which this process surely leads from now on; 0 or less if it does not lead."""
         return self._until - self._clock()
 
     def observe_lease(self, lease: Object | None) -> None:
-        """Record an answer that shows the Lease; None: there is none, which its last holder may not know yet."""
+        """Record an answer that shows the Lease; None: there is none, which its last holder may not know yet.
+
+        Raises:
+            SetBackError: its version is lower than one before. This process does not lead any more.
+        """
         before = self._observation or _LeaseObservation("", "", 0, self._clock())
+        if lease is not None:
+            self._check_version(int(lease["metadata"]["resourceVersion"]))
         if lease is None:
             observation = dataclasses.replace(before, version="")
         else:
@@ -161,6 +179,15 @@ class Claim:
         """Stop believing that this process leads."""
         self._until = _NEVER
 
+    def _check_version(self, version: int) -> None:
+        if version < self._newest_version:
+            self.give_up()
+            raise SetBackError(
+                f"the Lease has resourceVersion {version}, and had {self._newest_version} before: etcd was restored"
+                " from a backup. Do nothing: Kubernetes restarts this container, which reads everything again"
+            )
+        self._newest_version = version
+
 
 class Elector:
     """One candidate: `acquire`, then `hold` in a task, then `release`. Leads at most once in its life."""
@@ -206,6 +233,9 @@ class Elector:
         """Read the Lease and take it if it is free.
 
         Return whether this process leads. Refusals are logged, not raised.
+
+        Raises:
+            SetBackError: etcd was set back.
         """
         try:
             await self._read_lease()
@@ -220,7 +250,11 @@ class Elector:
         return self.is_leader
 
     async def acquire(self) -> None:
-        """Wait until this process leads."""
+        """Wait until this process leads.
+
+        Raises:
+            SetBackError: etcd was set back.
+        """
         while not await self.attempt():
             await self._sleep(self._terms.retry / 2 * self._rand.uniform(0.5, 1.0))
 
@@ -229,6 +263,7 @@ class Elector:
 
         Raises:
             LeaseLostError: another holds the Lease, or no renewal was accepted within `renew_deadline`.
+            SetBackError: etcd was set back.
         """
         pause = self._terms.retry
         while True:

@@ -107,6 +107,11 @@ class Replica:
         if process == self.process:
             self._loop.thaw(process)
 
+    def _end(self, process: str) -> None:
+        """Kill a process that hangs; one that has ended by itself hangs no more."""
+        if process == self.process:
+            self.kill()
+
     def _restart(self, seconds: float) -> None:
         ended = self.process
 
@@ -124,10 +129,10 @@ class Replica:
             self._settings(self.identity), clients.writes, clients.election, clocks, rand, self._sessions
         )
         try:
-            await operate(self.parts, asyncio.Event(), watch_crs, exit_process=lambda _status: self.kill())
+            await operate(self.parts, asyncio.Event(), watch_crs, exit_process=lambda _status: self._end(process))
         except* Exception as group:  # noqa: BLE001 - it is kept, and the process starts again
             self.ended.append(", ".join(sorted(map(repr, _list_leaves(group)))))
-            self._restart(RESTART_SECONDS)
+            self.kill()
 
 
 async def watch_crs(parts: OperatorParts, _stop: asyncio.Event) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from r1plus_operator.runtime.errors import ApiError, ConflictError, ForbiddenError, NotFoundError, TransportError
-from r1plus_operator.runtime.lease import LEASE, Claim, Elector, LeaseLostError, LeaseTerms
+from r1plus_operator.runtime.lease import LEASE, Claim, Elector, LeaseLostError, LeaseTerms, SetBackError
 from r1plus_operator.runtime.resources import Resource
 from support.examples import count_examples
 
@@ -42,6 +42,11 @@ class LeaseServer:
         before = self.lease["spec"] if self.lease else {}
         self.lease = {"metadata": {"resourceVersion": str(next(self._versions))}, "spec": {**before, **spec}}
         return self.lease
+
+    def restore(self, version: int) -> None:
+        """Go back to a version: 1 is the first Lease, 0 is none. Versions are given out a second time."""
+        self.lease = {**self.read(), "metadata": {"resourceVersion": str(version)}} if version else None
+        self._versions = itertools.count(version + 1)
 
     @property
     def holder(self) -> str:
@@ -268,6 +273,53 @@ async def test_a_release_takes_nothing_from_a_successor() -> None:
     taken(world.server)
     await leader.release()
     assert (world.server.holder, leader.is_leader) == ("thief", False)
+
+
+def set_back(server: LeaseServer) -> None:
+    """Restore the Lease that was there at the start, and the counter with it."""
+    server.restore(1)
+
+
+async def test_a_leader_notices_that_etcd_was_set_back_and_leads_no_more() -> None:
+    world, leader, _ = await led()
+    world.at(30, lambda: set_back(world.server))
+    with pytest.raises(SetBackError, match=r"the Lease has resourceVersion 1, and had 1\d before: etcd was restored"):
+        await leader.hold()
+    assert not leader.is_leader
+    assert world.now - 130 <= TERMS.retry
+
+
+async def test_a_standby_notices_that_etcd_was_set_back_before_it_leads() -> None:
+    world, leader, other = await led()
+    world.at(30, lambda: set_back(world.server))
+    holding = asyncio.ensure_future(leader.hold())
+    with pytest.raises(SetBackError):
+        await other.acquire()
+    assert not other.is_leader
+    holding.cancel()
+
+
+async def test_a_standby_notices_a_set_back_to_before_there_was_a_lease_when_the_next_is_made() -> None:
+    world, _, other = await led()
+    for _ in range(9):
+        touched(world.server)
+    await other.attempt()
+    world.server.restore(0)
+    await other.attempt()
+    world.now += TERMS.duration + 1
+    with pytest.raises(SetBackError, match="resourceVersion 1, and had 10 before"):
+        await other.attempt()
+    assert not other.is_leader
+
+
+async def test_a_lease_that_is_deleted_and_made_again_is_no_set_back() -> None:
+    world, _, other = await led()
+    await other.attempt()
+    deleted(world.server)
+    await other.attempt()
+    world.now += TERMS.duration + 1
+    await other.attempt()
+    assert (other.is_leader, world.server.holder) == (True, "b")
 
 
 async def test_belief_counts_from_the_request_and_not_from_its_answer() -> None:
