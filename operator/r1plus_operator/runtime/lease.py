@@ -184,7 +184,7 @@ class Claim:
             self.give_up()
             raise SetBackError(
                 f"the Lease has resourceVersion {version}, and had {self._newest_version} before: etcd was restored"
-                " from a backup. Nothing is to be done: Kubernetes restarts this container, which reads all again"
+                " from a backup. Do nothing: Kubernetes restarts this container, which reads everything again"
             )
         self._newest_version = version
 

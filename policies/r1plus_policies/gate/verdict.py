@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
@@ -160,6 +161,7 @@ class VerdictSubject:
     scorer_version: str
 
 
+@lru_cache(maxsize=1024)
 def max_lost_items(items: int, threshold: float) -> int:
     """Return floor(N(1-t)), exactly: 0.98 means 49/50, not the nearest float (200 x 0.02 is 4, never 3)."""
     return int(items * (1 - Fraction(repr(threshold))))

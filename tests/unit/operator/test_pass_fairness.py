@@ -120,7 +120,7 @@ async def test_first_passes_of_a_restart_delay_nothing_else(
     async with asyncio.timeout(DEADLINE_SECONDS):
         await run_workers(parts.queue, parts.workers, handle, on_error=lambda *_: None)
     assert begun.index(key, caused) - caused <= len(NOISY), "those whose worker was free in the same moment"
-    assert max(most) <= len(NOISY) + 1, "one of each namespace, and what was asked for"
+    assert max(most) <= parts.workers * 3 // 4 + 1, "a quarter of the workers waits for others, and what was asked for"
 
 
 async def test_the_first_pass_of_a_small_tenant_waits_for_one_of_each_other_tenant() -> None:

@@ -106,7 +106,7 @@ def test_a_flake_stops_nothing_that_comes_after_it(repository: ToyRepository) ->
 
 
 def test_a_run_whose_parts_did_not_all_run_is_red(repository: ToyRepository) -> None:
-    status, output = run(repository.root, "bad", "good", "--beside", "met")
+    status, output = run(repository.root, "bad", "good", "--last", "met")
     assert status == 1
     assert "Stopped, or not run, since a part had failed: good, met" in output
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from simulation.invariants import NAMES
+from simulation.mutants import MUTANTS
 from simulation.schedule import read_schedule
 from support.paths import TESTS
 from support.simulation.command import read_figures, run_simulation
@@ -51,13 +52,11 @@ def test_the_same_schedule_is_the_same_run() -> None:
 
 
 def test_a_failure_names_seed_promise_and_what_was_written() -> None:
-    unmended = next((name for name, defect in DEFECTS.items() if not defect["mended"]), None)
-    if unmended is None:
-        return
-    told = run_simulation("--schedule", str(KNOWN / f"{unmended}.json"), "--only", DEFECTS[unmended]["breaks"]).stdout
+    name, mutant = next(iter(MUTANTS.items()))
+    told = run_simulation("--mutant", name, "--only", mutant.breaks).stdout
     assert "promise: " in told
     assert "found: " in told
-    assert DEFECTS[unmended]["breaks"] in told
+    assert mutant.breaks in told
     assert "schedule" in told.partition("seconds")[2]
 
 
