@@ -1,4 +1,4 @@
-"""ReplicaSets and PodDisruptionBudgets around what serves: a namespace's administrator neither edits nor adds one."""
+"""ReplicaSets, PodDisruptionBudgets and autoscalers around what serves: a namespace's administrator neither edits nor adds one."""
 
 from typing import Any
 
@@ -18,6 +18,8 @@ from support.waiting import wait_until
 pytestmark = [pytest.mark.apiserver, pytest.mark.first_run_counts]
 REPLICA_SET = Resource("apps", "v1", "replicasets", "ReplicaSet")
 BUDGET = kinds.BY_KIND["PodDisruptionBudget"]
+AUTOSCALER = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+AUTOSCALER_V1 = Resource("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +132,53 @@ def test_a_budget_is_judged_when_its_selector_changes(world: AdmissionWorld, adm
     wider = {"spec": {"selector": {"matchLabels": {names.LABEL_DEPLOYMENT: "credit"}}}}
     assert_held(mallory.ask("PATCH", own, wider), "budgets", "can select serving pods")
     assert mallory.ask("DELETE", own).status == 200
+
+
+SCALES_OURS = {
+    "a revision's Deployment": ("Deployment", REVISION),
+    "the gateway's Deployment": ("Deployment", "r1plus-gateway"),
+    "a revision's ReplicaSet": ("ReplicaSet", f"{REVISION}-7d9c8b6f54"),
+    "the gateway's ReplicaSet": ("ReplicaSet", "r1plus-gateway-7d9c8b6f54"),
+}
+SCALES_OWN = {
+    "a Deployment": ("Deployment", "web"),
+    "a Deployment with a number in its name": ("Deployment", "web-2026"),
+    "a Deployment that only begins like ours": ("Deployment", f"{REVISION}-web"),
+    "a ReplicaSet of a Deployment": ("ReplicaSet", "web-7d9c8b6f54"),
+    "a StatefulSet with such a name": ("StatefulSet", "shard-0123456789"),
+}
+
+
+def autoscaler(kind: str, target: str, resource: Resource = AUTOSCALER) -> Json:
+    """Return an autoscaler of a workload of this kind and name."""
+    scaled = {"apiVersion": "apps/v1", "kind": kind, "name": target}
+    return manifest(resource, "own", spec={"scaleTargetRef": scaled, "maxReplicas": 2})
+
+
+@pytest.mark.parametrize(("kind", "target"), SCALES_OURS.values(), ids=SCALES_OURS)
+@pytest.mark.parametrize("resource", [AUTOSCALER, AUTOSCALER_V1], ids=["v2", "v1"])
+def test_nobody_autoscales_what_the_operator_scales(
+    world: AdmissionWorld, admin: Person, resource: Resource, kind: str, target: str
+) -> None:
+    path, body = world.path(resource), autoscaler(kind, target, resource)
+    said = f"spec.scaleTargetRef.name: {target} has the name of an operator's workload"
+    assert_held(world.mallory.ask("POST", path, body), "autoscalers", said)
+    assert admin.ask("POST", path, body).status == 201
+
+
+@pytest.mark.parametrize(("kind", "target"), SCALES_OWN.values(), ids=SCALES_OWN)
+def test_autoscalers_of_other_workloads_are_anybodys(world: AdmissionWorld, kind: str, target: str) -> None:
+    answer = world.mallory.ask("POST", world.path(AUTOSCALER), autoscaler(kind, target))
+    assert answer.status == 201, answer
+
+
+def test_an_autoscaler_is_judged_when_its_target_changes(world: AdmissionWorld, admin: Person) -> None:
+    mallory, path = world.mallory, world.path(AUTOSCALER)
+    ours = {"spec": {"scaleTargetRef": {"name": REVISION}}}
+    admin.do("POST", path, autoscaler("Deployment", "web"))
+    own = f"{path}/own"
+    assert_held(mallory.ask("PATCH", own, ours), "autoscalers", "set spec.replicas of the R1PlusDeployment")
+    admin.do("PATCH", own, ours)
+    assert mallory.ask("PATCH", own, {"spec": {"maxReplicas": 3}}).status == 200
+    assert mallory.ask("PATCH", own, {"spec": {"scaleTargetRef": {"name": "web"}}}).status == 200
+    mallory.do("DELETE", own)

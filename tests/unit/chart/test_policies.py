@@ -50,8 +50,8 @@ def test_every_policy_knows_the_operators_own_account(objects: Objects) -> None:
     found = policies(objects)
     # Who mounts an engine, relabels a tenant, enters a pod, pushes others off a node, takes over their addresses,
     # places
-    # models, makes a token, leads callers elsewhere, asks for a rollback or writes large metadata is asked of everybody: the operator does
-    # none of it.
+    # models, makes a token, leads callers elsewhere, asks for a rollback, autoscales or writes large metadata is asked of everybody: the
+    # operator does none of it.
     asked_of_all = (
         "control-plane",
         "placement",
@@ -60,6 +60,7 @@ def test_every_policy_knows_the_operators_own_account(objects: Objects) -> None:
         "exec",
         "priority",
         "addresses",
+        "autoscalers",
         "requests",
         "metadata-size",
         "endpoints",
