@@ -61,6 +61,8 @@ class Judge:
     found: Violation | None = None
     tried: dict[str, int] = field(default_factory=dict)
     """Invariant -> how often it was tried: where its condition held."""
+    drops: set[tuple[str | Key, ...]] = field(default_factory=set)
+    """Invariant, R1PlusDeployment and pods of the drops that were counted."""
     thresholds: dict[Key, list[tuple[float, float]]] = field(default_factory=dict)
     """R1PlusDeployment -> when each of its thresholds was set."""
     orders: dict[Key, int] = field(default_factory=dict)
@@ -108,6 +110,12 @@ class Judge:
     def count(self, invariant: str) -> None:
         """Count that an invariant's condition has held."""
         self.tried[invariant] = self.tried.get(invariant, 0) + 1
+
+    def count_drop(self, invariant: str, key: Key, pods: list[str]) -> None:
+        """Count that an invariant's condition has held of a drop of these pods; the same drop counts once."""
+        if pods and (case := (invariant, key, *pods)) not in self.drops:
+            self.drops.add(case)
+            self.count(invariant)
 
     def held_for(self, holds: bool, what: str, key: Key, pods: list[str]) -> float:
         """Return for how many seconds something has held of a deployment, for the same pods; 0 if it does not."""
@@ -460,6 +468,7 @@ def drops_are_latched(judge: Judge) -> str:
 def drops_are_answered(judge: Judge) -> str:
     """With `Rollback` a drop of all that serves is rolled back, or a reason says what forbids it and alerts."""
     for key, pods in _list_dropped(judge):
+        judge.count_drop("drops_are_answered", key, pods)
         reason = _read_incident(judge, key)
         is_silent = reason in ("", *_list_reasons_without_alert())
         if judge.held_for(bool(pods) and is_silent, "unanswered", key, pods) > ANSWER_SECONDS:
@@ -473,6 +482,7 @@ def drops_are_answered(judge: Judge) -> str:
 def the_only_pod_is_answered(judge: Judge) -> str:
     """The revision is rolled back when two pods are below the threshold, or the only one."""
     for key, pods in _list_dropped(judge):
+        judge.count_drop("the_only_pod_is_answered", key, pods if len(pods) == 1 else [])
         is_blocked = _read_incident(judge, key) in ("LastThatServes", "AlreadyQuarantined")
         if judge.held_for(len(pods) == 1 and is_blocked, "only", key, pods) > ANSWER_SECONDS:
             return (
@@ -485,6 +495,7 @@ def the_only_pod_is_answered(judge: Judge) -> str:
 def status_tells_of_drops(judge: Judge) -> str:
     """A drop of what serves shows in the condition QualityVerified, whatever else is under way."""
     for key, pods in _list_dropped(judge):
+        judge.count_drop("status_tells_of_drops", key, pods)
         cr = judge.world.read_cr(*key)
         conditions = ((cr or {}).get("status") or {}).get("conditions") or ()
         told = next(((c["status"], c["reason"]) for c in conditions if c["type"] == "QualityVerified"), ("", ""))
