@@ -195,7 +195,7 @@ def build(
     queue: WorkQueue[Key] = WorkQueue(
         lane=select_lane, most_of_group=max(1, settings.workers // SHARES), contention=contention, rand=rand
     )
-    pace: Pace[tuple[str, ...]] = Pace(lambda key: key[0], contention, queue.count_waiting)
+    pace: Pace[tuple[str, ...]] = Pace(lambda key: key[0], contention)
 
     def enqueue_edited(key: Key) -> None:
         """Enqueue what a tenant changed at its namespace's pace. The edit filter's key of the CR is another one."""

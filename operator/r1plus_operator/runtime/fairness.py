@@ -45,8 +45,8 @@ MOST_IN_A_ROW = {Priority.NORMAL: 3, Priority.LOW: 8}
 """Keys of a higher priority that are taken in a row, before one of this priority is."""
 
 WIDE_SHARES = 3
-"""As a multiple of what one group may have out beside others: the keys below urgent of a group that is alone, and those
-of low priority of all groups together."""
+"""As a multiple of what one group may have out beside others: what a group that is alone has, and the keys of low
+priority of all groups together."""
 REST = 3.0
 """After a key of low priority its room stays taken, for so many times the seconds that the key was out."""
 LONGEST_REST_SECONDS = 1.0
@@ -128,7 +128,7 @@ class Lanes(Generic[K]):
         """Bound the keys of one group that are out at once.
 
         Beside other groups it has `most_of_group` urgent ones, as many normal ones, and one of low priority. Alone it
-        has `WIDE_SHARES` times as many below urgent, and all groups together as many of low priority. None: any.
+        has `WIDE_SHARES` times as many together, and all groups together as many of low priority. None: any.
         """
         self._lane = lane
         self._most = most_of_group
@@ -174,10 +174,6 @@ class Lanes(Generic[K]):
         """Return a key that was out. Its room stays taken until `free`."""
         return Room(self._priority_by_key.pop(key), self._lane(key).group)
 
-    def count_waiting(self, group: Hashable) -> int:
-        """Return how many keys of a group wait, at least; one that got a higher priority may count twice."""
-        return sum(len(lane.get(group, ())) for lane in self._lanes.values())
-
     def compute_rest(self, room: Room, seconds_out: float, now: float) -> float:
         """Return for how many seconds the room of a key that was out for so long stays taken."""
         if self._most is None or room.priority is not Priority.LOW or self._contention.is_alone(room.group, now):
@@ -202,7 +198,7 @@ class Lanes(Generic[K]):
             return True
         if priority is Priority.URGENT or not self._contention.is_alone(group, now):
             return False
-        return self._out[Priority.NORMAL][group] + self._out[Priority.LOW][group] < WIDE_SHARES * self._most
+        return sum(out[group] for out in self._out.values()) < WIDE_SHARES * self._most
 
     def _has_room_for_low(self) -> bool:
         """Return whether one more key of low priority may be out, of whatever group."""
@@ -242,9 +238,14 @@ class Lanes(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class PaceLimits:
-    """How many turns a group has beside others. A group that changes what waits already gets fewer."""
+    """How many turns a group has. Beside others one that changes what waits already gets fewer."""
+
+    at_once_alone: int = 16
+    """More than workers can take: what is changed again while it waits is done once."""
+    per_second_alone: float = 160.0
 
     at_once: int = 10
+    """Beside others."""
     burst_per_second: float = 2.0
     """After those at once."""
     burst: int = 50
@@ -255,10 +256,8 @@ class PaceLimits:
     """Between two turns of a group that goes on changing what waits: from `1 / per_second` on, doubling."""
 
 
-AHEAD_ALONE = 16
-"""A group that is alone has its turns while fewer of its keys than this wait for a worker."""
 LOOK_AGAIN_SECONDS = 0.1
-"""While edits of a group wait, it is looked so often whether it is alone."""
+"""While edits of a group wait, it is looked so often whether it is alone by now."""
 MOST_REMEMBERED = 1000
 """Keys of a group whose last turns are remembered, for the order of those that wait."""
 
@@ -268,6 +267,8 @@ class _Group(Generic[K]):
     """What a group waits for, and what it has had."""
 
     buckets: tuple[TokenBucket, TokenBucket]
+    """Beside others."""
+    bucket_alone: TokenBucket
     waiting: dict[K, Callable[[], None]] = field(default_factory=dict)
     """Key -> what to do at its turn."""
     first: set[K] = field(default_factory=set)
@@ -291,18 +292,13 @@ class Pace(Generic[K]):
         self,
         group: Callable[[K], Hashable],
         contention: Contention,
-        count_waiting: Callable[[Hashable], int],
         limits: PaceLimits | None = None,
         *,
         clock: Clock | None = None,
     ) -> None:
-        """Use the event loop of the first key as clock, unless one is given.
-
-        `count_waiting` returns how many keys of a group wait for a worker.
-        """
+        """Use the event loop of the first key as clock, unless one is given."""
         self._group = group
         self._contention = contention
-        self._count_waiting = count_waiting
         self._limits = limits or PaceLimits()
         self._clock = clock
         self._groups: dict[Hashable, _Group[K]] = {}
@@ -337,15 +333,18 @@ class Pace(Generic[K]):
             group.waiting.pop(key, None)
             group.first.discard(key)
 
-    def _is_alone(self, name: Hashable, now: float) -> bool:
-        return self._contention.is_alone(name, now) and self._count_waiting(name) < AHEAD_ALONE
+    def _take_alone(self, name: Hashable, group: _Group[K], now: float) -> bool:
+        """Take a turn that a group has because it is alone; return whether there was one."""
+        if not self._contention.is_alone(name, now) or not group.bucket_alone.take(1):
+            return False
+        for bucket in group.buckets:
+            bucket.take(1)  # Nobody waits for it, but it has been had once somebody comes.
+        return True
 
     def _reserve(self, name: Hashable, group: _Group[K], now: float) -> float:
         """Take a turn for the next key, and return after how many seconds it may be used."""
-        if self._is_alone(name, now):
-            for bucket in group.buckets:
-                bucket.take(1)  # Nobody waits for it, but it has been had once somebody comes.
-            return 0.0
+        if self._contention.is_alone(name, now):
+            return 0.0 if self._take_alone(name, group, now) else LOOK_AGAIN_SECONDS
         return max(group.last + group.interval - now, *(bucket.reserve() for bucket in group.buckets))
 
     def _look_again(self, name: Hashable, clock: Clock) -> None:
@@ -357,17 +356,22 @@ class Pace(Generic[K]):
     def _give_turns(self, name: Hashable, clock: Clock) -> None:
         """Give a group's next key its turn if that has come; where the group is alone, to as many as may be ahead."""
         group, now = self._groups[name], clock.time()
-        while group.waiting and group.turn_at is not None and (group.turn_at <= now or self._is_alone(name, now)):
-            key = min(group.waiting, key=lambda k: (k not in group.first, group.last_turns.get(k, 0.0)))
-            later = group.waiting.pop(key)
-            group.first.discard(key)
-            self._adapt_interval(group)
-            self._record_turn(group, key, now)
-            group.turn_at = now + self._reserve(name, group, now) if group.waiting else None
-            later()
-        if not group.waiting and group.turn_at is not None and group.turn_at <= now:
-            group.turn_at = None  # All was withdrawn.
-        self._look_again(name, clock)
+        try:
+            while group.waiting and self._has_turn(name, group, now):
+                key = min(group.waiting, key=lambda k: (k not in group.first, group.last_turns.get(k, 0.0)))
+                later = group.waiting.pop(key)
+                group.first.discard(key)
+                self._adapt_interval(group)
+                self._record_turn(group, key, now)
+                group.turn_at = now + self._reserve(name, group, now) if group.waiting else None
+                later()
+        finally:
+            if not group.waiting and group.turn_at is not None and group.turn_at <= now:
+                group.turn_at = None  # All was withdrawn.
+            self._look_again(name, clock)
+
+    def _has_turn(self, name: Hashable, group: _Group[K], now: float) -> bool:
+        return group.turn_at is None or group.turn_at <= now or self._take_alone(name, group, now)
 
     def _adapt_interval(self, group: _Group[K]) -> None:
         first = 1.0 / self._limits.per_second
@@ -397,6 +401,7 @@ class Pace(Generic[K]):
                     TokenBucket(limits.burst_per_second, limits.at_once, clock=clock.time),
                     TokenBucket(limits.per_second, limits.burst, clock=clock.time),
                 ),
+                TokenBucket(limits.per_second_alone, limits.at_once_alone, clock=clock.time),
                 last=now,
             )
         group = self._groups[name]

@@ -151,10 +151,6 @@ class WorkQueue(Generic[K]):
         self._timed.discard(key)
         return key
 
-    def count_waiting(self, group: Hashable) -> int:
-        """Return how many keys of a group wait for a worker."""
-        return self._ready.count_waiting(group)
-
     def finish(self, key: K) -> None:
         """End the pass over the key, whether it went well or not."""
         clock, room, taken = self._get_clock(), self._ready.return_key(key), self._processing.pop(key)

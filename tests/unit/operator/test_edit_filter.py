@@ -44,7 +44,7 @@ class Watch:
         self.clock = ManualClock()
         self.passes: list[Key] = []
         self.observer = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), self.passes.append, {})
-        self.pace: Pace[tuple[str, ...]] = Pace(lambda key: key[0], Contended(), lambda _: 0, LIMITS, clock=self.clock)
+        self.pace: Pace[tuple[str, ...]] = Pace(lambda key: key[0], Contended(), LIMITS, clock=self.clock)
         self.filter = EditFilter(self.observer, self.pace)
         self.versions: list[int] = []
 

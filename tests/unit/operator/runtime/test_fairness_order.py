@@ -71,7 +71,7 @@ class LanesMachine(RuleBasedStateMachine):
         if of_group[priority] < (1 if priority is Priority.LOW else MOST):
             return True
         is_alone = priority is not Priority.URGENT and self.now >= ALONE_AFTER_SECONDS
-        return is_alone and of_group[Priority.NORMAL] + of_group[Priority.LOW] < WIDE_SHARES * MOST
+        return is_alone and of_group.total() < WIDE_SHARES * MOST
 
     def takeable(self, priority: Priority) -> dict[str, list[str]]:
         """Group -> its waiting keys, the oldest first; without those that have no room."""

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_operator.runtime.fairness import (
-    AHEAD_ALONE,
     ALONE_AFTER_SECONDS,
     LOOK_AGAIN_SECONDS,
     MOST_REMEMBERED,
@@ -27,11 +26,7 @@ class Timeline:
 
     def __init__(self, limits: PaceLimits = LIMITS, contention: Contention | None = None) -> None:
         self.clock = ManualClock()
-        self.ahead = 0
-        """Keys that wait for a worker."""
-        self.pace: Pace[str] = Pace(
-            lambda key: key[0], contention or Contended(), lambda _: self.ahead, limits, clock=self.clock
-        )
+        self.pace: Pace[str] = Pace(lambda key: key[0], contention or Contended(), limits, clock=self.clock)
         self.turns: list[tuple[float, str, int]] = []
         self.changes: dict[str, int] = {}
 
@@ -197,22 +192,37 @@ class Shared(Timeline):
         super().__init__(contention=Contention())
 
 
-def test_who_is_alone_waits_for_no_turn() -> None:
+def test_who_is_alone_hardly_waits() -> None:
     line = Shared()
     line.change(*(f"a{number}" for number in range(200)))
-    assert line.times() == [0.0] * 200
+    assert len(line.times()) == LIMITS.at_once_alone
+    line.clock.advance(200 / LIMITS.per_second_alone + LOOK_AGAIN_SECONDS)
+    assert len(line.times()) == 200
 
 
-def test_who_is_alone_waits_while_the_workers_have_enough_and_then_for_the_newest_state_only() -> None:
+def test_of_a_burst_of_who_is_alone_the_newest_state_of_each_is_followed() -> None:
     line = Shared()
-    line.ahead = AHEAD_ALONE
-    for _ in range(3):
-        line.change("a0", "a1")
-    line.clock.advance(LOOK_AGAIN_SECONDS)
-    assert len(line.turns) == LIMITS.at_once, "as beside others"
-    line.ahead = 0
-    line.clock.advance(LOOK_AGAIN_SECONDS)
+    for _ in range(100):
+        line.change(*(f"a{number}" for number in range(100)))
+    assert len(line.turns) == LIMITS.at_once_alone
+    line.clock.advance(1.0)
+    assert len(line.turns) <= LIMITS.at_once_alone + LIMITS.per_second_alone + 1
     assert {key: number for _, key, number in line.turns} == line.changes
+
+
+def test_a_turn_that_fails_takes_none_from_the_next() -> None:
+    line = Timeline()
+    line.change("a0", "a1", "a2")
+
+    def fail() -> None:
+        raise RuntimeError("an edit that cannot be taken")
+
+    assert not line.pace.take_turn("a3", fail)
+    line.change("a4")
+    with pytest.raises(RuntimeError):
+        line.clock.advance(10.0)
+    line.clock.advance(10.0)
+    assert [key for _, key, _ in line.turns][3:] == ["a4"]
 
 
 def test_once_somebody_comes_a_group_that_was_alone_has_had_its_burst() -> None:
