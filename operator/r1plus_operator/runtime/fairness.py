@@ -10,8 +10,8 @@ A key meets three rules, in this order:
 3. **Bounds** on the keys of a group that are out, so that a worker is free for the group that comes next. The room of a
    key that came in bulk rests after it: the writes of a pass delay all others at the API server, whatever the order.
 
-Where nobody else waits this costs nothing: a group that is alone has no pace, no rests, and wide bounds. It is alone if
-for `ALONE_AFTER_SECONDS` nobody has waited for a key of another group. With one priority its queue is a plain one.
+Where nobody else waits this costs nothing: a group that is alone has a pace beyond what workers can follow, wide
+bounds, and no rests. It is alone if for `ALONE_AFTER_SECONDS` nobody has waited for a key of another group.
 Called by the work queue and by the edit filter, from one event loop only.
 """
 
