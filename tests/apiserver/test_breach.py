@@ -191,7 +191,7 @@ async def test_an_acknowledgement_is_waited_for_before_a_fall_is_answered_again(
     pair.second.report = replace(pair.second.report, threshold=0.98, acknowledged="")
     fall(pair.second)
     await pair.second.is_asked_again()
-    assert await pair.until("QualityVerified", "True", "GatePassed")
+    await pair.until("QualityVerified", "False", "BelowThreshold")
     assert (await pair.settings())["control"] is None
     pair.second.report = replace(pair.second.report, acknowledged=token)
     await pair.going_back()

@@ -235,11 +235,13 @@ def build_report(
 def rejudge(known_report: GateReport, threshold: float) -> Verdict | None:
     """Judge a report under another threshold, from its own figures; None where only a new gate can decide.
 
-    A Pass has scored everything, so its counts decide under any threshold. A Fail may have stopped early: what it would
-    have lost under a lower threshold is unknown, unless that allows the same losses.
+    A Pass has scored everything, so its counts decide under any threshold. A Fail stays one under a higher threshold. It
+    may have stopped early: what it would have lost under a lower one is unknown, unless that allows the same losses.
     """
     if allows_same(known_report, threshold):
         return known_report.verdict
+    if known_report.verdict is Verdict.FAIL and threshold > known_report.threshold:
+        return Verdict.FAIL
     if known_report.verdict is not Verdict.PASS:
         return None
     within = known_report.lost <= max_lost_items(known_report.items, threshold)

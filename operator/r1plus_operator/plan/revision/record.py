@@ -208,12 +208,13 @@ class Revision:
     def verdict_for(self, suite_hash: str, threshold: float) -> GateReport | None:
         """Return the gate's verdict on this suite: under this threshold, or a Pass whose own figures meet it, too.
 
-        A threshold that allows the same losses is the same: a refused revision gets no other try by it. A Pass at the
-        serving batch comes before one that was won beside traffic, at batch 1. None where only another gate can
-        decide, as after a Fail under a stricter threshold.
+        A threshold that allows the same losses, or fewer, gives a refused revision no other try. A Pass at the serving
+        batch comes before one that was won beside traffic, at batch 1. None where only another gate can decide, as
+        after a Fail under a stricter threshold.
         """
         on_suite = [report for report in reversed(self.valid_verdicts) if report.suite_hash == suite_hash]
-        exact = next((report for report in on_suite if allows_same(report, threshold)), None)
+        judged = ((report, rejudge(report, threshold)) for report in on_suite)
+        exact = next((r for r, verdict in judged if verdict is Verdict.FAIL or allows_same(r, threshold)), None)
         if exact and exact.verdict is Verdict.FAIL:
             return exact
         passes = [report for report in on_suite if rejudge(report, threshold) is Verdict.PASS]
