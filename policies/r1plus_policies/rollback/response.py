@@ -236,8 +236,13 @@ class DeploymentHealth:
 
     @property
     def awaits_ack(self) -> bool:
-        """Whether a drop of a pod in traffic is acknowledged, no new count has ended, and nothing else decides."""
-        return not self.is_decided and any(p.is_acknowledged and not p.is_quarantined for p in self.pods)
+        """Whether a drop of a pod in traffic is acknowledged and not counted again, and nothing else decides.
+
+        Until then no other pod is known to be the only bad one. New counts that show the revision's drop decide.
+        """
+        if self.control or self.rollback_request or self.has_revision_dropped:
+            return False
+        return any(p.is_acknowledged and not p.is_quarantined for p in self.pods)
 
     @property
     def has_revision_dropped(self) -> bool:

@@ -118,8 +118,16 @@ CASES: dict[str, tuple[DeploymentHealth, Action, RollbackReason]] = {
         (given(replace(ACKED, is_quarantined=True), WELL), Action.NOTHING, RollbackReason.CONFIRMING),
     "a person may go back in spite of an ack":
         (given(ACKED, rollback_request="alice"), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
-    "a new count decides over an ack":
-        (given(ACKED, replace(BAD, name="c")), Action.QUARANTINE, RollbackReason.ONE_BAD_POD),
+    "the first new count waits for that of an acknowledged pod":
+        (given(ACKED, replace(BAD, name="c"), WELL, ack_seconds_left=60.0), Action.BLOCKED, RollbackReason.ACK_UNDER_WAY),
+    "errors of another pod wait for it as well":
+        (given(ACKED, replace(WELL, standing=ERRORS), ack_seconds_left=60.0), Action.BLOCKED, RollbackReason.ACK_UNDER_WAY),
+    "a new count waits for no acknowledged pod in quarantine":
+        (given(replace(ACKED, is_quarantined=True), replace(BAD, name="c"), WELL), Action.BLOCKED, RollbackReason.ALREADY_QUARANTINED),
+    "two new counts decide over an ack": (
+        given(ACKED, replace(BAD, name="c"), replace(WELL, standing=FELL)), Action.CONTROL, RollbackReason.CONTROL_RUNNING,
+    ),
+    "a control that runs goes on over an ack": (given(ACKED, control=control()), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "an ack hides no pause": (given(ACKED, is_paused=True), Action.BLOCKED, RollbackReason.PAUSED),
     "an ack hides no wish for alerts only":
         (given(ACKED, on_breach=OnBreach.ALERT), Action.BLOCKED, RollbackReason.ALERT_ONLY),

@@ -16,6 +16,7 @@ from r1plus_operator.plan.status import incident
 from r1plus_operator.plan.status.context import StatusContext
 from r1plus_operator.plan.status.explanations import append_problem
 from r1plus_policies.rollback.response import RollbackReason
+from r1plus_policies.rollout import RolloutStage
 
 PROGRESS_STEP = 10
 """Percent: progress of a gate is reported in steps of this size."""
@@ -68,8 +69,8 @@ def _derive_gate_finding(
         return Finding("False", Reason.IMAGE_CHANGED, explanation)
     if s.is_shadowed:
         return _report_shadowed_suite(s)
-    if gate and (explanation := _explain_repeat(s, revision)):
-        return Finding("Unknown", Reason.GATE_RUNNING, f"{explanation}. {gate.message}")
+    if gate and (missing := _count_missing_passes(s, revision)):
+        return _report_missing_passes(s, revision, gate, missing)
     if gate:
         return Finding("True", Reason.GATE_PASSED, gate.message)
     if unproven_pods := s.list_unproven_pods(revision.name):
@@ -77,16 +78,25 @@ def _derive_gate_finding(
     return _report_undecided(report)
 
 
-def _explain_repeat(s: StatusContext, revision: Revision) -> str:
-    """Return how many more gates a candidate has to pass, and why; empty: none."""
+def _count_missing_passes(s: StatusContext, revision: Revision) -> int:
+    """Return how many more gates a candidate has to pass; 0: none."""
     suite = s.select_suite(revision)
     if s.spec is None or suite is None or revision is s.current:
-        return ""
-    missing = count_missing_passes(revision, s.revisions.values(), s.spec, hash_of(suite))
-    if not missing:
-        return ""
-    text = f"Revision {revision.name} passed its gate and repeats it, {missing} more to pass in a row"
-    return f"{text}: revisions with the same engine failed this suite before"
+        return 0
+    return count_missing_passes(revision, s.revisions.values(), s.spec, hash_of(suite))
+
+
+def _report_missing_passes(s: StatusContext, revision: Revision, gate: GateReport, missing: int) -> Finding:
+    """Return that one Pass is not enough, why, and whether the candidate has the order to repeat its gate."""
+    is_gating = s.rollout is not None and s.rollout.stage is RolloutStage.GATING
+    is_repeating = is_gating and s.rollout_target == revision.name
+    state = "repeats it" if is_repeating else "still has to repeat it"
+    text = f"Revision {revision.name} passed its gate and {state}, {missing} more to pass in a row"
+    return Finding(
+        "Unknown",
+        Reason.GATE_RUNNING if is_repeating else Reason.NOT_YET_KNOWN,
+        f"{text}: revisions with the same engine failed this suite before. {gate.message}",
+    )
 
 
 def _explain_changed_image(s: StatusContext, revision: Revision) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,6 +144,30 @@ def test_an_acknowledged_drop_is_answered_again_after_the_deadline(ahead: float)
         assert world.status["incident"]["reason"] == "AckUnderWay"
         world.wait(200.0).settle()
     world.expect(candidate=good, QualityVerified="False RollingBack")
+
+
+@for_each("later, quarantined, reason", {
+    "falls as well": (WatchStanding.BELOW_THRESHOLD, 0, "RollingBack"),
+    "is steady": (WatchStanding.STEADY, 1, "BadPod"),
+})  # fmt: skip
+def test_the_first_pod_to_answer_an_ack_waits_for_the_others(
+    later: WatchStanding, quarantined: int, reason: str
+) -> None:
+    world, _, bad = fallen(replicas=3)
+    world.report(threshold=0.98, acknowledged="").ask_now(Verb.ACK)
+    token = world.asked_at(Verb.ACK)
+    first, second, third = sorted(name for name, pod in world.pods.items() if pod.revision == bad)
+    world.reports[first] = replace(world.reports[first], acknowledged=token)
+    world.settle()
+    world.expect(serves=bad, runs={bad: 3}, QualityVerified="False BelowThreshold")
+    assert world.status["incident"]["reason"] == "AckUnderWay"
+    assert [name for name, pod in world.pods.items() if pod.quarantine] == []
+    for name in (second, third):
+        world.stand(name, later, lost=("i0", "i1"), evidence=2.0)
+        world.reports[name] = replace(world.reports[name], acknowledged=token, threshold=0.98)
+    world.settle()
+    world.expect(QualityVerified=reason)
+    assert [name for name, pod in world.pods.items() if pod.quarantine] == [first] * quarantined
 
 
 def test_a_steady_pod_that_has_not_heard_of_an_acknowledgement_is_no_alarm() -> None:

@@ -1,11 +1,14 @@
 """A candidate passes one gate more for each earlier try of its engine on the same suite that failed."""
 
+from collections.abc import Callable
 from typing import Any
 
+from r1plus_contract.requests import Verb
 from r1plus_contract.settings import ControlOrder
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.accuracy.gate_tries import MOST_REPEATS
-from support.plan.world import Q4_1, World, serve_world
+from r1plus_policies.rollback.response import CANDIDATE_SECONDS
+from support.plan.world import DAY, FULL, Q4_1, World, serve_world
 from support.tables import for_each
 
 
@@ -56,6 +59,33 @@ def test_a_fail_among_the_repeats_refuses_the_candidate() -> None:
     repeat_gate(world, candidate, Verdict.FAIL, 21)
     world.expect(serves=good, runs={good: 1}, QualityVerified="False GateFailed", Progressing="CandidateRefused")
     assert world.monitor_settings().control is None
+
+
+def request_rollback(world: World) -> None:
+    world.wait(CANDIDATE_SECONDS).ask(Verb.ROLLBACK, revision=world.selected())
+
+
+@for_each("stop, gated, progressing", {
+    "it is withdrawn after the deadline": (lambda w: w.wait(4000.0), False, "False DeadlineExceeded"),
+    "no replicas are asked for": (lambda w: w.change(replicas=0), False, "False Blocked"),
+    "an earlier revision repeats the suite in a rollback": (request_rollback, True, "True RollingBack"),
+})  # fmt: skip
+def test_a_candidate_is_not_said_to_repeat_its_gate_where(
+    stop: Callable[[World], None], gated: bool, progressing: str
+) -> None:
+    world = World(FULL)
+    older = world.bring_up()
+    world.wait(DAY)
+    world.start_pods(older, ready=True).settle()
+    good = try_gate(world, Verdict.PASS, 1, context={"maxTokens": 1024})
+    refuse(world, 3)
+    candidate = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    world.expect(serves=good, candidate=candidate, QualityVerified="Unknown GateRunning")
+    stop(world)
+    world.settle()
+    said = ("Unknown NotYetKnown", "still has to repeat it, 3 more to pass in a row")
+    world.expect(serves=good, QualityVerified=said, Progressing=progressing)
+    assert (older in world.deployments()) is gated
 
 
 def test_the_same_pass_is_counted_once() -> None:
