@@ -238,9 +238,10 @@ class DeploymentHealth:
     def awaits_ack(self) -> bool:
         """Whether a drop of a pod in traffic is acknowledged and not counted again, and nothing else decides.
 
-        Until then no other pod is known to be the only bad one. New counts that show the revision's drop decide.
+        Until then no other pod is known to be the only inaccurate one. New counts that show the revision's drop decide,
+        and errors, which nobody has acknowledged.
         """
-        if self.control or self.rollback_request or self.has_revision_dropped:
+        if self.control or self.rollback_request or self.has_revision_dropped or self.erring_pods:
             return False
         return any(p.is_acknowledged and not p.is_quarantined for p in self.pods)
 

@@ -120,8 +120,8 @@ CASES: dict[str, tuple[DeploymentHealth, Action, RollbackReason]] = {
         (given(ACKED, rollback_request="alice"), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "the first new count waits for that of an acknowledged pod":
         (given(ACKED, replace(BAD, name="c"), WELL, ack_seconds_left=60.0), Action.BLOCKED, RollbackReason.ACK_UNDER_WAY),
-    "errors of another pod wait for it as well":
-        (given(ACKED, replace(WELL, standing=ERRORS), ack_seconds_left=60.0), Action.BLOCKED, RollbackReason.ACK_UNDER_WAY),
+    "errors of another pod wait for no acknowledged one":
+        (given(ACKED, WELL, replace(WELL, name="c", standing=ERRORS), ack_seconds_left=60.0), Action.QUARANTINE, RollbackReason.ONE_BAD_POD),
     "a new count waits for no acknowledged pod in quarantine":
         (given(replace(ACKED, is_quarantined=True), replace(BAD, name="c"), WELL), Action.BLOCKED, RollbackReason.ALREADY_QUARANTINED),
     "two new counts decide over an ack": (
