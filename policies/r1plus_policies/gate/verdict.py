@@ -235,8 +235,8 @@ def build_report(
 def rejudge(known_report: GateReport, threshold: float) -> Verdict | None:
     """Judge a report under another threshold, from its own figures; None where only a new gate can decide.
 
-    A Pass has scored everything, so its counts decide under any threshold. A Fail stays one under a higher threshold. It
-    may have stopped early: what it would have lost under a lower one is unknown, unless that allows the same losses.
+    A Pass has scored everything, so its counts decide under any threshold. A Fail stays one under a higher threshold.
+    What it would have lost under a lower one is unknown, unless that allows the same losses: it may have stopped early.
     """
     if allows_same(known_report, threshold):
         return known_report.verdict
