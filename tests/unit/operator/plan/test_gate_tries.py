@@ -1,5 +1,6 @@
 """A candidate passes one gate more for each earlier try of its engine on the same suite that failed."""
 
+from dataclasses import replace
 from typing import Any
 
 from r1plus_contract.settings import ControlOrder
@@ -7,6 +8,8 @@ from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.accuracy.gate_tries import MOST_REPEATS
 from support.plan.world import Q4_1, World, serve_world
 from support.tables import for_each
+
+MOVED: dict[str, Any] = {"placement": {"tolerations": [{"key": "gpu", "operator": "Exists"}]}}
 
 
 def try_gate(world: World, verdict: Verdict, at: int, **spec: Any) -> str:
@@ -95,8 +98,71 @@ def test_a_revision_with_the_identity_of_one_that_failed_is_refused_by_that_fail
     world = serve_world()
     good = world.selected()
     try_gate(world, Verdict.FAIL, 1, context={"maxTokens": 900})
-    other = world.apply(placement={"tolerations": [{"key": "gpu", "operator": "Exists"}]})
+    other = world.apply(**MOVED)
     assert world.monitor_settings().control is None
     world.start_pods(other).settle()
     world.gate(other, Verdict.FAIL, lost=3).report(other, ran_under="").settle()
     world.expect(serves=good, runs={good: 1}, Progressing="CandidateRefused")
+
+
+def test_no_repeat_is_ordered_of_an_identity_that_serves() -> None:
+    """The short check of a further revision fails by chance, so its monitor runs the whole gate."""
+    world = serve_world()
+    refuse(world, 1)
+    good = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    repeat_gate(world, good, Verdict.PASS, 21)
+    world.set_ready(good).settle()
+    world.expect(serves=good)
+    moved = try_gate(world, Verdict.PASS, 30, **MOVED)
+    assert world.revision(moved).identity_digest == world.revision(good).identity_digest
+    assert world.monitor_settings().control is None
+    world.expect(serves=moved, QualityVerified="True GatePassed")
+
+
+def test_passes_of_all_revisions_with_the_identity_are_counted() -> None:
+    world = serve_world()
+    refuse(world, 2)
+    first = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    repeat_gate(world, first, Verdict.PASS, 21)
+    world.expect(candidate=first, QualityVerified=("GateRunning", "1 more to pass in a row"))
+    moved = try_gate(world, Verdict.PASS, 30, **MOVED)
+    assert world.monitor_settings().control is None
+    world.expect(serves=moved)
+
+
+def test_a_fail_among_the_repeats_refuses_further_revisions_with_the_identity() -> None:
+    world = serve_world()
+    good = world.selected()
+    refuse(world, 1)
+    first = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    told = world.reports[f"{first}-0"]
+    moved = world.apply(**MOVED)
+    world.start_pods(moved)
+    world.reports[f"{moved}-0"] = replace(told, revision=moved, ran_under="")
+    world.settle()
+    repeat_gate(world, moved, Verdict.FAIL, 21)
+    world.expect(serves=good, QualityVerified="False GateFailed")
+    again = world.apply(placement={"nodeSelector": {"zone": "a"}})
+    known = [v for v in world.known_reports() if v.identity == world.revision(again).identity_digest]
+    assert known[0].verdict is Verdict.FAIL
+    world.start_pods(again)
+    world.reports[f"{again}-0"] = replace(told, revision=again, ran_under="")
+    world.settle()
+    world.set_ready(again).settle()
+    assert world.revision(again).verdicts == ()
+    world.expect(serves=good)
+
+
+def test_an_identity_that_serves_after_fewer_passes_repeats_none() -> None:
+    world = serve_world()
+    refuse(world, 2)
+    serving = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900}, accuracy={"gate": "Observe"})
+    world.expect(serves=serving)
+    told = world.reports[f"{serving}-0"]
+    moved = world.apply(**MOVED, accuracy={"gate": "Enforce"})
+    world.start_pods(moved)
+    world.reports[f"{moved}-0"] = replace(told, revision=moved, ran_under="")
+    world.settle()
+    assert world.monitor_settings().control is None
+    world.set_ready(moved).settle()
+    world.expect(serves=moved)
