@@ -27,12 +27,13 @@ def count_missing_passes(
     of its own, and an older monitor repeats none.
     """
     threshold = spec.accuracy.threshold
-    same, current = select_same_identity(revision, revisions), find_current_revision(revisions)
-    passes = {v for r in same for v in _list_passes(r, suite_hash, threshold)}
-    if current in same or not _list_passes(revision, suite_hash, threshold):
+    passes = set(_list_passes(revision, suite_hash, threshold))
+    if not passes or spec.accuracy.gate is not Gate.ENFORCE or revision.regate_token or not revision.can_regate:
         return 0
-    if spec.accuracy.gate is not Gate.ENFORCE or revision.regate_token or not revision.can_regate:
+    same = select_same_identity(revision, revisions)
+    if find_current_revision(revisions) in same:
         return 0
+    passes |= {v for other in same for v in _list_passes(other, suite_hash, threshold)}
     first = min(v.decided_at for v in passes)
     fails = {
         (v.identity, v.decided_at)

@@ -41,7 +41,7 @@ def void_shared_verdicts(revisions: Mapping[str, Revision]) -> dict[str, Revisio
     """Return the revisions without the verdicts that no longer count for their identity.
 
     An accuracy drop voids those from before it on each revision. A later Fail on another revision voids a Pass, except
-    of one that had traffic: that returns as it always did.
+    of one that had traffic: it returns by that Pass.
     """
     void = {verdict for r in revisions.values() for verdict in r.verdicts if verdict not in r.valid_verdicts}
     return {name: _remove_void(revision, void, revisions.values()) for name, revision in revisions.items()}

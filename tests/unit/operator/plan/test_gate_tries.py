@@ -6,7 +6,7 @@ from typing import Any
 from r1plus_contract.settings import ControlOrder
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.accuracy.gate_tries import MOST_REPEATS
-from support.plan.world import Q4_1, World, serve_world
+from support.plan.world import DAY, Q4_1, World, serve_world
 from support.tables import for_each
 
 MOVED: dict[str, Any] = {"placement": {"tolerations": [{"key": "gpu", "operator": "Exists"}]}}
@@ -94,6 +94,19 @@ def test_a_revision_that_passed_before_the_tries_returns_at_once() -> None:
     world.expect(serves=first)
 
 
+def test_after_a_day_out_of_traffic_the_tries_count_for_a_revision_that_passed_before_them() -> None:
+    world = serve_world()
+    first = world.selected()
+    second = try_gate(world, Verdict.PASS, 1, context={"maxTokens": 900})
+    refuse(world, 3)
+    world.wait(DAY).settle()
+    assert try_gate(world, Verdict.PASS, 20, context={"maxTokens": 2048}) == first
+    world.expect(serves=second, candidate=first, QualityVerified=("GateRunning", "3 more to pass in a row"))
+    for n in range(3):
+        repeat_gate(world, first, Verdict.PASS, 21 + n)
+    world.expect(serves=first)
+
+
 def test_a_revision_with_the_identity_of_one_that_failed_is_refused_by_that_fail() -> None:
     world = serve_world()
     good = world.selected()
@@ -135,10 +148,10 @@ def test_a_fail_among_the_repeats_refuses_further_revisions_with_the_identity() 
     good = world.selected()
     refuse(world, 1)
     first = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
-    told = world.reports[f"{first}-0"]
+    reported = world.reports[f"{first}-0"]
     moved = world.apply(**MOVED)
     world.start_pods(moved)
-    world.reports[f"{moved}-0"] = replace(told, revision=moved, ran_under="")
+    world.reports[f"{moved}-0"] = replace(reported, revision=moved, ran_under="")
     world.settle()
     repeat_gate(world, moved, Verdict.FAIL, 21)
     world.expect(serves=good, QualityVerified="False GateFailed")
@@ -146,7 +159,7 @@ def test_a_fail_among_the_repeats_refuses_further_revisions_with_the_identity() 
     known = [v for v in world.known_reports() if v.identity == world.revision(again).identity_digest]
     assert known[0].verdict is Verdict.FAIL
     world.start_pods(again)
-    world.reports[f"{again}-0"] = replace(told, revision=again, ran_under="")
+    world.reports[f"{again}-0"] = replace(reported, revision=again, ran_under="")
     world.settle()
     world.set_ready(again).settle()
     assert world.revision(again).verdicts == ()
@@ -158,10 +171,10 @@ def test_an_identity_that_serves_after_fewer_passes_repeats_none() -> None:
     refuse(world, 2)
     serving = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900}, accuracy={"gate": "Observe"})
     world.expect(serves=serving)
-    told = world.reports[f"{serving}-0"]
+    reported = world.reports[f"{serving}-0"]
     moved = world.apply(**MOVED, accuracy={"gate": "Enforce"})
     world.start_pods(moved)
-    world.reports[f"{moved}-0"] = replace(told, revision=moved, ran_under="")
+    world.reports[f"{moved}-0"] = replace(reported, revision=moved, ran_under="")
     world.settle()
     assert world.monitor_settings().control is None
     world.set_ready(moved).settle()

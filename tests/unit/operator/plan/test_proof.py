@@ -255,8 +255,8 @@ def move(world: World, **gate: Any) -> str:
     assert world.revision(moved).identity_digest == world.revision(before).identity_digest
     world.start_pods(moved).settle()
     assert recorded.gate is not None
-    told = replace(recorded, revision=moved, ran_under="", gate=replace(recorded.gate, **gate))
-    world.reports |= {pod.name: told for pod in world.pods.values() if pod.revision == moved}
+    reported = replace(recorded, revision=moved, ran_under="", gate=replace(recorded.gate, **gate))
+    world.reports |= {pod.name: reported for pod in world.pods.values() if pod.revision == moved}
     world.settle()
     world.set_ready(moved).settle()
     return moved
@@ -330,8 +330,8 @@ def test_a_pass_that_was_taken_over_holds_for_the_images_that_were_gated() -> No
     first = gated_on(world)
     moved = world.apply(**MOVED)
     world.start_pods(moved).set_pods(moved, containers=(replace(TRITON, image_digest=OTHER_IMAGE), monitor)).settle()
-    told = replace(world.reports[f"{first}-0"], revision=moved, ran_under="")
-    world.reports[f"{moved}-0"] = told
+    reported = replace(world.reports[f"{first}-0"], revision=moved, ran_under="")
+    world.reports[f"{moved}-0"] = reported
     world.settle()
     world.set_ready(moved).settle()
     world.expect(serves=first, candidate=moved, QualityVerified=("False ImageChanged", OTHER_IMAGE))
