@@ -12,7 +12,7 @@ from r1plus_operator.plan.accuracy.proof import KEPT_CONFIGS
 from r1plus_operator.plan.observation import ContainerFacts
 from support.monitoring.scripted import Pod, ScriptedEngine, decide
 from support.plan.falls import controlled, fallen
-from support.plan.world import CONFIG, FULL, NEXT, TRITON, World, observe_world, serve_world, start_world, suite
+from support.plan.world import CONFIG, DAY, FULL, NEXT, TRITON, World, observe_world, serve_world, start_world, suite
 from support.tables import for_each
 
 OLD_IMAGE, NEW_IMAGE = CONFIG.monitor_image, "registry.local/monitor:2"
@@ -344,3 +344,15 @@ def gated_on(world: World) -> str:
     world.gate(revision, Verdict.PASS).settle()
     world.set_ready(revision).settle()
     return revision
+
+
+def test_a_rollback_passes_over_what_has_the_identity_that_dropped() -> None:
+    world, good, bad = fallen()
+    world.gate(bad, Verdict.PASS).steady().wait(DAY).settle()
+    moved = move(world)
+    world.wait(DAY).settle()
+    world.drop("i0", "i1").settle()
+    world.expect(serves=moved, candidate=good, QualityVerified="False RollingBack")
+    order = world.monitor_settings().control
+    assert order is not None
+    assert order.identity == world.revision(good).identity_digest != world.revision(moved).identity_digest
