@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from r1plus_contract.settings import ControlOrder
 from r1plus_operator.plan.accuracy.gate_results import record_gate_results
 from r1plus_operator.plan.accuracy.gate_tries import build_repeat_token, count_missing_passes
+from r1plus_operator.plan.accuracy.identity_verdicts import void_shared_verdicts
 from r1plus_operator.plan.accuracy.monitor_config import build_accuracy_config
 from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites, find_mounted_suites
 from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest, request_pool
@@ -129,7 +130,7 @@ def plan(observation: Observation, config: OperatorConfig, now: float) -> Plan:
     if tenant is not None:
         config = config.for_namespace(assigns_users=tenant.assigns_users, run_as_user=tenant.run_as_user)
     children, selected = observation.children, find_selected(observation.children, observation.name)
-    revisions = date_restored(redate(read_revisions(children), now), now)
+    revisions = void_shared_verdicts(date_restored(redate(read_revisions(children), now), now))
     if loss := find_loss(revisions, children, selected):
         return Plan(status=build_status(StatusContext(observation, now, None, loss, None, revisions, None)))
     revisions = set_aside_promotions(revisions, children, selected)

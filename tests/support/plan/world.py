@@ -12,7 +12,7 @@ from typing import Any, Self
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.requests import Request, Verb, build_annotations, next_order, read_requests
-from r1plus_contract.settings import MonitorSettings
+from r1plus_contract.settings import KnownVerdicts, MonitorSettings
 from r1plus_contract.suite import Item, SuiteHeader, SuiteSampling, encode_items, load_suite, suite_hash
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, SweepFigures, Verdict, Watch, WatchStanding
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
@@ -388,6 +388,10 @@ class World(Timed):
 
     def monitor_settings(self) -> MonitorSettings:
         return loads(MonitorSettings, self.one("ConfigMap", "credit-accuracy")["data"]["settings.json"])
+
+    def known_reports(self) -> tuple[GateReport, ...]:
+        """Return the verdicts that the monitors read, in their order."""
+        return loads(KnownVerdicts, self.one("ConfigMap", "credit-accuracy")["data"]["verdicts.json"]).reports
 
     def _quarantine(self, name: str, patch: tuple[dict[str, Any], ...]) -> None:
         """Do what the API server does with the patch, and then the ReplicaSet, which lets the pod go."""

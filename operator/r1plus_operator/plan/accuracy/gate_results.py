@@ -8,6 +8,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import GateReport, MonitorReport, Verdict, WatchStanding
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan.accuracy.gate_tries import build_repeat_token
+from r1plus_operator.plan.accuracy.identity_verdicts import find_recording_revision
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.requests import read_ack_token
@@ -68,7 +69,8 @@ def record_gate_results(
             # Later the pod's containers may have been restarted on images that were not gated.
             is_new = revision is not before or not before.images
             if is_new and before.can_prove_gates and has_passed_gate(before, gate, hashes):
-                revision = revision.add_images(pod)
+                source = find_recording_revision(gate, before, tuple(after.values()))
+                revision = revision.add_images(pod) if source is None else revision.share_images(source, pod)
             after[pod.revision] = revision
     return after
 

@@ -9,8 +9,9 @@ from typing import Final
 
 from r1plus_contract.verdict import Gate, GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.revision.record import Revision
-from r1plus_policies.gate.verdict import allows_same, rejudge
+from r1plus_operator.plan.accuracy.identity_verdicts import select_same_identity
+from r1plus_operator.plan.revision.record import Revision, find_current_revision
+from r1plus_policies.gate.verdict import rejudge
 
 MOST_REPEATS: Final = 3
 """Most gates that a candidate has to pass after its first one."""
@@ -21,18 +22,25 @@ def count_missing_passes(
 ) -> int:
     """Return how many more gates a revision that has passed one must pass before it takes traffic; 0: none.
 
-    A revision that was rolled back comes back by one gate of its own, and an older monitor repeats none.
+    Passes count of all revisions with its identity, and none is missing while one of them serves: an order names the
+    identity, so that pods with traffic would run the gate, too. A revision that was rolled back comes back by one gate
+    of its own, and an older monitor repeats none.
     """
     threshold = spec.accuracy.threshold
-    passes = _list_passes(revision, suite_hash, threshold)
+    passes = set(_list_passes(revision, suite_hash, threshold))
     if not passes or spec.accuracy.gate is not Gate.ENFORCE or revision.regate_token or not revision.can_regate:
         return 0
+    same = select_same_identity(revision, revisions)
+    if find_current_revision(revisions) in same:
+        return 0
+    passes |= {v for other in same for v in _list_passes(other, suite_hash, threshold)}
+    first = min(v.decided_at for v in passes)
     fails = {
         (v.identity, v.decided_at)
         for other in revisions
         if other.identity.engine_digest == revision.identity.engine_digest
         for v in other.verdicts
-        if v.suite_hash == suite_hash and _refuses(v, threshold) and v.decided_at < passes[0].decided_at
+        if v.suite_hash == suite_hash and rejudge(v, threshold) is Verdict.FAIL and v.decided_at < first
     }
     return max(0, 1 + min(len(fails), MOST_REPEATS) - len(passes))
 
@@ -48,14 +56,9 @@ def _list_passes(revision: Revision, suite_hash: str, threshold: float) -> list[
     for report in revision.valid_verdicts:
         if report.suite_hash != suite_hash:
             continue
-        if _refuses(report, threshold):
+        verdict = rejudge(report, threshold)
+        if verdict is Verdict.FAIL:
             passes = []
-        elif report.admits_at(revision.batch) and rejudge(report, threshold) is Verdict.PASS:
+        elif report.admits_at(revision.batch) and verdict is Verdict.PASS:
             passes.append(report)
     return passes
-
-
-def _refuses(report: GateReport, threshold: float) -> bool:
-    """Whether a Fail refuses under this threshold, too: it allows no more losses."""
-    is_as_strict = report.threshold <= threshold or allows_same(report, threshold)
-    return report.verdict is Verdict.FAIL and is_as_strict

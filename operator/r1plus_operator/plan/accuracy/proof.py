@@ -1,5 +1,7 @@
 """Whether a Pass is proven: the reporting pod ran the gate, under files that the operator wrote. A step of the plan.
 
+Proven is also what the operator has recorded itself on a revision of the same identity.
+
 Anyone who gets around the admission policies can replace what a pod mounts. So each pass keeps the digest of the
 ConfigMap that it writes in the status, and a Pass under any other digest changes nothing.
 """
@@ -10,6 +12,7 @@ from typing import Final
 
 from r1plus_contract.settings import hash_config
 from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
+from r1plus_operator.plan.accuracy.identity_verdicts import find_recording_revision
 from r1plus_operator.plan.manifests.drift import hash_text
 from r1plus_operator.plan.observation import Json, Observation
 from r1plus_operator.plan.revision.record import Revision
@@ -38,7 +41,7 @@ def withhold_unproven(observed: Observation, revisions: Mapping[str, Revision], 
         report, revision = reports.get(pod.name), revisions.get(pod.revision)
         if report is None or revision is None:
             continue
-        rest = _strip_unproven(report, revision, configs, threshold)
+        rest = _strip_unproven(report, revision, tuple(revisions.values()), configs, threshold)
         if rest != report:
             reports[pod.name] = rest
             unproven.add(pod.name)
@@ -46,11 +49,18 @@ def withhold_unproven(observed: Observation, revisions: Mapping[str, Revision], 
 
 
 def _strip_unproven(
-    report: MonitorReport, revision: Revision, configs: Collection[str], threshold: float
+    report: MonitorReport,
+    revision: Revision,
+    revisions: Collection[Revision],
+    configs: Collection[str],
+    threshold: float,
 ) -> MonitorReport:
-    if _is_unproven(report.gate, report.ran_under, configs) and not _confirms(report, revision, threshold):
+    def is_unproven(gate: GateReport | None, ran_under: str) -> bool:
+        return _is_unproven(gate, ran_under, configs) and not find_recording_revision(gate, revision, revisions)
+
+    if is_unproven(report.gate, report.ran_under) and not _confirms(report, revision, threshold):
         report = replace(report, gate=None)
-    if report.shadow and _is_unproven(report.shadow.gate, report.shadow.ran_under, configs):
+    if report.shadow and is_unproven(report.shadow.gate, report.shadow.ran_under):
         report = replace(report, shadow=replace(report.shadow, gate=None))
     return report
 

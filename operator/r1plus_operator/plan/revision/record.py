@@ -122,7 +122,7 @@ class Revision:
     def runtime(self) -> Runtime:
         """The images that its pods run, and whether they name a user."""
         pod = self.template.get("spec") or {}
-        images = {one.get("name"): str(one.get("image", "")) for one in pod.get("containers") or ()}
+        images = _name_images(pod)
         return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""), has_user(pod))
 
     def own_pods(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
@@ -147,6 +147,15 @@ class Revision:
             if container.image_digest and container.image_digest not in digests:
                 images[container.name] = (*digests, container.image_digest)[-KEPT_IMAGES:]
         return replace(self, images=images)
+
+    def share_images(self, source: "Revision", pod: PodFacts) -> "Revision":
+        """Return the revision with the images on which another one passed the gate that this pod reports.
+
+        A container whose image has another name was in no gate: what this pod runs counts for it.
+        """
+        own, others = _name_images(self.template["spec"]), _name_images(source.template["spec"])
+        shared = {name: seen for name, seen in source.images.items() if name in own and own[name] == others.get(name)}
+        return replace(self, images={**self.add_images(pod).images, **shared})
 
     def find_changed_image(self, pod: PodFacts) -> str:
         """Return the container of a pod that runs another image than any that was gated; empty: none does."""
@@ -229,6 +238,11 @@ class Revision:
         at_batch = (v for v in self.valid_verdicts if v.admits_at(self.batch))
         is_pass = gate is not None and gate.verdict is Verdict.PASS
         return is_pass and any(rejudge(v, threshold) is Verdict.PASS for v in at_batch)
+
+
+def _name_images(pod_spec: Json) -> dict[str, str]:
+    """Return the images that a pod spec names, by container."""
+    return {str(one.get("name", "")): str(one.get("image", "")) for one in pod_spec.get("containers") or ()}
 
 
 def _are_same_images(template: tuple[str, ...], pod: tuple[str, ...]) -> bool:

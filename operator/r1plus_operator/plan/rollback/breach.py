@@ -155,8 +155,13 @@ def _build_pool_health(context: BreachContext) -> PoolHealth:
 
 
 def _list_past(context: BreachContext) -> tuple[PastRevision, ...]:
-    revisions, current = context.revisions.values(), context.current.name
-    return tuple(_build_past(context, r) for r in revisions if r.promoted_at and r.name != current)
+    """Return what served before, except with the identity that serves.
+
+    That has the same engine, and a control's order names an identity: the pods with traffic would run it, too.
+    """
+    current = context.current.identity_digest
+    others = (r for r in context.revisions.values() if r.promoted_at and r.identity_digest != current)
+    return tuple(_build_past(context, r) for r in others)
 
 
 def _build_past(context: BreachContext, revision: Revision) -> PastRevision:

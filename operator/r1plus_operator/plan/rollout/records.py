@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from r1plus_contract.verdict import Verdict
+from r1plus_operator.plan.accuracy.identity_verdicts import select_same_identity
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, hash_of
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.requests import read_ack_token
@@ -114,19 +115,25 @@ def _record_expiry(
 def _void_old_pass(
     inputs: PassInputs, revisions: Mapping[str, Revision], candidate: str | None
 ) -> Mapping[str, Revision]:
-    """Remove the verdicts of a revision that becomes the candidate long after it left traffic, if it passed.
+    """Remove the verdicts of a revision that becomes the candidate long after its identity left traffic, if it passed.
 
     So its pods run the whole gate, as a rollback's control does, and no short check. One that was withdrawn for lack of
     room keeps the Pass of the same try.
     """
     revision = revisions.get(candidate or "")
-    if revision is None or revision.promoted_at is None or revision.candidate_since or revision.expiry:
+    if revision is None or revision.candidate_since or revision.expiry:
         return revisions
-    left_at = revision.promoted_at + seconds_in_traffic(revision, revisions, inputs.now)
-    has_passed = any(verdict.verdict is Verdict.PASS for verdict in revision.valid_verdicts[-1:])
+    same = select_same_identity(revision, revisions.values())
+    served = [r for r in same if r.promoted_at is not None]
+    left_at = max(
+        ((r.promoted_at or 0.0) + seconds_in_traffic(r, revisions, inputs.now) for r in served), default=inputs.now
+    )
+    has_passed = any(verdict.verdict is Verdict.PASS for r in served for verdict in r.valid_verdicts[-1:])
     if not has_passed or inputs.now - left_at < PASS_OUTLIVES_TRAFFIC:
         return revisions
-    return {**revisions, revision.name: replace(revision, verdicts=())}
+    old = {verdict for r in served for verdict in r.verdicts}
+    fresh = {r.name: replace(r, verdicts=tuple(v for v in r.verdicts if v not in old)) for r in same}
+    return {**revisions, **fresh}
 
 
 def _date_candidacy(

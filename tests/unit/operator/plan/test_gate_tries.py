@@ -1,6 +1,7 @@
 """A candidate passes one gate more for each earlier try of its engine on the same suite that failed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from r1plus_contract.requests import Verb
@@ -10,6 +11,8 @@ from r1plus_operator.plan.accuracy.gate_tries import MOST_REPEATS
 from r1plus_policies.rollback.response import CANDIDATE_SECONDS
 from support.plan.world import DAY, FULL, Q4_1, World, serve_world
 from support.tables import for_each
+
+MOVED: dict[str, Any] = {"placement": {"tolerations": [{"key": "gpu", "operator": "Exists"}]}}
 
 
 def try_gate(world: World, verdict: Verdict, at: int, **spec: Any) -> str:
@@ -121,12 +124,88 @@ def test_a_revision_that_passed_before_the_tries_returns_at_once() -> None:
     world.expect(serves=first)
 
 
+def test_after_a_day_out_of_traffic_the_tries_count_for_a_revision_that_passed_before_them() -> None:
+    world = serve_world()
+    first = world.selected()
+    second = try_gate(world, Verdict.PASS, 1, context={"maxTokens": 900})
+    refuse(world, 3)
+    world.wait(DAY).settle()
+    assert try_gate(world, Verdict.PASS, 20, context={"maxTokens": 2048}) == first
+    world.expect(serves=second, candidate=first, QualityVerified=("GateRunning", "3 more to pass in a row"))
+    for n in range(3):
+        repeat_gate(world, first, Verdict.PASS, 21 + n)
+    world.expect(serves=first)
+
+
 def test_a_revision_with_the_identity_of_one_that_failed_is_refused_by_that_fail() -> None:
     world = serve_world()
     good = world.selected()
     try_gate(world, Verdict.FAIL, 1, context={"maxTokens": 900})
-    other = world.apply(placement={"tolerations": [{"key": "gpu", "operator": "Exists"}]})
+    other = world.apply(**MOVED)
     assert world.monitor_settings().control is None
     world.start_pods(other).settle()
     world.gate(other, Verdict.FAIL, lost=3).report(other, ran_under="").settle()
     world.expect(serves=good, runs={good: 1}, Progressing="CandidateRefused")
+
+
+def test_no_repeat_is_ordered_of_an_identity_that_serves() -> None:
+    """The short check of a further revision fails by chance, so its monitor runs the whole gate."""
+    world = serve_world()
+    refuse(world, 1)
+    good = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    repeat_gate(world, good, Verdict.PASS, 21)
+    world.set_ready(good).settle()
+    world.expect(serves=good)
+    moved = try_gate(world, Verdict.PASS, 30, **MOVED)
+    assert world.revision(moved).identity_digest == world.revision(good).identity_digest
+    assert world.monitor_settings().control is None
+    world.expect(serves=moved, QualityVerified="True GatePassed")
+
+
+def test_passes_of_all_revisions_with_the_identity_are_counted() -> None:
+    world = serve_world()
+    refuse(world, 2)
+    first = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    repeat_gate(world, first, Verdict.PASS, 21)
+    world.expect(candidate=first, QualityVerified=("GateRunning", "1 more to pass in a row"))
+    moved = try_gate(world, Verdict.PASS, 30, **MOVED)
+    assert world.monitor_settings().control is None
+    world.expect(serves=moved)
+
+
+def test_a_fail_among_the_repeats_refuses_further_revisions_with_the_identity() -> None:
+    world = serve_world()
+    good = world.selected()
+    refuse(world, 1)
+    first = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    reported = world.reports[f"{first}-0"]
+    moved = world.apply(**MOVED)
+    world.start_pods(moved)
+    world.reports[f"{moved}-0"] = replace(reported, revision=moved, ran_under="")
+    world.settle()
+    repeat_gate(world, moved, Verdict.FAIL, 21)
+    world.expect(serves=good, QualityVerified="False GateFailed")
+    again = world.apply(placement={"nodeSelector": {"zone": "a"}})
+    known = [v for v in world.known_reports() if v.identity == world.revision(again).identity_digest]
+    assert known[0].verdict is Verdict.FAIL
+    world.start_pods(again)
+    world.reports[f"{again}-0"] = replace(reported, revision=again, ran_under="")
+    world.settle()
+    world.set_ready(again).settle()
+    assert world.revision(again).verdicts == ()
+    world.expect(serves=good)
+
+
+def test_an_identity_that_serves_after_fewer_passes_repeats_none() -> None:
+    world = serve_world()
+    refuse(world, 2)
+    serving = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900}, accuracy={"gate": "Observe"})
+    world.expect(serves=serving)
+    reported = world.reports[f"{serving}-0"]
+    moved = world.apply(**MOVED, accuracy={"gate": "Enforce"})
+    world.start_pods(moved)
+    world.reports[f"{moved}-0"] = replace(reported, revision=moved, ran_under="")
+    world.settle()
+    assert world.monitor_settings().control is None
+    world.set_ready(moved).settle()
+    world.expect(serves=moved)

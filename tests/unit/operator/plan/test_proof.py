@@ -1,13 +1,18 @@
 """A Pass counts if its pod ran the gate under files that the operator wrote; see `plan.accuracy.proof`."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from r1plus_contract.requests import Verb
 from r1plus_contract.settings import SUPPORTS_SHADOW
 from r1plus_contract.verdict import Shadow, Verdict, Watch, WatchStanding
+from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_operator.plan.accuracy.proof import KEPT_CONFIGS
+from r1plus_operator.plan.observation import ContainerFacts
+from support.monitoring.scripted import Pod, ScriptedEngine, decide
 from support.plan.falls import controlled, fallen
-from support.plan.world import CONFIG, FULL, NEXT, World, observe_world, serve_world, start_world, suite
+from support.plan.world import CONFIG, DAY, FULL, NEXT, TRITON, World, observe_world, serve_world, start_world, suite
 from support.tables import for_each
 
 OLD_IMAGE, NEW_IMAGE = CONFIG.monitor_image, "registry.local/monitor:2"
@@ -16,6 +21,8 @@ UNPROVEN = {
     "run under files that the operator did not write": "f" * 64,
 }
 V2 = "smollm2-full-v2"
+MOVED: dict[str, Any] = {"placement": {"nodeSelector": {"zone": "a"}}}
+GATED_IMAGE, OTHER_IMAGE = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 
 def monitor_image(world: World, revision: str) -> str:
@@ -233,3 +240,119 @@ def test_observe_lets_a_candidate_of_an_older_monitor_in_and_says_that_its_pass_
     world.expect(serves=revision, runs={revision: 1}, QualityVerified=("False PassUnproven", "Change spec.engine"))
     world.ask(Verb.ACK).settle()
     world.expect(serves=revision)
+
+
+async def answer_item(prompt: str, _asked: int) -> ProbeReply:
+    number = next(c for c in prompt if c.isdigit())
+    return ProbeReply(f"answer {number}", "stop", 5, 1)
+
+
+def move(world: World, **gate: Any) -> str:
+    """Change the placement alone; let the new pods report the Pass of what serves, so changed; return the revision."""
+    before = world.selected()
+    recorded = next(report for name, report in world.reports.items() if world.pods[name].revision == before)
+    moved = world.apply(**MOVED)
+    assert world.revision(moved).identity_digest == world.revision(before).identity_digest
+    world.start_pods(moved).settle()
+    assert recorded.gate is not None
+    reported = replace(recorded, revision=moved, ran_under="", gate=replace(recorded.gate, **gate))
+    world.reports |= {pod.name: reported for pod in world.pods.values() if pod.revision == moved}
+    world.settle()
+    world.set_ready(moved).settle()
+    return moved
+
+
+async def test_a_change_of_placement_alone_takes_traffic_after_the_monitors_short_check(tmp_path: Path) -> None:
+    world = serve_world()
+    moved = world.apply(**MOVED)
+    world.start_pods(moved).settle()
+    pod = Pod.make(tmp_path, world.revision(moved).identity)
+    pod.swap(world.one("ConfigMap", "credit-accuracy")["data"])
+    report = await decide(pod, ScriptedEngine(behaviour=answer_item))
+    assert (report.verdict, report.admitted, report.ran_under) == (Verdict.PASS, True, "")
+    world.reports |= {p.name: replace(report, revision=moved) for p in world.pods.values() if p.revision == moved}
+    world.settle()
+    world.set_ready(moved).settle()
+    world.expect(serves=moved, QualityVerified="True GatePassed")
+
+
+@for_each("lie", {
+    "of another time": {"decided_at": "2026-01-01T00:30:00Z"},
+    "with fewer losses": {"threshold": 0.99},
+    "of another order": {"control": "x"},
+})  # fmt: skip
+def test_a_pass_that_no_revision_of_the_identity_has_recorded_lets_nothing_in(lie: dict[str, Any]) -> None:
+    world = serve_world()
+    serving = world.selected()
+    moved = move(world, **lie)
+    assert world.revision(moved).verdicts == ()
+    world.expect(serves=serving, candidate=moved, QualityVerified="False PassUnproven")
+
+
+def test_a_recorded_pass_of_another_identity_proves_nothing() -> None:
+    world = serve_world()
+    serving = world.selected()
+    recorded = next(iter(world.reports.values())).gate
+    world.change(**NEXT).settle()
+    candidate = gated(world, ran_under="")
+    world.report(candidate, gate=recorded).settle()
+    assert world.revision(candidate).verdicts == ()
+    world.expect(serves=serving, candidate=candidate)
+
+
+def test_an_accuracy_drop_voids_the_pass_on_each_revision_that_has_it() -> None:
+    world, good, bad = fallen()
+    world.gate(bad, Verdict.PASS)
+    moved = move(world)
+    world.expect(serves=moved)
+    assert world.revision(bad).verdicts == world.revision(moved).verdicts != ()
+    void = world.revision(moved).verdicts[0]
+    world.wait(60.0).settle()
+    world.drop("i0", "i1").settle()
+    world.start_pods(good).settle()
+    world.pass_control(good)
+    world.expect(serves=good)
+    assert world.revision(bad).verdicts == ()
+    again = world.apply(placement={"nodeSelector": {}, "tolerations": [{"key": "x", "operator": "Exists"}]})
+    assert world.revision(again).identity_digest == void.identity
+    assert void not in world.known_reports()
+    world.start_pods(again).settle()
+    world.gate(again, Verdict.PASS).report(again, gate=void, ran_under="").settle()
+    world.set_ready(again).settle()
+    world.expect(serves=good, candidate=again, QualityVerified="False PassUnproven")
+
+
+def test_a_pass_that_was_taken_over_holds_for_the_images_that_were_gated() -> None:
+    world = start_world()
+    world.start_pods(world.candidate())
+    monitor = ContainerFacts("monitor", ready=True, image_digest=GATED_IMAGE)
+    world.set_pods(containers=(replace(TRITON, image_digest=GATED_IMAGE), monitor))
+    first = gated_on(world)
+    moved = world.apply(**MOVED)
+    world.start_pods(moved).set_pods(moved, containers=(replace(TRITON, image_digest=OTHER_IMAGE), monitor)).settle()
+    reported = replace(world.reports[f"{first}-0"], revision=moved, ran_under="")
+    world.reports[f"{moved}-0"] = reported
+    world.settle()
+    world.set_ready(moved).settle()
+    world.expect(serves=first, candidate=moved, QualityVerified=("False ImageChanged", OTHER_IMAGE))
+    assert world.revision(moved).images["triton"] == (GATED_IMAGE,)
+
+
+def gated_on(world: World) -> str:
+    """Let the candidate pass on the images that its pods run, and take traffic; return it."""
+    revision = world.candidate()
+    world.gate(revision, Verdict.PASS).settle()
+    world.set_ready(revision).settle()
+    return revision
+
+
+def test_a_rollback_passes_over_what_has_the_identity_that_dropped() -> None:
+    world, good, bad = fallen()
+    world.gate(bad, Verdict.PASS).steady().wait(DAY).settle()
+    moved = move(world)
+    world.wait(DAY).settle()
+    world.drop("i0", "i1").settle()
+    world.expect(serves=moved, candidate=good, QualityVerified="False RollingBack")
+    order = world.monitor_settings().control
+    assert order is not None
+    assert order.identity == world.revision(good).identity_digest != world.revision(moved).identity_digest

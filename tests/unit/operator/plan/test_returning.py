@@ -88,3 +88,19 @@ def test_a_rollback_to_it_keeps_its_old_pass_and_is_decided_by_its_control() -> 
 def test_how_long_it_served_does_not_matter(gone_for: float) -> None:
     world, first, _ = return_after(gone_for)
     assert known_verdicts(world, first) == ["Pass"]
+
+
+@for_each(
+    "gone_for, known", {"less than a day": (PASS_OUTLIVES_TRAFFIC - 30, ["Pass"]), "a day": (PASS_OUTLIVES_TRAFFIC, [])}
+)
+def test_another_revision_of_the_identity_has_its_old_pass_for_a_day_too(gone_for: float, known: list[str]) -> None:
+    world = serve_world()
+    first = world.selected()
+    world.apply(**NEXT)
+    world.bring_up()
+    world.now += gone_for
+    world.settle()
+    moved = world.apply(**FULL, placement={"nodeSelector": {"zone": "a"}})
+    assert moved != first
+    assert world.revision(moved).identity_digest == world.revision(first).identity_digest
+    assert known_verdicts(world, moved) == known
