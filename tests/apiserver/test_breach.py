@@ -5,6 +5,7 @@ The tests play what makes pods and what answers in them; every decision and ever
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ class Pair:
 
     async def ask(self, verb: Verb, why: str, revision: str = "") -> None:
         """What the command line writes."""
-        request = Request("alice", why, "2026-11-24T17:30:00.000000Z", revision)
+        request = Request("alice", why, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", revision)
         patch = {"metadata": {"annotations": build_annotations(verb, request)}}
         await self.tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, "credit", self.tenant.namespace, patch)
 
