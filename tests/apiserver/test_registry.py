@@ -247,13 +247,13 @@ async def test_a_right_that_was_taken_away_ends_with_the_seconds_that_an_answer_
     now, access = 0.0, AccessRequest("get", "r1plusdeployments", namespace, "credit")
     server = reviews.ApiServer(apiserver.url, apiserver.ca, tmp_path / "token")
     async with reviews.Reviews(server, lambda: now) as asking:
-        user = await asking.authenticate(own)
+        user = await asking.authenticate(own, "10.0.0.1")
         assert user is not None
         assert user.name == f"system:serviceaccount:{namespace}:admin"
-        assert await asking.authenticate("nonsense") is None
+        assert await asking.authenticate("nonsense", "10.0.0.1") is None
         live = await client.get(kinds.NAMESPACE, namespace)
-        assert await asking.get_namespace_uid(namespace) == live["metadata"]["uid"]
-        assert await asking.get_namespace_uid("nobodys") == ""
+        assert await asking.get_namespace_uid(namespace, user) == live["metadata"]["uid"]
+        assert await asking.get_namespace_uid("nobodys", user) == ""
         assert await asking.can_access(user, access)
         assert not await asking.can_access(user, replace(access, namespace="kube-system"))
         assert not await asking.can_access(user, replace(access, namespace="", name=""))
@@ -280,7 +280,7 @@ async def test_an_account_that_may_not_ask_and_an_api_server_that_is_not_there_l
     ):
         async with reviews.Reviews(reviews.ApiServer(url, apiserver.ca, tmp_path / "token")) as asking:
             with pytest.raises(RegistryUnavailableError, match=said):
-                await asking.authenticate("anyone")
+                await asking.authenticate("anyone", "10.0.0.1")
 
 
 async def test_what_is_deleted_has_ended_and_is_the_platform_teams(rig: Rig, tenant: Tenant) -> None:

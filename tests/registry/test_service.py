@@ -23,12 +23,12 @@ from r1plus_contract.jsonable import dumps, to_jsonable
 from r1plus_model_repo.registry import queries
 from r1plus_model_repo.registry import storage as storage_module
 from r1plus_model_repo.registry.database import DatabaseLimits, RegistryDatabase
-from r1plus_model_repo.registry.errors import RegistryUnavailableError
+from r1plus_model_repo.registry.errors import RegistryBusyError, RegistryUnavailableError
 from r1plus_model_repo.registry.queries import Reader
 from r1plus_model_repo.registry.retention import Pruner, Retention
 from r1plus_model_repo.registry.reviews import AccessRequest, User
 from r1plus_model_repo.registry.service import Instruments, Service
-from r1plus_model_repo.registry.storage import Storage
+from r1plus_model_repo.registry.storage import MOST_PENDING_OF_USER, Storage
 from r1plus_model_repo.registry.tables import metadata
 from support.registry import story
 from support.registry.postgres import PASSWORD, Cluster, Postgres
@@ -47,7 +47,7 @@ class Reviewed:
     namespaces: dict[str, str] = field(default_factory=lambda: {"team-credit": story.NAMESPACE_UID})
     asked: list[AccessRequest] = field(default_factory=list)
 
-    async def authenticate(self, token: str) -> User | None:
+    async def authenticate(self, token: str, peer: str) -> User | None:
         if self.down:
             raise RegistryUnavailableError("The API server did not answer the TokenReview: down")
         return User(token) if token in (WRITER, TENANT, PLATFORM) else None
@@ -57,7 +57,7 @@ class Reviewed:
         own = access.namespace == "team-credit" and access.resource == "r1plusdeployments"
         return user.name == PLATFORM or (user.name == TENANT and own)
 
-    async def get_namespace_uid(self, name: str) -> str:
+    async def get_namespace_uid(self, name: str, user: User) -> str:
         return self.namespaces.get(name, "")
 
 
@@ -637,15 +637,41 @@ async def test_what_nobody_waits_for_any_more_is_not_begun(hung: Client, monkeyp
     assert await hung.get("/v1/evaluations") == (200, {"items": []})
 
 
-async def test_of_more_than_can_wait_the_rest_is_told_to_come_again(
-    hung: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(storage_module, "MOST_PENDING", SHORT.connections + 1)
+async def test_one_user_cannot_take_the_database_from_another(client: Client) -> None:
+    """User A takes its share, and ten times as much; B, the operator and the probes are served meanwhile."""
+    hanging = asyncio.gather(
+        *(
+            client.storage.read(lambda _: client.release.wait(DEADLINE_SECONDS), "user A")
+            for _ in range(MOST_PENDING_OF_USER)
+        )
+    )
+    await eventually(lambda: client.storage.shares.pending == MOST_PENDING_OF_USER, "A has its share")
+    for _ in range(9 * MOST_PENDING_OF_USER):
+        with pytest.raises(RegistryBusyError, match=f"{MOST_PENDING_OF_USER} of your requests are waiting already"):
+            await client.storage.read(lambda _: None, "user A")
+    assert await client.get("/v1/engines") == (200, {"items": []})
+    assert (await client.post(story.FACTS))[0] == 200
+    assert await client.ready()
+    client.release.set()
+    await hanging
+    assert await client.storage.read(lambda _: "served again", "user A") == "served again"
+
+
+async def test_a_user_beyond_its_share_is_told_to_come_again(hung: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hung.storage.shares, "most_of_owner", 1)
     waits = asyncio.create_task(hung.get("/v1/engines"))
-    await eventually(lambda: hung.storage._pending == SHORT.connections + 1, "one waits")
+    await eventually(lambda: hung.storage.shares.pending == 1, "one waits")
     headers = {"Authorization": f"Bearer {PLATFORM}"}
     async with hung.session.get(f"{hung.url}/v1/engines", headers=headers) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
-        assert f"{SHORT.connections + 1} requests are waiting already" in await answer.text()
+        assert "1 of your requests are waiting already" in await answer.text()
     hung.release.set()
     assert await waits == (200, {"items": []})
+
+
+async def test_a_flood_of_probes_is_one_look_at_the_database(hung: Client) -> None:
+    looks = [asyncio.create_task(hung.storage.find_problem()) for _ in range(100)]
+    await asyncio.sleep(0)
+    assert hung.storage._threads._work_queue.qsize() <= 1
+    hung.release.set()
+    assert set(await asyncio.gather(*looks)) == {""}

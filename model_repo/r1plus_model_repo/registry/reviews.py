@@ -23,10 +23,18 @@ from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
 from r1plus_contract.streams import read_at_most
 from r1plus_model_repo.registry.errors import RegistryUnavailableError
+from r1plus_model_repo.registry.shares import Shares
 
 TIMEOUT_SECONDS: Final = 5.0
 CACHE_SECONDS: Final = 10.0
 MOST_CACHED: Final = 1024
+MOST_CONNECTIONS: Final = 16
+"""To the API server."""
+MOST_PENDING: Final = 64
+"""Questions to it that run or wait: as many as the registry has connections."""
+MOST_PENDING_OF_OWNER: Final = 16
+MOST_RUNNING_OF_OWNER: Final = 4
+"""Questions for one user at once; for one address where the user is not known yet."""
 MOST_TOKEN: Final = 16 * 1024
 MOST_ANSWER: Final = 256 * 1024
 T = TypeVar("T")
@@ -94,11 +102,14 @@ class Reviews:
         self._pem: str | None = None
         self._tls = self._refresh_tls()
         self._session: aiohttp.ClientSession | None = None
-        self._users: _ExpiringCache[tuple[User | None]] = _ExpiringCache(clock)
+        self._users: _ExpiringCache[User] = _ExpiringCache(clock)
+        # Apart from the users': tokens that mean nothing push no user out.
+        self._refused: _ExpiringCache[bool] = _ExpiringCache(clock)
+        self._shares = Shares("The API server", MOST_PENDING, MOST_PENDING_OF_OWNER, MOST_RUNNING_OF_OWNER)
         self._rights: _ExpiringCache[bool] = _ExpiringCache(clock)
 
     async def __aenter__(self) -> "Reviews":
-        connector = aiohttp.TCPConnector(limit=16)
+        connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS)
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self
@@ -107,14 +118,20 @@ class Reviews:
         if self._session is not None:
             await self._session.close()
 
-    async def authenticate(self, token: str) -> User | None:
-        """Return the user of a token, or None. Raise UnavailableError."""
+    async def authenticate(self, token: str, peer: str) -> User | None:
+        """Return the user of a token, or None; `peer`: who sent it. Raise UnavailableError."""
         if not token or len(token) > MOST_TOKEN:
             return None
         key = hashlib.sha256(token.encode(errors="replace")).digest()
-        if (cached := self._users.get(key)) is not None:
-            return cached[0]
-        return self._users.store(key, (await self._review_token(token),))[0]
+        if (user := self._users.get(key)) is not None:
+            return user
+        if self._refused.get(key):
+            return None
+        user = await self._review_token(token, f"address {peer}")
+        if user is None:
+            self._refused.store(key, True)
+            return None
+        return self._users.store(key, user)
 
     async def can_access(self, user: User, access: AccessRequest) -> bool:
         """Return whether the cluster's authorization allows it. Raise UnavailableError."""
@@ -125,15 +142,15 @@ class Reviews:
         attributes |= {k: v for k, v in (("namespace", access.namespace), ("name", access.name)) if v}
         spec: dict[str, Any] = {"resourceAttributes": attributes, "user": user.name, "groups": list(user.groups)}
         spec |= {"uid": user.uid, "extra": {name: list(values) for name, values in user.extra}}
-        status = await self._create_review("authorization.k8s.io", "SubjectAccessReview", spec)
+        status = await self._create_review("authorization.k8s.io", "SubjectAccessReview", spec, user.name)
         return self._rights.store(key, bool(status.get("allowed")) and not status.get("denied"))
 
-    async def get_namespace_uid(self, name: str) -> str:
-        """Return the uid of the namespace that has this name now; empty: none. Raise UnavailableError.
+    async def get_namespace_uid(self, name: str, user: User) -> str:
+        """Return the uid of the namespace that has this name now, for a user; empty: none. Raise UnavailableError.
 
         Not cached: a namespace that was just recreated may belong to another tenant.
         """
-        namespace = await self._request("GET", f"/api/v1/namespaces/{quote(name, safe='')}", "namespace")
+        namespace = await self._request("GET", f"/api/v1/namespaces/{quote(name, safe='')}", "namespace", user.name)
         return str(namespace.get("metadata", {}).get("uid", ""))
 
     def _refresh_tls(self) -> ssl.SSLContext:
@@ -142,9 +159,9 @@ class Reviews:
             self._tls, self._pem = ssl.create_default_context(cadata=pem), pem
         return self._tls
 
-    async def _review_token(self, token: str) -> User | None:
+    async def _review_token(self, token: str, owner: str) -> User | None:
         status = await self._create_review(
-            "authentication.k8s.io", "TokenReview", {"token": token, "audiences": [AUDIENCE]}
+            "authentication.k8s.io", "TokenReview", {"token": token, "audiences": [AUDIENCE]}, owner
         )
         # An authenticator without support for audiences returns none: its tokens are for the API server.
         if not status.get("authenticated") or AUDIENCE not in (status.get("audiences") or ()):
@@ -153,14 +170,20 @@ class Reviews:
         extra = tuple(sorted((name, tuple(values)) for name, values in (user.get("extra") or {}).items()))
         return User(user.get("username", ""), user.get("uid", ""), tuple(user.get("groups") or ()), extra)
 
-    async def _create_review(self, group: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    async def _create_review(self, group: str, kind: str, spec: dict[str, Any], owner: str) -> dict[str, Any]:
         body = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
-        review = await self._request("POST", f"/apis/{group}/v1/{kind.lower()}s", kind, body)
+        review = await self._request("POST", f"/apis/{group}/v1/{kind.lower()}s", kind, owner, body)
         status: dict[str, Any] = review.get("status") or {}
         return status
 
-    async def _request(self, method: str, path: str, kind: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the document of the response; an empty one if the object does not exist."""
+    async def _request(
+        self, method: str, path: str, kind: str, owner: str, body: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the document of the response, within the owner's share; an empty one if the object does not exist."""
+        async with self._shares.take(owner):
+            return await self._send(method, path, kind, body)
+
+    async def _send(self, method: str, path: str, kind: str, body: dict[str, Any] | None) -> dict[str, Any]:
         if self._session is None:
             raise RuntimeError("Reviews: not entered")
         try:

@@ -63,13 +63,13 @@ class _RejectionError(Exception):
 class Reviewer(Protocol):
     """Authentication and authorization; see `reviews.Reviews`."""
 
-    async def authenticate(self, token: str) -> User | None:
-        """Return the user of a token, or None. Raise UnavailableError."""
+    async def authenticate(self, token: str, peer: str) -> User | None:
+        """Return the user of a token, or None; `peer`: who sent it. Raise UnavailableError."""
 
     async def can_access(self, user: User, access: AccessRequest) -> bool:
         """Return whether the user has this access. Raise UnavailableError."""
 
-    async def get_namespace_uid(self, name: str) -> str:
+    async def get_namespace_uid(self, name: str, user: User) -> str:
         """Return the uid of the namespace that has this name now; empty: none. Raise UnavailableError."""
 
 
@@ -151,13 +151,14 @@ class Service:
         user = await self._authenticate(request)
         await self._authorize(user, AccessRequest("get", DEPLOYMENTS, namespace, name))
         include_ended = await self._can_see_ended(user)
-        namespace_uid = None if include_ended else await self.reviews.get_namespace_uid(namespace)
+        namespace_uid = None if include_ended else await self.reviews.get_namespace_uid(namespace, user)
         return _build_json_response(
             Histories(
                 await self.storage.read(
                     lambda r: r.read_histories(
                         namespace, name, include_ended=include_ended, namespace_uid=namespace_uid
-                    )
+                    ),
+                    user.name,
                 )
             )
         )
@@ -172,19 +173,23 @@ class Service:
         verb = "get" if name else "list"
         await self._authorize(user, AccessRequest(verb, DEPLOYMENTS, namespace or "", name or ""))
         include_ended = await self._can_see_ended(user)
-        namespace_uid = None if include_ended or namespace is None else await self.reviews.get_namespace_uid(namespace)
+        namespace_uid = (
+            None if include_ended or namespace is None else await self.reviews.get_namespace_uid(namespace, user)
+        )
         limit = MOST_WITH_ITEMS if items else MOST_LISTED
         evaluations = await self.storage.read(
             lambda r: r.read_evaluations(
                 namespace, name, include_ended=include_ended, items=items, limit=limit, namespace_uid=namespace_uid
-            )
+            ),
+            user.name,
         )
         return _build_json_response(Evaluations(evaluations))
 
     async def get_engines(self, request: web.Request) -> web.Response:
         """Return every engine that was ever in the catalog."""
-        await self._authorize(await self._authenticate(request), AccessRequest("list", ENGINES))
-        return _build_json_response(RecordedEngines(await self.storage.read(lambda r: r.read_engines())))
+        user = await self._authenticate(request)
+        await self._authorize(user, AccessRequest("list", ENGINES))
+        return _build_json_response(RecordedEngines(await self.storage.read(lambda r: r.read_engines(), user.name)))
 
     async def get_readyz(self, _: web.Request) -> web.Response:
         """Return whether the database can be used."""
@@ -201,7 +206,7 @@ class Service:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise _RejectionError(401, f"a bearer token is needed; {_MAKE_TOKEN}")
-        user = await self.reviews.authenticate(token.strip())
+        user = await self.reviews.authenticate(token.strip(), request.remote or "")
         if user is None:
             raise _RejectionError(
                 401,

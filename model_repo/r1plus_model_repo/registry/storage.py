@@ -18,18 +18,19 @@ from r1plus_model_repo.registry import migration
 from r1plus_model_repo.registry.database import RegistryDatabase
 from r1plus_model_repo.registry.errors import (
     DatabaseSchemaError,
-    RegistryBusyError,
     RegistryError,
     RegistryUnavailableError,
 )
 from r1plus_model_repo.registry.queries import Reader
+from r1plus_model_repo.registry.shares import SERVICE, Shares
 from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 ANSWER_SECONDS: Final = 12.0
-MOST_PENDING: Final = 32
-"""Requests that run or wait."""
+MOST_PENDING: Final = 64
+"""Requests of users that run or wait."""
+MOST_PENDING_OF_USER: Final = 8
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 15.0
 
 
@@ -41,9 +42,12 @@ class Storage:
         self._work = RegistryUnitOfWork(database)
         self._threads = ThreadPoolExecutor(database.limits.connections, thread_name_prefix="registry-database")
         self._migrator = ThreadPoolExecutor(1, thread_name_prefix="registry-migration")
-        self._pending = 0
+        # One thread is left where the requests of one user all wait for the database.
+        running_of_user = max(1, database.limits.connections - 1)
+        self.shares = Shares(database.name, MOST_PENDING, MOST_PENDING_OF_USER, running_of_user)
         self._needs_preparation = asyncio.Event()
         self._needs_preparation.set()
+        self._look: asyncio.Task[str] | None = None
         self.problem = "the database has not been checked yet"
         """Why the database cannot be used now; empty while it can."""
 
@@ -94,18 +98,22 @@ class Storage:
 
         return await self._submit(work)
 
-    async def read(self, question: Callable[[Reader], T]) -> T:
-        """Run `question` on one consistent snapshot."""
+    async def read(self, question: Callable[[Reader], T], user: str = SERVICE) -> T:
+        """Run `question` of a user on one consistent snapshot."""
 
         def work() -> T:
             with self._work.open_reader() as reader:
                 return question(reader)
 
-        return await self._submit(work)
+        return await self._submit(work, user)
 
     async def find_problem(self) -> str:
-        """Return why the database cannot be used now; empty if it can."""
+        """Return why the database cannot be used now; empty if it can. Who asks meanwhile shares the look."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._look_for_problem())
+        return await asyncio.shield(self._look)
 
+    async def _look_for_problem(self) -> str:
         def work() -> None:
             self._database.require_room()
             migration.read_revision(self._database)
@@ -120,18 +128,22 @@ class Storage:
 
     def close(self) -> None:
         """Close the connections; a hanging thread is abandoned."""
+        if self._look is not None:
+            self._look.cancel()
         for threads in (self._threads, self._migrator):
             threads.shutdown(wait=False, cancel_futures=True)
         self._database.close()
 
-    async def _submit(self, work: Callable[[], T]) -> T:
+    async def _submit(self, work: Callable[[], T], user: str = SERVICE) -> T:
         if self._database.is_outdated and not self._needs_preparation.is_set():
             self._set_problem("its DSN has changed; connecting to the new one")
             self._needs_preparation.set()
         if self._needs_preparation.is_set():
             raise RegistryUnavailableError(self.problem)
-        if self._pending >= MOST_PENDING:
-            raise RegistryBusyError(f"{self._database.name}: {self._pending} requests are waiting already")
+        async with self.shares.take(user):
+            return await self._run(work)
+
+    async def _run(self, work: Callable[[], T]) -> T:
         try:
             return await self._run_bounded(work)
         except DatabaseSchemaError as error:
@@ -143,7 +155,6 @@ class Storage:
             raise
 
     async def _run_bounded(self, work: Callable[[], T]) -> T:
-        self._pending += 1
         try:
             # The time-out cancels the work if no thread has started it.
             # Not `wait_for`: until Python 3.12 it loses a cancellation if the work has just ended.
@@ -151,8 +162,6 @@ class Storage:
                 return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except TimeoutError as error:
             raise RegistryUnavailableError(f"{self._database.name}: no answer for {ANSWER_SECONDS:g} s") from error
-        finally:
-            self._pending -= 1
 
     def _set_problem(self, problem: str) -> None:
         """Store the problem, and log it if it changed."""
