@@ -21,6 +21,7 @@ from r1plus_contract.gateway import (
     SETTINGS_FILE,
 )
 from r1plus_gateway.calculation.client import Calculator, SocketCalculator
+from r1plus_gateway.descriptors import DescriptorLimitError, raise_descriptor_limit
 from r1plus_gateway.embedding.client import Embedder, SocketEmbedder
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import run_gateway
@@ -38,9 +39,12 @@ def run() -> int:
     metrics = GatewayMetrics()
     try:
         file = SettingsFile(Path(os.environ.get(ENV_SETTINGS, DEFAULT_SETTINGS)), metrics.set_settings_validity)
-        uvloop.run(_serve(file, metrics))
+        uvloop.run(_serve(file, metrics, raise_descriptor_limit()))
     except SettingsError as error:
         logging.getLogger(__name__).error("Settings are not usable: %s", error)
+        return 2
+    except DescriptorLimitError as error:
+        logging.getLogger(__name__).error("The gateway could not start: %s", error)
         return 2
     return 0
 
@@ -74,7 +78,7 @@ def _find_listener(variable: str) -> socket.socket | None:
     return socket.socket(fileno=int(descriptor)) if descriptor else None
 
 
-async def _serve(file: SettingsFile, metrics: GatewayMetrics) -> None:
+async def _serve(file: SettingsFile, metrics: GatewayMetrics, most_connections: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -92,6 +96,7 @@ async def _serve(file: SettingsFile, metrics: GatewayMetrics) -> None:
             embedder=_find_embedder(),
             listener=_find_listener(ENV_LISTENER),
             internal_listener=_find_listener(ENV_INTERNAL_LISTENER),
+            most_connections=most_connections,
         ),
     ):
         await stop.wait()

@@ -14,6 +14,8 @@ from r1plus_contract.connections import RECEIVE_BYTES, BoundedConnection, Connec
 from r1plus_gateway.http.errors import RequestError
 
 MOST_CONNECTIONS: Final = 4096
+MOST_INTERNAL_CONNECTIONS: Final = 64
+"""To the internal port, so that a probe gets in while the public port is full."""
 BACKLOG: Final = 1024
 MOST_HANDSHAKES: Final = 1024
 """TLS handshakes at once; further clients are closed."""
@@ -115,6 +117,11 @@ class ClientConnection(BoundedConnection, web.RequestHandler):
 class _ConnectionFactory(ConnectionFactory):
     """Makes the protocol of each new connection for a server."""
 
+    def __init__(self, server: Any, most: int) -> None:
+        """`most`: connections from which on the oldest idle ones go."""
+        super().__init__(server, ClientConnection)
+        self._most = most
+
     @property
     def connections(self) -> list[Any]:
         """The open connections in the order in which they go: idle ones first, the oldest first.
@@ -122,7 +129,7 @@ class _ConnectionFactory(ConnectionFactory):
         Only a caller with a credential keeps a connection busy, so others do not cut its answers off.
         """
         connections = super().connections
-        if len(connections) < min(MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER):
+        if len(connections) < self._most:
             return []  # none has to go
         return sorted(connections, key=lambda connection: connection.rank)
 
@@ -226,12 +233,17 @@ class GatewayRunner(web.AppRunner):
         *,
         slow_reader_seconds: float = 30.0,
         read_drain_seconds: Callable[[], float] | None = None,
+        most_connections: int | None = None,
         **options: Any,
     ) -> None:
-        """`read_drain_seconds`: longest time for running answers, asked when they have to end."""
+        """`read_drain_seconds`: longest time for running answers, asked when they have to end.
+
+        `most_connections`: fewer than MOST_CONNECTIONS.
+        """
         super().__init__(app, **RUNNER_OPTIONS, logger=_QUIET, **options)
         self._read_drain_seconds = read_drain_seconds
         self._slow_reader_seconds = slow_reader_seconds
+        self._most_connections = most_connections
         self._watch: asyncio.Task[None] | None = None
 
     async def setup(self) -> None:
@@ -267,6 +279,6 @@ class GatewayRunner(web.AppRunner):
         server = super().server
         if server is None:
             return None
-        return limit_connections(
-            _ConnectionFactory(server, ClientConnection), MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER
-        )
+        most = min(MOST_CONNECTIONS, self._most_connections or MOST_CONNECTIONS)
+        most_of_peer = min(MOST_CONNECTIONS_OF_PEER, max(1, most // 2))
+        return limit_connections(_ConnectionFactory(server, most_of_peer), most, most_of_peer)

@@ -17,7 +17,14 @@ from r1plus_gateway.access.usage import UsageReader
 from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.application import Api
-from r1plus_gateway.http.connections import BACKLOG, GatewayRunner, TlsSite, adopt_listener, create_listener
+from r1plus_gateway.http.connections import (
+    BACKLOG,
+    MOST_INTERNAL_CONNECTIONS,
+    GatewayRunner,
+    TlsSite,
+    adopt_listener,
+    create_listener,
+)
 from r1plus_gateway.http.exchange import GatewayParts
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.statement_embedding import running_statement_embedder
@@ -65,13 +72,14 @@ async def run_gateway(
     report_seconds: float = FETCH_SECONDS,
     listener: socket.socket | None = None,
     internal_listener: socket.socket | None = None,
+    most_connections: int | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[RunningGateway]:
     """Serve until the block ends; then drain: no new connections, running answers end, bills are settled.
 
     `listener`, `internal_listener`: sockets that listen already, for callers and at the internal port; None: they are
     made, as the settings say. `report_seconds`: longest wait for a monitor's report. `clock`: seconds by which callers
-    are held and prompts are counted.
+    are held and prompts are counted. `most_connections`: of clients, where fewer than the most have descriptors.
     """
     settings = file.current
     async with AsyncExitStack() as stack:
@@ -101,13 +109,14 @@ async def run_gateway(
             api.build_internal(internal_host),
             _find_listener(internal_listener, internal_host, settings.internal_port),
             None,
-            {"shutdown_timeout": 1.0},
+            {"shutdown_timeout": 1.0, "most_connections": MOST_INTERNAL_CONNECTIONS},
         )
         app = api.build(settings.limits, settings.hosts)
         options = {
             "read_drain_seconds": lambda: file.current.drain_seconds,
             "keepalive_timeout": settings.limits.idle_seconds,
             "slow_reader_seconds": settings.limits.slow_reader_seconds,
+            "most_connections": most_connections,
         }
         front = _find_listener(listener, settings.host, settings.port)
         port = await _listen(stack, app, front, certificate, options)

@@ -5,7 +5,6 @@ does no I/O, and this one has a key, a file of which it is the only user, and er
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import threading
@@ -20,7 +19,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlcipher3 import dbapi2 as sqlcipher
 
-from r1plus_contract.gateway import GATEWAY
 from r1plus_gateway.store.errors import (
     BusyError,
     ConfigError,
@@ -33,6 +31,7 @@ from r1plus_gateway.store.errors import (
     WrongKeyError,
 )
 from r1plus_gateway.store.tenant_keys import TenantKeys
+from r1plus_gateway.store.volume_errors import ENLARGE, RESTORE, translate_os_error
 
 DATABASE_FILE: Final = "tenant.db"
 LOCK_FILE: Final = "tenant.lock"
@@ -43,8 +42,6 @@ MOST_CHECKED_BYTES: Final = 64 * 2**20
 """A larger file is not read as a whole at start."""
 WRITER_LOCK: Final = 0x7231706C757367_01
 """PostgreSQL advisory lock of the writer: replicas take turns, as the chain of audit records asks for anyway."""
-ENLARGE: Final = f"Enlarge the volume (PersistentVolumeClaim {GATEWAY}), or PostgreSQL's"
-RESTORE: Final = "Restore the tenant's last backup"
 _WRITES = "r1plus_writes"
 _PRAGMAS: Final = (
     "journal_mode = WAL",
@@ -332,16 +329,6 @@ def parse_url(text: str) -> URL:
     if driver not in DRIVERS.values() or not url.database:
         raise ConfigError(f"The tenant's database {url.drivername!r:.40} is not supported, or has no name; {example}")
     return url.set(drivername=driver)
-
-
-def translate_os_error(error: OSError, path: Path) -> StoreError:
-    """Return what a failed call on the volume means."""
-    text = f"{path}: {error.strerror}"
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return ConfigError(f"{text}. The operator mounts the tenant's volume there")
-    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        return ReadOnlyError(f"{text}. Mount the volume so that the gateway's user can write it")
-    return FullError(f"{text}. {ENLARGE}")
 
 
 def _check_header(path: Path, candidates: Sequence[TenantKeys], *, is_new: bool) -> None:

@@ -13,6 +13,7 @@ StoreError
 ├── ConfigError          a setting is missing or invalid
 └── UnavailableError     the database does not answer now
     ├── BusyError        too many requests wait for it
+    ├── TooManyFilesError  the process has no descriptor left: raise its limit
     └── RestoringError   a backup is being restored, or was a moment ago: wait
 """
 
@@ -103,6 +104,10 @@ class UnavailableError(StoreError):
 
 class BusyError(UnavailableError):
     """Too many requests wait for the database, which itself works."""
+
+
+class TooManyFilesError(UnavailableError):
+    """No file can be opened now; the data are as they were."""
 
 
 class RestoringError(UnavailableError):

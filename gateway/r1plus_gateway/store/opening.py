@@ -19,7 +19,6 @@ from r1plus_gateway.store.database import (
     lock_folder,
     open_file,
     open_url,
-    translate_os_error,
 )
 from r1plus_gateway.store.errors import (
     ConfigError,
@@ -44,6 +43,7 @@ from r1plus_gateway.store.tenant_keys import (
     read_ring,
     write_ring,
 )
+from r1plus_gateway.store.volume_errors import translate_os_error
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,6 @@ from r1plus_gateway.store.audit import AuditHead, OutsideHead, write_head_file
 from r1plus_gateway.store.clock import LedgerClock
 from r1plus_gateway.store.content_cipher import ContentCipher, UnreadableContentError
 from r1plus_gateway.store.copy_thread import CopyThread
-from r1plus_gateway.store.database import translate_os_error
 from r1plus_gateway.store.errors import BusyError, CorruptError, RestoringError, StoreError, UnavailableError
 from r1plus_gateway.store.instances import BEAT_SECONDS, GONE_SECONDS, InstanceWatch, read_beats
 from r1plus_gateway.store.key_records import find_record
@@ -34,6 +33,7 @@ from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository
 from r1plus_gateway.store.retention import date_back, prune_content, prune_knowledge
 from r1plus_gateway.store.retention_clock import RetentionClock
 from r1plus_gateway.store.unit_of_work import UnitOfWork
+from r1plus_gateway.store.volume_errors import translate_os_error
 from r1plus_gateway.store.writer import Step, Writer
 
 log = logging.getLogger(__name__)

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from r1plus_contract.atomic_files import sync
 from r1plus_contract.gateway import GATEWAY_KEY
 from r1plus_gateway.store.errors import ConfigError, CorruptError, ForeignTenantError, KeyLostError, WrongKeyError
+from r1plus_gateway.store.volume_errors import translate_os_error
 
 HALF_BYTES: Final = 32
 HALF_PREFIX: Final = "half-"
@@ -114,11 +115,14 @@ def read_halves(folder: Path) -> dict[str, bytes]:
     Raises:
         KeyLostError: there is none.
         ConfigError: one is not 64 hexadecimal digits, or there are more than two.
+        StoreError: the folder cannot be read now.
     """
     try:
         paths = sorted(path for path in folder.iterdir() if path.name.startswith(HALF_PREFIX))
-    except OSError:
+    except FileNotFoundError:
         paths = []
+    except OSError as error:
+        raise translate_os_error(error, folder) from error
     if not paths:
         raise KeyLostError(
             f"{folder} has no half of the tenant key, so the tenant's data cannot be read: Secret {GATEWAY_KEY} is"

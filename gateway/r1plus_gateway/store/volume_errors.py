@@ -1,0 +1,36 @@
+"""What a failed call on the tenant's volume means."""
+
+import errno
+from pathlib import Path
+from typing import Final
+
+from r1plus_contract.gateway import GATEWAY
+from r1plus_gateway.store.errors import (
+    ConfigError,
+    CorruptError,
+    FullError,
+    ReadOnlyError,
+    StoreError,
+    TooManyFilesError,
+    UnavailableError,
+)
+
+ENLARGE: Final = f"Enlarge the volume (PersistentVolumeClaim {GATEWAY}), or PostgreSQL's"
+RESTORE: Final = "Restore the tenant's last backup"
+RAISE_LIMIT: Final = "Nothing is lost. Raise the limit of open files (ulimit -Hn), or see who holds connections"
+
+
+def translate_os_error(error: OSError, path: Path) -> StoreError:
+    """Return what a failed call on the volume means."""
+    text = f"{path}: {error.strerror}"
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return ConfigError(f"{text}. The operator mounts the tenant's volume there")
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return ReadOnlyError(f"{text}. Mount the volume so that the gateway's user can write it")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TooManyFilesError(f"{text}. {RAISE_LIMIT}")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FullError(f"{text}. {ENLARGE}")
+    if error.errno == errno.EIO:
+        return CorruptError(f"{text}. {RESTORE}")
+    return UnavailableError(f"{text}. See whether the volume is healthy")
