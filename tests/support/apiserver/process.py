@@ -35,6 +35,10 @@ class PythonProcess:
         """Where it answers."""
         return f"http://127.0.0.1:{self.port}"
 
+    def run_with(self, *words: str) -> None:
+        """Start it by a command from now on, such as `prlimit`."""
+        self._command = [*words, *self._command]
+
     def begin_test(self) -> None:
         """Start it if it does not run, and let its log begin here."""
         self._log_begins = self._log.stat().st_size if self._log.exists() else 0
