@@ -80,6 +80,7 @@ class DataReason(StrEnum):
     MIGRATION_FAILED = "MigrationFailed"
     CONFIG_INVALID = "ConfigInvalid"
     UNAVAILABLE = "DatabaseUnavailable"
+    TOO_MANY_FILES = "TooManyFiles"
     CLOCK_AHEAD = "ClockAhead"
 
 

@@ -31,7 +31,7 @@ from r1plus_gateway.store.errors import (
     WrongKeyError,
 )
 from r1plus_gateway.store.tenant_keys import TenantKeys
-from r1plus_gateway.store.volume_errors import ENLARGE, RESTORE, translate_os_error
+from r1plus_gateway.store.volume_errors import ENLARGE, RESTORE, find_lack_of_files, translate_os_error
 
 DATABASE_FILE: Final = "tenant.db"
 LOCK_FILE: Final = "tenant.lock"
@@ -423,6 +423,8 @@ def _create_postgresql_engine(url: URL, limits: StoreLimits) -> Engine:
 
 def _translate_sqlite_error(error: BaseException, text: str, folder: Path) -> StoreError:
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if code in (sqlcipher.SQLITE_CANTOPEN, sqlcipher.SQLITE_IOERR) and (lack := find_lack_of_files(folder)):
+        return lack
     if code == sqlcipher.SQLITE_FULL or (code == sqlcipher.SQLITE_IOERR and _is_volume_full(folder)):
         return FullError(f"{text}. {ENLARGE}")
     if code in (sqlcipher.SQLITE_NOTADB, sqlcipher.SQLITE_CORRUPT):

@@ -109,6 +109,8 @@ class BusyError(UnavailableError):
 class TooManyFilesError(UnavailableError):
     """No file can be opened now; the data are as they were."""
 
+    reason = DataReason.TOO_MANY_FILES
+
 
 class RestoringError(UnavailableError):
     """A backup is being restored, or another replica has restored one a moment ago."""

@@ -22,7 +22,14 @@ from r1plus_gateway.store.audit import AuditHead, OutsideHead, write_head_file
 from r1plus_gateway.store.clock import LedgerClock
 from r1plus_gateway.store.content_cipher import ContentCipher, UnreadableContentError
 from r1plus_gateway.store.copy_thread import CopyThread
-from r1plus_gateway.store.errors import BusyError, CorruptError, RestoringError, StoreError, UnavailableError
+from r1plus_gateway.store.errors import (
+    BusyError,
+    CorruptError,
+    RestoringError,
+    StoreError,
+    TooManyFilesError,
+    UnavailableError,
+)
 from r1plus_gateway.store.instances import BEAT_SECONDS, GONE_SECONDS, InstanceWatch, read_beats
 from r1plus_gateway.store.key_records import find_record
 from r1plus_gateway.store.key_rotation import continue_rotation
@@ -470,7 +477,8 @@ class TenantStore:
                     count = repository.settle_orphans(gone)
                     repository.forget_instances(gone)
                 log.warning("%d requests of %d gateways that are gone were settled as used in full", count, len(gone))
-        self._store_head()
+        with contextlib.suppress(TooManyFilesError):  # The next beat stores it.
+            self._store_head()
 
     def _drop_plaintext(self, data: OpenData) -> None:
         """Drop what was decrypted and nobody uses, and what retention, a new key or another replica has made stale."""
@@ -491,6 +499,8 @@ class TenantStore:
         """Take over a half that the Secret has now. Its loss stops nothing before the next start, and is told."""
         try:
             refresh_ring(self.config, data.database)
+        except TooManyFilesError:
+            pass  # It says nothing of the key: what was known of it holds until the next beat.
         except StoreError as error:
             if str(error) != str(self._key_problem):
                 log.warning("Tenant key could not be opened again: %s: %s", error.reason.value, error)

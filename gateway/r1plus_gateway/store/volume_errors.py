@@ -1,6 +1,7 @@
 """What a failed call on the tenant's volume means."""
 
 import errno
+import os
 from pathlib import Path
 from typing import Final
 
@@ -34,3 +35,13 @@ def translate_os_error(error: OSError, path: Path) -> StoreError:
     if error.errno == errno.EIO:
         return CorruptError(f"{text}. {RESTORE}")
     return UnavailableError(f"{text}. See whether the volume is healthy")
+
+
+def find_lack_of_files(path: Path) -> TooManyFilesError | None:
+    """Return the error of a process that can open no file at all now, for a library that does not say why it failed."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        translated = translate_os_error(error, path)
+        return translated if isinstance(translated, TooManyFilesError) else None
+    return None

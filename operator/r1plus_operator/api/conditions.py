@@ -128,6 +128,7 @@ class Reason(StrEnum):
     MIGRATION_FAILED = "MigrationFailed"
     CONFIG_INVALID = "ConfigInvalid"
     DATABASE_UNAVAILABLE = "DatabaseUnavailable"
+    TOO_MANY_FILES = "TooManyFiles"
     CLOCK_AHEAD = "ClockAhead"
     # AlertsWired
     WIRED = "Wired"

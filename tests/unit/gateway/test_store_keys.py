@@ -272,7 +272,7 @@ def test_each_error_has_a_reason_of_its_own() -> None:
     def collect(kind: type[StoreError]) -> list[type[StoreError]]:
         return [kind, *(found for child in kind.__subclasses__() for found in collect(child))]
 
-    shared = ("StoreError", "BusyError", "TooManyFilesError")  # the last two: as UnavailableError
+    shared = ("StoreError", "BusyError")  # as UnavailableError
     kinds = [kind for kind in collect(StoreError) if kind.__name__ not in shared]
     assert len({kind.reason for kind in kinds}) == len(kinds)
     assert {kind.reason for kind in kinds} | {DataReason.READY, DataReason.STARTING, DataReason.CLOCK_AHEAD} == set(

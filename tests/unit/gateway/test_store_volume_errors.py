@@ -2,10 +2,14 @@
 
 import errno
 import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
+from r1plus_contract.gateway import DataReason
 from r1plus_gateway.store.errors import (
     CorruptError,
     FullError,
@@ -15,6 +19,9 @@ from r1plus_gateway.store.errors import (
 )
 from r1plus_gateway.store.tenant_keys import read_halves
 from r1plus_gateway.store.volume_errors import translate_os_error
+from support.gateway.tenant_data import Volume
+
+RunOut = Callable[[], AbstractContextManager[None]]
 
 
 @pytest.mark.parametrize(
@@ -31,13 +38,49 @@ def test_an_errno_has_its_reason(number: int, expected: type[StoreError], tmp_pa
     assert type(translate_os_error(OSError(number, os.strerror(number)), tmp_path)) is expected
 
 
-def test_only_a_missing_folder_is_a_lost_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def out_of_files() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Leaves this process without a descriptor that it could open, as a flood of connections does."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    @contextmanager
+    def run_out() -> Iterator[None]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    yield run_out
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_without_a_descriptor_no_half_is_called_lost(tmp_path: Path, out_of_files: RunOut) -> None:
     with pytest.raises(KeyLostError):
         read_halves(tmp_path / "missing")
-
-    def fail(path: Path) -> None:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr(Path, "iterdir", fail)
-    with pytest.raises(TooManyFilesError, match="Raise the limit"):
+    with out_of_files(), pytest.raises(TooManyFilesError, match="Raise the limit"):
         read_halves(tmp_path)
+
+
+async def test_data_cannot_be_opened_without_a_descriptor_and_open_afterwards(
+    volume: Volume, out_of_files: RunOut
+) -> None:
+    store = volume.make_store()
+    with out_of_files():
+        assert not await store.open()
+    assert store.state.reason is DataReason.TOO_MANY_FILES
+    assert "Enlarge" not in store.state.message
+    assert await store.open()
+    await store.close()
+
+
+async def test_data_that_are_open_stay_ready_without_a_descriptor(volume: Volume, out_of_files: RunOut) -> None:
+    """Neither the key nor the audit log's head outside of the database can be read or written then."""
+    store = volume.make_store()
+    assert await store.open()
+    with out_of_files():
+        store._maintain()
+        assert store.state.is_ready
+    store._maintain()
+    assert store.state.is_ready
+    await store.close()
