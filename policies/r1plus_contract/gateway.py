@@ -207,6 +207,8 @@ class GatewayLimits:
     """Of one uploaded file."""
     index_bytes: int = 320 * 1024 * 1024
     """Of memory, for indexes of vector stores; the least recently searched goes first. 100,000 chunks need 240 MiB."""
+    queue_seconds: float = 30.0
+    """Longest time that a request waits for a slot."""
     silence_seconds: float = 300.0
     """Longest time without a response of the engine; then the request fails."""
 

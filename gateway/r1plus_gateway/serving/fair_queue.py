@@ -1,21 +1,44 @@
-"""The queue before the models: bounded for each caller and for the tenant, round robin between callers."""
+"""The queue before the models: bounded for each caller and for the tenant, round robin between callers.
+
+A slot is held until its answer ends, so turns alone would let one caller hold all of them for minutes. So a caller has
+a share of the slots, and some slots are kept for callers that have none.
+"""
 
 import asyncio
-from collections import OrderedDict, deque
+import math
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from r1plus_gateway.serving.errors import ModelUnavailableError, QueueFullError
 
+RESERVED_PART: Final = 4
+"""One slot of so many is kept for callers that have none. A model with fewer slots keeps none."""
 _Ticket = asyncio.Future[None]
 
 
 @dataclass(slots=True)
 class _Lane:
     capacity: int = 0
-    running: int = 0
+    running_of: Counter[str] = field(default_factory=Counter)
+    """Caller -> its requests that hold a slot."""
     waiting: OrderedDict[str, deque[_Ticket]] = field(default_factory=OrderedDict)
     """Caller -> tickets, the oldest first; the caller whose turn is next comes first."""
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a slot."""
+        return self.running_of.total()
+
+    def has_slot(self, caller: str) -> bool:
+        """Return whether a request of this caller may take a slot now."""
+        mine, running = self.running_of[caller], self.running
+        if not mine:
+            return running < self.capacity
+        unreserved = self.capacity - self.capacity // RESERVED_PART
+        callers = len(self.running_of.keys() | self.waiting.keys() | {caller})
+        return running < unreserved and mine < math.ceil(self.capacity / callers)
 
 
 class FairQueue:
@@ -50,7 +73,7 @@ class FairQueue:
     def check_room(self, model: str, caller: str) -> None:
         """Raise QueueFullError if a request would be refused now: before anything is reserved for it."""
         lane = self._lanes.setdefault(model, _Lane())
-        if lane.running < lane.capacity and not lane.waiting:
+        if lane.has_slot(caller):
             return
         per_caller, per_tenant = self._read_bounds()
         mine = self._waiting_of.get(caller, 0)
@@ -78,8 +101,8 @@ class FairQueue:
         """
         self.check_room(model, caller)
         lane = self._lanes[model]
-        if lane.running < lane.capacity and not lane.waiting:
-            lane.running += 1
+        if lane.has_slot(caller):  # then nobody who waits may take it: they would have it already
+            lane.running_of[caller] += 1
             return
         ticket: _Ticket = asyncio.get_running_loop().create_future()
         lane.waiting.setdefault(caller, deque()).append(ticket)
@@ -89,20 +112,23 @@ class FairQueue:
         except asyncio.CancelledError:
             if ticket.done() and not ticket.cancelled():
                 if ticket.exception() is None:
-                    self.leave(model)  # granted and cancelled in the same moment
+                    self.leave(model, caller)  # granted and cancelled in the same moment
             else:
                 self._withdraw(lane, caller, ticket)
             raise
 
-    def leave(self, model: str) -> None:
+    def leave(self, model: str, caller: str) -> None:
         """Give a slot back."""
         lane = self._lanes[model]
-        lane.running -= 1
+        lane.running_of[caller] -= 1
+        if not lane.running_of[caller]:
+            del lane.running_of[caller]
         self._grant(lane)
 
     def _grant(self, lane: _Lane) -> None:
-        while lane.waiting and lane.running < lane.capacity:
-            caller, tickets = next(iter(lane.waiting.items()))
+        """Give free slots to those whose turn it is and whose share is not used up."""
+        while (caller := next(filter(lane.has_slot, lane.waiting), None)) is not None:
+            tickets = lane.waiting[caller]
             ticket = tickets.popleft()
             lane.waiting.move_to_end(caller)
             if not tickets:
@@ -110,7 +136,7 @@ class FairQueue:
             if ticket.done():
                 continue  # cancelled: it is withdrawn when its task runs
             self._count(caller, -1)
-            lane.running += 1
+            lane.running_of[caller] += 1
             ticket.set_result(None)
 
     def _withdraw(self, lane: _Lane, caller: str, ticket: _Ticket) -> None:
@@ -120,6 +146,7 @@ class FairQueue:
             tickets.remove(ticket)
             if not tickets:
                 del lane.waiting[caller]
+                self._grant(lane)  # the others' shares are larger now
 
     def _count(self, caller: str, change: int) -> None:
         self._waiting += change

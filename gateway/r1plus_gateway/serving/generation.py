@@ -75,6 +75,7 @@ class Generation:
         caller: str,
         request: Any,
         *,
+        queue_seconds: float,
         silence_seconds: float,
         most_waiting_bytes: int,
         counted_prompt_tokens: int = 0,
@@ -88,6 +89,7 @@ class Generation:
         self._queue = queue
         self._caller = caller
         self._request = request
+        self._queue_seconds = queue_seconds
         self._silence_seconds = silence_seconds
         self._most_waiting_bytes = most_waiting_bytes
         self._counted_prompt_tokens = counted_prompt_tokens
@@ -178,16 +180,16 @@ class Generation:
         try:
             if not len(self._pool):
                 self._pool.choose()  # says that there is no pod
-            async with asyncio.timeout(self._silence_seconds):
+            async with asyncio.timeout(self._queue_seconds):
                 await self._queue.enter(self._pool.model.name, self._caller)
             try:
                 await self._send_with_retry()
             finally:
-                self._queue.leave(self._pool.model.name)
+                self._queue.leave(self._pool.model.name, self._caller)
         except ServingError as error:
             self.error = error
         except TimeoutError:
-            self.error = ModelUnavailableError(f"no slot was free for {self._silence_seconds:g} s; try again later")
+            self.error = QueueFullError(f"no slot was free for {self._queue_seconds:g} s; try again later")
         finally:
             self._end()
 

@@ -79,6 +79,7 @@ class Models:
             self.queue,
             caller,
             request,
+            queue_seconds=limits.queue_seconds,
             silence_seconds=limits.silence_seconds,
             most_waiting_bytes=limits.slow_reader_bytes,
             counted_prompt_tokens=counted_prompt_tokens,

@@ -256,6 +256,9 @@ class GatewayCaps(ApiModel):
     queue_per_tenant: Annotated[int, Field(ge=1, le=100_000), WHOLE] = Field(
         512, description="Requests of all keys together that wait; more are refused with 503."
     )
+    queue_seconds: Annotated[int, Field(ge=1, le=3600), WHOLE] = Field(
+        30, description="Longest time that a request waits for a slot; then it is refused with 503 and Retry-After."
+    )
     silence_seconds: Annotated[int, Field(ge=1, le=3600), WHOLE] = Field(
         300, description="Longest time without a response of the engine; then the request fails."
     )

@@ -23,7 +23,7 @@ class Line:
         try:
             await done.wait()
         finally:
-            self.queue.leave("credit")
+            self.queue.leave("credit", caller)
 
     async def ask(self, *callers: str, done: asyncio.Event | None = None) -> None:
         """Let these ask one after another, and run until all are in the queue."""
@@ -111,3 +111,74 @@ async def test_more_pods_let_those_that_wait_go() -> None:
     line.queue.set_capacity("credit", 0)
     slot.set()
     await line.finish()
+
+
+@pytest.mark.parametrize(("slots", "alone"), [(1, 1), (3, 3), (4, 3), (16, 12), (32, 24)])
+@pytest.mark.parametrize("times", [1, 1.1, 10])
+async def test_a_caller_alone_leaves_a_fourth_of_the_slots_to_the_next_one(
+    slots: int, alone: int, times: float
+) -> None:
+    """A takes all that it can; B has a slot at once from four slots on, and below after two of A's answers at most."""
+    line = Line(per_caller=1000, per_tenant=1000, slots=slots)
+    answers = [asyncio.Event() for _ in range(round(alone * times))]
+    for answer in answers:
+        await line.ask("a", done=answer)
+    assert line.served == ["a"] * alone
+    await line.ask("b", done=(end := asyncio.Event()))
+    if slots < 4:
+        assert line.served == ["a"] * alone
+        for answer in answers[:2]:
+            answer.set()
+            await until_idle()
+    assert "b" in line.served[alone : alone + 2]
+    for event in (*answers, end):
+        event.set()
+    await line.finish()
+    assert (line.queue.count_running("credit"), line.queue.waiting) == (0, 0)
+    again = asyncio.Event()
+    await line.ask(*"a" * alone, done=again)
+    assert line.queue.count_running("credit") == alone, "A has its slots again"
+    again.set()
+    await line.finish()
+
+
+async def test_a_greedy_caller_gives_its_slots_up_to_those_that_wait() -> None:
+    """A, which holds 12 of 16, gets none of those that become free until B has as many as A."""
+    line = Line(slots=16)
+    answers = [asyncio.Event() for _ in range(40)]
+    for answer in answers:
+        await line.ask("a", done=answer)
+    await line.ask(*"b" * 10, done=(end := asyncio.Event()))
+    assert line.served[12:] == ["b"]
+    for answer in answers[:8]:
+        answer.set()
+        await until_idle()
+    assert line.served.count("b") == 6, "half of those that are not kept"
+    assert line.queue.count_running("credit") == 12
+    await line.ask("c")
+    assert line.served[-1] == "c", "the reserve is still there"
+    for event in (*answers, end):
+        event.set()
+    await line.finish()
+
+
+async def test_who_gives_up_waiting_leaves_its_share_to_the_others() -> None:
+    line = Line(slots=3)
+    held = asyncio.Event()
+    await line.ask("a", "b", "b", "b", done=held)
+    await line.ask("c", done=held)
+    waits = line.tasks[-1]
+    line.tasks[0].cancel()  # a
+    await until_idle()
+    assert line.served == ["a", "b", "b", "c"]
+    waits.cancel()
+    await until_idle()
+    assert line.served == ["a", "b", "b", "c", "b"]
+    held.set()
+    await line.finish()
+
+
+async def until_idle() -> None:
+    """Run what is ready, and what that wakes."""
+    for _ in range(5):
+        await asyncio.sleep(0)

@@ -124,6 +124,7 @@ def build_settings(
             body_bytes=limits.body_bytes,
             queue_per_key=limits.queue_per_key,
             queue_per_tenant=limits.queue_per_tenant,
+            queue_seconds=float(limits.queue_seconds),
             silence_seconds=float(limits.silence_seconds),
             chunks_per_key=limits.chunks_per_key,
         ),
