@@ -71,7 +71,7 @@ async def make_copy(store: TenantStore, admin: Caller, kind: StreamKind) -> Asyn
         )
 
     def produce() -> Iterator[bytes]:
-        with data.database.transaction(writes=False) as connection:
+        with data.database.transaction(writes=False, is_long=True) as connection:
             data.database.allow_long_statements(connection)
             yield from seal(build_header(connection), data.keys.backup_key, encode_tables(connection, TABLES[kind]))
 

@@ -104,16 +104,26 @@ class Database:
         self._folder = folder
         self._lock = lock
         self._file_key = file_key
+        self._long_reads = 0
+        self._long_reads_lock = threading.Lock()
 
     @property
     def is_sqlite(self) -> bool:
         """Whether the database is a SQLite file."""
         return self._folder is not None
 
+    @property
+    def has_long_reads(self) -> bool:
+        """Whether a long read runs, such as a backup."""
+        return self._long_reads > 0
+
     @contextlib.contextmanager
-    def transaction(self, *, writes: bool) -> Iterator[Connection]:
-        """Run a transaction: one that writes is the only one, others see one consistent snapshot. Raises StoreError."""
-        with self.translate_errors(), self.engine.connect() as plain:
+    def transaction(self, *, writes: bool, is_long: bool = False) -> Iterator[Connection]:
+        """Run a transaction: one that writes is the only one, others see one consistent snapshot. Raises StoreError.
+
+        `is_long`: it reads for seconds or hours, and SQLite's log is not emptied meanwhile.
+        """
+        with self._count_long_read(is_long), self.translate_errors(), self.engine.connect() as plain:
             options: dict[str, Any] = {_WRITES: writes}
             if not writes and not self.is_sqlite:
                 options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -125,6 +135,16 @@ class Database:
                 transaction.rollback()
                 raise
             self._commit(transaction)
+
+    @contextlib.contextmanager
+    def _count_long_read(self, is_long: bool) -> Iterator[None]:
+        with self._long_reads_lock:
+            self._long_reads += is_long
+        try:
+            yield
+        finally:
+            with self._long_reads_lock:
+                self._long_reads -= is_long
 
     def _commit(self, transaction: RootTransaction) -> None:
         try:
@@ -166,12 +186,20 @@ class Database:
     def empty_log(self) -> None:
         """Move SQLite's log into its file and cut it to nothing, so that no deleted row is left in it.
 
-        Raises StoreError; BusyError while a reader needs the log.
+        It waits for nobody, since it has SQLite's only place for writers meanwhile.
+        Raises StoreError; BusyError while a reader or a writer needs the log.
         """
         if not self.is_sqlite:
             return
+        if self.has_long_reads:
+            raise BusyError(f"{self.name}: a long read needs the log, so it could not be emptied")
         with self.translate_errors(), self.engine.connect() as connection:
-            is_busy = connection.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            driver = connection.connection
+            driver.execute("PRAGMA busy_timeout = 0")
+            try:
+                is_busy = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                driver.execute(f"PRAGMA busy_timeout = {to_milliseconds(self.limits.lock)}")
         if is_busy:
             raise BusyError(f"{self.name}: a reader needs the log, so it could not be emptied")
 

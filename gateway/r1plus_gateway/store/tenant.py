@@ -22,6 +22,7 @@ from r1plus_gateway.store.audit import AuditHead, OutsideHead, write_head_file
 from r1plus_gateway.store.clock import LedgerClock
 from r1plus_gateway.store.content_cipher import ContentCipher, UnreadableContentError
 from r1plus_gateway.store.copy_thread import CopyThread
+from r1plus_gateway.store.database import Database
 from r1plus_gateway.store.errors import (
     BusyError,
     CorruptError,
@@ -57,6 +58,9 @@ AUDIT_SECONDS: Final = 600.0
 ROTATIONS_PER_ROUND: Final = 20
 """Transactions that encrypt again between two beats."""
 _SECONDS_AHEAD: Final = 300.0
+_LOG_TRIES: Final = 10
+"""Tries to empty the database's log between two beats: short reads come and go."""
+_LOG_PAUSE_SECONDS: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +333,7 @@ class TenantStore:
 
         def work() -> T:
             on_start()
-            with data.database.transaction(writes=False) as connection:
+            with data.database.transaction(writes=False, is_long=is_long) as connection:
                 return step(connection)
 
         self._reads += 1
@@ -409,13 +413,28 @@ class TenantStore:
         if not self._has_deleted:
             database.checkpoint()
             return
-        with contextlib.suppress(BusyError):  # the next round tries again
-            self._has_deleted = False
+        self._has_deleted = False
+        try:
+            self._empty_log(database)
+        except BusyError:  # the next round tries again
+            self._has_deleted = True
+        except BaseException:
+            self._has_deleted = True
+            raise
+
+    def _empty_log(self, database: Database) -> None:
+        """Empty the log between two short reads. Raises StoreError; BusyError while a reader needs it."""
+        database.checkpoint()  # most of the work, which stops nobody
+        for has_more in (*[True] * (_LOG_TRIES - 1), False):
             try:
-                database.empty_log()
-            except BaseException:
-                self._has_deleted = True
-                raise
+                with self._turn:  # else the writer would be in the way, or would meet a lock
+                    database.empty_log()
+            except BusyError:
+                if not has_more or database.has_long_reads:
+                    raise
+                time.sleep(_LOG_PAUSE_SECONDS)
+            else:
+                return
 
     async def close(self) -> None:
         """Commit what waits, store the head of the audit log, and close the data."""
