@@ -252,7 +252,9 @@ async def raid(client: ApiClient, namespace: str, sight: Sight, group: list[str]
 
     async def alone(number: int, deployment: str) -> dict[tuple[str, str], int]:
         intruder, counts = Intruder(client, namespace, sight, outcome), {}
-        for kind, obj in sight.children(deployment):
+        # The record of a revision comes last: it is made again from live objects, which have the API server's defaults,
+        # and so its Deployment gets another hash.
+        for kind, obj in sorted(sight.children(deployment), key=lambda child: child[0] == "ControllerRevision"):
             role = kind, obj["metadata"]["name"].removeprefix(deployment)
             counts[role] = await intruder.assail(kind, obj, Share(number, len(group)))
         return counts
