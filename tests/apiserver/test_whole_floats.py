@@ -18,7 +18,14 @@ CONDITION = {"type": "Ready", "status": "True", "reason": "Serving", "message": 
 CONDITION |= {"lastTransitionTime": "2026-01-01T00:00:00Z"}
 TOLERATION = {"key": "example.com/a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 4}
 DATABASE = {"secretName": "dsn", "egress": {"cidr": "10.20.0.0/16", "ports": [5432]}}
-LIMITS = {"bodyBytes": 4096, "queuePerKey": 4, "queuePerTenant": 40, "silenceSeconds": 4, "chunksPerKey": 4}
+LIMITS = {
+    "bodyBytes": 4096,
+    "queuePerKey": 4,
+    "queuePerTenant": 40,
+    "queueSeconds": 4,
+    "silenceSeconds": 4,
+    "chunksPerKey": 4,
+}
 ARCHITECTURE = {"layers": 4, "kvHeads": 4, "headSize": 4, "contextLength": 64, "parameters": 4}
 GPU = {"count": 1, "products": ["NVIDIA-L4"]}
 MEASURED = {"items": 4, "correctAtBatch1": 4, "correctAtBatch": 4}
