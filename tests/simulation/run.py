@@ -13,7 +13,7 @@ from functools import partial
 
 from simulation.happenings import happen
 from simulation.invariants import Judge, Violation
-from simulation.schedule import Schedule
+from simulation.schedule import CALM_SECONDS, Schedule
 from simulation.table import record
 from simulation.world import Row, World, open_world
 from support.simulation.world.loop import ProcessLoop, process_loop
@@ -71,7 +71,7 @@ def _plan(world: World, schedule: Schedule) -> list[asyncio.TimerHandle]:
     for one in schedule.happenings:
         if one.do == "set_back" and (at := one.at - float(one.value)) > 0:
             timers.append(loop.call_at(at, world.back_up))
-    return timers
+    return [*timers, loop.call_at(schedule.end - CALM_SECONDS, world.set_clocks)]
 
 
 @contextlib.contextmanager

@@ -110,6 +110,11 @@ class World:
         self.server.restore(snapshot)
         self.cluster.resync()
 
+    def set_clocks(self) -> None:
+        """Set all replicas' wall clocks right."""
+        for replica in self.replicas:
+            replica.skew = 0.0
+
     def find_leader(self) -> Replica | None:
         """Return the replica that the Lease names."""
         lease = self.server.read(LEASE, OPERATOR_NAMESPACE, names.LEASE)

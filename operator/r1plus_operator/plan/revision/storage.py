@@ -16,7 +16,7 @@ from r1plus_operator.plan.observation import RESTORED, Json
 from r1plus_operator.plan.revision.expiry import read_expiry
 from r1plus_operator.plan.revision.last_valid import read_last_valid
 from r1plus_operator.plan.revision.record import Revision
-from r1plus_operator.plan.revision.refresh import read_refresh
+from r1plus_operator.plan.revision.refresh import RefreshOutcome, read_refresh
 from r1plus_operator.plan.revision.rollback_record import read_rollback_record
 
 KEPT_VERDICTS = 5
@@ -83,7 +83,8 @@ def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]
     """Return the revisions with no moment in the future: a leader's clock was wrong, and what it dated counts as now.
 
     Promotions and rollbacks keep their order, since what was promoted last serves. They keep their distances where
-    earlier moments leave room: the distances show how long each revision served.
+    earlier moments leave room: the distances show how long each revision served. A deadline that a wrong clock ended
+    begins again.
     """
     moments = sorted({at for r in revisions.values() for at in _moments(r)})
     future = [at for at in moments if at > now + SKEW_SECONDS]
@@ -93,22 +94,30 @@ def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]
         before = dates[at] = round(max(now - (future[-1] - at), before + TICK_SECONDS), 3)
 
     def date(revision: Revision) -> Revision:
-        rollback, since, expiry = revision.rollback, revision.candidate_since, revision.expiry
-        refresh = revision.refresh
+        rollback, since, refresh = revision.rollback, revision.candidate_since, revision.refresh
         if rollback and rollback.switched_at in dates:
             rollback = replace(rollback, switched_at=dates[rollback.switched_at])
         if refresh and refresh.began_at > now + SKEW_SECONDS:
             refresh = replace(refresh, began_at=now)
         if since is not None and since > now + SKEW_SECONDS:
             since = now
-        if expiry and expiry.at > now + SKEW_SECONDS:
-            expiry = replace(expiry, at=now, retry_at=expiry.retry_at and now + expiry.retry_at - expiry.at)
         promoted_at = dates.get(revision.promoted_at or 0.0, revision.promoted_at)
-        return replace(
-            revision, promoted_at=promoted_at, rollback=rollback, candidate_since=since, expiry=expiry, refresh=refresh
-        )
+        return replace(revision, promoted_at=promoted_at, rollback=rollback, candidate_since=since, refresh=refresh)
 
-    return {name: date(revision) for name, revision in revisions.items()}
+    return {name: _redate_expiry(date(revision), now) for name, revision in revisions.items()}
+
+
+def _redate_expiry(revision: Revision, now: float) -> Revision:
+    """Return the revision without a withdrawal from the future; one for lack of room counts as now."""
+    expiry, refresh = revision.expiry, revision.refresh
+    if expiry is None or expiry.at <= now + SKEW_SECONDS:
+        return revision
+    if expiry.no_room:  # The cluster showed that, whatever the clock said, and it is tried again by itself.
+        retry_at = expiry.retry_at and now + expiry.retry_at - expiry.at
+        return replace(revision, expiry=replace(expiry, at=now, retry_at=retry_at))
+    if refresh and refresh.outcome is RefreshOutcome.FAILED:  # It failed by that deadline; a refusal is found again.
+        refresh = replace(refresh, outcome=None)
+    return replace(revision, candidate_since=now, expiry=None, refresh=refresh)
 
 
 def _moments(revision: Revision) -> list[float]:

@@ -390,6 +390,16 @@ def test_no_deadline_of_a_tenant_holds_a_slot_for_ever() -> None:
     assert outcome(world, candidate) is RefreshOutcome.PROMOTED
 
 
+def test_a_deadline_that_a_clock_ahead_ended_stops_no_wave_for_long() -> None:
+    world, candidate = candidate_of_wave()
+    world.start_pods(candidate).wait(DAY).settle()
+    assert outcome(world, candidate) is RefreshOutcome.FAILED
+    world.wait(-DAY).settle()
+    assert outcome(world, candidate) is None
+    world.bring_up()
+    assert outcome(world, candidate) is RefreshOutcome.PROMOTED
+
+
 def test_a_slot_that_was_lost_to_a_problem_does_not_hide_a_failure() -> None:
     world, candidate = candidate_of_wave()
     world.start_pods(candidate)

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, AccuracyDrop, RollbackRecord, RollbackTerms
-from r1plus_operator.plan.revision.storage import redate
-from r1plus_policies.rollout import DRAIN_SECONDS
+from r1plus_operator.plan.revision.storage import SKEW_SECONDS, redate
+from r1plus_policies.rollout import DRAIN_SECONDS, RETRY_SECONDS
 from support.plan.falls import controlled, fallen
 from support.plan.nodes import BIG, serving_on
 from support.plan.world import DAY, NEXT, World, start_world
+
+HOUR = 3600.0
 
 
 def promote_a_day_ahead(world: World) -> tuple[str, str]:
@@ -62,6 +64,45 @@ def test_a_control_that_began_in_the_future_is_overdue_in_its_time() -> None:
     world.expect(Progressing="RollingBack")
     world.wait(DAY).settle()
     assert "RollbackTargetOverdue" in str(world.status)
+
+
+def withdraw_a_day_ahead(**pods: str) -> tuple[World, str, str]:
+    """Let a leader whose clock is a day ahead end a candidate's deadline; return what serves, and the candidate."""
+    world, serves = serving_on(BIG)
+    candidate = world.apply(**NEXT)
+    world.start_pods(candidate).set_pods(candidate, **pods).settle()
+    world.wait(DAY).settle()
+    world.expect(serves=serves, runs={serves: 1}, Progressing="DeadlineExceeded")
+    world.wait(-DAY).settle()
+    return world, serves, candidate
+
+
+def test_a_deadline_that_a_clock_ahead_ended_begins_again() -> None:
+    world, serves, candidate = withdraw_a_day_ahead()
+    world.expect(serves=serves, runs={serves: 1, candidate: 1}, Progressing="RollingOut")
+    assert not world.pass_once().writes
+    world.wait(HOUR - 60).settle()
+    world.expect(runs={serves: 1, candidate: 1}, Progressing="RollingOut")
+    world.wait(60).settle()
+    world.expect(runs={serves: 1}, Progressing="DeadlineExceeded")
+
+
+def test_a_deadline_that_ended_by_another_leaders_clock_is_over() -> None:
+    """Clocks of two leaders differ a little."""
+    world, serves = serving_on(BIG)
+    candidate = world.apply(**NEXT)
+    world.start_pods(candidate).wait(HOUR).settle()
+    expiry = world.revision(candidate).expiry
+    assert expiry is not None
+    world.wait(expiry.at - SKEW_SECONDS - world.now).settle()
+    world.expect(serves=serves, runs={serves: 1}, Progressing="DeadlineExceeded")
+
+
+def test_a_lack_of_room_from_the_future_counts_as_now() -> None:
+    world, serves, candidate = withdraw_a_day_ahead(unschedulable="0/1 nodes are available")
+    world.expect(runs={serves: 1}, Progressing=("DeadlineExceeded", "is retried"))
+    world.wait(RETRY_SECONDS).settle()
+    world.expect(runs={serves: 1, candidate: 1})
 
 
 STORED = start_world().revision()
