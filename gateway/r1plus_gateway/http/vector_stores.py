@@ -213,7 +213,6 @@ class VectorStores(KnowledgeHandlers):
         name, owner = read_id(request, ID), self._identify(caller)
         if not await self._knowledge.delete(owner, lambda one: one.delete_vector_store(name)):
             raise await self._refuse_foreign(owner, name, lambda one: one.find_vector_store(name))
-        self._parts.indexes.forget(name)
         return respond({"id": name, "object": "vector_store.deleted", "deleted": True})
 
     async def _search(self, request: web.Request, caller: Caller) -> web.Response:

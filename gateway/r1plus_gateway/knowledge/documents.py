@@ -91,6 +91,7 @@ class SocketDocumentReader:
         except HelperUnavailableError as error:
             raise DocumentsUnavailableError(str(error)) from error
         sending = asyncio.create_task(_send(writer, DocumentRequest(name, size), read_part))
+        sending.add_done_callback(lambda done: _hang_up(writer, done))
         deadline = self._clock() + self._read_seconds
         try:
             while True:
@@ -130,6 +131,13 @@ def is_own_fault(code: DocumentFailureCode) -> bool:
 
 def _describe_limit(name: str, message: str) -> DocumentFailure:
     return DocumentFailure(DocumentFailureCode.TIME_LIMIT, f"{name}: {message}")
+
+
+def _hang_up(writer: asyncio.StreamWriter, sending: "asyncio.Task[None]") -> None:
+    """End a document whose content cannot be read on: its reader would wait for the rest."""
+    error = None if sending.cancelled() else sending.exception()
+    if error is not None and not isinstance(error, OSError):  # else the reader may have said why it takes no more
+        writer.transport.abort()
 
 
 async def _raise_send_error(sending: "asyncio.Task[None]") -> None:

@@ -2,14 +2,19 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from r1plus_gateway.knowledge.index import IndexLimitError, StoreIndex
 from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.knowledge import VectorStoreFile
 from r1plus_gateway.store.knowledge_reader import KnowledgeReader
+from r1plus_gateway.store.tenant import ReadKind
 from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+
+MOST_SMALL_CHUNKS: Final = 4_000
+"""Of a vector store whose index is built within a second or two, and waits for no larger one."""
 
 
 @dataclass(slots=True)
@@ -23,10 +28,14 @@ class _Entry:
 class IndexCache:
     """All indexes. The one that was not searched for the longest time goes first."""
 
-    def __init__(self, knowledge: TenantKnowledge, read_most_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self, knowledge: TenantKnowledge, read_most_bytes: Callable[[], int], most_small: int = MOST_SMALL_CHUNKS
+    ) -> None:
         self._knowledge = knowledge
+        self._most_small = most_small
         self._read_most_bytes = read_most_bytes
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        knowledge.notify(self)
 
     @property
     def size(self) -> int:
@@ -59,7 +68,9 @@ class IndexCache:
                 most = self._read_most_bytes()
                 try:
                     index = await self._knowledge.read(
-                        owner, lambda reader: build_index(reader, store_id, engine, most, index), is_long=True
+                        owner,
+                        lambda reader: build_index(reader, store_id, engine, most, index),
+                        kind=await self._choose_kind(owner, store_id),
                     )
                 except IndexLimitError:
                     entry.index = None
@@ -68,15 +79,36 @@ class IndexCache:
                 self._evict(store_id, most)
             return index
 
+    async def _choose_kind(self, owner: Owner, store_id: str) -> ReadKind:
+        chunks = await self._knowledge.read(owner, lambda reader: reader.count_chunks(store_id))
+        return ReadKind.BUILD if chunks <= self._most_small else ReadKind.LARGE_BUILD
+
     def forget(self, store_id: str) -> None:
         """Drop the index of a vector store that was deleted."""
         self._entries.pop(store_id, None)
 
-    def keep_only(self, store_ids: Iterable[str]) -> None:
-        """Drop the indexes of all other vector stores: of those that were erased, or have expired."""
-        kept = set(store_ids)
-        for store_id in [one for one in self._entries if one not in kept]:
+    def forget_owners(self, is_erased: Callable[[Owner], bool]) -> None:
+        """Drop the indexes of owners that were erased."""
+        for store_id in [one for one, entry in self._entries.items() if is_erased(entry.owner)]:
             self.forget(store_id)
+
+    async def drop_deleted(self, owner: Owner | None = None) -> None:
+        """Drop the indexes that have what is no longer stored: of one owner, or of all. Raises StoreError.
+
+        One that lacks what is new stays: the next search adds that to it.
+        """
+        indexes = {name: entry.index for name, entry in self._entries.items() if owner in (None, entry.owner)}
+        if not indexes:
+            return
+        versions = {name: -1 if index is None else index.version for name, index in indexes.items()}
+        for store_id, files in (await self._knowledge.list_changed(versions)).items():
+            index, entry = indexes[store_id], self._entries.get(store_id)
+            if entry is None or entry.index is not index:
+                continue  # It was built again meanwhile.
+            if files is None:
+                self.forget(store_id)
+            elif index is not None and not files.issuperset(file.id for file in index.files):
+                entry.index = None
 
     def _evict(self, store_id: str, most: int) -> None:
         size = self.size

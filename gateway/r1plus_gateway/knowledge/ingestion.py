@@ -24,7 +24,6 @@ from r1plus_gateway.knowledge.documents import (
     UnreadableDocumentError,
     is_own_fault,
 )
-from r1plus_gateway.knowledge.index_cache import IndexCache
 from r1plus_gateway.knowledge.search import KnowledgeSearch
 from r1plus_gateway.store.content import ContentLimitError
 from r1plus_gateway.store.content_cipher import Owner, UnreadableContentError
@@ -67,6 +66,8 @@ class Pauses:
     """For which one file is read while others wait; twice as long in its second turn, and four times from then on, for
     each begins with reading again what is there. Where nothing of it is stored, its next turn is always twice as long,
     so that a document that takes long before it has any text is read in the end."""
+    sweep: float = 10.0
+    """Between two looks for indexes of what another replica, retention or the gateway itself has deleted."""
 
 
 DEFAULT_PAUSES: Final = Pauses()
@@ -111,7 +112,6 @@ class IngestionWorker:
         reader: DocumentReader | None,
         find_embedder: FindEmbedder,
         search: KnowledgeSearch,
-        indexes: IndexCache,
         pauses: Pauses = DEFAULT_PAUSES,
     ) -> None:
         self._knowledge = knowledge
@@ -119,7 +119,6 @@ class IngestionWorker:
         self._reader = reader
         self._find_embedder = find_embedder
         self._search = search
-        self._indexes = indexes
         self._wakes = asyncio.Event()
         self._tries: Counter[str] = Counter()
         """Of files whose reader failed."""
@@ -176,7 +175,6 @@ class IngestionWorker:
         """Do one piece of work; return whether there was one."""
         if not self._knowledge.is_enabled:
             return False
-        self._indexes.keep_only(await self._knowledge.list_stores())
         has_stale = bool(self._search.stale)
         if has_stale:
             await self._refresh_vectors(*self._search.stale.popitem())
@@ -275,7 +273,7 @@ class IngestionWorker:
         writer = _ChunkWriter(self._knowledge, embedder, job.owner, file, turn)
 
         async def read_part(position: int) -> bytes | None:
-            return await self._knowledge.read(job.owner, lambda one: one.read_part(job.file_id, position), is_long=True)
+            return await self._knowledge.read(job.owner, lambda one: one.read_part(job.file_id, position), line="parts")
 
         pages = 0
         async with turn.limit(), aclosing(self._reader.read(stored.name, stored.bytes, read_part)) as replies:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from r1plus_gateway.knowledge.ingestion import DEFAULT_PAUSES, IngestionWorker, 
 from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchMethod
 from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store.content import ContentLimits
+from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +49,27 @@ async def run_knowledge(
     knowledge = TenantKnowledge(store, lambda: read_content_limits(read_limits()))
     indexes = IndexCache(knowledge, lambda: read_limits().index_bytes)
     search = KnowledgeSearch(knowledge, indexes, find_embedder)
-    ingestion = IngestionWorker(knowledge, documents, find_embedder, search, indexes, pauses)
-    task = asyncio.create_task(ingestion.run())
+    ingestion = IngestionWorker(knowledge, documents, find_embedder, search, pauses)
+    tasks = [asyncio.create_task(work) for work in (ingestion.run(), _sweep(indexes, pauses.sweep))]
     try:
         yield KnowledgeService(knowledge, search, ingestion, indexes, find_embedder)
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def _sweep(indexes: IndexCache, seconds: float) -> None:
+    """Drop the indexes of what is deleted, again and again."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await indexes.drop_deleted()
+        except StoreError:
+            pass  # The state of the data says why.
+        except Exception:
+            log.exception("Indexes of what was deleted could not be dropped; trying again")
 
 
 def read_content_limits(limits: GatewayLimits) -> ContentLimits:

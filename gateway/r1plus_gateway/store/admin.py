@@ -28,7 +28,7 @@ from r1plus_gateway.store.clock import format_month
 from r1plus_gateway.store.key_records import KeyChange, KeySpec
 from r1plus_gateway.store.key_rotation import MOST_OWNERS, KeyRotation, begin_rotation, read_rotation, request_rotation
 from r1plus_gateway.store.repository import LedgerRepository, MetaName
-from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant import ReadKind, TenantStore
 
 GRACE_SECONDS: Final = 24 * 3600.0
 """How long the old secret of a rotated key is valid, unless told otherwise."""
@@ -243,7 +243,7 @@ async def verify_audit(store: TenantStore, head: AuditHead | None = None) -> Aud
             return replace(report, problem=_compare_restores(outside, report))
         return report
 
-    return await store.read(verify, is_long=True)
+    return await store.read(verify, kind=ReadKind.AUDIT)
 
 
 def _compare_restores(outside: OutsideHead, report: AuditReport) -> str:
@@ -306,7 +306,7 @@ async def make_data_keys(store: TenantStore, admin: Caller, *, is_due: bool) -> 
 
 async def report_data_keys(store: TenantStore) -> KeyRotation:
     """Return how far a rotation of data keys is. No look-up of a key waits for this. Raises StoreError."""
-    return await store.read(read_rotation, is_long=True)
+    return await store.read(read_rotation, kind=ReadKind.AUDIT)
 
 
 def append_action(ledger: LedgerRepository, admin: Caller, action: str, subject: str, outcome: str = "") -> None:

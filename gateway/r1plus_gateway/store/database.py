@@ -67,8 +67,8 @@ class StoreLimits:
     connect: float = 5.0
     lock: float = 3.0
     statement: float = 5.0
-    connections: int = 6
-    """Number of connections: for the writer, two readers, the keeper, the auditor and the copier."""
+    connections: int = 8
+    """Number of connections: for the writer, two readers, keeper, auditor and copier, and two that build indexes."""
 
 
 class _FileKey:

@@ -21,6 +21,7 @@ from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.audit import AuditRecord
 from r1plus_gateway.store.content_books import add_total
+from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.repository import LedgerRepository
 from r1plus_gateway.store.tenant import TenantStore
@@ -38,6 +39,12 @@ class ErasureScope:
     end_user: str = ""
     caller_kind: str = ""
     caller_id: str = ""
+
+    def has(self, owner: Owner, pseudonym: str) -> bool:
+        """Return whether an owner's content is in the scope; `pseudonym`: the end user's."""
+        if self.end_user:
+            return owner.end_user == pseudonym
+        return (owner.caller_kind, owner.caller_id) == (self.caller_kind, self.caller_id)
 
     def describe(self) -> str:
         """Return the scope for the audit log, without the end user's id."""
@@ -107,7 +114,7 @@ async def erase(store: TenantStore, admin: Caller, scope: ErasureScope) -> Erasu
     try:
         values = await store.write(run, ERASURE_SECONDS)
     finally:  # also where no answer came in time: it may have been written
-        store.plaintext.clear()
+        store.forget_owners(lambda owner: scope.has(owner, pseudonym))
     try:
         await store.empty_log()
     except StoreError as error:

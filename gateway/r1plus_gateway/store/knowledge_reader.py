@@ -148,6 +148,11 @@ class KnowledgeReader(OwnerReader):
         """Return whose a vector store is: this owner's, or what its caller shares with it; None without one."""
         return self._find_owner(t.vector_stores, store_id)
 
+    def count_chunks(self, store_id: str) -> int:
+        """Return the chunks of all files of a vector store."""
+        c = t.vector_store_files.c
+        return int(self.connection.scalar(sa.select(sa.func.sum(c.chunks)).where(c.vector_store_id == store_id)) or 0)
+
     def read_batches(self, file: VectorStoreFile, after: int = -1, most: int = 64) -> list[ChunkBatch]:
         """Return the next batches of a file's chunks. Raises UnreadableContentError."""
         owner, c = self._find_owner(t.vector_stores, file.vector_store_id), t.chunk_batches.c

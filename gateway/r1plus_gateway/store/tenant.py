@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final, TypeVar
 
 from sqlalchemy.engine import Connection
@@ -20,7 +21,7 @@ from r1plus_contract.gateway import DataReason, DataState
 from r1plus_gateway.access.api_keys import KeyRecord
 from r1plus_gateway.store.audit import AuditHead, OutsideHead, write_head_file
 from r1plus_gateway.store.clock import LedgerClock
-from r1plus_gateway.store.content_cipher import ContentCipher, UnreadableContentError
+from r1plus_gateway.store.content_cipher import ContentCipher, Owner, UnreadableContentError
 from r1plus_gateway.store.copy_thread import CopyThread
 from r1plus_gateway.store.database import Database
 from r1plus_gateway.store.errors import (
@@ -53,14 +54,31 @@ MOST_READS: Final = 500
 MOST_UNKNOWN_KEYS: Final = 128
 """Look-ups of keys that have not called yet, at one time: a flood of forged keys does not keep out the others."""
 MOST_KNOWN_KEYS: Final = 10_000
-AUDIT_SECONDS: Final = 600.0
-"""Longest verification of the audit log."""
+LONG_READ_SECONDS: Final = 600.0
+"""Longest verification of the audit log, and longest build of an index."""
 ROTATIONS_PER_ROUND: Final = 20
 """Transactions that encrypt again between two beats."""
 _SECONDS_AHEAD: Final = 300.0
 _LOG_TRIES: Final = 10
 """Tries to empty the database's log between two beats: short reads come and go."""
 _LOG_PAUSE_SECONDS: Final = 0.01
+
+
+class ReadKind(Enum):
+    """Which thread reads: each kind of long read has its own, so none waits for one of another kind."""
+
+    SHORT = "short"
+    AUDIT = "audit"
+    """Verification of the audit log, and reports that go through whole tables."""
+    BUILD = "build"
+    """An index of a vector store."""
+    LARGE_BUILD = "large build"
+    """An index that takes seconds."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it may take longer than a request waits for its key."""
+        return self is not ReadKind.SHORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +127,15 @@ class TenantStore:
         self._head = AuditHead()
         self._stored_head = OutsideHead(AuditHead())
         self._instances = InstanceWatch(self.instance, self._periods.gone)
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="gateway-reader")
-        self._auditor = ThreadPoolExecutor(1, thread_name_prefix="gateway-auditor")
+        self._readers = {
+            kind: ThreadPoolExecutor(1 if kind.is_long else _READERS, thread_name_prefix=f"gateway-{kind.value}-reader")
+            for kind in ReadKind
+        }
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="gateway-keeper")
         self.plaintext = PlaintextCache()
         """What was decrypted and is used again soon; each round drops what is no longer stored."""
+        self.erasure_listeners: list[Callable[[Callable[[Owner], bool]], None]] = []
+        """What else has content in memory; each forgets that of the owners for which its argument is true."""
         self.copier = CopyThread()
         """Makes and restores backups."""
         self._is_held = False
@@ -303,43 +325,47 @@ class TenantStore:
         except TimeoutError as error:
             raise UnavailableError(f"The tenant's data gave no answer for {seconds:g} s") from error
 
+    @property
+    def reads_waiting(self) -> int:
+        """Reads that run or wait."""
+        return self._reads
+
     async def read(
         self,
         step: Callable[[Connection], T],
         *,
-        is_long: bool = False,
+        kind: ReadKind = ReadKind.SHORT,
         on_start: Callable[[], None] = lambda: None,
     ) -> T:
-        """Run a step on one consistent snapshot, in a thread. Raises StoreError.
+        """Run a step on one consistent snapshot, in a thread of its kind. Raises StoreError.
 
-        A long step has a thread of its own, so that no look-up of a key waits for it. `on_start` is called in the
-        thread before the snapshot is made. A step that met a rotation of the root runs again.
+        `on_start` is called in the thread before the snapshot is made. A step that met a rotation of the root runs
+        again.
         """
         data = self.require_data()
         try:
-            return await self._read_once(step, is_long, on_start)
+            return await self._read_once(step, kind, on_start)
         except UnreadableContentError:
             if self._data is data:
                 await asyncio.get_running_loop().run_in_executor(self._keeper, self.take_rotated_root)
             if self._data is data:
                 raise
-            return await self._read_once(step, is_long, on_start)
+            return await self._read_once(step, kind, on_start)
 
-    async def _read_once(self, step: Callable[[Connection], T], is_long: bool, on_start: Callable[[], None]) -> T:
-        data, seconds = self.require_data(), AUDIT_SECONDS if is_long else ANSWER_SECONDS
-        threads = self._auditor if is_long else self._readers
+    async def _read_once(self, step: Callable[[Connection], T], kind: ReadKind, on_start: Callable[[], None]) -> T:
+        data, seconds = self.require_data(), LONG_READ_SECONDS if kind.is_long else ANSWER_SECONDS
         if self._reads >= MOST_READS:
             raise BusyError(f"{self._reads} reads wait for the tenant's data already")
 
         def work() -> T:
             on_start()
-            with data.database.transaction(writes=False, is_long=is_long) as connection:
+            with data.database.transaction(writes=False, is_long=kind.is_long) as connection:
                 return step(connection)
 
         self._reads += 1
         try:
             async with asyncio.timeout(seconds):
-                return await asyncio.get_running_loop().run_in_executor(threads, work)
+                return await asyncio.get_running_loop().run_in_executor(self._readers[kind], work)
         except CorruptError as error:
             self._set_problem(error)
             raise
@@ -370,7 +396,15 @@ class TenantStore:
 
     async def run_alone(self, work: Callable[[], T]) -> T:
         """Run work in a thread while no copy and no long read runs. Raises CopyRunningError, and what it raises."""
-        return await self.copier.run(lambda: self._auditor.submit(work).result())
+
+        def work_alone() -> T:
+            with contextlib.ExitStack() as stack:
+                for kind in ReadKind:
+                    if kind.is_long:
+                        stack.enter_context(_occupy(self._readers[kind]))
+                return work()
+
+        return await self.copier.run(work_alone)
 
     async def adopt(self, data: OpenData, head: AuditHead) -> None:
         """Go on with the keys and the audit log that came with a backup."""
@@ -388,6 +422,12 @@ class TenantStore:
             data = reopen_keys(self.config, before)
             if data.keys.pepper == before.keys.pepper:
                 self._take_keys(data)
+
+    def forget_owners(self, is_erased: Callable[[Owner], bool]) -> None:
+        """Forget what was decrypted of owners that were erased."""
+        self.plaintext.clear()
+        for forget in self.erasure_listeners:
+            forget(is_erased)
 
     def _take_keys(self, data: OpenData) -> None:
         self._data, self._work = data, self.make_work(data)
@@ -443,7 +483,7 @@ class TenantStore:
             log.warning("Gateway ends with %d settlements unwritten; the next start counts them as used in full", left)
         with contextlib.suppress(StoreError):
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._store_head)
-        for threads in (self._readers, self._auditor, self._keeper):
+        for threads in (*self._readers.values(), self._keeper):
             threads.shutdown(wait=False, cancel_futures=True)
         self.copier.close()
         if self._data is not None:
@@ -582,3 +622,22 @@ class TenantStore:
         if state != self._state:
             log.warning("Tenant's data cannot be used: %s: %s", state.reason.value, state.message)
         self._problem, self._state = error.renew(), state
+
+
+@contextlib.contextmanager
+def _occupy(thread: ThreadPoolExecutor) -> Iterator[None]:
+    """Wait until a thread has done what it was given before, and let it do nothing else during the block."""
+    is_free, is_over = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        is_free.set()
+        is_over.wait()
+
+    occupied = thread.submit(wait)
+    try:
+        while not is_free.wait(1.0):
+            if occupied.cancelled():
+                raise UnavailableError("The gateway is stopping")
+        yield
+    finally:
+        is_over.set()

@@ -1,8 +1,8 @@
 """What callers do with the tenant's knowledge, and the ingestion for them: reads in a thread, changes in the writer."""
 
 import logging
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -17,13 +17,23 @@ from r1plus_gateway.store.knowledge import IngestionState
 from r1plus_gateway.store.knowledge_reader import KnowledgeReader
 from r1plus_gateway.store.knowledge_writer import KnowledgeWriter
 from r1plus_gateway.store.ledger import refuse_unavailable
-from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant import ReadKind, TenantStore
 from r1plus_gateway.store.tenant_content import READS_AT_ONCE, WRITES_AT_ONCE, take_step
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 MOST_PENDING: Final = 20
 """Files of each caller that one look for work returns."""
+
+
+class DeletionListener(Protocol):
+    """What keeps something of the knowledge in memory, and forgets what was deleted."""
+
+    def forget_owners(self, is_erased: Callable[[Owner], bool]) -> None:
+        """Forget all of the owners that were erased."""
+
+    async def drop_deleted(self, owner: Owner) -> None:
+        """Forget what an owner has deleted. Raises StoreError."""
 
 
 class TenantKnowledge:
@@ -34,6 +44,12 @@ class TenantKnowledge:
         self._read_limits = read_limits
         self._readers = Turns()
         self._writers = Turns()
+        self._listeners: list[DeletionListener] = []
+
+    def notify(self, listener: DeletionListener) -> None:
+        """Tell a listener what is deleted, and what is erased."""
+        self._listeners.append(listener)
+        self._store.erasure_listeners.append(listener.forget_owners)
 
     @property
     def is_enabled(self) -> bool:
@@ -47,8 +63,12 @@ class TenantKnowledge:
         except StoreError as error:
             raise refuse_unavailable(error) from error
 
-    async def read(self, owner: Owner, step: Callable[[KnowledgeReader], T], *, is_long: bool = False) -> T:
-        """Run a step on one consistent snapshot; a long one where no look-up of a key waits for it.
+    async def read(
+        self, owner: Owner, step: Callable[[KnowledgeReader], T], *, kind: ReadKind = ReadKind.SHORT, line: str = ""
+    ) -> T:
+        """Run a step on one consistent snapshot.
+
+        A caller has one of each kind at a time, so callers take turns. `line`: what waits for none of its others.
 
         Raises:
             AccessError: 503 while the data cannot be read.
@@ -56,9 +76,9 @@ class TenantKnowledge:
         """
         try:
             cipher, now, over_by = self._store.cipher, self._store.clock.read(), self._store.retention.estimate()
-            async with self._readers.wait(f"{_name_line(owner)} {is_long}", READS_AT_ONCE):
+            async with self._readers.wait(f"{_name_line(owner)} {line or kind.value}", READS_AT_ONCE):
                 return await self._store.read(
-                    lambda connection: step(KnowledgeReader(connection, cipher, owner, now, over_by)), is_long=is_long
+                    lambda connection: step(KnowledgeReader(connection, cipher, owner, now, over_by)), kind=kind
                 )
         except StoreError as error:
             raise refuse_unavailable(error) from error
@@ -91,6 +111,11 @@ class TenantKnowledge:
             AccessError: 503 while the data cannot be written; nothing was deleted.
         """
         is_found = await self.write(owner, step)
+        try:
+            for listener in self._listeners:
+                await listener.drop_deleted(owner)
+        except StoreError as error:
+            log.warning("Indexes of what was deleted are dropped later: %s", error)
         await self.drop_deleted(owner)
         return is_found
 
@@ -117,9 +142,26 @@ class TenantKnowledge:
         """
         return await self._store.read(lambda one: _list_pending(one, self._store.retention.estimate(), most))
 
-    async def list_stores(self) -> set[str]:
-        """Return the ids of all vector stores. Raises StoreError."""
-        return set(await self._store.read(lambda one: one.scalars(sa.select(t.vector_stores.c.id)).all()))
+    async def list_changed(self, versions: Mapping[str, int]) -> dict[str, set[str] | None]:
+        """Return the ids of what is searched in vector stores whose version is another; None where one is gone.
+
+        Raises StoreError.
+        """
+        return await self._store.read(lambda one: _list_changed(one, self._store.retention.estimate(), versions))
+
+
+def _list_changed(connection: Connection, now: float, versions: Mapping[str, int]) -> dict[str, set[str] | None]:
+    changed: dict[str, set[str] | None] = {}
+    stores, files = t.vector_stores.c, t.vector_store_files.c
+    for store_id, version in versions.items():
+        is_there = (stores.id == store_id, sa.or_(stores.expires_at.is_(None), stores.expires_at > now))
+        present = connection.scalar(sa.select(stores.version).where(*is_there))
+        if present is None:
+            changed[store_id] = None
+        elif present != version:
+            is_file = (files.vector_store_id == store_id, files.state == IngestionState.COMPLETED)
+            changed[store_id] = set(connection.scalars(sa.select(files.id).where(*is_file)))
+    return changed
 
 
 def _name_line(owner: Owner) -> str:

@@ -72,7 +72,7 @@ async def running(knowledge: TenantKnowledge) -> AsyncIterator[tuple[IngestionWo
     indexes = IndexCache(knowledge, lambda: 2**26)
     embedder = FakeEmbedder()
     search = KnowledgeSearch(knowledge, indexes, lambda: embedder)
-    worker = IngestionWorker(knowledge, Reader(), lambda: embedder, search, indexes, Pauses(0.01, 0.1))
+    worker = IngestionWorker(knowledge, Reader(), lambda: embedder, search, Pauses(0.01, 0.1))
     task = asyncio.create_task(worker.run())
     try:
         yield worker, search

@@ -11,11 +11,12 @@ from r1plus_gateway.knowledge.filters import Comparison
 from r1plus_gateway.knowledge.index_cache import IndexCache
 from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchMethod, SearchResult
 from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 from support.gateway.fake_embedder import FakeEmbedder
 from support.gateway.knowledge import ENGINE, add_file, ingest, make_batch, make_knowledge, make_store, upload
-from support.gateway.tenant_data import Volume, make_caller
+from support.gateway.tenant_data import ADMIN, Volume, make_caller
 
 KEY = make_caller()
 
@@ -113,3 +114,43 @@ async def test_a_file_with_vectors_of_another_length_leaves_words_to_be_searched
     result = await base.find("door")
     assert result.method is SearchMethod.WORDS
     assert {one.chunk.text for one in result.passages} == {"the red door", "the blue door"}
+
+
+DELETIONS = {
+    "its file": lambda one, store_id, file_id: one.delete_file(file_id),
+    "its file from the vector store": lambda one, store_id, file_id: one.remove_store_file(store_id, file_id),
+    "its vector store": lambda one, store_id, file_id: one.delete_vector_store(store_id),
+}
+
+
+@pytest.mark.parametrize("deleted", DELETIONS)
+async def test_the_words_of_what_a_caller_deletes_are_in_no_index(base: Base, deleted: str) -> None:
+    file_id = await base.add("the red door")
+    await base.find("red")
+    assert base.indexes.size > 0
+    assert await base.knowledge.delete(base.owner, lambda one: DELETIONS[deleted](one, base.store_id, file_id))
+    assert base.indexes.size == 0
+
+
+async def test_the_words_of_who_is_erased_are_in_no_index(base: Base, store: TenantStore) -> None:
+    other = Base(store, base.knowledge.identify(make_caller("key000000002")))
+    for one in (base, other):
+        await one.add("the red door")
+        await one.find("red")
+    await erase(store, ADMIN, ErasureScope(caller_kind=base.owner.caller_kind, caller_id=base.owner.caller_id))
+    assert base.indexes.size == 0
+    assert other.indexes.size > 0
+
+
+async def test_a_sweep_drops_what_another_replica_has_deleted_and_keeps_what_lacks_a_new_file(base: Base) -> None:
+    first = await base.add("the red door")
+    published = await base.indexes.get(base.owner, base.store_id, ENGINE)
+    assert published is not None
+    await base.add("the red wall")
+    size = base.indexes.size
+    await base.indexes.drop_deleted()
+    assert base.indexes.size == size
+    await base.knowledge.write(base.owner, lambda one: one.delete_file(first))
+    await base.indexes.drop_deleted()
+    assert base.indexes.size == 0
+    assert [one.chunk.text for one in (await base.find("red")).passages] == ["the red wall"]

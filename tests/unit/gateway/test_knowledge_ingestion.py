@@ -46,7 +46,7 @@ from support.gateway.knowledge import INGESTION, make_store, upload
 from support.gateway.tenant_data import Volume, make_caller
 from support.waiting import eventually
 
-SHORT = Pauses(0.01, 0.1)
+SHORT = Pauses(0.01, 0.1, sweep=0.01)
 KEY, ANNA = make_caller(), make_caller(end_user="anna")
 HANDBOOK = b"""# Travel
 
@@ -571,6 +571,24 @@ async def test_an_index_follows_what_is_added_and_removed(store: TenantStore, re
         with pytest.raises(UnknownVectorStoreError):
             await base.search("door")
         assert base.service.indexes.size == 0
+
+
+async def test_an_index_of_what_is_gone_is_dropped_while_a_long_file_is_read(store: TenantStore) -> None:
+    reader = ScriptedReader(2 * BATCH_CHUNKS)
+    async with run_knowledge_base(store, reader) as base:
+        first = await base.add("a.txt", b"x")
+        await base.until_read(first)
+        assert (await base.search("number")).passages
+        reader.most = BATCH_CHUNKS + 1
+        long = await base.add("b.txt", b"x")
+
+        async def has_begun() -> bool:
+            return (await base.find(long)).batches > 0
+
+        await eventually(has_begun, "the long file is being read")
+        assert base.service.indexes.size > 0
+        await base.service.knowledge.write(base.owner, lambda one: one.delete_file(first))
+        await eventually(lambda: base.service.indexes.size == 0, "the index is dropped")
 
 
 async def test_an_index_that_exceeds_its_memory_is_refused_with_the_limit(store: TenantStore) -> None:

@@ -14,6 +14,7 @@ from r1plus_gateway.store.backup import make_copy
 from r1plus_gateway.store.database import StoreLimits
 from r1plus_gateway.store.errors import BusyError
 from r1plus_gateway.store.sealed_stream import StreamKind
+from r1plus_gateway.store.tenant import ReadKind
 from support.gateway.content import make_content, say
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
 from support.waiting import eventually
@@ -70,7 +71,7 @@ async def test_writes_go_on_while_the_log_is_due_and_a_long_read_runs(
                 is_open.set()
                 await asyncio.to_thread(release.wait)
 
-        task = asyncio.create_task(store.read(hold, is_long=True) if reader == "audit" else back_up())
+        task = asyncio.create_task(store.read(hold, kind=ReadKind.AUDIT) if reader == "audit" else back_up())
         await eventually(is_open.is_set, "the snapshot is open")
         for _ in range(3):
             await asyncio.wait_for(store.maintain(), 60.0)
