@@ -78,18 +78,34 @@ class Judge:
     holding: dict[tuple[str, Key], tuple[list[str], float]] = field(default_factory=dict)
     """What holds of which R1PlusDeployment -> for which pods, and since when."""
     latched: dict[tuple[str, str], float] = field(default_factory=dict)
-    """Pod and suite -> when its monitor last reported the drop that it had counted."""
+    """Pod and suite -> when its monitor last reported the drop that it had counted, for as long as the pod lasts."""
     wrote_at: float = 0.0
     """When the operator wrote something last, its Lease apart."""
     last_write: str = ""
-    forgot_at: float = float("-inf")
-    """When etcd was set back last."""
+    set_back_at: float = float("-inf")
+    """When etcd was set back last: for a while the Lease and the readiness of pods are those of before."""
 
     def on_change(self, change: Change, sender: str) -> None:
         """Judge a write; `sender` is the operator's process that sent it, or empty."""
         self._learn(change, sender)
         for invariant in SAFETY:
             self._try(invariant, lambda check=invariant: check(self, change, sender))
+
+    def on_set_back(self) -> None:
+        """Learn what etcd has after it was set back, since no event says so. Nobody can know what it has forgotten."""
+        self.set_back_at, server = self.now, self.world.server
+        pods = {pod["metadata"]["uid"] for pod in server.list_objects(kinds.POD)}
+        self.latched = {what: at for what, at in self.latched.items() if what[0] in pods}
+        self.orders.clear()
+        for cr in server.list_objects(kinds.R1PLUS_DEPLOYMENT):
+            self._learn_cr(cr)
+        for key in {*self.refusals, *self.rollbacks}:
+            if (stored := server.read(REVISION, *key)) is None:
+                self.refusals.pop(key, None)
+                self.rollbacks.pop(key, None)
+            else:
+                self.world.oracle.record_revision(stored)
+                self._learn_revision(key)
 
     def on_tick(self) -> None:
         """Judge what should have come by now."""
@@ -161,18 +177,29 @@ class Judge:
         if sender and kind not in (LEASE.kind, kinds.EVENT.kind) and not _is_checkpoint(change):
             self.wrote_at, self.last_write = self.now, f"{change.verb} {kind} {key[0]}/{key[1]}"
         if kind == names.KIND_DEPLOYMENT and change.after is not None:
-            self.uids.setdefault(key[0], set()).add(meta["uid"])
-            threshold = change.after["spec"].get("accuracy", {}).get("threshold", 0.98)
-            history = self.thresholds.setdefault(key, [])
-            if not history or history[-1][1] != threshold:
-                history.append((self.now, threshold))
-            count = (meta.get("annotations") or {}).get(ANNOTATION_COUNT, "0")
-            self.orders[key] = max(self.orders.get(key, 0), int(count))
-        elif kind == "Pod" and change.before is not None and _is_ready(change.before):
-            revision = (change.before["metadata"].get("labels") or {}).get(names.LABEL_REVISION, "")
-            self.ready_at[key[0], revision] = self.now
+            self._learn_cr(change.after)
+        elif kind == "Pod" and change.before is not None:
+            self._learn_pod(change.before, is_deleted=change.after is None)
         elif kind == "ControllerRevision" and change.after is not None:
             self._learn_revision(key)
+
+    def _learn_cr(self, cr: Json) -> None:
+        meta = cr["metadata"]
+        key = (meta["namespace"], meta["name"])
+        self.uids.setdefault(key[0], set()).add(meta["uid"])
+        threshold = cr["spec"].get("accuracy", {}).get("threshold", 0.98)
+        history = self.thresholds.setdefault(key, [])
+        if not history or history[-1][1] != threshold:
+            history.append((self.now, threshold))
+        count = (meta.get("annotations") or {}).get(ANNOTATION_COUNT, "0")
+        self.orders[key] = max(self.orders.get(key, 0), int(count))
+
+    def _learn_pod(self, before: Json, *, is_deleted: bool) -> None:
+        meta = before["metadata"]
+        if _is_ready(before):
+            self.ready_at[meta["namespace"], (meta.get("labels") or {}).get(names.LABEL_REVISION, "")] = self.now
+        if is_deleted:  # With its state folder. A pod that a restore of etcd brings back begins with an empty one.
+            self.latched = {what: at for what, at in self.latched.items() if what[0] != meta["uid"]}
 
     def _learn_revision(self, key: Key) -> None:
         revision = self.world.oracle.revisions.get(key)
@@ -254,7 +281,7 @@ def only_a_pass_takes_traffic(judge: Judge, change: Change, sender: str) -> str:
 def traffic_moves_to_ready_pods(judge: Judge, change: Change, sender: str) -> str:
     """A Pass lets the pod become Ready, and the operator points the Service at the revision in one write."""
     switch = _read_switch(judge, change, sender)
-    if switch is None or judge.now - judge.forgot_at < SPEC_SECONDS:
+    if switch is None or judge.now - judge.set_back_at < SPEC_SECONDS:
         return ""
     key, before, revision = switch
     if not _count_ready(judge, key[0], before):
@@ -282,7 +309,7 @@ def refused_stays_refused(judge: Judge, change: Change, sender: str) -> str:
         return ""
     judge.count("refused_stays_refused")
     allowed = max(max_lost_items(ITEMS, t) for t in judge.thresholds_in_force(key))
-    if allowed > refusal.allowed or judge.forgot_at > refusal.at:
+    if allowed > refusal.allowed:
         return ""
     return (
         f"{key[0]}/{key[1]}: {revision} is started again, though it failed its gate at {refusal.at:.0f} s and no"
@@ -339,7 +366,7 @@ def rolled_back_stays_away(judge: Judge, change: Change, sender: str) -> str:
         return ""
     judge.count("rolled_back_stays_away")
     has_new_spec = int(cr["metadata"].get("generation", 0)) != rollback.generation
-    if has_new_spec or judge.orders.get(key, 0) > rollback.order or judge.forgot_at > rollback.at:
+    if has_new_spec or judge.orders.get(key, 0) > rollback.order:
         return ""
     return (
         f"{key[0]}/{key[1]}: {revision} is started again, though it was rolled back from at {rollback.at:.0f} s, and"
@@ -362,7 +389,7 @@ def network_policies_come_first(judge: Judge, change: Change, sender: str) -> st
 
 def only_the_leader_writes(judge: Judge, change: Change, sender: str) -> str:
     """All writes go through one client, whose fence is the Lease: no write is sent without it."""
-    if not sender or change.resource.kind == LEASE.kind or judge.forgot_at > judge.now - SPEC_SECONDS:
+    if not sender or change.resource.kind == LEASE.kind or judge.now - judge.set_back_at < SPEC_SECONDS:
         return ""
     judge.count("only_the_leader_writes")
     lease = judge.world.server.read(LEASE, OPERATOR_NAMESPACE, names.LEASE)
@@ -448,9 +475,10 @@ def drops_are_latched(judge: Judge) -> str:
             continue
         what = (monitor.uid, report.suite_hash)
         if monitor.has_dropped:
+            if what not in judge.latched:
+                judge.count("drops_are_latched")
             judge.latched[what] = judge.now
         elif what in judge.latched:
-            judge.count("drops_are_latched")
             gate = report.gate
             is_acknowledged = gate is not None and gate.verdict is Verdict.PASS and bool(gate.acknowledged)
             if is_acknowledged:

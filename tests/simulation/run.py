@@ -52,6 +52,7 @@ async def _run(schedule: Schedule, loop: ProcessLoop, only: frozenset[str], unti
     async with open_world(schedule, loop) as world:
         judge, digest = Judge(world, only), hashlib.sha256()
         world.listeners += [judge.on_change, partial(record, world, digest.update)]
+        world.server.on_restart.append(judge.on_set_back)
         timers = _plan(world, schedule)
         while loop.time() < min(schedule.end, until) and judge.found is None:
             await asyncio.sleep(TICK_SECONDS)
