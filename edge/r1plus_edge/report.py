@@ -15,6 +15,7 @@ from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.objects import write_synced
 from r1plus_edge.remedies import localize
+from r1plus_operator.api.conditions import Reason
 
 _BAR: Final = 24
 STEP_PERCENT: Final = 10
@@ -210,7 +211,8 @@ def list_conditions(conditions: Sequence[dict[str, str]], folder: DataFolder) ->
     return tuple(
         f"{one['type']}: {one['reason']}: {localize(one['message'], folder)}"
         for one in conditions
-        if one["status"] == "False" and one["type"] in ("Ready", "EngineReady", "CapacityFits", "QualityVerified")
+        if (one["status"] == "False" or one["reason"] == Reason.SERVER_ERRORS.value)
+        and one["type"] in ("Ready", "EngineReady", "CapacityFits", "QualityVerified")
     )
 
 

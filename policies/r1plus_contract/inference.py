@@ -73,6 +73,15 @@ def is_not_loaded(message: str) -> bool:
     return any(sign in message.casefold() for sign in _NOT_LOADED)
 
 
+_ENGINE_HANGS: Final = re.compile(r"stub process .* is not healthy", re.IGNORECASE)
+"""What Triton's Python backend says of a request while the engine's process does not answer it, after 2 to 3 s."""
+
+
+def is_engine_hanging(message: str) -> bool:
+    """Return whether Triton's error says that the engine's process has not taken the request."""
+    return _ENGINE_HANGS.search(message) is not None
+
+
 _INPUTS: Final = frozenset(
     {
         PROMPT,

@@ -324,7 +324,11 @@ async def count_tokens(pool: PodPool, request: Any, seconds: float) -> int:
     """
     pod = pool.choose()
     with pool.occupy(pod):
-        return (await ask_pod(pod, request, seconds)).prompt_tokens
+        try:
+            return (await ask_pod(pod, request, seconds)).prompt_tokens
+        except ModelUnavailableError:
+            pool.report_failure(pod)
+            raise
 
 
 async def ask_pod(pod: Pod, request: Any, seconds: float) -> Progress:

@@ -224,6 +224,8 @@ def classify_message(message: str) -> ServingError:
         return RefusedByEngineError(_shorten(message))
     if inference.is_not_loaded(message) or _UNKNOWN_INPUT in message:  # of an older pod, which leaves soon
         return _unavailable()
+    if inference.is_engine_hanging(message):
+        return _unavailable()
     return AnswerFailedError(f"the engine failed: {_shorten(message)}")
 
 

@@ -22,6 +22,8 @@ from r1plus_policies.rollback.response import (
     RollbackReason,
 )
 
+MOST_NAMED_PODS: Final = 5
+"""Pods that the text about an outage names."""
 Check = Callable[[DeploymentHealth], Response | None]
 
 
@@ -71,6 +73,12 @@ def check_confirmed(health: DeploymentHealth) -> Response | None:
         f" where it is; see which items were lost, then {format_command(Verb.ACK)} to accept the new behaviour"
     )
     return Response(Action.NOTHING, RollbackReason.CHANGED, text)
+
+
+def check_outage(health: DeploymentHealth) -> Response | None:
+    """Report errors without wrong answers as an outage where the operator moves nothing anyway."""
+    may_act = health.on_breach is OnBreach.ROLLBACK and not health.is_paused
+    return None if may_act or not health.has_only_errors else _report_outage(health)
 
 
 def check_paused(health: DeploymentHealth) -> Response | None:
@@ -143,12 +151,16 @@ def check_single_pod(health: DeploymentHealth) -> Response | None:
 def check_only_errors(health: DeploymentHealth) -> Response | None:
     """Move nothing where several pods err and none answers wrongly: mostly load, which another revision would have
     too."""
-    if health.control or health.rollback_request or health.has_revision_dropped or health.pods_below_threshold:
-        return None
+    return _report_outage(health) if health.has_only_errors else None
+
+
+def _report_outage(health: DeploymentHealth) -> Response:
+    """Return the response to pods that err, of which none answers wrongly."""
+    pods = ", ".join(sorted(p.name for p in health.erring_pods)[:MOST_NAMED_PODS])
     text = (
-        f"Engines of revision {health.current} fail or time out in more than one pod, or in the only one. Traffic stays"
-        " where it is, since load is the usual cause; check `kubectl logs -c triton`, raise spec.replicas or lower the"
-        " batch"
+        f"this is an outage, not an accuracy drop: too many probes of revision {health.current} fail or time out, in"
+        f" {len(health.erring_pods)} of {len(health.pods)} pods ({pods}). Traffic stays where it is, since load is the"
+        " usual cause; check `kubectl logs -c triton`, raise spec.replicas or lower the batch"
     )
     return Response(Action.NOTHING, RollbackReason.SERVER_ERRORS, text)
 
@@ -318,6 +330,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_steady,
     check_scorer,
     check_confirmed,
+    check_outage,
     check_paused,
     check_alert_only,
     check_acknowledged,

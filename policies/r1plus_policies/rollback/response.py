@@ -222,6 +222,12 @@ class DeploymentHealth:
         return tuple(p for p in self.pods if p.standing is WatchStanding.ERRORS and not p.is_quarantined)
 
     @property
+    def has_only_errors(self) -> bool:
+        """Whether pods err, none answers wrongly, and nobody asks for a rollback: an outage."""
+        is_about_answers = bool(self.pods_below_threshold) or self.has_revision_dropped
+        return bool(self.erring_pods) and not (is_about_answers or self.control or self.rollback_request)
+
+    @property
     def bad_pod(self) -> PodHealth | None:
         """The only bad pod in traffic, where healthy pods have traffic, too."""
         bad = [p for p in (*self.pods_below_threshold, *self.erring_pods) if not p.is_quarantined]

@@ -264,7 +264,8 @@ class World(Timed):
 
     def stand(self, pod: str, standing: WatchStanding, *, lost: tuple[str, ...] = (), evidence: float = 0.0) -> Self:
         """Let the pod's monitor watch, and report this standing; it has counted what was lost."""
-        count = SweepFigures(4 - len(lost), 4, 0.0, 1.0, "2026-01-01T00:00:00Z", lost)
+        right, total = (0, 0) if standing is WatchStanding.ERRORS else (4 - len(lost), 4)
+        count = SweepFigures(right, total, 0.0, 1.0, "2026-01-01T00:00:00Z", lost)
         watch = Watch(standing, 4, evidence, confirmation=count, lost_since_gate=lost)
         self.reports[pod] = replace(self.reports[pod], watch=watch)
         return self

@@ -107,6 +107,14 @@ def test_every_remedy_is_one_of_this_machine(state: Callable[[], World], remedy:
     assert any(remedy in text for text in shown), shown
 
 
+def test_an_outage_is_among_the_conditions_that_are_shown() -> None:
+    """Its QualityVerified is Unknown: nothing says that answers are wrong."""
+    world = err()
+    world.settle()
+    shown = list_conditions(world.status["conditions"], FOLDER)
+    assert any(text.startswith("QualityVerified: ServerErrors: ") for text in shown)
+
+
 TEXTS = {
     "a container's log": (
         "exits repeatedly; see `kubectl logs edge-1-x -c triton --previous`",

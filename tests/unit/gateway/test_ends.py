@@ -16,10 +16,16 @@ from tritonclient.grpc import service_pb2 as pb
 
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome, Usage
 from support.gateway.access import ALICE, KEY
-from support.gateway.fake_triton import FakeTriton, Gated, Inputs, Piece, answer, fail, serving
+from support.gateway.fake_triton import FakeTriton, Gated, Inputs, Piece, Script, answer, fail, serving
 from support.gateway.rig import FakeMonitor, Rig, read_events, read_until, running
 from support.tables import for_each
 from support.waiting import eventually
+
+HANGING = fail(
+    grpc.StatusCode.INTERNAL,
+    "Failed to process the request(s) for model instance 'r1plus_0_0', message: Stub process 'r1plus_0_0' is not healthy.",
+)
+"""What tritonserver 2.51 answers while the engine's process is stopped."""
 
 
 def begin(rig: Rig, **fields: Any) -> asyncio.Task[Any]:
@@ -290,6 +296,7 @@ async def test_a_pod_that_dies_within_a_stream_ends_it_with_an_error_and_no_done
     ),
     "the engine's queue is full": (fail(grpc.StatusCode.UNAVAILABLE, "QueueFull: the engine has 5"), 503, "queue_full"),
     "no pod takes it": (fail(grpc.StatusCode.UNAVAILABLE, "gone"), 503, "model_unavailable"),
+    "the engine's process hangs": (HANGING, 503, "model_unavailable"),
     "the engine failed": (fail(grpc.StatusCode.INTERNAL, "out of memory"), 502, "answer_failed"),
 })  # fmt: skip
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
@@ -304,8 +311,8 @@ async def test_a_request_that_fails_before_its_answer(
     assert [(entry.outcome, entry.usage) for entry in rig.ledger.settled] == [(Outcome.FAILED, Usage(0, 0))]
 
 
-async def test_a_request_goes_to_another_pod_once_before_its_first_token(tmp_path: Path) -> None:
-    gone = fail(grpc.StatusCode.UNAVAILABLE, "gone")
+@for_each("gone", {"that is gone": fail(grpc.StatusCode.UNAVAILABLE, "gone"), "whose engine hangs": HANGING})
+async def test_a_request_leaves_a_pod_once_before_its_first_token(tmp_path: Path, gone: Script) -> None:
     healthy = FakeTriton(answer("a"))
     async with running(tmp_path, gone) as rig, serving(healthy, "127.0.0.2", rig.pod.port):
         rig.addresses = frozenset({"127.0.0.1", "127.0.0.2"})

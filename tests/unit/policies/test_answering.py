@@ -68,6 +68,13 @@ CASES: dict[str, tuple[DeploymentHealth, Action, RollbackReason]] = {
     "errors everywhere are load, and move nothing":
         (given(replace(BAD, standing=ERRORS), replace(WELL, standing=ERRORS)), Action.NOTHING, RollbackReason.SERVER_ERRORS),
     "errors of the only pod move nothing": (given(replace(BAD, standing=ERRORS)), Action.NOTHING, RollbackReason.SERVER_ERRORS),
+    "errors are an outage where only alerts are wanted":
+        (given(replace(BAD, standing=ERRORS), on_breach=OnBreach.ALERT), Action.NOTHING, RollbackReason.SERVER_ERRORS),
+    "errors of one of two pods, too":
+        (given(replace(BAD, standing=ERRORS), WELL, on_breach=OnBreach.ALERT), Action.NOTHING, RollbackReason.SERVER_ERRORS),
+    "and during a pause": (given(replace(BAD, standing=ERRORS), is_paused=True), Action.NOTHING, RollbackReason.SERVER_ERRORS),
+    "errors beside a drop are that drop":
+        (given(BAD, replace(WELL, standing=ERRORS), on_breach=OnBreach.ALERT), Action.BLOCKED, RollbackReason.ALERT_ONLY),
     "one in quarantine and the others well: that was it":
         (given(replace(BAD, is_quarantined=True, serves=False), WELL), Action.NOTHING, RollbackReason.ONE_BAD_POD),
     "a second pod that falls beside the quarantined one is the revision": (
@@ -240,9 +247,18 @@ def test_every_blocking_reason_has_its_message_tested() -> None:
     assert {case.split(",")[0] for case in REMEDIES} == {why.value for why in BLOCK_REASONS}
 
 
+def test_an_outage_is_named_with_the_pods_that_err() -> None:
+    health = given(replace(BAD, standing=ERRORS), WELL, on_breach=OnBreach.ALERT)
+    message = respond(health).message
+    assert message.startswith(
+        "this is an outage, not an accuracy drop: too many probes of revision bad fail or time out"
+    )
+    assert "in 1 of 2 pods (a)" in message
+
+
 def test_the_order_of_the_checks() -> None:
     assert (
-        decision.check_steady, decision.check_scorer, decision.check_confirmed, decision.check_paused, decision.check_alert_only, decision.check_acknowledged,
+        decision.check_steady, decision.check_scorer, decision.check_confirmed, decision.check_outage, decision.check_paused, decision.check_alert_only, decision.check_acknowledged,
         decision.check_single_pod, decision.check_only_errors, decision.check_other_pods, decision.check_single_node, decision.check_pinned, decision.check_rollout,
         decision.check_control_result, decision.check_control_wait, decision.check_cooldown, decision.start_control,
     ) == CHECKS  # fmt: skip

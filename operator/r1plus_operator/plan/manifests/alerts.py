@@ -225,7 +225,9 @@ def _build_accuracy_alerts(scope: AlertScope, threshold: float, items: int | Non
     upper = scope.select_serving(metrics.ACCURACY_UPPER_BOUND_RATIO)
     # The bound replaces the confirmed count for an older monitor, and for a pod without a Pass (gate: Observe).
     below_threshold = scope.select_serving(metrics.STANDING, standing=WatchStanding.BELOW_THRESHOLD)
-    below = f"{below_threshold} == 1 or on (pod) {upper} < {threshold}"
+    # In a sweep, probes without an answer count as not right: with too many of them the bound shows an outage.
+    errors = f"{scope.select_serving(metrics.DETECTOR_EVIDENCE_RATIO, detector='errors')} >= 1"
+    below = f"{below_threshold} == 1 or on (pod) ({upper} < {threshold} unless on (pod) {errors})"
     target = f"{escape_template(scope.deployment)} -n {escape_template(scope.namespace)}"
     yield Alert(
         metrics.ALERT_BELOW_THRESHOLD,
@@ -277,8 +279,9 @@ def _build_probe_alerts(scope: AlertScope) -> Iterator[Alert]:
         "accuracy",
         f"count by (revision) ({scope.select_serving(metrics.DETECTOR_EVIDENCE_RATIO, detector='errors')} >= 1)",
         "",
-        "fails or times out on too many probes",
-        "Users get errors at about the same rate. Check the log of container triton, and the load.",
+        "has an outage: it fails or times out on too many probes",
+        "Users get errors at about the same rate. This says nothing about the accuracy of answers. Check the log"
+        " of container triton, and the load.",
         "Pods with this alarm: {{ $value }}.",
     )
     yield Alert(

@@ -17,6 +17,8 @@ from r1plus_policies.gate.verdict import MOST_LOST_ITEMS
 SUITE_MISMATCH = "SuiteMismatch"
 """The monitor's reason where its scorer does not give recorded answers their recorded scores."""
 DROPS: Final = (WatchStanding.BELOW_THRESHOLD, WatchStanding.ERRORS)
+OUTAGE: Final = "probes get errors or no answer"
+"""What the worst pod reports where its count shows no wrong answers: no figures, for a count of errors is none."""
 MOST_STRATA, MOST_IDS, MOST_LINE = 16, 5, 200
 """Limits of the text about lost items: strata, ids of a stratum, characters of a line."""
 
@@ -53,11 +55,14 @@ def measure_drop(context: BreachContext) -> AccuracyDrop:
     """Return what dropped, by the worst pod's own count."""
     reports = context.reports(context.pods(context.current.name))
     bad = [report for report in reports if read_standing(context, report) not in (None, WatchStanding.STEADY)]
-    worst = max(bad, key=lambda report: report.watch.evidence if report.watch else 0.0, default=None)
+    dropped = [report for report in bad if read_standing(context, report) is WatchStanding.BELOW_THRESHOLD]
+    worst = max(dropped or bad, key=lambda report: report.watch.evidence if report.watch else 0.0, default=None)
     gate = context.current.verdict_for(context.suite_hash, context.spec.accuracy.threshold)
     before = f"{gate.items - gate.lost}/{gate.items}" if gate and gate.verdict is Verdict.PASS else ""
     if worst is None:
         return AccuracyDrop(before)
+    if read_standing(context, worst) is WatchStanding.ERRORS:
+        return AccuracyDrop(before, text=OUTAGE)
     now, lines = format_count(worst), list_lost_items(worst, context.suite)
     text = (
         f"{now} right" + (f", {before} at its gate" if before else "")

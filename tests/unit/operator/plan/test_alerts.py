@@ -140,6 +140,12 @@ BELOW = [
     *_standing(WatchStanding.BELOW_THRESHOLD),
     *(replace(case, said=f"by the bound: {case.said}") for case in gauges(upper, "0.62x60", {"at the threshold": "0.98x60", "sound": "1x60", "not a number": "NaNx60"})),
     Case("a pod that says both is one alert", {standing(WatchStanding.BELOW_THRESHOLD): "1x60", upper(): "0.62x60"}, 1),
+    Case("an outage is no drop, though its sweep got no answer", {upper(): "0.01x60", errors(): "1x60"}, 0),
+    *(Case(f"an outage that is {whose} hides no drop", {upper(): "0.62x60", errors(**labels): "1x60"}, 1) for whose, labels in OTHERS.items()),
+    Case("nor does the evidence of wrong answers", {upper(): "0.62x60", errors(detector="accuracy"): "1x60"}, 1),
+    Case("nor errors as often as ever", {upper(): "0.62x60", errors(): "0.5x60"}, 1),
+    Case("an outage of another pod hides no drop", {upper(): "0.62x60", errors(pod="p2"): "1x60"}, 1),
+    Case("errors beside a drop that was counted", {standing(WatchStanding.BELOW_THRESHOLD): "1x60", errors(): "1x60"}, 1),
     Case("a pod in doubt, and a sweep that is still fine", {standing(WatchStanding.BELOW_THRESHOLD): "1x60", upper(): "1x60"}, 1),
 ]  # fmt: skip
 
@@ -368,7 +374,7 @@ def test_how_old_a_score_may_be_follows_from_the_rate(rate: int, seconds: int) -
 @pytest.mark.parametrize("threshold", [0.98, 1.0, 0.9999999, 1e-7])
 def test_the_threshold_arrives_with_all_its_digits(threshold: float) -> None:
     (rule,) = [r for r in build_rules(ABOUT, threshold) if r["alert"] == metrics.ALERT_BELOW_THRESHOLD]
-    assert float(re.findall(r"} < (\S+)\)$", rule["expr"])[0]) == threshold
+    assert float(re.findall(r"} < (\S+) unless ", rule["expr"])[0]) == threshold
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -44,6 +44,23 @@ def test_a_control_that_passes_moves_traffic_back_and_what_fell_does_not_return(
         assert world.selected() == good
 
 
+@for_each("spec", {
+    "only alerts are wanted": {"accuracy": {"onBreach": "Alert"}},
+    "a rollback would be allowed": {"accuracy": {"onBreach": "Rollback"}},
+    "it is paused": {"rollout": {"paused": True}},
+})  # fmt: skip
+def test_errors_without_answers_are_an_outage_and_no_drop_to_0_of_0(spec: dict[str, Any]) -> None:
+    world = World(FULL)
+    serving = world.bring_up()
+    world.apply(**spec)
+    world.stand_all(WatchStanding.ERRORS, evidence=1.0).settle()
+    world.expect(serves=serving, QualityVerified=("Unknown ServerErrors", "an outage, not an accuracy drop", "runbook"))
+    message = world.condition("QualityVerified")[2]
+    assert "0/0" not in message
+    assert "R1PlusServerErrorsInProbes" in message
+    assert "now" not in world.status["incident"]
+
+
 def test_an_old_pass_is_no_control() -> None:
     world, good, bad = controlled()
     world.gate(good, Verdict.PASS).settle()
