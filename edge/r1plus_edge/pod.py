@@ -19,7 +19,7 @@ from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.images import Images, build_command, build_environment
 from r1plus_edge.on_demand import SOCKET, START_SECONDS, OnDemandContainer
 from r1plus_edge.places import LOOPBACK, Places
-from r1plus_edge.probes import Probe, build_readiness, read_probe
+from r1plus_edge.probes import Probe, build_liveness, build_readiness, read_probe
 from r1plus_edge.triton_sockets import build_drain, find_sockets
 from r1plus_edge.volumes import write_config
 from r1plus_model_repo.catalog.quantity import bytes_of
@@ -225,7 +225,7 @@ class Pod:
         listeners = {port: self._listeners[port].fileno() for port in ports if port in self._listeners}
         environment |= {LISTENERS[ports[port]]: str(descriptor) for port, descriptor in listeners.items()}
         is_triton = container["name"] == names.CONTAINER_TRITON
-        readiness = read_probe(container, "readinessProbe", places)
+        readiness, liveness = (read_probe(container, f"{kind}Probe", places) for kind in ("readiness", "liveness"))
         program = Program(
             name=container["name"],
             command=tuple(build_command(container, places, self._images, self._data.root)),
@@ -238,7 +238,7 @@ class Pod:
             confinement=self._build_confinement(container["name"], places, tmp),
             startup=self._read_startup_probe(container, places),
             readiness=build_readiness(readiness, places) if is_triton and readiness else readiness,
-            liveness=read_probe(container, "livenessProbe", places),
+            liveness=build_liveness(liveness, places) if is_triton and liveness else liveness,
             drain=build_drain(self._spec, self.sockets) if is_triton else None,
             sockets=tuple(self.sockets.values()) if is_triton else (),
             descriptors=tuple(listeners.values()),

@@ -1,7 +1,7 @@
 """The checks of a container's probes, as the plan renders them: an HTTP request, or a command.
 
 Triton listens at Unix sockets here, which bash, in which the plan writes the check of its readiness, does not know. So
-this process makes that check: by the admission token, and by the model's own readiness.
+this process makes that check: by the admission token, the engine's heartbeat, and the model's own readiness.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from r1plus_contract import names
 from r1plus_contract.admission import TOKEN_FILE
+from r1plus_contract.heartbeat import HEARTBEAT, describe_lateness, measure_lateness
 from r1plus_contract.inference import MODEL_NAME
 from r1plus_edge.places import LOOPBACK, Places, short_path
 
@@ -39,6 +40,8 @@ class Probe:
     """Instead of the port."""
     token: Path | None = None
     """File whose first line has to be the identity in the environment, before the server is asked."""
+    heartbeat: Path | None = None
+    """The engine's, which has to be on time, before the server is asked."""
     command: tuple[str, ...] = ()
     """Instead of all these."""
 
@@ -46,6 +49,8 @@ class Probe:
         """Ask once, a command in the container's working directory; return why it fails, empty if it does not."""
         if self.token is not None and not _is_admitted(self.token, environment):
             return NOT_ADMITTED
+        if self.heartbeat is not None and (late := measure_lateness(self.heartbeat)):
+            return describe_lateness(late)
         try:
             async with asyncio.timeout(self.timeout):
                 return await (_run(self.command, environment, folder) if self.command else self._ask())
@@ -62,7 +67,7 @@ class Probe:
             return f"{self.socket.name if self.socket else f'port {self.port}'}: {error}"
         if status[1:2] == [b"200"]:
             return ""
-        what = "the model is not ready: " if self.token else ""
+        what = "the model is not ready: " if self.token else "the server is not live: " if self.heartbeat else ""
         return f"{what}HTTP {b' '.join(status[1:2]).decode(errors='replace') or 'none'}"
 
 
@@ -89,7 +94,13 @@ def read_probe(container: Mapping[str, Any], name: str, places: Places) -> Probe
 def build_readiness(probe: Probe, places: Places) -> Probe:
     """Return the probe of Triton's readiness that asks at its socket what the plan's script asks at its port."""
     path, token = f"/v2/models/{MODEL_NAME}/ready", places.find(names.DIR_ADMISSION) / TOKEN_FILE
-    return replace(probe, path=path, socket=places.sockets[names.PORT_HTTP], token=token, command=())
+    return replace(build_liveness(probe, places), path=path, token=token)
+
+
+def build_liveness(probe: Probe, places: Places) -> Probe:
+    """Return the probe of Triton's liveness; the same, and for a template of an older version too."""
+    socket, heartbeat = places.sockets[names.PORT_HTTP], places.find(HEARTBEAT)
+    return replace(probe, path="/v2/health/live", socket=socket, heartbeat=heartbeat, command=())
 
 
 def _is_admitted(token: Path, environment: Mapping[str, str]) -> bool:

@@ -80,7 +80,7 @@ class Progress:
             search=gateway.search,
             restarts=sum(pod.restarts for pod in (*pods, gateway.pod)),
             percent=compute_percent(report),
-            conditions=(*conditions, *data_problem),
+            conditions=(*conditions, *data_problem, *describe_unready(pods)),
             failures=tuple(one.describe_failure() for one in failing),
             rollback=localize(describe_rollback(status), controller.folder),
         )
@@ -161,6 +161,17 @@ class Progress:
             if one.program.name not in self._failing:
                 self._reporter.narrator.note(one.describe_failure())
         self._failing = names
+
+
+def describe_unready(pods: Sequence[Pod]) -> tuple[str, ...]:
+    """Return why containers of pods that were ready are not ready now, in the words of their probes."""
+    return tuple(
+        f"{one.program.name} is not ready: {one.not_ready}"
+        for pod in pods
+        if pod.has_been_ready
+        for one in pod.containers
+        if one.has_started and one.not_ready and one.pid is not None
+    )
 
 
 def describe_rollback(status: Json) -> str:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract import inference
+from r1plus_contract.heartbeat import ENV_HEARTBEAT, measure_lateness
 from r1plus_edge.processes import has_ended, list_children
+from r1plus_model_repo.backends.heartbeat import PASS_SECONDS
 from r1plus_operator.plan.podspec.triton_args import GUARD_OPTIONS
 from support.engine.client import Client
 from support.engine.models import bare_python, write_gpu_model
@@ -60,7 +62,9 @@ def start(
             enter = (*FIRST_PROCESS, OWN_SHARED_MEMORY, str(shared_memory)) if request.param else ()
             program = (str(installed / "bin" / "tritonserver"), f"--model-repository={models}", *GUARD_OPTIONS)
             command = (*enter, *AS_IN_A_POD, *program)
-            return stack.enter_context(ending(Server(tmp_path, installed, models, python=python, command=command)))
+            environ = {ENV_HEARTBEAT: str(tmp_path / "heartbeat")}
+            server = Server(tmp_path, installed, models, python=python, command=command, environ=environ)
+            return stack.enter_context(ending(server))
 
         yield begin
 
@@ -99,6 +103,25 @@ def test_an_engine_that_stops_ends_the_server_while_a_client_holds_a_stream(star
         assert idle("Hi", raw_prompt=True).error == ""
         assert "the engine stopped: out of memory in a kernel" in ask("break", raw_prompt=True).error
         server.until_ended()
+
+
+def test_a_heartbeat_is_late_while_the_engines_process_hangs_though_the_server_says_that_it_is_ready(
+    start: StartServer, tmp_path: Path
+) -> None:
+    server, heartbeat = start(), tmp_path / "heartbeat"
+    server.until_ready()
+    with Client(server.grpc) as ask:
+        assert ask("Hi", raw_prompt=True).error == ""
+        assert heartbeat.exists()
+        stub = find_stub(server)
+        os.kill(stub, signal.SIGSTOP)
+        try:
+            wait_until(lambda: measure_lateness(heartbeat) > 0, "the heartbeat is late", 10 * PASS_SECONDS)
+            server.until_ready()
+        finally:
+            os.kill(stub, signal.SIGCONT)
+        wait_until(lambda: measure_lateness(heartbeat) == 0, "it beats again", 10 * PASS_SECONDS)
+        assert ask("Hi", raw_prompt=True).error == ""
 
 
 def test_sigterm_ends_an_idle_server_cleanly(start: StartServer) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from r1plus_contract.inference import QUEUE_FULL, FinishReason
 from r1plus_model_repo.backends.answer_text import AnswerText
+from r1plus_model_repo.backends.heartbeat import IDLE_SECONDS, PASS_SECONDS, Heartbeat, limit_pass
 from r1plus_model_repo.backends.requests import RefusedError
 
 JOIN_SECONDS = 1.0
@@ -167,12 +168,15 @@ class EngineLoop:
         context: int,
         clock: Callable[[], float],
         on_death: Callable[[BaseException], None],
+        heartbeat: Heartbeat,
     ) -> None:
         self._pipeline = pipeline
         self._meters = meters
         self._max_batch = max_batch
         self._clock = clock
         self._on_death = on_death
+        self._heartbeat = heartbeat
+        self._has_generated = False
         self._arrivals: queue.SimpleQueue[_WaitingRequest | None] = queue.SimpleQueue()
         self._state = _State()
         self._lock = threading.Condition()
@@ -236,11 +240,13 @@ class EngineLoop:
     def _run_pass(self) -> bool:
         """Run one pass. Return False when the loop is closed and all requests are answered."""
         open_ = self._receive()
+        self._heartbeat.beat(PASS_SECONDS)
         self._drop_cancelled_waiting()
         self._admit()
         state = self._state
         self._meters.set_load(len(state.running), len(state.waiting))
         if state.running:
+            self._heartbeat.beat(self._limit_step())
             self._pipeline.step()
             # After the step, in which clients leave: what it made for them is neither counted nor sent.
             self._drop_cancelled_running()
@@ -250,11 +256,16 @@ class EngineLoop:
             return open_
         return True
 
+    def _limit_step(self) -> float:
+        """Return the longest time that the next step may take: engines read prompts in one step or in many."""
+        without_token = (r.job.prompt_tokens for r in self._state.running if not r.tokens)
+        return limit_pass(sum(without_token), has_generated=self._has_generated)
+
     def _receive(self) -> bool:
-        """Move arrivals to the queue. Block only when idle. Return False when the loop is closed."""
+        """Move arrivals to the queue. Wait only when idle. Return False when the loop is closed."""
         idle = not (self._state.running or self._state.waiting)
         try:
-            while (arrival := self._arrivals.get(block=idle)) is not None:
+            while (arrival := self._arrivals.get(block=idle, timeout=IDLE_SECONDS)) is not None:
                 self._state.waiting.append(arrival)
                 idle = False
         except queue.Empty:
@@ -331,6 +342,7 @@ class EngineLoop:
                 running.remove(active_request)
                 self._refuse(active_request, error)
         if count := sum(len(ids) for _, ids, _ in made):
+            self._has_generated = True
             self._meters.count_tokens("completion", count)
         now, interval = self._clock(), max(1, len(running) // PIECES_PER_STEP)
         for active_request, ids, reason in made:

@@ -25,6 +25,7 @@ from r1plus_contract.inference import FinishReason
 from r1plus_contract.openvino import SPARSE_BACKEND
 from r1plus_model_repo.backends.engine_loop import EngineLoop, Job, Pipeline
 from r1plus_model_repo.backends.guard import ServerGuard
+from r1plus_model_repo.backends.heartbeat import open_heartbeat
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, parse_request
 from r1plus_model_repo.backends.triton_metrics import TritonMeters
 from r1plus_model_repo.backends.usage_records import UsageRecords
@@ -97,6 +98,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine. An exception here fails the model's load, with its message in the log."""
+        self._heartbeat = open_heartbeat()
         config = json.loads(args["model_config"])
         _check_inputs(config["input"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
@@ -113,6 +115,7 @@ class TritonPythonModel:
             context=self._context,
             clock=time.monotonic,
             on_death=self._guard.end_server,
+            heartbeat=self._heartbeat,
         )
         self._loop.start()
         # One thread: a constraint may take seconds, in which other requests are accepted.
@@ -123,19 +126,26 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> None:
         """Check and queue the requests. Refusals are sent from here, while the engine steps."""
         for request in requests:
-            if named := _read_parameter(request, inference.USAGE_OF):
-                self._answer_usage(named, TritonReply(request.get_response_sender()))
-                continue
-            reply = TritonReply(request.get_response_sender(), clean_request_id(request.request_id()), self._usage)
-            if self._loop.is_full and not _read_input(request, inference.COUNT_ONLY):
-                self._loop.reject(reply)  # before tokenising
-                continue
+            self._heartbeat.begin_request()
             try:
-                ask = parse_request(_read_inputs(request), self._context)
-            except RefusedError as error:
-                self._refuse(reply, error)
-            else:
-                self._accept(ask, reply)
+                self._take(request)
+            finally:
+                self._heartbeat.end_request()
+
+    def _take(self, request: Any) -> None:
+        if named := _read_parameter(request, inference.USAGE_OF):
+            self._answer_usage(named, TritonReply(request.get_response_sender()))
+            return
+        reply = TritonReply(request.get_response_sender(), clean_request_id(request.request_id()), self._usage)
+        if self._loop.is_full and not _read_input(request, inference.COUNT_ONLY):
+            self._loop.reject(reply)  # before tokenising
+            return
+        try:
+            ask = parse_request(_read_inputs(request), self._context)
+        except RefusedError as error:
+            self._refuse(reply, error)
+        else:
+            self._accept(ask, reply)
 
     def _answer_usage(self, request_id: str, reply: "TritonReply") -> None:
         """Send what was counted for a request once it has ended, at once if it has."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.engine_loop import EngineLoop, Job, Pipeline
+from r1plus_model_repo.backends.heartbeat import Heartbeat
 from r1plus_model_repo.backends.requests import RefusedError
 
 SECONDS = 120.0
@@ -159,7 +160,12 @@ class LoopStage:
     """A loop with an engine and fakes of all else."""
 
     def __init__(
-        self, pipeline: Pipeline, max_batch: int, context: int = 128, clock: Callable[[], float] | None = None
+        self,
+        pipeline: Pipeline,
+        max_batch: int,
+        context: int = 128,
+        clock: Callable[[], float] | None = None,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         """`clock`: the loop's; None: each look at it is a second later than the one before."""
         self.meters = FakeMeters()
@@ -172,6 +178,7 @@ class LoopStage:
             context=context,
             clock=clock or map(float, itertools.count()).__next__,
             on_death=self._die,
+            heartbeat=heartbeat or Heartbeat(None),
         )
 
     def submit(self, job: Job) -> FakeClient:

@@ -1,12 +1,14 @@
 """What `serve` tells of the plan's conditions, for a person at its terminal."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from r1plus_contract.gateway import DataReason, DataState
 from r1plus_edge.data_folder import DataFolder
-from r1plus_edge.progress import Progress
+from r1plus_edge.progress import Progress, describe_unready
 from r1plus_edge.report import LineNarrator, Reporter, describe_data
+from support.tables import for_each
 
 
 class Notes(LineNarrator):
@@ -44,3 +46,19 @@ def test_a_problem_of_the_data_is_told_once_and_again_when_it_comes_back(tmp_pat
     ):
         progress._tell_data(state, describe_data(state, DataFolder(tmp_path)))
     assert notes.texts == ["DataReady: ClockAhead: 24 more hours"] * 2
+
+
+@for_each("pod, shown", {
+    "an engine that hangs": ({"has_been_ready": True}, ("triton is not ready: the engine hangs",)),
+    "a pod that starts": ({"has_been_ready": False}, ()),
+})  # fmt: skip
+def test_why_a_pod_is_no_longer_ready_is_shown(pod: dict[str, Any], shown: tuple[str, ...]) -> None:
+    def build(name: str, not_ready: str, pid: int | None = 1) -> SimpleNamespace:
+        return SimpleNamespace(program=SimpleNamespace(name=name), not_ready=not_ready, has_started=True, pid=pid)
+
+    containers = [
+        build("engine", "it ended with status 0", None),
+        build("triton", "the engine hangs"),
+        build("monitor", ""),
+    ]
+    assert describe_unready([cast(Any, SimpleNamespace(containers=containers, **pod))]) == shown

@@ -9,11 +9,12 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_contract.admission import TOKEN_FILE
+from r1plus_contract.heartbeat import HEARTBEAT, format_due, read_uptime
 from r1plus_edge.places import Places
-from r1plus_edge.probes import Probe, build_readiness
+from r1plus_edge.probes import Probe, build_liveness, build_readiness
 from r1plus_edge.triton_sockets import Drain, build_drain, find_sockets
 from r1plus_monitoring.probe.client import TritonEngine
-from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, build_readiness_script
+from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, build_liveness_script, build_readiness_script
 from support.monitoring.patience import wait_long_for_metrics
 from support.virtual_time import read_loop_time
 
@@ -66,13 +67,43 @@ async def test_it_is_ready_at_its_socket_when_the_plans_script_has_it_ready_at_i
     environment = {"PATH": "/usr/bin:/bin", names.ENV_IDENTITY: IDENTITY}
     sockets = find_sockets(tmp_path)
     async with serve_answer(sockets[names.PORT_HTTP], lambda: answer) as port:
-        places = Places({names.DIR_ADMISSION: tmp_path}, {names.PORT_HTTP: port}, sockets)
+        places = Places({names.DIR_ADMISSION: tmp_path, "/tmp": tmp_path}, {names.PORT_HTTP: port}, sockets)
         script = places.translate_command(("/bin/bash", "-c", build_readiness_script()))
         asked = Probe(1.0, 60.0, 1, command=tuple(script))
         assert await build_readiness(asked, places).check(environment) == problem
         assert (await asked.check(environment) == "") is (problem == "")
     gone = await build_readiness(asked, places).check(environment)
     assert gone == problem if "token" in problem else gone.startswith("http.sock: ")
+
+
+BEATS = {
+    "on time": (30, 0, ""),
+    "of an older image": (None, 0, ""),
+    "of no number": ("soon", 0, ""),
+    "late": (-30, 1, "the engine hangs: its next sign of progress is"),
+}
+
+
+@pytest.mark.parametrize("is_liveness", [True, False], ids=["live", "ready"])
+@pytest.mark.parametrize(("ahead", "code", "problem"), BEATS.values(), ids=BEATS)
+async def test_a_hanging_engine_is_neither_live_nor_ready_though_its_server_says_so(
+    tmp_path: Path, ahead: int | str | None, code: int, problem: str, is_liveness: bool
+) -> None:
+    """The plan's script in a cluster, and the probe here, say the same."""
+    (tmp_path / TOKEN_FILE).write_text(f"{IDENTITY}\n")
+    if ahead is not None:
+        beat = format_due(read_uptime() + ahead) if isinstance(ahead, int) else ahead.encode()
+        (tmp_path / Path(HEARTBEAT).name).write_bytes(beat)
+    environment = {"PATH": "/usr/bin:/bin", names.ENV_IDENTITY: IDENTITY}
+    sockets = find_sockets(tmp_path)
+    async with serve_answer(sockets[names.PORT_HTTP], lambda: READY) as port:
+        places = Places({names.DIR_ADMISSION: tmp_path, "/tmp": tmp_path}, {names.PORT_HTTP: port}, sockets)
+        script = build_liveness_script() if is_liveness else build_readiness_script()
+        asked = Probe(1.0, 60.0, 1, command=tuple(places.translate_command(("/bin/bash", "-c", script))))
+        build = build_liveness if is_liveness else build_readiness
+        answers = [await one.check(environment) for one in (asked, build(asked, places))]
+    assert [bool(answer) for answer in answers] == [bool(code)] * 2
+    assert all(answer.startswith(problem) for answer in answers)
 
 
 def show(running: int, waiting: int) -> str:

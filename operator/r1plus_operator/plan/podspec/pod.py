@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from r1plus_contract import metrics, names
 from r1plus_contract.admission import TOKEN_FILE
 from r1plus_contract.engine_fetch import ENGINE_FOLDER
+from r1plus_contract.heartbeat import DIGITS, ENV_HEARTBEAT, HEARTBEAT, UPTIME, describe_lateness
 from r1plus_contract.inference import MODEL_NAME
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
@@ -327,7 +328,7 @@ def _build_triton_container(
     # /tmp outlives a container's restart; our images start no code from there, and NVIDIA's do not say so.
     home = {"HOME": "/tmp", "PYTHONNOUSERSITE": "1"}
     is_openvino = engine.spec.backend is Backend.OPENVINO
-    env = {names.ENV_IDENTITY: identity} | home | ({} if is_openvino else OFFLINE)
+    env = {names.ENV_IDENTITY: identity, ENV_HEARTBEAT: HEARTBEAT} | home | ({} if is_openvino else OFFLINE)
     return {
         "name": names.CONTAINER_TRITON,
         "image": config.select_image(engine.spec.runtime),
@@ -352,8 +353,9 @@ def _build_triton_container(
             "failureThreshold": (STARTUP_SECONDS if is_openvino else STARTUP_SECONDS_LARGE) // 2,
             "terminationGracePeriodSeconds": GRACE_SECONDS,
         },
+        # An engine that is late for 120 s hangs; it has left traffic after 10 s of them.
         "livenessProbe": {
-            "httpGet": {"path": "/v2/health/live", "port": "http"},
+            "exec": {"command": ["/bin/bash", "-c", build_liveness_script()]},
             "periodSeconds": 20,
             "timeoutSeconds": 10,
             "failureThreshold": 6,
@@ -411,7 +413,7 @@ def build_prestop_command(drain_seconds: int) -> list[str]:
 
 
 def build_readiness_script() -> str:
-    """Return the bash script that tests the admission token and the model's own readiness.
+    """Return the bash script that tests the admission token, the engine's heartbeat and the model's own readiness.
 
     The server's strict readiness is not stable during loads. NVIDIA's image has no code of ours, so it uses bash only.
     """
@@ -419,11 +421,32 @@ def build_readiness_script() -> str:
     path = f"/v2/models/{MODEL_NAME}/ready"
     return (
         f'head -n 1 {token} 2>/dev/null | grep -qx "${names.ENV_IDENTITY}"'
-        ' || { echo "no admission token for this identity: the gate has not passed"; exit 1; };'
+        ' || { echo "no admission token for this identity: the gate has not passed"; exit 1; }; '
+        + _build_server_check(path, "the model is not ready")
+    )
+
+
+def build_liveness_script() -> str:
+    """Return the bash script that tests the server and the engine's heartbeat.
+
+    The server answers that it is live, and the model ready, also while the engine's process hangs.
+    """
+    return _build_server_check("/v2/health/live", "the server is not live")
+
+
+def _build_server_check(path: str, problem: str) -> str:
+    """Return a bash script that fails where the engine's heartbeat is late, or Triton does not answer with 200.
+
+    An image of an older version writes no heartbeat. It is read as `r1plus_contract.heartbeat` does.
+    """
+    return (
+        f"if {{ read -r due <{HEARTBEAT}; }} 2>/dev/null && [[ $due =~ ^[0-9]{{{DIGITS}}}$ ]]; then"
+        f" read -r up _ <{UPTIME}; late=$((${{up%%.*}} - 10#$due)); [ $late -le 0 ] ||"
+        f' {{ echo "{describe_lateness("$late")}"; exit 1; }}; fi;'
         f" exec 3<>/dev/tcp/127.0.0.1/{names.PORT_HTTP} || exit 1;"
         f" printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3;"
         " IFS=' ' read -r _ status _ <&3;"
-        ' [ "$status" = 200 ] || { echo "the model is not ready: HTTP $status"; exit 1; }'
+        f' [ "$status" = 200 ] || {{ echo "{problem}: HTTP $status"; exit 1; }}'
     )
 
 
