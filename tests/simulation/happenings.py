@@ -162,6 +162,10 @@ def _skew_leader(world: World, one: Happening) -> None:
         leader.skew = float(one.value)
 
 
+def _skew_node(world: World, one: Happening) -> None:
+    world.cluster.skew = float(one.value)
+
+
 def _partition_leader(world: World, one: Happening) -> None:
     if (leader := world.find_leader()) is not None:
         world.disturb(FaultKind.PARTITION, float(one.value), replicas=frozenset({leader.process}))
@@ -202,6 +206,7 @@ ACTIONS: Final[Mapping[str, Callable[[World, Happening], None]]] = {
     "stall_leader": _stall_leader,
     "partition_leader": _partition_leader,
     "skew_leader": _skew_leader,
+    "skew_node": _skew_node,
     "slow_network": _disturb(FaultKind.DELAY, FaultKind.EVENTS_LATE, share=2.0),
     "stall_events": _disturb(FaultKind.EVENTS_STALLED, share=1.0),
     "refuse_requests": _disturb(FaultKind.CONFLICT, FaultKind.TOO_MANY, FaultKind.SERVER_ERROR),

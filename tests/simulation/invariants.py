@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import yaml
@@ -331,15 +332,19 @@ def failed_tries_are_counted(judge: Judge, change: Change, sender: str) -> str:
     if revision is None or revision.regate_token or accuracy.get("gate", "Enforce") != "Enforce":
         return ""
     passes = [v for v in revision.verdicts if v.admits_at(revision.batch)]
+    if not passes:
+        return ""
+    judge.world.oracle.look(judge.now)
+    find_decision = partial(judge.world.oracle.find_decision, *key)
+    first = min(map(find_decision, passes), default=0.0)
     fails = {
-        (v.identity, v.decided_at)
+        v
         for r in mine
         if r.identity.engine_digest == revision.identity.engine_digest
         for v in r.verdicts
         if v.verdict is Verdict.FAIL
-        and passes
         and v.suite_hash == passes[0].suite_hash
-        and v.decided_at < passes[0].decided_at
+        and find_decision(v) < first
         and all(max_lost_items(ITEMS, t) <= v.allowed for t in judge.thresholds_in_force(key))
     }
     if not fails:

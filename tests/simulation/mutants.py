@@ -14,7 +14,7 @@ from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_monitoring.session import evaluation
 from r1plus_operator import main
 from r1plus_operator.plan import deployment
-from r1plus_operator.plan.accuracy import gate_results
+from r1plus_operator.plan.accuracy import verdict_order
 from r1plus_operator.plan.manifests import children, stages
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
@@ -117,8 +117,8 @@ def _ignore_the_lease() -> None:
 
 
 def _record_fails_as_passes() -> None:
-    original = gate_results.clip_report
-    gate_results.clip_report = lambda gate: replace(original(gate), verdict=Verdict.PASS)
+    original = verdict_order.clip_report
+    verdict_order.clip_report = lambda gate: replace(original(gate), verdict=Verdict.PASS)
 
 
 def _name_the_first_owner() -> None:

@@ -1,5 +1,6 @@
 """What has really happened, as nobody in the world knows it: which gates were decided, what was counted, who served."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,17 @@ class Oracle:
     def gates_of(self, namespace: str, revision: str) -> list[DecidedGate]:
         """Return the gates of a revision, the newest last."""
         return self.gates.get((namespace, revision), [])
+
+    def find_decision(self, namespace: str, deployment: str, report: GateReport) -> float:
+        """Return when a gate was really decided, by a pod of any revision of a deployment; infinite: it never was."""
+        moments = (
+            gate.at
+            for key, gates in self.gates.items()
+            if key[0] == namespace and self.owners.get(key) == deployment
+            for gate in gates
+            if gate.report == report
+        )
+        return min(moments, default=math.inf)
 
     def last_pass(self, namespace: str, revision: str) -> DecidedGate | None:
         """Return the newest Pass of a revision."""

@@ -83,6 +83,7 @@ FAULTS: Final[Mapping[str, Sequence[float]]] = {
     "stall_leader": (4.0, 20.0, 45.0),
     "partition_leader": (8.0, 30.0),
     "skew_leader": (-3600.0, 120.0, 3600.0),
+    "skew_node": (-3600.0, 0.0, 3600.0),
     "slow_network": (20.0, 60.0),
     "refuse_requests": (10.0, 40.0),
     "lose_answers": (10.0, 40.0),

@@ -111,7 +111,8 @@ class World:
         self.cluster.resync()
 
     def set_clocks(self) -> None:
-        """Set all replicas' wall clocks right."""
+        """Set all wall clocks right."""
+        self.cluster.skew = 0.0
         for replica in self.replicas:
             replica.skew = 0.0
 

@@ -315,11 +315,13 @@ class World(Timed):
         return self
 
     def bring_up(self) -> str:
-        """Let the present candidate pass and take traffic; return its name."""
+        """Let the present candidate pass, as often as it has to, and take traffic; return its name."""
         self.settle()
         name = self.candidate()
         self.start_pods(name).settle()
         self.gate(name, Verdict.PASS).settle()
+        while (order := self.monitor_settings().control) and order.token.startswith(f"{name}#"):
+            self.control(Verdict.PASS).settle()
         self.set_ready(name).settle()
         self.start_pods(name, ready=True).settle()
         return name

@@ -1,7 +1,7 @@
 """Which reported gates are recorded on their revisions, and which verdicts monitors read. Steps of the plan."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Final
 
 from r1plus_contract.jsonable import dumps
@@ -10,6 +10,7 @@ from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan.accuracy.gate_tries import build_repeat_token
 from r1plus_operator.plan.accuracy.identity_verdicts import find_recording_revision
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
+from r1plus_operator.plan.accuracy.verdict_order import record_verdict
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.requests import read_ack_token
 from r1plus_operator.plan.revision.record import Revision
@@ -32,19 +33,35 @@ def list_gates(report: MonitorReport) -> tuple[GateReport, ...]:
     return tuple(gate for gate in (report.gate, shadow_gate) if gate is not None)
 
 
-def record_gate_result(
-    revision: Revision, gate: GateReport, suites: Collection[str], threshold: float, acknowledged: str
-) -> Revision:
+@dataclass(frozen=True, slots=True)
+class RecordTerms:
+    """By what a reported gate is recorded or not."""
+
+    suites: Collection[str]
+    """Hashes of the spec's and of the effective suite."""
+    threshold: float
+    acknowledged: str = ""
+    """Token of the newest acknowledgement."""
+    revisions: Collection[Revision] = ()
+    """The deployment's, among which the verdict gets its number."""
+
+    def has_acted(self, report: MonitorReport) -> bool:
+        """Whether a monitor has acted on the newest acknowledgement, or has no watch that could."""
+        return report.acknowledged in (None, self.acknowledged)
+
+
+def record_gate_result(revision: Revision, gate: GateReport, terms: RecordTerms, *, has_acted: bool = True) -> Revision:
     """Return the revision with this gate, where it is decided, is about exactly what is in force, and is news.
 
-    A gate under another threshold counts where its own figures make it a Pass: monitors go by it, too. `suites`: hashes
-    of the spec's and of the effective suite; `acknowledged`: token of the newest acknowledgement.
+    A gate under another threshold counts where its own figures make it a Pass: monitors go by it, too. `has_acted`:
+    whether its monitor has acted on the newest acknowledgement.
     """
+    threshold = terms.threshold
     is_decided = rejudge(gate, threshold) in (Verdict.PASS, Verdict.FAIL)
-    is_in_force = gate.identity == revision.identity_digest and gate.suite_hash in suites
+    is_in_force = gate.identity == revision.identity_digest and gate.suite_hash in terms.suites
     is_expected = revision.regate_token in ("", gate.control)
-    if is_decided and is_in_force and is_expected and _is_news(revision, gate, threshold, acknowledged):
-        return replace(revision, verdicts=(*revision.verdicts, clip_report(gate)))
+    if is_decided and is_in_force and is_expected and _is_news(revision, gate, terms, has_acted=has_acted):
+        return record_verdict(revision, gate, terms.revisions)
     return revision
 
 
@@ -65,7 +82,8 @@ def record_gate_results(
             continue
         for gate in list_gates(report):
             before = after[pod.revision]
-            revision = record_gate_result(before, gate, hashes, threshold, token)
+            terms = RecordTerms(hashes, threshold, token, after.values())
+            revision = record_gate_result(before, gate, terms, has_acted=terms.has_acted(report))
             # Later the pod's containers may have been restarted on images that were not gated.
             is_new = revision is not before or not before.images
             if is_new and before.can_prove_gates and has_passed_gate(before, gate, hashes):
@@ -81,24 +99,26 @@ def has_passed_gate(revision: Revision, gate: GateReport, suites: Collection[str
     return of_ours and gate.admits_at(revision.batch)
 
 
-def _is_news(revision: Revision, gate: GateReport, threshold: float, acknowledged: str) -> bool:
+def _is_news(revision: Revision, gate: GateReport, terms: RecordTerms, *, has_acted: bool) -> bool:
     """Whether no verdict stands under this suite and threshold, or the gate outranks it.
 
-    A gate at the serving batch outranks a Pass of batch 1, except a Fail from before that Pass. A Pass for the newest
+    A gate at the serving batch outranks a Pass of batch 1, except a Fail from before that Pass: one that was recorded,
+    that is under another threshold, or whose monitor has not acted on the acknowledgement. A Pass for the newest
     acknowledgement outranks the Fail that was acknowledged. Two pods with different results do not take turns: an
     acknowledgement is answered once. A Pass that has to be repeated is followed by the gate that was ordered.
     """
+    threshold = terms.threshold
     verdict = revision.verdict_for(gate.suite_hash, threshold)
     if verdict is None:
         return True
     if gate.control and gate.control == build_repeat_token(revision, gate.suite_hash, threshold):
         return gate.batch == revision.batch
     if verdict.verdict is Verdict.PASS:
-        is_later = gate.verdict is Verdict.PASS or gate.decided_at >= verdict.decided_at
-        return is_later and gate.batch == revision.batch != verdict.batch
+        is_new = has_acted and gate.threshold == threshold and clip_report(gate) not in revision.verdicts
+        return (gate.verdict is Verdict.PASS or is_new) and gate.batch == revision.batch != verdict.batch
     if gate.verdict is not Verdict.PASS or gate.threshold != threshold:
         return False
-    return gate.acknowledged == acknowledged != "" and not _has_passed_since(revision, gate)
+    return gate.acknowledged == terms.acknowledged != "" and not _has_passed_since(revision, gate)
 
 
 def _has_passed_since(revision: Revision, gate: GateReport) -> bool:
@@ -107,11 +127,11 @@ def _has_passed_since(revision: Revision, gate: GateReport) -> bool:
     return any((v.threshold, v.acknowledged) == (gate.threshold, gate.acknowledged) for v in passes)
 
 
-def append_control_pass(revision: Revision, gate: GateReport) -> Revision:
+def append_control_pass(revision: Revision, gate: GateReport, revisions: Collection[Revision]) -> Revision:
     """Return the revision with the control's new Pass behind the old one: further pods need no gate of their own."""
     if any(verdict.control == gate.control for verdict in revision.verdicts):
         return revision
-    return replace(revision, verdicts=(*revision.verdicts, clip_report(gate)))
+    return record_verdict(revision, gate, revisions)
 
 
 def select_known_verdicts(

@@ -10,6 +10,7 @@ from typing import Final
 from r1plus_contract.verdict import Gate, GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.identity_verdicts import select_same_identity
+from r1plus_operator.plan.accuracy.verdict_order import find_place
 from r1plus_operator.plan.revision.record import Revision, find_current_revision
 from r1plus_policies.gate.verdict import rejudge
 
@@ -34,13 +35,13 @@ def count_missing_passes(
     if find_current_revision(revisions) in same:
         return 0
     passes |= {v for other in same for v in _list_passes(other, suite_hash, threshold)}
-    first = min(v.decided_at for v in passes)
+    first = min(find_place(other, v) for other in (revision, *same) for v in passes if v in other.verdicts)
     fails = {
-        (v.identity, v.decided_at)
+        v
         for other in revisions
         if other.identity.engine_digest == revision.identity.engine_digest
         for v in other.verdicts
-        if v.suite_hash == suite_hash and rejudge(v, threshold) is Verdict.FAIL and v.decided_at < first
+        if v.suite_hash == suite_hash and rejudge(v, threshold) is Verdict.FAIL and find_place(other, v) < first
     }
     return max(0, 1 + min(len(fails), MOST_REPEATS) - len(passes))
 

@@ -3,10 +3,11 @@
 An edit of placement makes another revision of the same identity. Its monitors read the stored verdict and report it.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import replace
 
 from r1plus_contract.verdict import GateReport, Verdict
+from r1plus_operator.plan.accuracy.verdict_order import find_place
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_policies.gate.verdict import rejudge
 
@@ -37,25 +38,32 @@ def void_shared_verdicts(revisions: Mapping[str, Revision]) -> dict[str, Revisio
     An accuracy drop voids those from before it on each revision. A later Fail on another revision voids a Pass, except
     of one that had traffic: it returns by that Pass.
     """
-    void = {verdict for r in revisions.values() for verdict in r.verdicts if verdict not in r.valid_verdicts}
-    return {name: _remove_void(revision, void, revisions.values()) for name, revision in revisions.items()}
+    valid = {name: frozenset(revision.valid_verdicts) for name, revision in revisions.items()}
+    void = {verdict for name, r in revisions.items() for verdict in r.verdicts if verdict not in valid[name]}
+    return {name: _remove_void(r, valid[name], void, revisions.values()) for name, r in revisions.items()}
 
 
-def _remove_void(revision: Revision, void: Collection[GateReport], revisions: Collection[Revision]) -> Revision:
+def _remove_void(
+    revision: Revision, valid: Set[GateReport], void: Set[GateReport], revisions: Collection[Revision]
+) -> Revision:
     """Return the revision without what is void. What its own drop voided stays: it shows what was passed."""
-    fails = [v for r in revisions if r.name != revision.name for v in r.verdicts if v.verdict is Verdict.FAIL]
+    others = [r for r in revisions if r.name != revision.name]
     rest = tuple(
-        v
-        for v in revision.verdicts
-        if v not in revision.valid_verdicts or not (v in void or _is_overruled(v, revision, fails))
+        v for v in revision.verdicts if v not in valid or not (v in void or _is_overruled(v, revision, others))
     )
     return replace(revision, verdicts=rest) if rest != revision.verdicts else revision
 
 
-def _is_overruled(verdict: GateReport, revision: Revision, fails: Iterable[GateReport]) -> bool:
+def _is_overruled(verdict: GateReport, revision: Revision, others: Iterable[Revision]) -> bool:
     """Whether another revision of this identity failed the same suite after this Pass."""
     if revision.promoted_at is not None or verdict.verdict is not Verdict.PASS:
         return False
-    about = (verdict.identity, verdict.suite_hash)
-    later = (f for f in fails if (f.identity, f.suite_hash) == about and f.decided_at > verdict.decided_at)
-    return any(rejudge(f, verdict.threshold) is Verdict.FAIL for f in later)
+    place, about = find_place(revision, verdict), (verdict.identity, verdict.suite_hash)
+    return any(
+        (fail.identity, fail.suite_hash) == about
+        and fail.verdict is Verdict.FAIL
+        and rejudge(fail, verdict.threshold) is Verdict.FAIL
+        and find_place(other, fail) > place
+        for other in others
+        for fail in other.verdicts
+    )

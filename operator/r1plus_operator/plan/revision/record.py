@@ -61,6 +61,9 @@ class Revision:
     """What the ControllerRevision stores, unchanged for ever: also what another version of the operator put there."""
     identity: ServingIdentity
     verdicts: tuple[GateReport, ...] = ()
+    verdict_numbers: Mapping[GateReport, int] = field(default_factory=dict)
+    """Verdict -> its number among all that the deployment's revisions have recorded, from 1; absent: an older operator
+    recorded it."""
     promoted_at: float | None = None
     candidate_since: float | None = None
     served_before: float = 0.0

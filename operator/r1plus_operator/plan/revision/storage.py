@@ -43,12 +43,14 @@ def read_revision(live: Json) -> Revision:
         raise ContractError(f"ControllerRevision {meta['name']}: data.template or data.configPbtxt is missing")
     if data.get("volume"):
         from_jsonable(EngineVolume, data["volume"], f"ControllerRevision {meta['name']}: data.volume", tolerant=True)
+    verdicts = _verdicts(notes.get(names.ANNOTATION_VERDICT))
     return Revision(
         name=meta["name"],
         number=int(data.get("number") or live.get("revision", 0)),  # `revision` can be edited, data cannot
         data=data,
         identity=identity,
-        verdicts=_verdicts(notes.get(names.ANNOTATION_VERDICT)),
+        verdicts=verdicts,
+        verdict_numbers=_number(verdicts, notes.get(names.ANNOTATION_VERDICT_NUMBERS, "")),
         promoted_at=_epoch(notes.get(names.ANNOTATION_PROMOTED_AT)),
         candidate_since=_epoch(notes.get(names.ANNOTATION_CANDIDATE_SINCE)),
         served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
@@ -152,7 +154,11 @@ def to_object(revision: Revision, metadata: Json) -> Json:
     """Return the ControllerRevision to apply; `metadata` has name, labels and owner."""
     annotations: dict[str, Any] = {}
     if revision.verdicts:
-        annotations[names.ANNOTATION_VERDICT] = dumps(KnownVerdicts(_select_verdicts(revision)))
+        verdicts = _select_verdicts(revision)
+        annotations[names.ANNOTATION_VERDICT] = dumps(KnownVerdicts(verdicts))
+        if revision.verdict_numbers:
+            numbers = [str(revision.verdict_numbers.get(verdict, 0)) for verdict in verdicts]
+            annotations[names.ANNOTATION_VERDICT_NUMBERS] = ",".join(numbers)
     for name, moment in (
         (names.ANNOTATION_PROMOTED_AT, revision.promoted_at),
         (names.ANNOTATION_CANDIDATE_SINCE, revision.candidate_since),
@@ -201,6 +207,12 @@ def _verdicts(text: str | None) -> tuple[GateReport, ...]:
     except ContractError:
         # An unreadable verdict is no verdict: the gate runs again, it does not pass.
         return ()
+
+
+def _number(verdicts: tuple[GateReport, ...], text: str) -> Mapping[GateReport, int]:
+    """Return the verdicts' numbers; none where the list is another one's, as after an edit by hand."""
+    numbers = [int(number) if number.isdecimal() else 0 for number in text.split(",")]
+    return {v: n for v, n in zip(verdicts, numbers, strict=True) if n} if len(numbers) == len(verdicts) else {}
 
 
 def _images(text: str | None) -> Mapping[str, tuple[str, ...]]:

@@ -55,7 +55,7 @@ def assess_health(
     )
     response, record = breach.decide_response(context)
     if record is not None and record.control is Verdict.PASS and (gate := records.find_control_gate(context, record)):
-        after = {**after, record.to: append_control_pass(after[record.to], gate)}
+        after = {**after, record.to: append_control_pass(after[record.to], gate, after.values())}
     pool = read_checkpoint(observed, current, context.suite_hash)
     new_state = replace(after[name], rollback=record, pool=pool)
     after = {**after, name: new_state}

@@ -87,6 +87,8 @@ class Cluster:
         self._planned: set[tuple[str, str, str]] = set()
         self.full_until: float = 0.0
         """The node takes no new pod before then."""
+        self.skew: float = 0.0
+        """Seconds by which the node's clock is ahead: all monitors go by it."""
         self.crashed: dict[str, float] = {}
         """uid of a pod -> when its containers start again."""
 
@@ -279,7 +281,7 @@ class Cluster:
         engine = Engine(random.Random(self._rand.getrandbits(64)), count_lost, self._numbers)
         monitor = PodMonitor(
             namespace, deployment, revision, meta["name"], uid, _read_identity(pod), engine,
-            self._folder / uid, self._read_time, self._loop.start_outside,
+            self._folder / uid, lambda: self._read_time() + self.skew, self._loop.start_outside,
         )  # fmt: skip
         for name, mounted in mounts.items():
             monitor.mount(name, mounted or {})

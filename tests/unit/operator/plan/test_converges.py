@@ -18,6 +18,7 @@ from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Request, Verb
 from r1plus_contract.verdict import Verdict, WatchStanding
+from r1plus_operator.plan.accuracy.gate_tries import MOST_REPEATS
 from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.revision.record import KEPT_REVISIONS, Revision
 from r1plus_operator.plan.revision.storage import read_revision
@@ -219,8 +220,7 @@ class Operated(RuleBasedStateMachine):
         """Its pods start, pass and become Ready: it is what serves, whatever served before."""
         self.world.start_pods(revision)
         self.it_comes_to_rest()
-        self.world.gate(revision, Verdict.PASS)
-        self.it_comes_to_rest()
+        self._passes(revision)
         self._ready(revision)
         self.it_comes_to_rest()
         self._ready(revision)
@@ -228,6 +228,16 @@ class Operated(RuleBasedStateMachine):
         assert (self.world.selected(), self.world.condition("Ready")[0]) == (revision, "True")
         assert self._running() == {revision: 2}
         return revision
+
+    def _passes(self, revision: str) -> None:
+        """It passes its gate, and repeats it as often as tries of the walk that failed ask for."""
+        self.world.gate(revision, Verdict.PASS)
+        self.it_comes_to_rest()
+        for _ in range(MOST_REPEATS):
+            if self.world.monitor_settings().control is None:
+                break
+            self.world.control(Verdict.PASS)
+            self.it_comes_to_rest()
 
     def _is_held_back(self, first: str, second: str) -> None:
         """Pods that are Ready take no traffic for that.
@@ -260,8 +270,7 @@ class Operated(RuleBasedStateMachine):
         """
         if passes:
             self.world.start_pods(new, ready=False)
-            self.world.gate(new, Verdict.PASS)
-            self.it_comes_to_rest()
+            self._passes(new)
             assert self.world.selected() == old, "a pod that is not Ready takes no traffic"
         for _ in range(PASSES):
             self._ready(new)

@@ -1,13 +1,16 @@
 """A candidate passes one gate more for each earlier try of its engine on the same suite that failed."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from r1plus_contract.names import ANNOTATION_VERDICT, ANNOTATION_VERDICT_NUMBERS
 from r1plus_contract.requests import Verb
 from r1plus_contract.settings import ControlOrder
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.accuracy.gate_tries import MOST_REPEATS
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_policies.rollback.response import CANDIDATE_SECONDS
 from support.plan.world import DAY, FULL, Q4_1, World, serve_world
 from support.tables import for_each
@@ -209,3 +212,48 @@ def test_an_identity_that_serves_after_fewer_passes_repeats_none() -> None:
     assert world.monitor_settings().control is None
     world.set_ready(moved).settle()
     world.expect(serves=moved)
+
+
+@for_each("at", {"whose clock is behind": 0, "whose clock is ahead": 59})
+def test_a_try_that_failed_counts_from_a_node(at: int) -> None:
+    world = serve_world()
+    good = world.selected()
+    try_gate(world, Verdict.FAIL, at, context={"maxTokens": 1000})
+    candidate = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    world.expect(serves=good, candidate=candidate, QualityVerified=("GateRunning", "1 more to pass in a row"))
+    repeat_gate(world, candidate, Verdict.PASS, 19)
+    world.expect(serves=candidate)
+
+
+def test_tries_that_an_older_operator_recorded_count_by_their_dates() -> None:
+    world = serve_world()
+    good = world.selected()
+    failed = try_gate(world, Verdict.FAIL, 1, context={"maxTokens": 1000})
+    del world.one("ControllerRevision", failed)["metadata"]["annotations"][ANNOTATION_VERDICT_NUMBERS]
+    candidate = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    world.expect(serves=good, candidate=candidate, QualityVerified=("GateRunning", "1 more to pass in a row"))
+
+
+@for_each("at", {"a right clock": 22, "a clock that is behind": 2})
+def test_a_later_fail_of_the_identity_overrules_a_pass_by(at: int) -> None:
+    world = serve_world()
+    refuse(world, 1)
+    first = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
+    reported = world.reports[f"{first}-0"]
+    moved = world.apply(**MOVED)
+    world.start_pods(moved)
+    world.reports[f"{moved}-0"] = replace(reported, revision=moved, ran_under="")
+    world.settle()
+    repeat_gate(world, moved, Verdict.FAIL, at)
+    assert [v.verdict for v in world.revision(first).verdicts] == []
+
+
+@for_each("numbers", {"too few": "1", "no numbers": "x,-1", "none": ""})
+def test_numbers_that_are_not_the_verdicts_are_ignored(numbers: str) -> None:
+    world = serve_world()
+    stored = world.one("ControllerRevision", world.selected())
+    notes = stored["metadata"]["annotations"]
+    report = json.loads(notes[ANNOTATION_VERDICT])["reports"][0]
+    notes[ANNOTATION_VERDICT] = json.dumps({"reports": [report, {**report, "lost": 1}]})
+    notes[ANNOTATION_VERDICT_NUMBERS] = numbers
+    assert read_revision(stored).verdict_numbers == {}

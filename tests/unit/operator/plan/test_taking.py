@@ -1,11 +1,17 @@
 """Verdicts that monitors are told of: of what runs first, the newest first, and never more than a ConfigMap holds."""
 
 from dataclasses import replace
+from typing import Any
 
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite_files import MAX_BYTES
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
-from r1plus_operator.plan.accuracy.gate_results import MOST_VERDICT_BYTES, record_gate_result, select_known_verdicts
+from r1plus_operator.plan.accuracy.gate_results import (
+    MOST_VERDICT_BYTES,
+    RecordTerms,
+    record_gate_result,
+    select_known_verdicts,
+)
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.storage import KEPT_VERDICTS, MAX_LISTED, clip_report, read_revision, to_object
 from r1plus_policies.gate.verdict import rejudge
@@ -55,20 +61,25 @@ OF_ONE_POD = GateReport(Verdict.FAIL, "TooManyLost", "", "", "s", HASH, "1", 0.9
 PASS_AT_1 = replace(OF_ONE_POD, verdict=Verdict.PASS, lost=0, batch=1, acknowledged="a token", decided_at="3")
 
 
-@for_each("decided_at, counts", {
-    "one fell before the acknowledgement": ("1", Verdict.PASS),
-    "one fell after it": ("4", Verdict.FAIL),
+@for_each("decided_at", {"a clock that is behind": "1", "a right clock": "4"})
+@for_each("is_new, counts", {
+    "its monitor has not acted on the acknowledgement": ({"has_acted": False}, Verdict.PASS),
+    "it failed under a threshold that is no longer in force": ({"threshold": 0.97}, Verdict.PASS),
+    "it failed after the acknowledgement": ({}, Verdict.FAIL),
 })  # fmt: skip
-def test_two_pods_of_which_one_passes_and_one_fails_come_to_an_end(decided_at: str, counts: Verdict) -> None:
+def test_two_pods_of_which_one_passes_and_one_fails_come_to_an_end(
+    decided_at: str, is_new: dict[str, Any], counts: Verdict
+) -> None:
     stored = revision("a")
     scored = {"identity": stored.identity_digest}
     known = replace(stored, verdicts=(replace(OF_ONE_POD, batch=stored.batch, **scored),))
     mended = replace(PASS_AT_1, **scored)
-    failed = replace(OF_ONE_POD, batch=stored.batch, decided_at=decided_at, **scored)
-    seen = []
+    threshold, has_acted = is_new.get("threshold", 0.98), is_new.get("has_acted", True)
+    failed = replace(OF_ONE_POD, batch=stored.batch, decided_at=decided_at, threshold=threshold, **scored)
+    terms, seen = RecordTerms({HASH}, 0.98, "a token"), []
     for _ in range(4):
-        for gate_of_a_pod in (mended, failed):
-            known = record_gate_result(known, gate_of_a_pod, {HASH}, 0.98, "a token")
+        known = record_gate_result(known, mended, terms)
+        known = record_gate_result(known, failed, terms, has_acted=has_acted)
         seen.append(known.verdicts)
     assert seen[0] == seen[-1]
     standing = known.verdict_for(HASH, 0.98)
@@ -84,7 +95,7 @@ def test_a_pass_under_another_threshold_is_taken_under_one(lost: int, is_taken: 
     stored = revision("a")
     strata = (StratumFigures("s", 200, lost, 21),)
     passed = replace(PASS_AT_1, identity=stored.identity_digest, threshold=0.9, lost=lost, strata=strata)
-    assert (record_gate_result(stored, passed, {HASH}, 0.98, "").verdicts != ()) is is_taken
+    assert (record_gate_result(stored, passed, RecordTerms({HASH}, 0.98)).verdicts != ()) is is_taken
 
 
 def pass_of_strata(*lost: int) -> GateReport:
@@ -116,7 +127,7 @@ def test_what_was_passed_at_the_serving_batch_is_kept_however_many_suites_take_e
     known = replace(known, verdicts=(replace(passed, batch=known.batch),))
     versions = [str(n) for n in range(KEPT_VERDICTS + 1)]
     for version in versions:
-        known = record_gate_result(known, replace(passed, suite_hash=version), {version}, 0.98, "")
+        known = record_gate_result(known, replace(passed, suite_hash=version), RecordTerms({version}, 0.98))
         known = read_revision(to_object(known, {"name": "a"}))
     assert [v.suite_hash for v in known.verdicts] == [HASH, *versions[2:]]
     assert known.has_passed(versions[-1], 0.98)
