@@ -12,8 +12,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from simulation.invariants import NAMES
 from simulation.mutants import MUTANTS
+from simulation.promises import NAMES
 from simulation.run import Outcome, run_schedule
 from simulation.schedule import Schedule, ScheduleError, draw_schedule, read_schedule, write_schedule
 from simulation.shrink import shrink_failure

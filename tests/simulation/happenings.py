@@ -10,12 +10,14 @@ from r1plus_cli.errors import CliError
 from r1plus_contract.requests import Verb
 from r1plus_operator.api import kinds
 from simulation.schedule import Happening
-from simulation.world import REVISION, World
+from simulation.world import REVISION, World, apply_spec
 from support.simulation.faults import FaultKind
 from support.simulation.world.access import Access
 from support.simulation.world.cluster import DEPLOYMENT
 
 Json = dict[str, Any]
+BUSY_DEPLOYMENTS, BUSY_EDIT_SECONDS = 30, 3.0
+"""Of a busy namespace: its deployments, and how often each is edited."""
 ERROR_RATE: Final = 0.2
 """Share of requests that are refused or whose answers are lost, while that lasts."""
 
@@ -74,6 +76,29 @@ def _replace_cr(world: World, one: Happening) -> None:
             kinds.R1PLUS_DEPLOYMENT,
             {"apiVersion": cr["apiVersion"], "kind": cr["kind"], "metadata": meta, "spec": cr["spec"]},
         )
+
+
+def _busy_namespace(world: World, one: Happening) -> None:
+    """Let a tenant edit many deployments without pods for so many seconds, and delete them then."""
+    access, until = Access(world.server, "tenant"), world.loop.time() + float(one.value)
+    world.busy_until[one.namespace] = until
+    found = [f"busy-{n:02}" for n in range(BUSY_DEPLOYMENTS)]
+    for name in found:
+        if world.read_cr(one.namespace, name) is None:
+            apply_spec(world, one.namespace, name, {"tier": "full", "replicas": 0, "context": {"maxTokens": 2048}})
+
+    def edit(turn: int) -> None:
+        if world.loop.time() >= until:
+            for name in found:
+                if (cr := access.read(kinds.R1PLUS_DEPLOYMENT, one.namespace, name)) is not None:
+                    access.delete(kinds.R1PLUS_DEPLOYMENT, cr)
+            return
+        for name in found:
+            patch = {"spec": {"rollout": {"drain": f"{30 + turn % 2}s"}}}
+            access.patch(kinds.R1PLUS_DEPLOYMENT, one.namespace, name, patch)
+        world.loop.call_outside(BUSY_EDIT_SECONDS, lambda: edit(turn + 1))
+
+    edit(1)
 
 
 def _delete_serving(resource: Any) -> Callable[[World, Happening], None]:
@@ -189,6 +214,7 @@ ACTIONS: Final[Mapping[str, Callable[[World, Happening], None]]] = {
     "unpin": _request(Verb.UNPIN),
     "pin_for": _pin_for,
     "rollback": _request(Verb.ROLLBACK),
+    "busy_namespace": _busy_namespace,
     "replace_cr": _replace_cr,
     "delete_serving_revision": _delete_serving(REVISION),
     "delete_deployment_of_serving": _delete_serving(DEPLOYMENT),

@@ -16,11 +16,13 @@ from r1plus_operator import main
 from r1plus_operator.plan import deployment
 from r1plus_operator.plan.accuracy import verdict_order
 from r1plus_operator.plan.manifests import children, stages
+from r1plus_operator.plan.revision import storage
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.rollback import breach
 from r1plus_operator.plan.rollout import decision
 from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.fairness import Contention
 from r1plus_policies.rollback.response import Action, Response, RollbackReason
 from simulation.schedule import Happening, Schedule, Start
 
@@ -180,6 +182,26 @@ def _calm_down() -> None:
     evaluation.build_watch_report = build
 
 
+def _drop_the_pass_of_what_serves() -> None:
+    original = storage._select_verdicts
+
+    def select(revision: Revision) -> Any:
+        return () if revision.promoted_at is not None else original(revision)
+
+    storage._select_verdicts = select
+
+
+def _share_one_pace() -> None:
+    """Let all namespaces take turns as one that is not alone."""
+    original = main.Pace
+
+    class Crowded(Contention):
+        def is_alone(self, *_: Any) -> bool:
+            return False
+
+    main.Pace = lambda *_: original(lambda _key: "", Crowded())  # type: ignore[assignment, misc]
+
+
 def _tell_and_do_nothing() -> None:
     _block(RollbackReason.NO_LAST_GOOD)()
     original = deployment.build_status
@@ -219,6 +241,12 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "failed_tries_are_counted", _count_no_tries, (*_REFUSED, _happen(500, "set_context", OTHER))
     ),
     "a rollback is forgotten": Mutant("rolled_back_stays_away", _forget_rollbacks, _DROP),
+    "the Pass of what serves is dropped": Mutant(
+        "what_serves_keeps_its_pass", _drop_the_pass_of_what_serves, _DROP[:1]
+    ),
+    "all namespaces share one pace": Mutant(
+        "edits_pass_busy_namespaces", _share_one_pace, (Happening(190, "busy_namespace", NAMESPACES[1], NAME, 60.0), *_RETURN[:1], _happen(215, "set_threshold", 0.8999))
+    ),
     "no network policy is written": Mutant("network_policies_come_first", _write_no_network_policy, ()),
     "the Lease is ignored": Mutant(
         "only_the_leader_writes", _ignore_the_lease, (_happen(100, "set_context", OTHER), _happen(200, "set_context", GOOD))

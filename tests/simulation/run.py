@@ -13,6 +13,7 @@ from functools import partial
 
 from simulation.happenings import happen
 from simulation.invariants import Judge, Violation
+from simulation.promises import PROMISES
 from simulation.schedule import CALM_SECONDS, Schedule
 from simulation.table import record
 from simulation.world import Row, World, open_world
@@ -50,7 +51,7 @@ async def _run(schedule: Schedule, loop: ProcessLoop, only: frozenset[str], unti
         lambda _, context: failures.append(context.get("exception") or RuntimeError(f"{context}"))
     )
     async with open_world(schedule, loop) as world:
-        judge, digest = Judge(world, only), hashlib.sha256()
+        judge, digest = Judge(world, PROMISES, only), hashlib.sha256()
         world.listeners += [judge.on_change, partial(record, world, digest.update)]
         world.server.on_restart.append(judge.on_set_back)
         timers = _plan(world, schedule)

@@ -104,6 +104,7 @@ TROUBLES: Final[Mapping[str, tuple[float, Sequence[float]]]] = {
     "pin_for": (2.0, (20.0, 200.0)),
     "rollback": (0.7, (0.0,)),
     "replace_cr": (2.0, (0.0,)),
+    "busy_namespace": (0.7, (60.0, 200.0)),
     "delete_serving_revision": (1.5, (0.0,)),
     "delete_deployment_of_serving": (0.5, (0.0,)),
     "set_back": (0.3, (60.0, 600.0)),
@@ -122,7 +123,7 @@ TROUBLES: Final[Mapping[str, tuple[float, Sequence[float]]]] = {
 def _length(one: Happening) -> float:
     """Return for how many seconds a happening lasts."""
     lasts = one.do in ("stall_leader", "partition_leader", "slow_network", "refuse_requests", "lose_answers",
-                       "cut_streams", "stall_events", "fill_node", "mute_monitor", "crash_pod")  # fmt: skip
+                       "cut_streams", "stall_events", "fill_node", "busy_namespace", "mute_monitor", "crash_pod")  # fmt: skip
     return float(one.value) if lasts else 0.0
 
 

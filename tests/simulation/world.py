@@ -7,7 +7,7 @@ import random
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,8 @@ class World:
     """The leader is killed after so many more writes."""
     writes: int = 0
     """Of the operator, its Lease apart."""
+    busy_until: dict[str, float] = field(default_factory=dict)
+    """Namespace -> until when its deployments are edited without end."""
     backups: list[tuple[float, Any]] = field(default_factory=list)
     """When etcd was saved, and what was saved."""
     listeners: list[Callable[[Change, str], None]] = field(default_factory=list)
@@ -115,6 +117,16 @@ class World:
         self.cluster.skew = 0.0
         for replica in self.replicas:
             replica.skew = 0.0
+
+    @cached_property
+    def deployments(self) -> frozenset[tuple[str, str]]:
+        """Namespace and name of each R1PlusDeployment that the schedule has."""
+        return frozenset((start.namespace, start.name) for start in self.schedule.starts)
+
+    def is_busy_beside(self, namespace: str) -> bool:
+        """Return whether another namespace is busy now."""
+        now = self.loop.time()
+        return any(until >= now for busy, until in self.busy_until.items() if busy != namespace)
 
     def find_leader(self) -> Replica | None:
         """Return the replica that the Lease names."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from simulation.invariants import NAMES
 from simulation.mutants import MUTANTS
+from simulation.promises import NAMES
 from simulation.schedule import read_schedule
 from support.paths import TESTS
 from support.simulation.command import read_figures, run_simulation

@@ -1,7 +1,7 @@
 """Every invariant of the simulation is able to fail: a change of the operator or its monitors breaks it, and is found."""
 
-from simulation.invariants import NAMES
 from simulation.mutants import MUTANTS
+from simulation.promises import NAMES
 from support.simulation.command import read_figures, run_simulation
 from support.tables import for_each
 
