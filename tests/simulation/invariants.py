@@ -102,6 +102,8 @@ class Judge:
     """Since when one leader has run without a fault."""
     holding: dict[tuple[str, Key], tuple[list[str], float]] = field(default_factory=dict)
     """What holds of which R1PlusDeployment -> for which pods, and since when."""
+    quarantine_ended_at: float = float("-inf")
+    """When a pod in quarantine was deleted last: the next bad pod has its turn then."""
     latched: dict[tuple[str, str], float] = field(default_factory=dict)
     """Pod and suite -> when its monitor last reported the drop that it had counted, for as long as the pod lasts."""
     wrote_at: float = 0.0
@@ -256,6 +258,8 @@ class Judge:
         meta = before["metadata"]
         if is_ready(before):
             self.ready_at[meta["namespace"], (meta.get("labels") or {}).get(names.LABEL_REVISION, "")] = self.now
+        if is_deleted and (meta.get("labels") or {}).get(names.LABEL_SERVING) == names.QUARANTINED:
+            self.quarantine_ended_at = self.now
         if is_deleted:  # With its state folder. A pod that a restore of etcd brings back begins with an empty one.
             self.latched = {what: at for what, at in self.latched.items() if what[0] != meta["uid"]}
 

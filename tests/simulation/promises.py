@@ -379,6 +379,8 @@ def edits_pass_busy_namespaces(judge: Judge) -> str:
 
 def everything_converges(judge: Judge) -> str:
     """The controller is level-triggered: repeating a pass writes nothing."""
+    if judge.now - judge.quarantine_ended_at < QUIET_SECONDS:
+        return ""  # Its hour is over, and another bad pod may take its place.
     judge.count("everything_converges")
     quiet = judge.now - judge.wrote_at
     if quiet >= QUIET_SECONDS:

@@ -130,6 +130,8 @@ class Cluster:
             self._plan(REACTION, self._sync_deployment, *_address(deployment))
         for service in self._access.list(SERVICE):
             self._plan(REACTION, self._sync_endpoints, *_address(service))
+        for config in self._access.list(kinds.CONFIG_MAP):
+            self._plan(PROPAGATION, self._remount, *_address(config))
         for pod in self._access.list(kinds.POD):
             if "deletionTimestamp" in pod["metadata"]:
                 self._plan(END, self._end_pod, *_address(pod))
