@@ -217,6 +217,7 @@ def build(
         slots=settings.operator.max_concurrent,
         has_train_jobs=settings.operator.has_train_jobs,
         rand=rand,
+        clock=clocks.monotonic,
     )
     terms = LeaseTerms.for_duration(settings.lease_seconds)
     elector = Elector(

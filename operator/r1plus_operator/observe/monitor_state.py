@@ -1,6 +1,6 @@
 """What the monitors and the gateways have reported. The monitor poller writes it, the observer reads it."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from r1plus_contract.gateway import GATEWAY, DataState
 from r1plus_contract.verdict import MonitorReport, Verdict, WatchStanding
 from r1plus_operator.observe.caches import TENANT_NAME, VOLUMES_NAME, Caches, Key
 from r1plus_operator.observe.pod_projection import ServingPod
-from r1plus_operator.plan.observation import Json, PoolView
+from r1plus_operator.plan.observation import Json, PoolView, read_count_time
 from r1plus_operator.plan.tenancy.train_jobs import TRAIN_JOB, format_workers_job
 
 DROPS = frozenset({WatchStanding.BELOW_THRESHOLD, WatchStanding.ERRORS})
@@ -26,6 +26,7 @@ class MonitorReports:
         enqueue: Callable[[Key], None],
         enqueue_urgent: Callable[[Key], None],
         enqueue_low: Callable[[Key], None],
+        clock: Callable[[], float],
     ) -> None:
         """`enqueue_urgent`: for accuracy drops. `enqueue_low`: for first reports: after a start all pods have one."""
         self._caches = caches
@@ -33,6 +34,9 @@ class MonitorReports:
         self._enqueue = enqueue
         self._enqueue_urgent = enqueue_urgent
         self._enqueue_low = enqueue_low
+        self._clock = clock
+        self._counts: dict[str, tuple[str, float]] = {}
+        """Pod's uid -> when its count ended by its monitor's clock, and when that was first read by ours."""
         self.reports: dict[str, MonitorReport] = {}
         """Pod's uid -> its monitor's last report; a namesake has none yet."""
         self.progress: dict[str, FillProgress] = {}
@@ -46,9 +50,16 @@ class MonitorReports:
         """Store a monitor's report, and enqueue the deployment if it changed; how many requests run is no change."""
         before = self.reports.get(pod.uid)
         self.reports[pod.uid] = report
+        if (ended := read_count_time(report)) != self._counts.get(pod.uid, ("", 0.0))[0]:
+            self._counts[pod.uid] = ended, self._clock()
         if before is None or replace(before, user_requests=report.user_requests) != report:
             enqueue = self._enqueue_low if before is None else self._enqueue
             (self._enqueue_urgent if _is_drop(report) else enqueue)((pod.namespace, pod.deployment))
+
+    def list_count_ages(self, pods: Iterable[ServingPod]) -> dict[str, float]:
+        """Return pod -> seconds since its monitor's present count was first read."""
+        now = self._clock()
+        return {pod.name: now - self._counts[pod.uid][1] for pod in pods if pod.uid in self._counts}
 
     def forget_user_requests(self, pod: ServingPod) -> None:
         """Forget how many requests a pod runs: its monitor has not said so the last time."""
@@ -82,7 +93,7 @@ class MonitorReports:
 
     def drop_stale_pods(self, uids: Collection[str]) -> None:
         """Drop what all pods but these have reported."""
-        by_uid: tuple[dict[str, Any], ...] = (self.reports, self.progress, self.data_states)
+        by_uid: tuple[dict[str, Any], ...] = (self.reports, self._counts, self.progress, self.data_states)
         for values in by_uid:
             for uid in values.keys() - set(uids):
                 del values[uid]

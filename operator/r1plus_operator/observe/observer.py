@@ -6,6 +6,7 @@ Built by main; the reconcilers call `observe` and its like, the applier calls `u
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -86,6 +87,7 @@ class Observer:
         slots: int = 1,
         has_train_jobs: bool = False,
         rand: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Enqueue keys by one of four functions.
 
@@ -156,7 +158,7 @@ class Observer:
         self._caches = Caches(
             self.children, self.pods, self.namespaces, self.tenants, self.nodes, self.engines, self.endpoints
         )
-        self.monitors = MonitorReports(self._caches, self.crs, enqueue, self._enqueue_urgent, self._enqueue_low)
+        self.monitors = MonitorReports(self._caches, self.crs, enqueue, self._enqueue_urgent, self._enqueue_low, clock)
         self.volume_write_errors: dict[str, dict[str, str]] = {}
         """Namespace -> volume -> why the API server refused a write for it."""
         self.suites = TenantSuites(client, self._on_suite_change, rand=rand)
@@ -367,6 +369,7 @@ class Observer:
             children=self._caches.list_children(key, cr["metadata"]["uid"]),
             pods=tuple(pod.facts for pod in pods),
             reports={pod.name: reports[pod.uid] for pod in pods if pod.uid in reports},
+            count_ages=self.monitors.list_count_ages(pods),
             kinds=frozenset(
                 kind for kind in _OPTIONAL_KINDS & self.children.keys() if self.children[kind].is_available
             ),

@@ -345,6 +345,8 @@ class Observation:
     """Names of all existing suites, for the message about a suite that does not exist."""
     embedding_engines: tuple[EmbeddingEngine, ...] = ()
     """Engines that answer no prompts, for the message about an engine that does not exist."""
+    count_ages: Mapping[str, float] = field(default_factory=dict)
+    """Pod name -> seconds since this leader first read the count or the gate by which the pod's report stands."""
 
     @property
     def name(self) -> str:
@@ -355,3 +357,10 @@ class Observation:
     def namespace(self) -> str:
         """The tenant's namespace."""
         return str(self.cr["metadata"]["namespace"])
+
+
+def read_count_time(report: MonitorReport) -> str:
+    """Return when the count or the gate ended by which the report stands, RFC 3339; empty: it does not say."""
+    if report.watch and report.watch.confirmation:
+        return report.watch.confirmation.finished_at
+    return report.gate.decided_at if report.gate else ""

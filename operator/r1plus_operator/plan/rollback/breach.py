@@ -9,7 +9,7 @@ from dataclasses import replace
 from r1plus_contract.timestamps import parse_timestamp
 from r1plus_contract.verdict import MonitorReport, Phase
 from r1plus_operator.plan.engine.placement import check_placement, read_placement
-from r1plus_operator.plan.observation import REFUSED_PODS, PodFacts
+from r1plus_operator.plan.observation import REFUSED_PODS, PodFacts, read_count_time
 from r1plus_operator.plan.revision.record import Revision, seconds_in_traffic
 from r1plus_operator.plan.revision.rollback_record import MOST_TEXT, RollbackRecord
 from r1plus_operator.plan.rollback import eligibility
@@ -124,16 +124,21 @@ def _build_pod_health(context: BreachContext, pod: PodFacts) -> PodHealth:
         node=pod.node,
         serves=pod.ready and pod.quarantine is None,
         is_quarantined=pod.quarantine is not None,
-        counted_at=(parse_timestamp(_read_count_time(report)) or None) if report else None,
+        counted_at=_date_count(context, pod, report) if report else None,
         is_acknowledged=report is not None and is_acknowledged(context, report),
     )
 
 
-def _read_count_time(report: MonitorReport) -> str:
-    """Return when the count or the gate ended by which the report stands, RFC 3339; empty: it does not say."""
-    if report.watch and report.watch.confirmation:
-        return report.watch.confirmation.finished_at
-    return report.gate.decided_at if report.gate else ""
+def _date_count(context: BreachContext, pod: PodFacts, report: MonitorReport) -> float | None:
+    """Return when the count or the gate ended by which a report stands, at the latest when this leader first read it.
+
+    A monitor dates it by its node's clock, which may be ahead.
+    """
+    ended = parse_timestamp(read_count_time(report))
+    age = context.observed.count_ages.get(pod.name)
+    if not ended or age is None:
+        return ended or None
+    return min(ended, context.now - age)
 
 
 def _build_pool_health(context: BreachContext) -> PoolHealth:

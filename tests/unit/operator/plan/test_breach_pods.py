@@ -10,6 +10,7 @@ from r1plus_contract.requests import Verb
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Phase, SweepFigures, Verdict, WatchStanding
 from r1plus_operator.api.types import R1PlusDeploymentStatus
+from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.observation import PoolView
 from r1plus_operator.plan.rollback.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
 from support.plan.falls import fallen, pooled, swept
@@ -263,3 +264,13 @@ def test_the_only_ready_pod_of_two_stands_for_its_revision_after_ten_minutes() -
     assert planned.requeue_after <= 600
     world.wait(600).settle()
     world.expect(serves=bad, candidate=good, QualityVerified="RollingBack")
+
+
+@for_each("age, is_alone", {"a moment ago": (0.0, False), "ten minutes ago": (600.0, True)})
+def test_a_count_of_the_future_is_as_old_as_its_first_reading(age: float, is_alone: bool) -> None:
+    world, _, bad = fallen(replicas=2)
+    one, other = sorted(pod for pod in world.pods if world.pods[pod].revision == bad)
+    world.pods[other] = replace(world.pods[other], ready=False)
+    del world.reports[other]
+    planned = plan(replace(world.observed(), count_ages={one: age}), world.config, world.now)
+    assert (planned.status["incident"]["reason"] != "LastThatServes") is is_alone
