@@ -275,6 +275,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "stop that is no JSON": ({"stop": "\\n"}, ["stop", "JSON array"]),
     "stop with an empty string": ({"stop": json.dumps([""])}, ["stop", "non-empty"]),
     "seventeen stop strings": ({"stop": json.dumps(list("abcdefghijklmnopq"))}, ["stop", "17", "16"]),
+    "stop nested deep": ({"stop": "[" * 60_000}, ["stop", "JSON array"]),
     "a prompt that is not UTF-8": ({"prompt": b"\xff\xfe"}, ["text_input", "UTF-8", "0xff"]),
     "an empty raw prompt": ({"prompt": "", "raw_prompt": True}, ["text_input", "empty"]),
     "no prompt at all": ({"prompt": None}, ["text_input: missing; send it, or messages"]),

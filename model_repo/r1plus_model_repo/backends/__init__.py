@@ -5,6 +5,7 @@ triton_model       the Triton model: tensors in, responses out                  
   requests         the client's request, checked
   engine_loop      one thread that owns the engine: admit, step, read, answer     (independent of Triton and engines)
     answer_text    tokens to text: whole characters, up to a stop string
+  failures         answers a request that fails before the engine has it
   heartbeat        shows probes that the engine makes progress
   guard            ends the server when its engine is lost
       openvino_engine  OpenVINO GenAI's continuous batching, on CPU               (independent of Triton, and

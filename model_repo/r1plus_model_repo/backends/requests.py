@@ -1,6 +1,5 @@
 """The request's tensors as checked values. Errors name the input, the value and the limit."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any, Final
 
 from r1plus_contract import inference
 from r1plus_model_repo.backends.constraints import Constraint, parse_constraint
+from r1plus_model_repo.backends.json_input import load_json
 from r1plus_model_repo.backends.messages import ChatMessage, measure_json_limit, parse_messages
 
 MAX_STOP_STRINGS: Final = 16
@@ -209,7 +209,7 @@ def _parse_stop(inputs: Mapping[str, Any], problems: list[str]) -> tuple[str, ..
     if not text:
         return ()
     try:
-        value = json.loads(text)
+        value = load_json(text)
     except ValueError:
         value = None
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):

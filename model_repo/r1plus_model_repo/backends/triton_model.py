@@ -24,9 +24,10 @@ from r1plus_contract import inference, names
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.openvino import SPARSE_BACKEND
 from r1plus_model_repo.backends.engine_loop import EngineLoop, Job, Pipeline
+from r1plus_model_repo.backends.failures import answer_failures
 from r1plus_model_repo.backends.guard import ServerGuard
 from r1plus_model_repo.backends.heartbeat import open_heartbeat
-from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, parse_request
+from r1plus_model_repo.backends.requests import GenerationRequest, parse_request
 from r1plus_model_repo.backends.triton_metrics import TritonMeters
 from r1plus_model_repo.backends.usage_records import UsageRecords
 
@@ -137,15 +138,11 @@ class TritonPythonModel:
             self._answer_usage(named, TritonReply(request.get_response_sender()))
             return
         reply = TritonReply(request.get_response_sender(), clean_request_id(request.request_id()), self._usage)
-        if self._loop.is_full and not _read_input(request, inference.COUNT_ONLY):
-            self._loop.reject(reply)  # before tokenising
-            return
-        try:
-            ask = parse_request(_read_inputs(request), self._context)
-        except RefusedError as error:
-            self._refuse(reply, error)
-        else:
-            self._accept(ask, reply)
+        with answer_failures(reply, self._meters):
+            if self._loop.is_full and not _read_input(request, inference.COUNT_ONLY):
+                self._loop.reject(reply)  # before tokenising
+            else:
+                self._accept(parse_request(_read_inputs(request), self._context), reply)
 
     def _answer_usage(self, request_id: str, reply: "TritonReply") -> None:
         """Send what was counted for a request once it has ended, at once if it has."""
@@ -182,23 +179,14 @@ class TritonPythonModel:
             self._compiling.release()
 
     def _prepare(self, ask: GenerationRequest, reply: "TritonReply") -> None:
-        """Count or queue a request. Any failure is that of the request alone."""
-        try:
+        """Count or queue a request."""
+        with answer_failures(reply, self._meters):
             if ask.count_only:
                 prompt_tokens = self._engine.count(ask)
                 self._meters.count_request("counted")
                 reply.finish("", FinishReason.STOP, prompt_tokens, 0)
             else:
                 self._loop.submit(self._engine.prepare(ask), reply)
-        except RefusedError as error:
-            self._refuse(reply, error)
-        except Exception as error:  # noqa: BLE001 - a tokenizer or template may raise anything
-            self._meters.count_request("error")
-            reply.fail(f"the engine could not read the request: {type(error).__name__}: {error!s:.300}")
-
-    def _refuse(self, reply: "TritonReply", error: RefusedError) -> None:
-        self._meters.count_request("refused")
-        reply.refuse(str(error))
 
 
 def _check_inputs(inputs: list[dict[str, Any]]) -> None:
@@ -305,9 +293,11 @@ class TritonReply:
         self._send_last(pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{message}{suffix}", code)))
 
     def _send_last(self, response: Any) -> None:
-        self._send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        if self._usage is not None:
-            self._usage.end(self._request_id, *self._counted)
+        try:
+            self._send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        finally:
+            if self._usage is not None:
+                self._usage.end(self._request_id, *self._counted)
 
     def _send(self, response: Any, flags: int) -> None:
         """Send a response. A failure for one client must not end the engine for the others."""

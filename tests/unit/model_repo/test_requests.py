@@ -126,6 +126,7 @@ WRONG = {
     "bytes that are no text": ({"system": b"ab\xff"}, "system: not UTF-8: byte 2 is 0xff"),
     "stop that is no list": ({"stop": b'"x"'}, "stop: '\"x\"' is not a JSON array of non-empty strings"),
     "stop with a number": ({"stop": b"[1]"}, "stop: '[1]' is not a JSON array"),
+    "a stop list nested deep": ({"stop": b"[" * 60_000}, "stop: '[[["),
     "a stop string too long": ({"stop": b'["%s"]' % (b"x" * 257)}, "stop: a string of 257 characters exceeds 256"),
     "a prompt beyond any tokenizer": (
         {"text_input": b"x" * 1598, "system": b"abc"},
