@@ -28,7 +28,10 @@ async def read_stream(client: AsyncClient, prompt: str, began: asyncio.Event) ->
 
 
 async def test_streams_of_a_killed_pod_end_with_an_error_and_cost_what_was_seen(tmp_path: Path) -> None:
-    async with running_pod(tmp_path) as pod, started(GatewayProcess(tmp_path, pod, pod.monitor)) as gateway:
+    async with (
+        running_pod(tmp_path) as pod,
+        started(GatewayProcess(tmp_path, pod, pod.monitor, batch=2 * STREAMS)) as gateway,
+    ):
         key = await gateway.create_key(limits={"budget_tokens": 1_000_000})
         async with gateway.make_client(key) as client:
             began = [asyncio.Event() for _ in range(STREAMS)]

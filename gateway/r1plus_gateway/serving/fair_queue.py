@@ -36,9 +36,10 @@ class _Lane:
         mine, running = self.running_of[caller], self.running
         if not mine:
             return running < self.capacity
-        unreserved = self.capacity - self.capacity // RESERVED_PART
-        callers = len(self.running_of.keys() | self.waiting.keys() | {caller})
-        return running < unreserved and mine < math.ceil(self.capacity / callers)
+        if running >= self.capacity - self.capacity // RESERVED_PART:
+            return False
+        callers = len(self.running_of.keys() | self.waiting.keys())
+        return mine < math.ceil(self.capacity / callers)
 
 
 class FairQueue:
@@ -101,7 +102,7 @@ class FairQueue:
         """
         self.check_room(model, caller)
         lane = self._lanes[model]
-        if lane.has_slot(caller):  # then nobody who waits may take it: they would have it already
+        if lane.has_slot(caller):  # then no caller that waits may take it: it would have it already
             lane.running_of[caller] += 1
             return
         ticket: _Ticket = asyncio.get_running_loop().create_future()
@@ -127,7 +128,7 @@ class FairQueue:
 
     def _grant(self, lane: _Lane) -> None:
         """Give free slots to those whose turn it is and whose share is not used up."""
-        while (caller := next(filter(lane.has_slot, lane.waiting), None)) is not None:
+        while lane.running < lane.capacity and (caller := next(filter(lane.has_slot, lane.waiting), None)) is not None:
             tickets = lane.waiting[caller]
             ticket = tickets.popleft()
             lane.waiting.move_to_end(caller)
