@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from r1plus_contract import names
+from r1plus_contract import connections, names
 from r1plus_contract.history import AUDIENCE
 from r1plus_contract.streams import read_at_most
 from r1plus_model_repo.registry.errors import RegistryUnavailableError
@@ -30,7 +30,7 @@ CACHE_SECONDS: Final = 10.0
 MOST_CACHED: Final = 1024
 MOST_CONNECTIONS: Final = 16
 """To the API server."""
-MOST_PENDING: Final = 64
+MOST_PENDING: Final = connections.MOST_CONNECTIONS
 """Questions to it that run or wait: as many as the registry has connections."""
 MOST_PENDING_OF_OWNER: Final = 16
 MOST_RUNNING_OF_OWNER: Final = 4

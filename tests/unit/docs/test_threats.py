@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from support.named_tests import is_test
+
 ROOT = Path(__file__).parents[3]
 THREATS = (ROOT / "THREAT_MODEL.md").read_text()
 NAMED = sorted(set(re.findall(r"`(tests/[\w/.-]+(?:::\w+)?)`", THREATS)))
@@ -13,10 +15,7 @@ ROWS = [line for line in THREATS.partition("## Threats")[2].partition("\n## ")[0
 
 @pytest.mark.parametrize("named", NAMED)
 def test_a_test_that_is_named_is_there(named: str) -> None:
-    path, _, function = named.partition("::")
-    assert (ROOT / path).exists()
-    if function:
-        assert re.search(rf"^(async )?def {function}\(", (ROOT / path).read_text(), re.MULTILINE)
+    assert is_test(named)
 
 
 def test_every_threat_has_a_defence_and_a_test() -> None:

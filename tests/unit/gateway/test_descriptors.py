@@ -14,6 +14,7 @@ from r1plus_gateway.http.connections import MOST_CONNECTIONS
 from support.gateway.fake_triton import FakeTriton, Inputs, Piece, serving
 from support.gateway.process import GatewayProcess, started
 from support.gateway.rig import FakeMonitor
+from support.open_files import limit_open_files
 from support.waiting import eventually
 
 
@@ -61,10 +62,8 @@ class Flood:
 @pytest.fixture
 def many_files() -> Iterator[None]:
     """Room for the clients of a flood in the test's own process."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with limit_open_files():
+        yield
 
 
 @pytest.mark.unit_slow

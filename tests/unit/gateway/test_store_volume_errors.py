@@ -2,9 +2,6 @@
 
 import errno
 import os
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,8 +17,10 @@ from r1plus_gateway.store.errors import (
 from r1plus_gateway.store.tenant_keys import read_halves
 from r1plus_gateway.store.volume_errors import translate_os_error
 from support.gateway.tenant_data import Volume
+from support.open_files import limit_open_files
 
-RunOut = Callable[[], AbstractContextManager[None]]
+MOST_OPEN = 3
+"""So many leave a process without a descriptor that it could open, as a flood of connections does."""
 
 
 @pytest.mark.parametrize(
@@ -38,35 +37,16 @@ def test_an_errno_has_its_reason(number: int, expected: type[StoreError], tmp_pa
     assert type(translate_os_error(OSError(number, os.strerror(number)), tmp_path)) is expected
 
 
-@pytest.fixture
-def out_of_files() -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Leaves this process without a descriptor that it could open, as a flood of connections does."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    @contextmanager
-    def run_out() -> Iterator[None]:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-    yield run_out
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-def test_without_a_descriptor_no_half_is_called_lost(tmp_path: Path, out_of_files: RunOut) -> None:
+def test_without_a_descriptor_no_half_is_called_lost(tmp_path: Path) -> None:
     with pytest.raises(KeyLostError):
         read_halves(tmp_path / "missing")
-    with out_of_files(), pytest.raises(TooManyFilesError, match="Raise the limit"):
+    with limit_open_files(MOST_OPEN), pytest.raises(TooManyFilesError, match="Raise the limit"):
         read_halves(tmp_path)
 
 
-async def test_data_cannot_be_opened_without_a_descriptor_and_open_afterwards(
-    volume: Volume, out_of_files: RunOut
-) -> None:
+async def test_data_cannot_be_opened_without_a_descriptor_and_open_afterwards(volume: Volume) -> None:
     store = volume.make_store()
-    with out_of_files():
+    with limit_open_files(MOST_OPEN):
         assert not await store.open()
     assert store.state.reason is DataReason.TOO_MANY_FILES
     assert "Enlarge" not in store.state.message
@@ -74,11 +54,11 @@ async def test_data_cannot_be_opened_without_a_descriptor_and_open_afterwards(
     await store.close()
 
 
-async def test_data_that_are_open_stay_ready_without_a_descriptor(volume: Volume, out_of_files: RunOut) -> None:
+async def test_data_that_are_open_stay_ready_without_a_descriptor(volume: Volume) -> None:
     """Neither the key nor the audit log's head outside of the database can be read or written then."""
     store = volume.make_store()
     assert await store.open()
-    with out_of_files():
+    with limit_open_files(MOST_OPEN):
         store._maintain()
         assert store.state.is_ready
     store._maintain()
