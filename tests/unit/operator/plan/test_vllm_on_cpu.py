@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from r1plus_contract import names
+from r1plus_contract.heartbeat import ENV_HEARTBEAT, HEARTBEAT
 from r1plus_model_repo.catalog.types import VLLM_ON_CPU, Engine
 from r1plus_model_repo.config_pbtxt import parse_config
 from r1plus_operator.api.types import R1PlusDeploymentSpec
@@ -151,7 +152,8 @@ def test_the_pod_has_the_image_for_cpu_and_nothing_of_a_gpu() -> None:
     assert (triton["command"][:2], triton["args"][0]) == (["/bin/bash", "-ec"], "--model-repository=/delivery/models")
     environment = {one["name"]: one["value"] for one in triton["env"]}
     assert environment == {
-        names.ENV_IDENTITY: revision.identity.digest(), "HOME": "/tmp", "PYTHONNOUSERSITE": "1", **OFFLINE,
+        names.ENV_IDENTITY: revision.identity.digest(), ENV_HEARTBEAT: HEARTBEAT,
+        "HOME": "/tmp", "PYTHONNOUSERSITE": "1", **OFFLINE,
     }  # fmt: skip
     assert triton["startupProbe"]["failureThreshold"] * triton["startupProbe"]["periodSeconds"] == 1800
     assert pod["nodeSelector"] == PLATFORM
