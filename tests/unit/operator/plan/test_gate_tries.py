@@ -8,7 +8,7 @@ from typing import Any
 from r1plus_contract.names import ANNOTATION_VERDICT, ANNOTATION_VERDICT_NUMBERS
 from r1plus_contract.requests import Verb
 from r1plus_contract.settings import ControlOrder
-from r1plus_contract.verdict import Verdict
+from r1plus_contract.verdict import MonitorReport, Verdict
 from r1plus_operator.plan.accuracy.gate_tries import MOST_REPEATS
 from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_policies.rollback.response import CANDIDATE_SECONDS
@@ -34,6 +34,13 @@ def repeat_gate(world: World, name: str, verdict: Verdict, at: int) -> None:
     """Let the monitors answer the order that they got."""
     world.control(verdict, lost=3 * (verdict is Verdict.FAIL))
     world.report_gate(name, decided_at=f"2026-01-01T00:{at:02}:00Z").settle()
+
+
+def read_stored_gate(world: World, name: str, reported: MonitorReport) -> None:
+    """Let the pod of a revision report the gate that another of the same identity has passed, as that reported it."""
+    world.start_pods(name)
+    world.reports[f"{name}-0"] = replace(reported, revision=name, ran_under="")
+    world.settle()
 
 
 def refuse(world: World, count: int) -> None:
@@ -183,17 +190,13 @@ def test_a_fail_among_the_repeats_refuses_further_revisions_with_the_identity() 
     first = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
     reported = world.reports[f"{first}-0"]
     moved = world.apply(**MOVED)
-    world.start_pods(moved)
-    world.reports[f"{moved}-0"] = replace(reported, revision=moved, ran_under="")
-    world.settle()
+    read_stored_gate(world, moved, reported)
     repeat_gate(world, moved, Verdict.FAIL, 21)
     world.expect(serves=good, QualityVerified="False GateFailed")
     again = world.apply(placement={"nodeSelector": {"zone": "a"}})
     known = [v for v in world.known_reports() if v.identity == world.revision(again).identity_digest]
     assert known[0].verdict is Verdict.FAIL
-    world.start_pods(again)
-    world.reports[f"{again}-0"] = replace(reported, revision=again, ran_under="")
-    world.settle()
+    read_stored_gate(world, again, reported)
     world.set_ready(again).settle()
     assert world.revision(again).verdicts == ()
     world.expect(serves=good)
@@ -206,9 +209,7 @@ def test_an_identity_that_serves_after_fewer_passes_repeats_none() -> None:
     world.expect(serves=serving)
     reported = world.reports[f"{serving}-0"]
     moved = world.apply(**MOVED, accuracy={"gate": "Enforce"})
-    world.start_pods(moved)
-    world.reports[f"{moved}-0"] = replace(reported, revision=moved, ran_under="")
-    world.settle()
+    read_stored_gate(world, moved, reported)
     assert world.monitor_settings().control is None
     world.set_ready(moved).settle()
     world.expect(serves=moved)
@@ -241,9 +242,7 @@ def test_a_later_fail_of_the_identity_overrules_a_pass_by(at: int) -> None:
     first = try_gate(world, Verdict.PASS, 20, context={"maxTokens": 900})
     reported = world.reports[f"{first}-0"]
     moved = world.apply(**MOVED)
-    world.start_pods(moved)
-    world.reports[f"{moved}-0"] = replace(reported, revision=moved, ran_under="")
-    world.settle()
+    read_stored_gate(world, moved, reported)
     repeat_gate(world, moved, Verdict.FAIL, at)
     assert [v.verdict for v in world.revision(first).verdicts] == []
 
