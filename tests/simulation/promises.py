@@ -101,7 +101,7 @@ def traffic_moves_to_ready_pods(judge: Judge, change: Change, sender: str) -> st
 def _find_restart(
     judge: Judge, change: Change, sender: str, refusals: Mapping[Key, Refusal]
 ) -> tuple[Key, str, Refusal | None]:
-    """Return deployment, revision and refusal where pods of a refused revision are started that nobody asked for since.
+    """Return deployment, revision and refusal where pods of a refused revision are started without a request since.
 
     What serves is started whatever was refused before.
     """
@@ -226,7 +226,7 @@ def only_the_leader_writes(judge: Judge, change: Change, sender: str) -> str:
     meta = (change.after or change.before or {})["metadata"]
     return (
         f"{sender} wrote {change.verb} {change.resource.kind} {meta.get('namespace')}/{meta['name']} while"
-        f" {holder or 'nobody'} held the Lease"
+        f" {holder or 'no process'} held the Lease"
     )
 
 

@@ -68,7 +68,7 @@ async def _sweep(indexes: IndexCache, seconds: float) -> None:
             await indexes.drop_deleted()
         except StoreError:
             pass  # The state of the data says why.
-        except Exception:
+        except Exception:  # else the task ends, and deleted words stay in memory
             log.exception("Indexes of what was deleted could not be dropped; trying again")
 
 

@@ -222,9 +222,8 @@ def classify_message(message: str) -> ServingError:
         return QueueFullError("the engine's queue is full; nothing was computed, try again later")
     if inference.is_refusal(message):
         return RefusedByEngineError(_shorten(message))
-    if inference.is_not_loaded(message) or _UNKNOWN_INPUT in message:  # of an older pod, which leaves soon
-        return _unavailable()
-    if inference.is_engine_hanging(message):
+    is_of_older_pod = _UNKNOWN_INPUT in message  # which leaves soon
+    if is_of_older_pod or inference.is_not_loaded(message) or inference.is_engine_hanging(message):
         return _unavailable()
     return AnswerFailedError(f"the engine failed: {_shorten(message)}")
 

@@ -223,7 +223,7 @@ class DeploymentHealth:
 
     @property
     def has_only_errors(self) -> bool:
-        """Whether pods err, none answers wrongly, and nobody asks for a rollback: an outage."""
+        """Whether pods err, none answers wrongly, and no rollback is asked for: an outage."""
         is_about_answers = bool(self.pods_below_threshold) or self.has_revision_dropped
         return bool(self.erring_pods) and not (is_about_answers or self.control or self.rollback_request)
 

@@ -75,14 +75,14 @@ def record_gate_results(
     if suites is None:
         return revisions
     observed, threshold = inputs.observed, inputs.spec.accuracy.threshold
-    after, hashes, token = dict(revisions), suites.hashes, read_ack_token(observed.cr)
+    after, hashes = dict(revisions), suites.hashes
+    terms = RecordTerms(hashes, threshold, read_ack_token(observed.cr), after.values())
     for pod in observed.pods:
         report = observed.reports.get(pod.name)
         if report is None or pod.quarantine is not None or pod.revision not in after:
             continue
         for gate in list_gates(report):
             before = after[pod.revision]
-            terms = RecordTerms(hashes, threshold, token, after.values())
             revision = record_gate_result(before, gate, terms, has_acted=terms.has_acted(report))
             # Later the pod's containers may have been restarted on images that were not gated.
             is_new = revision is not before or not before.images
