@@ -1,7 +1,7 @@
 """The processes of one data folder: how they are told from others, and how they all end.
 
 Every container's process has the folder in a variable, which its children inherit. So none is missed, whatever forked
-it, and no number of a process is remembered that another one may have by now.
+it. A process that ends loses its variables first, and its memory and its ports last: `EndWatch` waits for all of it.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -61,9 +61,9 @@ def _read_environment(process: Path) -> list[bytes]:
 
 def remove_remains(root: Path, pods: Path) -> list[int]:
     """Kill all processes of a data folder, and remove their shared memory and pods' folders. Return who was killed."""
-    killed: set[int] = set()
-    while processes := find_processes(root):
-        killed.update(processes)
+    killed = EndWatch()
+    while (processes := find_processes(root)) or killed.list_running():
+        killed.add(processes)
         for pid in processes:
             send(pid, signal.SIGKILL)
         time.sleep(_LOOK_SECONDS)
@@ -72,7 +72,23 @@ def remove_remains(root: Path, pods: Path) -> list[int]:
     if pods.is_dir():
         for folder in pods.iterdir():
             shutil.rmtree(folder, ignore_errors=True)
-    return sorted(killed)
+    return sorted(killed.starts)
+
+
+@dataclass(frozen=True, slots=True)
+class EndWatch:
+    """Processes whose end is waited for."""
+
+    starts: dict[int, str] = field(default_factory=dict)
+    """Number -> when it started, as in `Stat`: another process may have the number later."""
+
+    def add(self, processes: Iterable[int]) -> None:
+        """Wait for the end of these, too, as far as they run."""
+        self.starts.update((pid, start) for pid in processes if (start := find_start(pid)) is not None)
+
+    def list_running(self) -> list[int]:
+        """Return those that have not ended, though some may show no variable any more."""
+        return [pid for pid, start in self.starts.items() if find_start(pid) == start]
 
 
 def send(pid: int, number: int) -> None:

@@ -28,7 +28,7 @@ from r1plus_edge.engines import find_default_data
 from r1plus_edge.handover import Handover, HandoverKind, return_handover, take_handover
 from r1plus_edge.listening import Listening, adopt_listening, read_listening
 from r1plus_edge.places import LOOPBACK
-from r1plus_edge.processes import find_processes, has_ended
+from r1plus_edge.processes import EndWatch, find_processes, list_children, send
 from r1plus_edge.report import LineNarrator, ServePhase, ServeStatus, read_status
 from r1plus_edge.usage import describe_usage, is_journal
 from r1plus_model_repo.catalog.types import Tier
@@ -215,21 +215,33 @@ def stop_command(data: DataOption = None) -> None:
         raise CliError(
             f"--data {folder.root}: who serves from it runs in another container, or on another machine; stop it there"
         )
+    watch = EndWatch()
+    with contextlib.suppress(OSError):  # It has ended meanwhile.
+        watch.add([pid, *list_children(pid)])  # Its guardian, which has no mark, too.
     try:
-        os.kill(pid, signal.SIGTERM)
+        send(pid, signal.SIGTERM)
     except PermissionError as error:
         raise CliError(f"--data {folder.root}: process {pid} is another user's; ask its owner to stop it") from error
-    deadline = time.monotonic() + WAIT_SECONDS
-    while find_holder(folder) == pid or not has_ended(pid) or _has_remains(folder):
-        if time.monotonic() > deadline:
-            raise CliError(f"process {pid} did not end in {WAIT_SECONDS:g} s; end it with `kill -9 {pid}`")
-        time.sleep(0.1)
+    _await_end(folder, pid, watch)
     sys.stdout.write("Stopped; nothing is left running\n")
 
 
-def _has_remains(folder: DataFolder) -> bool:
-    """Whether something runs that nobody serves with: the guardian ends it."""
-    return find_holder(folder) is None and bool(find_processes(folder.root))
+def _await_end(folder: DataFolder, pid: int, watch: EndWatch) -> None:
+    """Wait until what serves, and all that it has started, have ended. Raises CliError: they do not."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        holder = find_holder(folder)
+        if holder in (pid, None):  # Else another one serves already, with processes of its own.
+            watch.add(find_processes(folder.root))
+        running = watch.list_running()
+        if holder != pid and not running:
+            return
+        if time.monotonic() > deadline:
+            left = " ".join(map(str, sorted(running))) or str(pid)
+            raise CliError(
+                f"--data {folder.root}: not ended in {WAIT_SECONDS:g} s: {left}; end it with `kill -9 {left}`"
+            )
+        time.sleep(0.1)
 
 
 def find_folder(data: Path | None) -> DataFolder:

@@ -28,7 +28,7 @@ from r1plus_edge.gateway import DRAIN_SECONDS, END_SECONDS
 from r1plus_edge.listening import Listening
 from r1plus_edge.options import ServeOptions
 from r1plus_edge.places import short_path
-from r1plus_edge.processes import find_processes
+from r1plus_edge.processes import find_processes, has_ended
 from r1plus_edge.serve import POD_END_SECONDS
 from r1plus_edge.update import UpdateRequest, UpdateResult
 from r1plus_model_repo.catalog.types import Tier
@@ -285,6 +285,55 @@ def test_stop_returns_when_the_process_has_ended_and_not_when_it_has_given_up_th
         assert process.stdout.readline() == b"holds\n"
         stop = run("serve", "stop", "--data", tmp_path / "data")
         assert ended.exists()
+    assert stop.output == "Stopped; nothing is left running\n"
+
+
+FADING = """
+import os, subprocess, signal, sys, time
+from pathlib import Path
+from r1plus_edge.data_folder import hold, open_data_folder
+from r1plus_edge.processes import mark, read_stat
+
+CHILD = '''
+import ctypes, os, sys, threading
+threading.Thread(target=os.read, args=(int(sys.argv[1]), 1)).start()
+print(os.getpid(), flush=True)
+sys.stdin.read()
+ctypes.CDLL(None).pthread_exit(None)
+'''
+folder, end = open_data_folder(Path(sys.argv[1])), int(sys.argv[2])
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+with hold(folder):
+    command = [sys.executable, "-c", CHILD, str(end)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(end,), env=dict(mark(folder.root)))
+    signal.sigwait({signal.SIGTERM})
+    child.stdin.close()
+    while read_stat(Path(f"/proc/{child.pid}")).state != "Z":
+        time.sleep(0.01)
+    os._exit(0)
+"""
+
+
+def test_stop_waits_for_a_process_that_ends_and_has_lost_its_variables_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    command = [sys.executable, "-c", FADING, str(tmp_path / "data"), str(reader)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=(reader,)) as process,
+        os.fdopen(writer, "wb") as end,
+    ):
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+
+        def look(seconds: float) -> None:
+            if has_ended(process.pid):
+                end.close()
+
+        monkeypatch.setattr("r1plus_cli.serve.time.sleep", look)
+        stop = run("serve", "stop", "--data", tmp_path / "data")
+        assert has_ended(child)
+    os.close(reader)
     assert stop.output == "Stopped; nothing is left running\n"
 
 

@@ -14,6 +14,7 @@ from devcluster import daemons
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.processes import (
     SHARED_MEMORY,
+    EndWatch,
     check_unmarked,
     find_processes,
     find_start,
@@ -144,6 +145,35 @@ def test_a_process_has_not_ended_while_one_of_its_threads_runs(is_over: Callable
         assert not is_over(process.pid)
         process.kill()
         wait_until(lambda: is_over(process.pid), "all have ended")
+
+
+FADING = """
+import ctypes, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+print("runs", flush=True)
+open(sys.argv[1]).close()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_counts_until_its_last_thread_ends_though_its_variables_are_gone(tmp_path: Path) -> None:
+    """The kernel takes the variables of a process that ends before its memory, files and ports."""
+    fifo, watch = tmp_path / "fifo", EndWatch()
+    os.mkfifo(fifo)
+    command = [sys.executable, "-c", FADING, fifo]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(mark(tmp_path))) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"runs\n"
+        watch.add(find_processes(tmp_path))
+        fifo.write_text("")
+        wait_until(lambda: find_processes(tmp_path) == [], "its variables are gone")
+        assert watch.list_running() == [process.pid]
+        process.kill()
+        wait_until(lambda: watch.list_running() == [], "it has ended")
+
+
+def test_another_process_with_the_number_of_one_that_has_ended_is_not_waited_for() -> None:
+    assert EndWatch({os.getpid(): "1"}).list_running() == []
 
 
 def test_a_process_whose_name_looks_like_what_the_kernel_says_is_read_all_the_same(tmp_path: Path) -> None:
