@@ -175,6 +175,7 @@ class Generation:
         if not self.is_ended:
             self.cancel()
             await asyncio.wait([self._task])
+            self._end()  # A task that is cancelled before it has begun does nothing itself.
 
     async def _run(self) -> None:
         try:
