@@ -51,6 +51,13 @@ def _add_end_user(caller: Caller, end_user: str) -> Caller:
             "x-r1plus-end-user is refused: this caller may not name end users."
             f" Leave the header out, or use an API key with scope {SCOPE_END_USERS}.",
         )
+    if any("\ud800" <= one <= "\udfff" for one in end_user):  # Stands for a byte that is no UTF-8.
+        raise AccessError(
+            403,
+            "end_user_not_allowed",
+            "x-r1plus-end-user is refused: it is not UTF-8. Python's http.client, urllib and requests send text as"
+            " Latin-1: give them the name's bytes, name.encode().",
+        )
     if not can_name_end_user(end_user):
         raise AccessError(
             403,

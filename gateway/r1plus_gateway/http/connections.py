@@ -33,6 +33,7 @@ SETTLE_SECONDS: Final = 0.2
 """For who has just connected to send a request, before idle connections are closed."""
 MOST_CONNECTIONS_OF_PEER: Final = 2048
 """A peer may be an Ingress controller, behind which all clients are."""
+UNKNOWN_EXPECTATION: Final = "Expect: is not 100-continue, the only one that there is; leave the header out"
 RUNNER_OPTIONS: Final[Mapping[str, Any]] = {
     "access_log": None,
     "handler_cancellation": True,
@@ -94,6 +95,14 @@ class ClientConnection(BoundedConnection, web.RequestHandler):
                 task.cancel()
                 await asyncio.wait([task], timeout=CANCEL_SECONDS)
         await super().shutdown(CANCEL_SECONDS)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer. aiohttp refuses an `Expect` before any handler sees the request, and in plain text."""
+        if isinstance(resp, web.HTTPExpectationFailed):
+            resp = RequestError(417, "expectation_failed", UNKNOWN_EXPECTATION).build_response()
+        return await super().finish_response(request, resp, start_time)
 
     def handle_error(
         self,

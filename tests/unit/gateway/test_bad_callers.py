@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import secrets
 import socket
@@ -237,6 +238,23 @@ async def test_end_users_are_not_forged(gateway: GatewayProcess, key: str) -> No
     for credential, name in ((key, "ada"), (trusted, "a" * 257), (trusted, "a\u202eb")):
         status, got, _ = await call(gateway, "GET", "/v1/key", credential, **{"x-r1plus-end-user": name})
         assert (status, got["error"]["code"]) == (403, "end_user_not_allowed")
+
+
+async def test_a_name_in_latin_1_is_refused_with_what_to_send(gateway: GatewayProcess) -> None:
+    """As Python's own client sends a text; its bytes it sends as they are."""
+    trusted = await gateway.create_key(scopes=["end-users"])
+
+    def ask(name: str | bytes) -> tuple[int, Any]:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", gateway.port)) as client:
+            client.request("GET", "/v1/key", headers={"Authorization": f"Bearer {trusted}", "x-r1plus-end-user": name})
+            response = client.getresponse()
+            return response.status, json.load(response)
+
+    status, got = await asyncio.to_thread(ask, "José")
+    assert (status, got["error"]["code"]) == (403, "end_user_not_allowed")
+    assert "is not UTF-8" in got["error"]["message"] and "name.encode()" in got["error"]["message"]
+    status, got = await asyncio.to_thread(ask, "José".encode())
+    assert (status, got["end_user"]) == (200, "José")
 
 
 async def test_what_a_client_sends_does_not_come_back_in_headers(gateway: GatewayProcess, key: str) -> None:

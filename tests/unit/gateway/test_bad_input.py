@@ -170,6 +170,8 @@ async def test_bad_http(rig: Rig, raw: bytes) -> None:
     "a body that does not come": (build_post(b"")[:-2].replace(b"Length: 0", b"Length: 9") + b"\r\n", 408, "request_timeout"),
     "another path": (build_post(BODY, path="/v1/chat/completions/"), 404, "not_found"),
     "a path that is only encoded": (build_post(BODY, path="/v1/../admin"), 404, "not_found"),
+    "an expectation that there is not": (build_post(BODY, "Content-Type: application/json", "Expect: 200-maybe"), 417, "expectation_failed"),
+    "an expectation at an unknown path": (build_head("Host: a", "Expect: 200-maybe", path="/x", method="GET"), 417, "expectation_failed"),
     "another method": (build_head("Host: a", method="DELETE"), 405, "method_not_allowed"),
     "a model's path that climbs": (build_head("Host: a", path="/v1/models/..%2f..%2fkeys", method="GET"), 404, "model_not_found"),
 })  # fmt: skip
