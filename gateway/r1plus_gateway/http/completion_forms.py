@@ -149,7 +149,7 @@ class ChatForm:
         finish_reason = end.finish_reason
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
         if head.request.has_tools:
-            parsed = parse_tool_answer(text)
+            parsed = parse_tool_answer(text, head.request.text_stop)
             message["content"] = parsed.content
             if parsed.call is not None:
                 finish_reason = "tool_calls"
@@ -305,7 +305,7 @@ class ChatEvents(TextEvents):
 
     def build_tool_answer(self, text: str) -> bytes:
         """See `EventWriter`."""
-        answer = parse_tool_answer(text)
+        answer = parse_tool_answer(text, self._request.text_stop)
         if answer.call is None:
             return self.build_piece(answer.content.encode())
         self._has_call = True

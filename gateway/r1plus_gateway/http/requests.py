@@ -25,6 +25,7 @@ from r1plus_gateway.http.sampling_fields import (
     TokenLimit,
     build_limit_fields,
     read_sampling,
+    read_stop,
     read_token_limit,
 )
 from r1plus_gateway.http.schemas import RESPONSE_FORMAT
@@ -136,6 +137,8 @@ class GenerateRequest:
     includes_usage: bool = False
     """Whether a stream ends with a chunk of the usage."""
     has_tools: bool = False
+    text_stop: Sequence[str] = ()
+    """Strings before which the text of an answer under tools ends."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """For the answer: warnings."""
     echo: Mapping[str, Json] = field(default_factory=dict)
@@ -186,14 +189,24 @@ def parse_chat(
     tools = read_tools(fields, model)
     refuse_both(RESPONSE_FORMAT.name, schema, tools)
     is_streamed, includes_usage = read_stream(fields)
-    sampling = read_sampling(fields, name.preset)
+    has_tools = tools is not None
+    sampling = read_sampling(fields, name.preset, has_tools=has_tools)
     limit = read_token_limit(fields, model, CHAT_LIMITS)
-    math = read_math(fields, name.preset, find_question(messages), has_tools=tools is not None)
+    math = read_math(fields, name.preset, find_question(messages), has_tools=has_tools)
     CHAT.refuse_rest(fields)
     instruction = tools.instruction if tools else ""
     plan = ChatPlan(messages, instruction, tools.schema if tools else schema, model, found)
-    has_tools = tools is not None
-    request = GenerateRequest(name, plan.build()[0], sampling, limit, is_streamed, includes_usage, has_tools, math=math)
+    request = GenerateRequest(
+        name,
+        plan.build()[0],
+        sampling,
+        limit,
+        is_streamed,
+        includes_usage,
+        has_tools,
+        text_stop=read_stop(fields) if has_tools else (),
+        math=math,
+    )
     return request if found is None else plan.pack(request, int(KNOWLEDGE_SHARE * model.context_tokens))
 
 

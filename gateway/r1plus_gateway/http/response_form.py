@@ -283,7 +283,7 @@ class ResponseEvents:
 
 def _read_tool_answer(head: AnswerHead, text: str) -> ToolAnswer:
     """Read an answer under tools. Of one that was cut where programs are run, only its text is shown."""
-    answer = parse_tool_answer(text)
+    answer = parse_tool_answer(text, head.request.text_stop)
     if head.request.code is None or (answer.call is not None and answer.call.name != CODE_KIND):
         return answer
     is_cut = answer.call is not None or answer.content == text

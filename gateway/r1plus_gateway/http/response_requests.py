@@ -57,6 +57,7 @@ from r1plus_gateway.http.sampling_fields import (
     TokenLimit,
     build_limit_fields,
     read_sampling,
+    read_stop,
     read_token_limit,
 )
 from r1plus_gateway.http.schemas import TEXT_FORMAT
@@ -238,9 +239,10 @@ def parse_response(
     is_streamed, _ = read_stream(fields)
     if (reasoning := REASONING.read(fields)) is not None:
         REASONING.table.refuse_rest(reasoning)
-    sampling = read_sampling(fields, name.preset)
+    has_tools = tools is not None
+    sampling = read_sampling(fields, name.preset, has_tools=has_tools)
     limit = read_token_limit(fields, model, LIMITS)
-    math = read_math(fields, name.preset, find_question(build_messages(items)), has_tools=tools is not None)
+    math = read_math(fields, name.preset, find_question(build_messages(items)), has_tools=has_tools)
     RESPONSE.refuse_rest(fields)
     echo = {
         "instructions": instructions or None,
@@ -267,7 +269,8 @@ def parse_response(
         sampling,
         limit,
         is_streamed,
-        has_tools=tools is not None,
+        has_tools=has_tools,
+        text_stop=read_stop(fields) if has_tools else (),
         echo=echo,
         storage=storage,
         includes_results=includes_results,

@@ -36,20 +36,24 @@ class TokenLimit:
     """Whether the request says so; else it is the default, or what the context leaves."""
 
 
-def read_sampling(fields: Fields, preset: str) -> Sampling:
-    """Read how to generate; `max_new_tokens` is set later. Explicit values win over the preset's."""
+def read_sampling(fields: Fields, preset: str, *, has_tools: bool = False) -> Sampling:
+    """Read how to generate; `max_new_tokens` is set later. Explicit values win over the preset's.
+
+    `has_tools`: the engine writes JSON, which no stop string of the answer's text may cut: it gets none.
+    """
     values = PRESETS.get(preset, NO_PRESET)
     temperature = TEMPERATURE.read(fields)
     top_p = TOP_P.read(fields)
     penalty = REPETITION_PENALTY.read(fields)
     seed = SEED.read(fields)
+    stop = () if has_tools else read_stop(fields)
     return Sampling(
         max_new_tokens=None,
         temperature=values.temperature if temperature is None else temperature,
         top_p=values.top_p if top_p is None else top_p,
         repetition_penalty=values.repetition_penalty if penalty is None else penalty,
         seed=None if seed is None else seed & (2**64 - 1),
-        stop=_read_stop(fields),
+        stop=orjson.dumps(stop) if stop else None,
     )
 
 
@@ -83,10 +87,11 @@ def resolve_new_tokens(limit: TokenLimit, model: ModelSettings, prompt_tokens: i
     return None if limit.tokens >= inference.DEFAULT_MAX_NEW_TOKENS else limit.tokens
 
 
-def _read_stop(fields: Fields) -> bytes | None:
+def read_stop(fields: Fields) -> tuple[str, ...]:
+    """Read the strings before which an answer ends."""
     value = fields.get(STOP.name)
     if value is None:
-        return None
+        return ()
     strings = [value] if isinstance(value, str) else value
     if not isinstance(strings, list) or not all(isinstance(item, str) for item in strings):
         raise fields.build_type_error("stop", "a string or a list of strings", value)
@@ -95,4 +100,4 @@ def _read_stop(fields: Fields) -> bytes | None:
     for item in strings:
         if not 1 <= len(item) <= MOST_STOP_CHARACTERS:
             raise InvalidFieldError("stop", f"a string has {len(item)} characters, not 1 to {MOST_STOP_CHARACTERS}")
-    return orjson.dumps(strings) if strings else None
+    return tuple(strings)

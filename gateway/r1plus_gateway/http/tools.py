@@ -4,7 +4,7 @@ The engine knows no tools: a system message describes them, and past calls and r
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -227,8 +227,11 @@ def _describe_tools(functions: list[dict[str, Json]], must_call: bool) -> str:
     return "\n".join(lines)
 
 
-def parse_tool_answer(text: str) -> ToolAnswer:
-    """Read the engine's answer. Text that is no whole JSON object, because it was cut or nests too deep, is content."""
+def parse_tool_answer(text: str, stop: Sequence[str] = ()) -> ToolAnswer:
+    """Read the engine's answer. Text that is no whole JSON object, because it was cut or nests too deep, is content.
+
+    `stop`: content that the model wrote in place of a call ends before the first of these strings.
+    """
     try:
         value, has_lone_surrogate = _load(text)
         arguments = orjson.dumps(value.get("arguments") if isinstance(value, dict) else None).decode()
@@ -237,7 +240,10 @@ def parse_tool_answer(text: str) -> ToolAnswer:
     if isinstance(value, dict) and isinstance(value.get("name"), str):
         return ToolAnswer("", ToolCall(value["name"], arguments), has_lone_surrogate)
     content = value.get("content") if isinstance(value, dict) else None
-    return ToolAnswer(content if isinstance(content, str) else text, has_lone_surrogate=has_lone_surrogate)
+    if not isinstance(content, str):
+        return ToolAnswer(text, has_lone_surrogate=has_lone_surrogate)
+    end = min((place for one in stop if (place := content.find(one)) >= 0), default=None)
+    return ToolAnswer(content[:end], has_lone_surrogate=has_lone_surrogate)
 
 
 def _load(text: str) -> tuple[Json, bool]:

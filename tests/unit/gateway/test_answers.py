@@ -239,6 +239,32 @@ async def test_text_instead_of_a_tool_is_content(tmp_path: Path) -> None:
     assert (choice["message"]["content"], choice["finish_reason"]) == ("Hi", "stop")
 
 
+@for_each("text, content, arguments, finish_reason", {
+    "a call is whole": (CALL, "", ['{"city":"Oslo"}'], "tool_calls"),
+    "text ends before it": ('{"content":"It is in \\nOslo now"}', "It is in ", [], "stop"),
+    "text without it is whole": ('{"content":"Hi"}', "Hi", [], "stop"),
+})  # fmt: skip
+async def test_a_stop_string_ends_the_text_under_tools_and_never_the_json_around_it(
+    tmp_path: Path, text: str, content: str, arguments: list[str], finish_reason: str
+) -> None:
+    asked: dict[str, Any] = {"tools": TOOLS, "stop": ["Oslo", "\nOslo"]}
+    async with running(tmp_path, answer(text), capabilities=["response_schema"]) as rig:
+        async with rig.chat(**asked) as response:
+            (choice,) = (await response.json())["choices"]
+        async with rig.chat(**asked, stream=True) as response:
+            *chunks, _ = await read_events(response)
+        assert [one.get("stop") for one in rig.pod.inputs] == [None, None], "the engine, which writes JSON, has none"
+    chunked = [chunk["choices"][0] for chunk in chunks]
+    for messages, reason in (
+        ([choice["message"]], choice["finish_reason"]),
+        ([one["delta"] for one in chunked], chunked[-1]["finish_reason"]),
+    ):
+        assert reason == finish_reason
+        assert "".join(one.get("content") or "" for one in messages) == content
+        calls = [call["function"]["arguments"] for one in messages for call in one.get("tool_calls", ())]
+        assert calls == arguments
+
+
 @for_each("body", {
     "another identity": '{"revision":"credit-1","identity":"ff","phase":"Watching","verdict":"Pass","reason":"","message":""}',
     "another revision": '{"revision":"credit-9","identity":"1d","phase":"Watching","verdict":"Pass","reason":"","message":""}',

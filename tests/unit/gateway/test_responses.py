@@ -420,6 +420,16 @@ async def test_a_tool_is_called_in_a_stream(tmp_path: Path) -> None:
     assert (last["type"], last["response"]["output"]) == ("response.completed", [whole])
 
 
+async def test_a_stop_string_cuts_no_call_of_a_response(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path, answer(CALL), capabilities=CAPABILITIES) as rig,
+        rig.respond("Weather in Oslo?", tools=[FLAT], stop="Oslo") as response,
+    ):
+        (item,) = (await response.json())["output"]
+        assert "stop" not in rig.pod.inputs[0]
+    assert item["arguments"] == '{"city":"Oslo"}'
+
+
 async def test_text_instead_of_a_tool_is_a_message(tmp_path: Path) -> None:
     async with running(tmp_path, answer('{"content":"Hi"}'), capabilities=CAPABILITIES) as rig:
         async with rig.respond(tools=[FLAT]) as response:
