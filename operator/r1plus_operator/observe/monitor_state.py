@@ -9,7 +9,9 @@ from r1plus_contract.gateway import GATEWAY, DataState
 from r1plus_contract.verdict import MonitorReport, Verdict, WatchStanding
 from r1plus_operator.observe.caches import TENANT_NAME, VOLUMES_NAME, Caches, Key
 from r1plus_operator.observe.pod_projection import ServingPod
-from r1plus_operator.plan.observation import Json, PoolView, read_count_time
+from r1plus_operator.observe.reading_times import ReadingTimes
+from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT
+from r1plus_operator.plan.observation import AgeBounds, Json, PoolView, read_count_time
 from r1plus_operator.plan.tenancy.train_jobs import TRAIN_JOB, format_workers_job
 
 DROPS = frozenset({WatchStanding.BELOW_THRESHOLD, WatchStanding.ERRORS})
@@ -34,9 +36,7 @@ class MonitorReports:
         self._enqueue = enqueue
         self._enqueue_urgent = enqueue_urgent
         self._enqueue_low = enqueue_low
-        self._clock = clock
-        self._counts: dict[str, tuple[str, float]] = {}
-        """Pod's uid -> when its count ended by its monitor's clock, and when that was first read by ours."""
+        self._counts, self._sweeps = ReadingTimes(clock), ReadingTimes(clock)
         self.reports: dict[str, MonitorReport] = {}
         """Pod's uid -> its monitor's last report; a namesake has none yet."""
         self.progress: dict[str, FillProgress] = {}
@@ -50,16 +50,20 @@ class MonitorReports:
         """Store a monitor's report, and enqueue the deployment if it changed; how many requests run is no change."""
         before = self.reports.get(pod.uid)
         self.reports[pod.uid] = report
-        if (ended := read_count_time(report)) != self._counts.get(pod.uid, ("", 0.0))[0]:
-            self._counts[pod.uid] = ended, self._clock()
+        if report.reason != MONITOR_SILENT:
+            self._counts.record(pod.uid, read_count_time(report))
+            self._sweeps.record(pod.uid, report.sweep.finished_at if report.sweep else "")
         if before is None or replace(before, user_requests=report.user_requests) != report:
             enqueue = self._enqueue_low if before is None else self._enqueue
             (self._enqueue_urgent if _is_drop(report) else enqueue)((pod.namespace, pod.deployment))
 
-    def list_count_ages(self, pods: Iterable[ServingPod]) -> dict[str, float]:
-        """Return pod -> seconds since its monitor's present count was first read."""
-        now = self._clock()
-        return {pod.name: now - self._counts[pod.uid][1] for pod in pods if pod.uid in self._counts}
+    def list_count_ages(self, pods: Iterable[ServingPod]) -> dict[str, AgeBounds]:
+        """Return pod -> how old its monitor's present count is."""
+        return self._counts.list_ages(pods)
+
+    def list_sweep_ages(self, pods: Iterable[ServingPod]) -> dict[str, AgeBounds]:
+        """Return pod -> how old the last sweep in its report is."""
+        return self._sweeps.list_ages(pods)
 
     def forget_user_requests(self, pod: ServingPod) -> None:
         """Forget how many requests a pod runs: its monitor has not said so the last time."""
@@ -93,7 +97,9 @@ class MonitorReports:
 
     def drop_stale_pods(self, uids: Collection[str]) -> None:
         """Drop what all pods but these have reported."""
-        by_uid: tuple[dict[str, Any], ...] = (self.reports, self._counts, self.progress, self.data_states)
+        by_uid: tuple[dict[str, Any], ...] = (
+            self.reports, self._counts.by_uid, self._sweeps.by_uid, self.progress, self.data_states,
+        )  # fmt: skip
         for values in by_uid:
             for uid in values.keys() - set(uids):
                 del values[uid]

@@ -370,6 +370,7 @@ class Observer:
             pods=tuple(pod.facts for pod in pods),
             reports={pod.name: reports[pod.uid] for pod in pods if pod.uid in reports},
             count_ages=self.monitors.list_count_ages(pods),
+            sweep_ages=self.monitors.list_sweep_ages(pods),
             kinds=frozenset(
                 kind for kind in _OPTIONAL_KINDS & self.children.keys() if self.children[kind].is_available
             ),

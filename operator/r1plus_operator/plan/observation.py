@@ -1,5 +1,6 @@
 """The observation: what one reconcile pass has read. These are values; `observe` gathers them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -305,6 +306,20 @@ class WaveView:
 
 
 @dataclass(frozen=True, slots=True)
+class AgeBounds:
+    """How old something is that a monitor reports, in seconds by the operator's clock."""
+
+    least: float = 0.0
+    """Since this leader first read it."""
+    most: float = math.inf
+    """Since this leader read a report without it; infinite: it never has."""
+
+    def date(self, ended_at: float, now: float) -> float:
+        """Return when it ended, in seconds since the epoch: what the monitor says, within the bounds."""
+        return min(max(ended_at, now - self.most), now - self.least)
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """Everything that a pass has read about one R1PlusDeployment."""
 
@@ -345,8 +360,10 @@ class Observation:
     """Names of all existing suites, for the message about a suite that does not exist."""
     embedding_engines: tuple[EmbeddingEngine, ...] = ()
     """Engines that answer no prompts, for the message about an engine that does not exist."""
-    count_ages: Mapping[str, float] = field(default_factory=dict)
-    """Pod name -> seconds since this leader first read the count or the gate by which the pod's report stands."""
+    count_ages: Mapping[str, AgeBounds] = field(default_factory=dict)
+    """Pod name -> age of the count or the gate by which the pod's report stands."""
+    sweep_ages: Mapping[str, AgeBounds] = field(default_factory=dict)
+    """Pod name -> age of the last sweep in the pod's report."""
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.requests import Request, Verb, build_annotations, next_order, read_requests
 from r1plus_contract.settings import KnownVerdicts, MonitorSettings
 from r1plus_contract.suite import Item, SuiteHeader, SuiteSampling, encode_items, load_suite, suite_hash
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, SweepFigures, Verdict, Watch, WatchStanding
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.loader import load_catalog
@@ -268,6 +269,15 @@ class World(Timed):
         count = SweepFigures(right, total, 0.0, 1.0, "2026-01-01T00:00:00Z", lost)
         watch = Watch(standing, 4, evidence, confirmation=count, lost_since_gate=lost)
         self.reports[pod] = replace(self.reports[pod], watch=watch)
+        return self
+
+    def date_count(self, pod: str, at: float) -> Self:
+        """Let the pod's monitor say that its count ended at this moment."""
+        watch = self.reports[pod].watch
+        assert watch is not None
+        assert watch.confirmation is not None
+        count = replace(watch.confirmation, finished_at=format_timestamp(at))
+        self.reports[pod] = replace(self.reports[pod], watch=replace(watch, confirmation=count))
         return self
 
     def stand_all(self, standing: WatchStanding, *, lost: tuple[str, ...] = (), evidence: float = 0.0) -> Self:

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -34,6 +35,7 @@ from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.observe.projections import Child
 from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, SILENT_SECONDS, build_silent_report
+from r1plus_operator.plan.observation import AgeBounds
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
 from support.http_server import serving
@@ -88,7 +90,7 @@ class Road:
         self.says: MonitorReport | None = PASSES
         self.text = ""
         """What is said instead."""
-        self.observer = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), self._news, {})
+        self.observer = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), self._news, {}, clock=lambda: self.now)
         self.observer.crs["t", "credit"] = CR
         revision = child("ControllerRevision", "credit-a", "cr-a", ownerReferences=[OWNER | {"controller": True}])
         self.observer.children["ControllerRevision"].store.upsert(revision)
@@ -160,6 +162,26 @@ async def test_a_monitor_that_stopped_answering_is_taken_at_its_word_for_two_min
     assert len(road.asked) == news + 1
     assert await road.after(10) == found
     assert len(road.asked) == news + 1
+
+
+async def test_a_count_ended_between_the_reading_before_it_and_the_first_of_it_whatever_its_node_says(
+    road: Road,
+) -> None:
+    def count(finished_at: str) -> MonitorReport:
+        return replace(PASSES, watch=replace(WATCH, confirmation=SweepFigures(2, 4, 0.0, 1.0, finished_at)))
+
+    async def read_age(seconds: float) -> AgeBounds:
+        await road.after(seconds)
+        return road.observer.monitors.list_count_ages(road.observer.pods.store.items())["credit-a-0"]
+
+    road.says = count("2026-01-01T00:00:00Z")
+    assert await read_age(0) == AgeBounds(0.0, math.inf)
+    assert await read_age(30) == AgeBounds(30.0, math.inf)
+    road.says = None
+    await road.after(SILENT_SECONDS)
+    road.says = count("1999-01-01T00:00:00Z")
+    assert await read_age(10) == AgeBounds(0.0, SILENT_SECONDS + 10)
+    assert await read_age(30) == AgeBounds(30.0, SILENT_SECONDS + 40)
 
 
 async def test_a_monitor_that_answered_at_the_beginning_of_a_long_round_is_not_silent_at_its_end(road: Road) -> None:

@@ -7,9 +7,9 @@ import math
 from dataclasses import replace
 
 from r1plus_contract.timestamps import parse_timestamp
-from r1plus_contract.verdict import MonitorReport, Phase
+from r1plus_contract.verdict import Phase
 from r1plus_operator.plan.engine.placement import check_placement, read_placement
-from r1plus_operator.plan.observation import REFUSED_PODS, PodFacts, read_count_time
+from r1plus_operator.plan.observation import REFUSED_PODS, AgeBounds, PodFacts, read_count_time
 from r1plus_operator.plan.revision.record import Revision, seconds_in_traffic
 from r1plus_operator.plan.revision.rollback_record import MOST_TEXT, RollbackRecord
 from r1plus_operator.plan.rollback import eligibility
@@ -116,7 +116,7 @@ def _build_health(context: BreachContext, record: RollbackRecord | None) -> Depl
 
 
 def _build_pod_health(context: BreachContext, pod: PodFacts) -> PodHealth:
-    report = context.report(pod)
+    report, count_age = context.report(pod), context.observed.count_ages.get(pod.name)
     return PodHealth(
         name=pod.name,
         standing=read_standing(context, report),
@@ -124,21 +124,17 @@ def _build_pod_health(context: BreachContext, pod: PodFacts) -> PodHealth:
         node=pod.node,
         serves=pod.ready and pod.quarantine is None,
         is_quarantined=pod.quarantine is not None,
-        counted_at=_date_count(context, pod, report) if report else None,
+        counted_at=_date(context, read_count_time(report), count_age) if report else None,
         is_acknowledged=report is not None and is_acknowledged(context, report),
     )
 
 
-def _date_count(context: BreachContext, pod: PodFacts, report: MonitorReport) -> float | None:
-    """Return when the count or the gate ended by which a report stands, at the latest when this leader first read it.
-
-    A monitor dates it by its node's clock, which may be ahead.
-    """
-    ended = parse_timestamp(read_count_time(report))
-    age = context.observed.count_ages.get(pod.name)
-    if not ended or age is None:
-        return ended or None
-    return min(ended, context.now - age)
+def _date(context: BreachContext, stamp: str, age: AgeBounds | None) -> float | None:
+    """Return when a count or a sweep ended, which its monitor dates by its node's clock; None: it does not say."""
+    ended_at = parse_timestamp(stamp)
+    if not ended_at:
+        return None
+    return age.date(ended_at, context.now) if age else ended_at
 
 
 def _build_pool_health(context: BreachContext) -> PoolHealth:
@@ -154,7 +150,7 @@ def _build_pool_health(context: BreachContext) -> PoolHealth:
         # A compromised monitor must not outvote the others by more items than the suite has.
         if sweep and is_new and 0 <= sweep.correct <= sweep.total <= len(context.suite.items):
             right, total = right + sweep.correct, total + sweep.total
-            ends.append(parse_timestamp(sweep.finished_at))
+            ends.append(_date(context, sweep.finished_at, context.observed.sweep_ages.get(pod.name)))
     below = right < context.spec.accuracy.threshold * total if total else None
     return PoolHealth(view.evidence, view.without_worst, below, view.worst, min(filter(None, ends), default=None))
 

@@ -11,7 +11,7 @@ from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Phase, SweepFigures, Verdict, WatchStanding
 from r1plus_operator.api.types import R1PlusDeploymentStatus
 from r1plus_operator.plan.deployment import plan
-from r1plus_operator.plan.observation import PoolView
+from r1plus_operator.plan.observation import AgeBounds, PoolView
 from r1plus_operator.plan.rollback.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
 from support.plan.falls import fallen, pooled, swept
 from support.plan.world import World
@@ -194,6 +194,25 @@ def test_a_drop_of_the_pool_waits_for_no_candidate_that_came_after_it(seconds: f
     world.expect(QualityVerified=f"False {reason}")
 
 
+@for_each(("skew", "age", "reason"), {
+    "before the candidate, by a clock that is ahead": (3600.0, 60.0, "RollingBack"),
+    "after the candidate, by a clock that is behind": (-3600.0, 0.0, "RollbackBlocked"),
+})  # fmt: skip
+def test_a_wrong_clock_of_a_node_moves_no_sweep_of_the_pool_before_or_after_a_candidate(
+    skew: float, age: float, reason: str
+) -> None:
+    world, bad = serve_two()
+    world.settle()
+    world.apply(context={"maxTokens": 1000})
+    world.settle()
+    world.wait(30.0).report(bad, sweep=SweepFigures(2, 4, 0.0, 1.0, format_timestamp(world.now + skew)))
+    pooled(world, bad)
+    ages = {pod: AgeBounds(age, age + 5.0) for pod in world.pods}
+    planned = plan(replace(world.observed(), sweep_ages=ages), world.config, world.now)
+    quality = next(c for c in planned.status["conditions"] if c["type"] == "QualityVerified")
+    assert quality["reason"] == reason
+
+
 @pytest.mark.parametrize("where", ["a sweep", "a count after an alarm", "a recorded gate"])
 def test_numbers_that_the_status_has_no_room_for_are_cut_and_the_answer_goes_on(where: str) -> None:
     world, good, bad = fallen(replicas=2)
@@ -253,12 +272,7 @@ def test_the_only_ready_pod_of_two_stands_for_its_revision_after_ten_minutes() -
     world.pods[one] = replace(world.pods[one], node="n1")
     world.pods[other] = replace(world.pods[other], ready=False, node="n2")
     del world.reports[other]
-    watch = world.reports[one].watch
-    assert watch is not None
-    assert watch.confirmation is not None
-    counted = replace(watch.confirmation, finished_at=format_timestamp(world.now))
-    world.reports[one] = replace(world.reports[one], watch=replace(watch, confirmation=counted))
-    planned = world.settle()
+    planned = world.date_count(one, world.now).settle()
     world.expect(serves=bad, QualityVerified="False BadPod")
     assert planned.requeue_after is not None
     assert planned.requeue_after <= 600
@@ -266,11 +280,18 @@ def test_the_only_ready_pod_of_two_stands_for_its_revision_after_ten_minutes() -
     world.expect(serves=bad, candidate=good, QualityVerified="RollingBack")
 
 
-@for_each("age, is_alone", {"a moment ago": (0.0, False), "ten minutes ago": (600.0, True)})
-def test_a_count_of_the_future_is_as_old_as_its_first_reading(age: float, is_alone: bool) -> None:
+@for_each(("skew", "age", "is_alone"), {
+    "of the future, read a moment ago": (3600.0, AgeBounds(), False),
+    "of the future, read ten minutes ago": (3600.0, AgeBounds(600.0), True),
+    "of an hour ago, not read a moment before": (-3600.0, AgeBounds(0.0, 5.0), False),
+    "of an hour ago, read ten minutes ago": (-3600.0, AgeBounds(600.0, 605.0), True),
+    "of an hour ago, already there at the first reading": (-3600.0, AgeBounds(), True),
+})  # fmt: skip
+def test_a_count_is_as_old_as_the_readings_of_it_allow(skew: float, age: AgeBounds, is_alone: bool) -> None:
     world, _, bad = fallen(replicas=2)
     one, other = sorted(pod for pod in world.pods if world.pods[pod].revision == bad)
     world.pods[other] = replace(world.pods[other], ready=False)
     del world.reports[other]
+    world.date_count(one, world.now + skew)
     planned = plan(replace(world.observed(), count_ages={one: age}), world.config, world.now)
     assert (planned.status["incident"]["reason"] != "LastThatServes") is is_alone
