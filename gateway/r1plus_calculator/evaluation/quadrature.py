@@ -1,15 +1,17 @@
-"""Definite integrals as numbers, by mpmath's quadrature between the places where an integrand may be narrow.
+"""Definite integrals as numbers, by mpmath's quadrature between corners and places where an integrand may be narrow.
 
 Quadrature that looks between them sees nothing of a peak: exp(-10000*(x - 3)^2) from -1000 to 1000 would be 0.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Final
 
 from mpmath import mp
 
+from r1plus_calculator.evaluation.corners import find_corners, is_near, scan
 from r1plus_calculator.evaluation.numbers import UncertainError, Value, convert, evaluate, is_finite, is_real
 from r1plus_calculator.grammar.functions import list_variables
 from r1plus_calculator.grammar.tree import Call, Name, Node, walk
@@ -19,14 +21,14 @@ _THIRDS: Final = 3
 _MOST_PARTS: Final = 24
 """Of an integrand that is looked through: each is evaluated at some places."""
 _MOST_PLACES: Final = 6
-_SCAN_STEPS: Final = 40
-_HALVINGS: Final = 100
 _MOST_ZEROS: Final = 4
 """Of one part: more are of one that swings, and no places of peaks."""
 _POLE_POWERS: Final = (6, 10)
 """An integrand is compared at so many decimal places from where it may have no value."""
 _POLE_SIZE: Final = mp.mpf(10) ** -9
 """Less than this is no pole: what is lost there cannot be seen in the result."""
+_INSIDE: Final = (mp.mpf(10) ** -11, mp.mpf(10) ** -8, mp.mpf(10) ** -5)
+"""How far from a corner an integrand has a value again: so many parts of the way to the next one."""
 _START: Final = Fraction(1, 7)
 """Where parts are evaluated first: none is special there."""
 
@@ -37,25 +39,66 @@ def integrate_numerically(tree: Call) -> tuple[Value, bool]:
     Raises:
         UncertainError: it cannot be computed.
     """
+    function, name, low, high = read_integral(tree)
+    if low > high:
+        value, is_sure = integrate_numerically(Call(tree.function, (*tree.arguments[:2], *tree.arguments[:1:-1])))
+        return -value, is_sure
+    with mp.workdps(QUADRATURE_DIGITS):
+        corners = find_corners(function, name, low, high)
+        ends = sorted([*corners, *(end for end in _split(low, high) if not _is_among(end, corners))])
+        places = [place for place in find_narrow_places(function, name, low, high) if not _is_among(place, ends)]
+        every = sorted([*ends, *places])
+
+        def compute(value: Value) -> Value:
+            return convert(evaluate(function, {name: value}))
+
+        inner = _compute_inside(compute, every) if corners else compute
+        try:
+            value, is_sure = _integrate(inner, every)
+        except UncertainError:
+            if not places:
+                raise
+            value, is_sure = _integrate(inner, ends)  # it has no value at one of them
+        return value, is_sure and not any(_has_pole(inner, place, every) for place in every)
+
+
+def read_integral(tree: Call) -> tuple[Node, str, Value, Value]:
+    """Return integrand, variable and bounds of a definite integral.
+
+    Raises:
+        UncertainError: it has none that are numbers.
+    """
     function, name = tree.arguments[0], tree.arguments[1]
     if not isinstance(name, Name):
         raise UncertainError("no variable")
     low, high = (convert(evaluate(argument, {})) for argument in tree.arguments[2:])
-    with mp.workdps(QUADRATURE_DIGITS):
-        ends = _split(low, high)
-        places = [place for place in find_narrow_places(function, name.name, low, high) if place not in ends]
-        every = sorted([*ends, *places])
+    if not is_real(low) or not is_real(high):
+        raise UncertainError("a bound is no real number")
+    return function, name.name, low, high
 
-        def compute(value: Value) -> Value:
-            return convert(evaluate(function, {name.name: value}))
 
+def _is_among(place: Value, places: Sequence[Value]) -> bool:
+    return any(is_near(place, other) for other in places)
+
+
+def _compute_inside(compute: Callable[[Value], Value], places: Sequence[Value]) -> Callable[[Value], Value]:
+    """Return an integrand that takes its value a little further inside where it has none next to a corner."""
+
+    def compute_inside(value: Value) -> Value:
         try:
-            value, is_sure = _integrate(compute, every)
+            return compute(value)
         except UncertainError:
-            if not places:
+            after = min(max(bisect(places, value), 1), len(places) - 1)
+            start, end = places[after - 1], places[after]
+            if mp.isinf(start) or mp.isinf(end):
                 raise
-            value, is_sure = _integrate(compute, ends)  # it has no value at one of them
-        return value, is_sure and not any(_has_pole(compute, place, every) for place in every)
+            for share in _INSIDE:
+                with suppress(UncertainError):
+                    margin = (end - start) * share
+                    return compute(min(max(value, start + margin), end - margin))
+            raise
+
+    return compute_inside
 
 
 def _split(low: Value, high: Value) -> list[Value]:
@@ -103,8 +146,7 @@ def find_narrow_places(function: Node, name: str, low: Value, high: Value) -> li
     places: list[Value] = []
     for part in reversed(parts):  # the innermost first
         for place in _find_own_places(part, name, low, high):
-            is_known = any(abs(place - other) < mp.mpf(10) ** -12 * (1 + abs(place)) for other in places)
-            if low < place < high and not is_known and len(places) < _MOST_PLACES:
+            if low < place < high and not _is_among(place, places) and len(places) < _MOST_PLACES:
                 places.append(place)
     return places
 
@@ -122,7 +164,7 @@ def _find_own_places(part: Node, name: str, low: Value, high: Value) -> list[Val
     if abs(four - 3 * three + 3 * two - one) <= size * mp.mpf(10) ** -15:
         half = (three - 2 * two + one) / 2
         return [convert(_START) + step for step in _solve_quadratic(half, two - one - half, one, size)]
-    zeros = list(_scan(part, name, low, high))
+    zeros = list(scan(part, name, low, high))
     return zeros if len(zeros) <= _MOST_ZEROS else []
 
 
@@ -134,41 +176,3 @@ def _solve_quadratic(a: Value, b: Value, c: Value, size: Value) -> list[Value]:
     turn, rest = -b / (2 * a), b * b - 4 * a * c
     root = mp.sqrt(rest) / (2 * a) if rest > 0 else mp.mpf(0)
     return [turn, turn - root, turn + root]
-
-
-def _scan(part: Node, name: str, low: Value, high: Value) -> Iterator[Value]:
-    """Yield about where a part changes its sign."""
-    places = _list_scan_places(low, high)
-    for start, end in itertools.pairwise(places):
-        if _get_sign(part, name, start) * _get_sign(part, name, end) < 0:
-            yield _halve(part, name, start, end)
-
-
-def _list_scan_places(low: Value, high: Value) -> list[Value]:
-    """Return places between the bounds in order; towards infinity each is twice as far away as the one before."""
-    if not mp.isinf(low) and not mp.isinf(high):
-        return [low + (high - low) * (step + mp.mpf("0.49")) / _SCAN_STEPS for step in range(_SCAN_STEPS)]
-    ways = [mp.mpf("0.0049") * 2**step for step in range(_SCAN_STEPS)]
-    behind = [(mp.mpf(0) if mp.isinf(low) else low) + way for way in ways] if mp.isinf(high) else []
-    before = [(mp.mpf(0) if mp.isinf(high) else high) - way for way in reversed(ways)] if mp.isinf(low) else []
-    return before + behind
-
-
-def _halve(part: Node, name: str, start: Value, end: Value) -> Value:
-    sign = _get_sign(part, name, start)
-    for _ in range(_HALVINGS):
-        middle = (start + end) / 2
-        if _get_sign(part, name, middle) == sign:
-            start = middle
-        else:
-            end = middle
-    return (start + end) / 2
-
-
-def _get_sign(part: Node, name: str, place: Value) -> int:
-    """Return the sign of a part at a place; 0 where it has none."""
-    try:
-        value = convert(evaluate(part, {name: place}))
-    except UncertainError:
-        return 0
-    return int(mp.sign(mp.re(value))) if is_finite(value) and is_real(value) else 0
