@@ -473,7 +473,7 @@ bench-model: $(SYNCED) ## Measure what R1+'s architecture costs and saves; JSON 
 #: WORK         DIR: keeps data and students; a killed run goes on
 .PHONY: bench-distillation
 bench-distillation: $(SYNCED) ## Compare students by logits and by text, and take one to traffic; JSON last
-	@$(LEDGER) $(PYTHON) -m bench.distillation $(if $(PART),--part $(PART)) $(foreach one,$(STEPS),--steps $(one)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(PROSE),--prose $(PROSE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(foreach one,$(ARM),--arm $(one)) $(if $(THREADS),--threads $(THREADS)) $(if $(WORK),--work $(WORK))
+	@$(LEDGER) $(PYTHON) -m bench.distillation $(if $(PART),--part $(PART)) $(foreach one,$(STEPS),--steps $(one)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(PROSE),--prose $(PROSE)) $(if $(PUBLIC),--public $(PUBLIC)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(foreach one,$(ARM),--arm $(one)) $(if $(THREADS),--threads $(THREADS)) $(if $(WORK),--work $(WORK))
 
 #| SmolLM2-135M: held-out questions before and after with an interval, by template too; questions of make bench-math; items of
 #| the golden suite. Needs the packages of make test-model.
@@ -515,11 +515,12 @@ bench-context: $(SYNCED) ## Measure first tokens, memory and accuracy against le
 #: AT_ONCE      hostile ones that run at a time; default: 1
 #: SEED         default: 19
 #: PROSE        200: questions in prose of each half, by math_mode before the real Triton
-#: ENGINE       for PROSE, of r1plus engine make; default: smollm2-lite-q8-0
+#: PUBLIC       100: public questions in prose (BIG-bench, from PyPI): sums in words, and as many problems
+#: ENGINE       for PROSE and PUBLIC, of r1plus engine make; default: smollm2-lite-q8-0
 #: ROUTES_ONLY  1: expressions alone, without the model's prose
 .PHONY: bench-math
 bench-math: $(SYNCED) ## Measure the calculator: times, right results, hostile expressions; JSON last
-	@$(LEDGER) $(PYTHON) -m bench.math $(if $(TASKS),--tasks $(TASKS)) $(if $(HOSTILE),--hostile $(HOSTILE)) $(if $(START),--start $(START)) $(if $(AT_ONCE),--at-once $(AT_ONCE)) $(if $(SEED),--seed $(SEED)) $(if $(PROSE),--prose $(PROSE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(ROUTES_ONLY),--routes-only)
+	@$(LEDGER) $(PYTHON) -m bench.math $(if $(TASKS),--tasks $(TASKS)) $(if $(HOSTILE),--hostile $(HOSTILE)) $(if $(START),--start $(START)) $(if $(AT_ONCE),--at-once $(AT_ONCE)) $(if $(SEED),--seed $(SEED)) $(if $(PROSE),--prose $(PROSE)) $(if $(PUBLIC),--public $(PUBLIC)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(ROUTES_ONLY),--routes-only)
 
 #| Time to the first token, processor time, cancelling, bills of cut streams.
 #: LITELLM      1: LiteLLM in the same run, from PyPI
@@ -529,12 +530,14 @@ bench-gateway: $(SYNCED) ## Measure what the gateway adds to bare gRPC on a fixe
 
 #| At a quarter of its tokens, against the newest sentences at equal tokens; a thousand conversations of two end users through
 #| the gateway; the time to the first token; what the served model answers, and its ceiling.
-#: HALF         development (while rules are written) or validation; default: reported
+#: HALF         development (while rules are written), validation, or coqa (public texts, from PyPI); default: reported
+#: PARTS        "facts gateway answers", or some of them; default: all
 #: SEED         default: 19
-#: ANSWERS      questions to the served model; 0: none; default: 32
+#: ANSWERS      questions to the served model; default: 32
+#: ENGINE       that answers, of r1plus engine make; default: smollm2-full-f16
 .PHONY: bench-memory
 bench-memory: $(SYNCED) ## Measure which facts of a conversation reach the prompt; JSON last
-	@$(LEDGER) $(PYTHON) -m bench.memory $(if $(HALF),--half $(HALF)) $(if $(SEED),--seed $(SEED)) $(if $(ANSWERS),--answers $(ANSWERS))
+	@$(LEDGER) $(PYTHON) -m bench.memory $(if $(HALF),--half $(HALF)) $(if $(PARTS),--parts $(PARTS)) $(if $(SEED),--seed $(SEED)) $(if $(ANSWERS),--answers $(ANSWERS)) $(if $(ENGINE),--engine $(ENGINE))
 
 #| Words, vectors and both; 10,000 and 100,000 chunks; a PDF of 1,000 pages read in.
 #: SEED         default: 19

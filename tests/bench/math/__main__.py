@@ -2,7 +2,8 @@
 
 Tasks are texts with an expression in them, built backwards from their answers without SymPy. Figures are of the half
 that was written before the rules (`reported`); the other half (`practice`) is shown for comparison.
-With `--prose`, `math_mode` answers questions in prose through a gateway before the real tritonserver (`math_mode`).
+With `--prose`, `math_mode` answers questions in prose through a gateway before the real tritonserver (`math_mode`), and
+with `--public` questions that others wrote (`public`).
 """
 
 import argparse
@@ -23,6 +24,8 @@ import mpmath
 
 from bench.math import practice, reported
 from bench.math.math_mode import run_math_mode
+from bench.math.prose import PRACTICE, REPORTED, Question, generate_questions
+from bench.math.public import choose_problems, choose_sums
 from bench.math.tasks import POINTS, Task, generate
 from bench.running import Progress, exit_at_sigterm
 from r1plus_calculator.evaluation.checks import read_rows
@@ -221,6 +224,14 @@ async def measure_hostile(client: CalculatorClient, options: argparse.Namespace)
     }
 
 
+def choose_halves(options: argparse.Namespace) -> dict[str, list[Question]]:
+    """Return the questions in prose that are asked, by the name of their half."""
+    prose, public, seed = options.prose, options.public, options.seed
+    halves = {"practice": PRACTICE, "reported": REPORTED} if not options.routes_only else {"reported": REPORTED}
+    own = {name: generate_questions(makers, prose, seed) for name, makers in halves.items() if prose}
+    return own | ({"sums": choose_sums(public, seed), "problems": choose_problems(public, seed)} if public else {})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.math", description=__doc__)
     parser.add_argument("--tasks", type=int, default=528, help="of each half")
@@ -230,6 +241,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=19)
     parser.add_argument("--misses", action="store_true", help="show the tasks that went wrong")
     parser.add_argument("--prose", type=int, default=0, help="questions in prose of each half; 0: without Triton")
+    parser.add_argument("--public", type=int, default=0, help="public questions of either kind; 0: without them")
     parser.add_argument(
         "--routes-only", action="store_true", help="of the questions way and result of half `reported`, without prose"
     )
@@ -244,10 +256,10 @@ def main() -> None:
     try:
         with mpmath.workdps(30):
             figures = asyncio.run(run(folder, options))
-        if options.prose:
+        if halves := choose_halves(options):
             has_prose = not options.routes_only
-            chosen = (folder, options.engine, options.prose, options.seed)
-            prose = run_math_mode(*chosen, shows_misses=options.misses, has_prose=has_prose)
+            shows_misses = options.misses and not options.public
+            prose = run_math_mode(folder, options.engine, halves, shows_misses=shows_misses, has_prose=has_prose)
             figures |= {f"prose_{name}": value for name, value in asyncio.run(prose).items()}
     finally:
         shutil.rmtree(folder, ignore_errors=True)

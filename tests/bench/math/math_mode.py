@@ -7,14 +7,14 @@ Scored apart: the way to an expression (`route`), the calculated result, and the
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from bench.math.prose import PRACTICE, REPORTED, Question, generate_questions
+from bench.math.prose import Question
 from bench.running import Progress
 from bench.serving.__main__ import CONTEXT, serve_engine
 from devcluster.cache import cache_dir
@@ -27,7 +27,6 @@ from support.gateway.rig import Rig, running_before
 
 MOST_NEW_TOKENS: Final = 60
 AT_ONCE: Final = 4
-HALVES: Final = {"practice": PRACTICE, "reported": REPORTED}
 CAPABILITIES: Final = ["messages", "count_only", "response_schema"]
 
 
@@ -170,15 +169,13 @@ async def score_questions(
 
 
 async def run_math_mode(
-    folder: Path, engine: str, count: int, seed: int, *, shows_misses: bool, has_prose: bool = True
+    folder: Path, engine: str, halves: Mapping[str, Sequence[Question]], *, shows_misses: bool, has_prose: bool
 ) -> dict[str, Any]:
-    """Measure both halves, or without prose the reported one; return the figures."""
+    """Ask the questions of each half; return the figures, which begin with the half's name."""
     figures: dict[str, Any] = {"engine": engine}
-    halves = HALVES if has_prose else {"reported": REPORTED}
     async with running_math_gateway(folder, engine) as rig:
-        for name, makers in halves.items():
-            progress = Progress(f"prose, {name}", count)
-            questions = generate_questions(makers, count, seed)
+        for name, questions in halves.items():
+            progress = Progress(f"prose, {name}", len(questions))
             result = await score_questions(rig, questions, progress, has_prose=has_prose)
             figures |= {f"{name}_{key}": value for key, value in result.describe(has_prose=has_prose).items()}
             figures[f"{name}_timed_out"] = len(progress.timed_out)

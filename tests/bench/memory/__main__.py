@@ -3,12 +3,12 @@
 Each of 120 scripted conversations has 20 turns and five facts, some of which change. After the last turn each fact is
 asked for, and the prompt is searched for its latest value. Rules may be written on the half `development`; figures are
 those of the half `reported`, by words alone, and with vectors as where a tenant has an embedding engine. Variants are
-compared on `validation`, which was written after the rules, in words that they do not know.
+compared on `validation`, which was written after the rules, in words that they do not know. `coqa` has public texts.
 
 Then two end users of each of two tenants hold a thousand conversations through their gateways, and each prompt is
-searched for markers of others and for deleted ones. The time to the first token is measured. Last the served model
-answers some of the questions. A table by kind, then a JSON line: shares of the facts and of the answers, milliseconds,
-and counts of facts and harm.
+searched for markers of others and for deleted ones. The time to the first token is measured. Last a served model
+answers some of the questions. `--parts` leaves some of it out. A table by kind, then a JSON line: shares of the facts
+and of the answers, milliseconds, and counts of facts and harm.
 """
 
 import argparse
@@ -19,10 +19,12 @@ import statistics
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, Final
 
-from bench.memory import baselines
+from bench.memory import baselines, coqa
 from bench.memory.answers import measure_answers
 from bench.memory.conversations import ScriptedConversation, ScriptedFact, build_conversations
 from bench.memory.development import DEVELOPMENT
@@ -47,6 +49,14 @@ SHARE = 0.25
 ALPHA = 0.05
 LONG = 1000
 REPETITIONS = 9
+PARTS = ("facts", "gateway", "answers")
+HALVES: Final[dict[str, Callable[[int], list[ScriptedConversation]]]] = {
+    **{half.name: partial(build_conversations, half) for half in (REPORTED, DEVELOPMENT, VALIDATION)},
+    coqa.NAME: coqa.build_conversations,
+}
+"""Name -> what makes its conversations from a seed."""
+UNSEEN = (REPORTED.name, coqa.NAME)
+"""Whose misses nobody looks at who writes rules."""
 
 
 class Tally:
@@ -134,33 +144,50 @@ class Tally:
 
 
 def main() -> None:
-    """Measure one half and print a JSON line last."""
+    """Measure the parts of one half and print a JSON line last."""
+    arguments = _build_parser().parse_args()
+    exit_at_sigterm()
+    if arguments.misses and arguments.half in UNSEEN:
+        raise SystemExit(f"--misses: no rule may be written on {arguments.half}; add --half development")
+    conversations = HALVES[arguments.half](arguments.seed)
+    figures: dict[str, Any] = {"half": arguments.half, "seed": arguments.seed}
+    if "facts" in arguments.parts:
+        tally = measure_facts(conversations, arguments.seed, shows_misses=arguments.misses)
+        figures |= tally.build_figures()
+    if "gateway" in arguments.parts:
+        leaks = asyncio.run(measure_leaks(arguments.conversations))
+        print(
+            f"{leaks.prompts} prompts through the gateway, {leaks.recalled} with the marker of their own conversation"
+        )
+        figures |= {"foreign": figures.get("foreign", 0) + leaks.foreign}
+        figures |= {"deleted": figures.get("deleted", 0) + leaks.deleted}
+        figures |= {**measure_pace(), **asyncio.run(measure_first_token())}
+    if "answers" in arguments.parts:
+        answers = measure_answers(conversations, SHARE, arguments.answers, arguments.engine)
+        figures |= {"engine": arguments.engine, **answers.build_figures()}
+    print(json.dumps(figures))
+
+
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Facts of a conversation that reach the prompt.")
-    parser.add_argument("--half", choices=("reported", "development", "validation"), default="reported")
+    parser.add_argument("--half", choices=HALVES, default="reported")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seed", type=int, default=19)
     parser.add_argument("--misses", action="store_true", help="show what is missed; of the half `development` only")
     parser.add_argument("--conversations", type=int, default=1000, help="through the gateway")
-    parser.add_argument("--answers", type=int, default=32, help="questions that the served model is asked; 0: none")
-    arguments = parser.parse_args()
-    exit_at_sigterm()
-    if arguments.misses and arguments.half == "reported":
-        parser.error("--misses: rules must not be written on the reported half; add --half development")
-    half = {one.name: one for one in (REPORTED, DEVELOPMENT, VALIDATION)}[arguments.half]
-    conversations = list(build_conversations(half, arguments.seed))
+    parser.add_argument("--answers", type=int, default=32, help="questions that the served model is asked")
+    parser.add_argument("--engine", default="smollm2-full-f16", help="that answers, of `r1plus engine make`")
+    return parser
+
+
+def measure_facts(conversations: Sequence[ScriptedConversation], seed: int, *, shows_misses: bool) -> Tally:
+    """Count the facts of all conversations that reach the prompt, and print a table by kind."""
     vectors = asyncio.run(embed_texts(_list_texts(conversations)))
-    tally = Tally(EngineTokens(), arguments.seed, vectors, shows_misses=arguments.misses)
+    tally = Tally(EngineTokens(), seed, vectors, shows_misses=shows_misses)
     for conversation, other in zip(conversations, [*conversations[1:], conversations[0]], strict=True):
         tally.measure(conversation, other)
     _print_table(tally)
-    leaks = asyncio.run(measure_leaks(arguments.conversations))
-    tally.harm["foreign"] += leaks.foreign
-    tally.harm["deleted"] += leaks.deleted
-    print(f"{leaks.prompts} prompts through the gateway, {leaks.recalled} with the marker of their own conversation")
-    figures = {"half": half.name, "seed": arguments.seed, **tally.build_figures(), **measure_pace()}
-    figures |= asyncio.run(measure_first_token())
-    if arguments.answers:
-        figures |= measure_answers(conversations, SHARE, arguments.answers).build_figures()
-    print(json.dumps(figures))
+    return tally
 
 
 async def measure_leaks(conversations: int) -> Leaks:

@@ -6,7 +6,7 @@ The prompts are those that the gateway makes, within the same share of the conve
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import zip_longest
 from typing import Any, Final
 
 from bench.memory.conversations import ScriptedConversation, ScriptedFact
@@ -17,12 +17,9 @@ from r1plus_contract import inference
 from r1plus_gateway.http.indexed_history import index_items
 from r1plus_gateway.http.messages import PromptMessage
 from r1plus_gateway.http.response_memory import EstimatedTokens, recall_messages
-from r1plus_model_repo import catalog
-from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.importing.smollm2 import build_engines
+from r1plus_model_repo.importing.shipped import build_shipped_engine
 from support.engine.client import Client
 
-ENGINE: Final = "smollm2-full-f16"
 MOST_AT_ONCE: Final = 16
 ANSWER_TOKENS: Final = 32
 EARLIER_TOKENS: Final = 4_096
@@ -39,6 +36,8 @@ class Answers:
     """With memory."""
     oracle: int = 0
     """With nothing but what the user said of the fact."""
+    right_of_oracle: int = 0
+    """Of those, the ones with memory, too."""
     right_of_included: int = 0
     included: int = 0
     """Whose prompt had the value."""
@@ -49,30 +48,34 @@ class Answers:
             "asked": self.asked,
             "answers": round(self.right / self.asked, 4),
             "oracle": round(self.oracle / self.asked, 4),
+            "answers_of_oracle": round(self.right_of_oracle / max(1, self.oracle), 4),
+            "answers_to_oracle": round(self.right / max(1, self.oracle), 4),
             "answers_of_included": round(self.right_of_included / max(1, self.included), 4),
         }
 
 
-def measure_answers(conversations: Sequence[ScriptedConversation], share: float, most: int) -> Answers:
-    """Ask the model for facts, one of each conversation and then the next of each, at most so many."""
-    cases = [(script, script.facts[place]) for place in range(len(conversations[0].facts)) for script in conversations]
-    spec = next(one.spec for one in load_catalog(Path(catalog.__file__).parent) if one.name == ENGINE)
-    folder = build_engines(cache_dir() / "engines", print)[ENGINE].folder
+def measure_answers(conversations: Sequence[ScriptedConversation], share: float, most: int, engine: str) -> Answers:
+    """Ask an engine for facts, one of each conversation and then the next of each, at most so many."""
+    facts = zip_longest(*([(script, fact) for fact in script.facts] for script in conversations))
+    cases = [case for cases in facts for case in cases if case is not None][:most]
+    spec, build = build_shipped_engine(engine, cache_dir() / "engines", print)
     result = Answers()
-    with serve_engine(spec, folder) as server, Client(server.grpc) as client:
-        for start in range(0, min(most, len(cases)), MOST_AT_ONCE):
-            batch = cases[start : min(start + MOST_AT_ONCE, most)]
+    with serve_engine(spec, build.folder) as server, Client(server.grpc) as client:
+        for start in range(0, len(cases), MOST_AT_ONCE):
+            batch = cases[start : start + MOST_AT_ONCE]
             prompts = [_recall(script, fact, share) for script, fact in batch]
             alone = [_recall_alone(script, fact) for script, fact in batch]
             texts = _ask(client, [*prompts, *alone])
             for index, (_, fact) in enumerate(batch):
                 is_right = has_value(texts[index], fact.latest)
+                is_oracle_right = has_value(texts[len(batch) + index], fact.latest)
                 is_included = any(has_value(message.content, fact.latest) for message in prompts[index])
                 result.asked += 1
                 result.right += is_right
                 result.included += is_included
                 result.right_of_included += is_right and is_included
-                result.oracle += has_value(texts[len(batch) + index], fact.latest)
+                result.oracle += is_oracle_right
+                result.right_of_oracle += is_right and is_oracle_right
     return result
 
 

@@ -1,7 +1,7 @@
 """Scripted conversations of 20 turns with five facts each, from the templates of one half."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,11 +37,13 @@ class ScriptedConversation:
     facts: Sequence[ScriptedFact]
 
 
-def build_conversations(half: Half, seed: int) -> Iterator[ScriptedConversation]:
-    """Yield all conversations of a half."""
-    for language, count in half.languages:
-        for number in range(count):
-            yield _build(language, random.Random(f"{half.name} {seed} {language.facts[0].said[0]} {number}"))
+def build_conversations(half: Half, seed: int) -> list[ScriptedConversation]:
+    """Return all conversations of a half."""
+    return [
+        _build(language, random.Random(f"{half.name} {seed} {language.facts[0].said[0]} {number}"))
+        for language, count in half.languages
+        for number in range(count)
+    ]
 
 
 def _build(language: Language, random_: random.Random) -> ScriptedConversation:

@@ -1,8 +1,11 @@
 """The data of `make bench-memory`: halves that share nothing, and values that nothing else in them has."""
 
+import random
 from itertools import chain, combinations
+from typing import Any
 
 from bench.memory.conversations import FACTS, TURNS, build_conversations
+from bench.memory.coqa import tell_stories
 from bench.memory.development import DEVELOPMENT
 from bench.memory.matching import has_value
 from bench.memory.reported import REPORTED
@@ -25,7 +28,7 @@ def list_texts(half: Half) -> set[str]:
 
 @HALVES
 def test_there_are_conversations_enough(half: Half) -> None:
-    conversations = list(build_conversations(half, 1))
+    conversations = build_conversations(half, 1)
     facts = [fact for one in conversations for fact in one.facts]
     assert len(conversations) >= 100
     assert {len(one.turns) for one in conversations} == {TURNS}
@@ -33,7 +36,7 @@ def test_there_are_conversations_enough(half: Half) -> None:
     assert len(facts) >= 500
     assert {fact.kind for fact in facts} == set(KINDS)
     assert sum(bool(fact.stale) for fact in facts) >= 150
-    assert conversations == list(build_conversations(half, 1)), "a seed says it all"
+    assert conversations == build_conversations(half, 1), "a seed says it all"
 
 
 def test_the_halves_share_no_text() -> None:
@@ -79,3 +82,43 @@ def test_each_fact_is_said_where_the_script_says(half: Half) -> None:
 })  # fmt: skip
 def test_matching(text: str, value: str, expected: bool) -> None:
     assert has_value(text, value) == expected
+
+
+def make_story(question: str, answer: str, span: str = "", text: str = "") -> Any:
+    """Return a story as CoQA has it."""
+    return {
+        "source": "made",
+        "story": text or "Ann sat by the river. A heron flew over her. Later it rained for hours. Nobody minded.",
+        "questions": [{"input_text": question}, {"input_text": "What did she do then?"}],
+        "answers": [{"input_text": answer, "span_text": span}, {"input_text": "sat", "span_text": "sat by the river"}],
+    }
+
+
+def test_of_a_public_story_the_first_question_is_asked() -> None:
+    (told,) = tell_stories([make_story("Which bird came?", "A heron.", "a heron flew over")], random.Random(1))
+    (fact,) = told.facts
+    assert [user for user, _ in told.turns] == [
+        "Ann sat by the river. A heron flew over her.",
+        "Later it rained for hours. Nobody minded.",
+    ]
+    assert (fact.kind, fact.latest, fact.question, fact.turn) == ("made", "A heron", "Which bird came?", 0)
+
+
+@for_each("story", {
+    "yes or no": make_story("Did it rain?", "yes", "it rained"),
+    "a value of the question": make_story("Was it a heron?", "a heron", "A heron flew"),
+    "an answer in other words": make_story("Where did she sit?", "at a stream", "by the river"),
+    "an answer that two sentences have": make_story("Who sat?", "Ann", "Ann sat", "Ann sat. Ann slept."),
+    "a long answer": make_story("What flew?", "A heron flew over her. Later", "A heron flew over her. Later"),
+})  # fmt: skip
+def test_a_public_question_whose_answer_cannot_be_looked_for_is_left_out(story: Any) -> None:
+    assert tell_stories([story], random.Random(1)) == []
+
+
+def test_a_public_conversation_has_three_stories() -> None:
+    stories = [
+        make_story("Who came?", f"N{n}", f"N{n} came", f"It rained. A heron called N{n} came.") for n in range(7)
+    ]
+    told = tell_stories(stories, random.Random(1))
+    assert [(len(one.turns), len(one.facts)) for one in told] == [(3, 3), (3, 3), (1, 1)]
+    assert {fact.latest for one in told for fact in one.facts} == {f"N{n}" for n in range(7)}
