@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from r1plus_contract.schema_constraints import ConstraintError
 from r1plus_model.answer_end import AnswerEnd
 from r1plus_model.encoder import check_embedded
 from r1plus_model.errors import DistillationError
@@ -19,7 +20,7 @@ from r1plus_model.model import R1PlusModel
 from r1plus_model.packing import BranchCache, find_beginning
 from r1plus_model.reinforcement_recipe import MOST_SAMPLES
 from r1plus_model.training import deterministic
-from r1plus_model_repo.backends.constraints import ConstraintError, parse_grammar
+from r1plus_model_repo.backends.constraints import parse_grammar
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 from r1plus_model_repo.backends.torch_engine import build_compiler

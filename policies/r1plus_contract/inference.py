@@ -7,6 +7,7 @@ never text. A revision that was made before MESSAGES needs PROMPT and refuses wh
 """
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -100,6 +101,11 @@ _INPUTS: Final = frozenset(
     }
 )
 _REJECTED: Final = "the engine rejects "
+_REFUSAL: Final = re.compile(r"([a-z_]+)((?:\.|\[).*?)?: (.*)", re.DOTALL)
+"""An input, the place in it, and the reason. A place with ": " in a name ends there."""
+_EXCESS: Final = re.compile(
+    r"prompt has (\d+) tokens; with (\d+) new tokens? that is \d+, more than the context of (\d+);"
+)
 _PLACE: Final = re.compile(r"([a-z_]+)[.\[:]")
 """Beginning of a message about an input, or a place in it: `response_schema.properties.a: ...`."""
 
@@ -108,6 +114,38 @@ def is_refusal(message: str) -> bool:
     """Return whether the error of a stream says that the request is invalid: it begins with the input that is wrong."""
     place = _PLACE.match(message)
     return (place is not None and place[1] in _INPUTS) or message.startswith(_REJECTED)
+
+
+def split_refusal(message: str) -> tuple[str, str, str]:
+    """Return the input that a refusal is about, the place in it, such as `.properties.a`, and the reason.
+
+    The input is empty if the refusal names none.
+    """
+    match = _REFUSAL.fullmatch(message)
+    return (match[1], match[2] or "", match[3]) if match is not None and match[1] in _INPUTS else ("", "", message)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextExcess:
+    """Why a prompt and its answer do not fit the context, in tokens."""
+
+    prompt_tokens: int
+    new_tokens: int
+    context: int
+
+    def explain(self, remedy: str) -> str:
+        """Return the reason, which `read_context_excess` reads again."""
+        tokens = "token" if self.new_tokens == 1 else "tokens"
+        return (
+            f"prompt has {self.prompt_tokens} tokens; with {self.new_tokens} new {tokens} that is"
+            f" {self.prompt_tokens + self.new_tokens}, more than the context of {self.context}; {remedy}"
+        )
+
+
+def read_context_excess(reason: str) -> ContextExcess | None:
+    """Return what a refusal says of the context; None if it is about something else."""
+    match = _EXCESS.match(reason)
+    return None if match is None else ContextExcess(int(match[1]), int(match[2]), int(match[3]))
 
 
 class Role(StrEnum):

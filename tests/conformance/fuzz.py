@@ -54,9 +54,6 @@ def _name_the_model(document: Any, context_tokens: int) -> None:
             memory = properties.get("memory", {}).get("properties", {})
             if "budget_tokens" in memory:
                 memory["budget_tokens"]["maximum"] = context_tokens
-            for name in ("max_tokens", "max_completion_tokens", "max_new_tokens", "length", "max_output_tokens"):
-                if name in properties:
-                    properties[name]["maximum"] = context_tokens
 
 
 def _name_the_engine(document: Any, embedding: Mapping[str, Any]) -> None:

@@ -52,6 +52,18 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """What the document cannot say: relations of fields, and which characters are printable -> the words of the refusal."""
 
+SCHEMAS: Final = ("parameters", "json_schema.schema", "text.format.schema")
+OF_A_SCHEMA: Final = (
+    "is no ",
+    "is outside of the schema",
+    "names nothing",
+    "leads outside",
+    "cannot enforce",
+    "exceed",
+    "recursive",
+    "nested",
+)
+"""The document knows no language of schemas either."""
 OF_AN_EXPRESSION: Final = "calculation_"
 """Begins the codes of expressions without a result: a schema knows no language of expressions."""
 
@@ -67,4 +79,6 @@ def refused_for_what_is_unsaid(ctx: Any, response: Any, case: Any) -> None:
         return
     param = error["param"] or ""
     words = UNSAID.get(param) or UNSAID.get(param.partition("[")[0], ())
+    if any(name in param for name in SCHEMAS):
+        words = OF_A_SCHEMA
     assert any(word in error["message"] for word in words), f"valid by the document, and refused: {error}"

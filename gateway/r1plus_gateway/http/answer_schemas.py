@@ -98,8 +98,15 @@ MATH: Final[Mapping[str, Schema]] = {
     "math_usage": build_object(prompt_tokens=COUNT, completion_tokens=COUNT),
 }
 """In `r1plus` of an answer under `math_mode`."""
-_MATH_REPORT: Final[Mapping[str, Schema]] = {"r1plus": build_object(**MATH)}
-_CHAT_REPORT: Final[Mapping[str, Schema]] = {"r1plus": build_object({"knowledge": {"type": "object"}, **MATH})}
+REPORT: Final[Mapping[str, Schema]] = {
+    "schema": refer("SchemaReport"),
+    "ignored": build_list(TEXT),
+    "lowered": {"type": "object", "additionalProperties": COUNT},
+    **MATH,
+}
+"""In `r1plus` of an answer, where there is something to say."""
+_REPORT: Final[Mapping[str, Schema]] = {"r1plus": build_object(REPORT)}
+_CHAT_REPORT: Final[Mapping[str, Schema]] = {"r1plus": build_object({"knowledge": {"type": "object"}, **REPORT})}
 
 COMPONENTS: Final[Mapping[str, Schema]] = {
     "MathEntry": build_object(
@@ -116,6 +123,12 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         agrees=or_null({"type": "boolean"}),
         error=_REASON,
     ),
+    "SchemaReport": build_object(
+        dropped=build_list(TEXT),
+        dropped_more=COUNT,
+        valid=or_null({"type": "boolean"}),
+        problem=or_null(TEXT),
+    ),
     "Error": build_object(error=build_object(message=TEXT, type=TEXT, param=or_null(TEXT), code=TEXT)),
     "Usage": build_object(prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT),
     "ChatCompletion": build_object(
@@ -130,19 +143,19 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         choices=build_list(build_object(index=COUNT, delta=_DELTA, logprobs=NULL, finish_reason=or_null(_CHAT_END))),
     ),
     "TextCompletion": build_object(
-        _MATH_REPORT,
+        _REPORT,
         **_build_head("text_completion"),
         choices=build_list(build_object(index=COUNT, text=TEXT, logprobs=NULL, finish_reason=_END)),
         usage=_USAGE,
     ),
     "TextCompletionChunk": build_object(
-        {"usage": or_null(_USAGE), **_MATH_REPORT},
+        {"usage": or_null(_USAGE), **_REPORT},
         **_build_head("text_completion"),
         choices=build_list(build_object(index=COUNT, text=TEXT, logprobs=NULL, finish_reason=or_null(_END))),
     ),
-    "Generation": build_object(_MATH_REPORT, **_build_head("generation"), text=TEXT, finish_reason=_END, usage=_USAGE),
+    "Generation": build_object(_REPORT, **_build_head("generation"), text=TEXT, finish_reason=_END, usage=_USAGE),
     "GenerationChunk": build_object(
-        {"usage": _USAGE, **_MATH_REPORT}, **_build_head("generation.chunk"), text=TEXT, finish_reason=or_null(_END)
+        {"usage": _USAGE, **_REPORT}, **_build_head("generation.chunk"), text=TEXT, finish_reason=or_null(_END)
     ),
     "Calculation": build_object(
         object=build_const("calculation"),

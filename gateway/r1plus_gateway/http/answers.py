@@ -1,7 +1,8 @@
 """What every form of an answer has: its head, its end, and the writer of a stream's events."""
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -10,6 +11,8 @@ from r1plus_gateway.http.code_interpreter import CodeCall
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.math_answers import MathOutcome
 from r1plus_gateway.http.requests import GenerateRequest
+from r1plus_gateway.http.sampling_fields import find_lowered
+from r1plus_gateway.http.schema_reports import SchemaReport, check_text
 from r1plus_gateway.knowledge.citations import Citation, find_citations
 from r1plus_gateway.knowledge.search import Passage
 
@@ -61,8 +64,27 @@ class AnswerHead:
     """What was calculated; None: nothing was asked for."""
     code: Sequence[CodeCall] = ()
     """The programs that were run."""
+    schema: SchemaReport | None = None
+    """What the whole answer is by a schema that the engine enforces in part."""
     citations: FoundCitations = field(default_factory=FoundCitations, compare=False)
     """Of the documents that were searched."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what every form's `r1plus` says of the answer."""
+        math = {} if self.math is None else self.math.describe()
+        schema = {} if self.schema is None else {"schema": self.schema.describe()}
+        ignored = {"ignored": list(self.request.ignored)} if self.request.ignored else {}
+        lowered = find_lowered(self.request.limit, self.request.sampling.max_new_tokens)
+        return {**math, **schema, **ignored, **({"lowered": lowered} if lowered else {})}
+
+
+async def judge_answer(head: AnswerHead, text: str) -> AnswerHead:
+    """Return the head with what is said of a whole text: whether it has the results, and follows the schema."""
+    if head.math is not None:
+        head = replace(head, math=head.math.compare(text))
+    if (check := head.request.schema_check) is not None:
+        head = replace(head, schema=await asyncio.to_thread(check_text, check, text))
+    return head
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,8 +144,7 @@ class CodeRounds:
             raise RequestError(
                 400, "context_length_exceeded", f"{message} {model.context_tokens}; {remedy}", param="tools"
             )
-        left = replace(limit, tokens=limit.tokens - used, is_explicit=limit.is_explicit and counted is None)
-        return resolve_new_tokens(left, model, counted)
+        return resolve_new_tokens(replace(limit, tokens=limit.tokens - used), model, counted)
 
 
 def _find_program(generation: Generation, text: str) -> ToolAnswer | None:

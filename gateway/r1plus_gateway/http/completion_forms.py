@@ -16,7 +16,7 @@ from r1plus_gateway.http.answers import (
     build_fingerprint,
     split_event,
 )
-from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.errors import FieldNames, RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.file_search import (
     KNOWLEDGE,
@@ -41,14 +41,14 @@ from r1plus_gateway.http.requests import (
 from r1plus_gateway.http.tools import ToolCall, parse_tool_answer
 from r1plus_gateway.settings import ModelSettings
 
+SCHEMA_FIELD: Final = "response_format.json_schema.schema"
 CHAT_FORM: Final = FormDescription(
     "/v1/chat/completions",
     "Answer a chat, by the engine's chat template.",
     body=CHAT,
     answer="ChatCompletion",
     events="ChatCompletionChunk",
-    prompt_field="messages",
-    schema_field="response_format",
+    names=FieldNames("messages", SCHEMA_FIELD, "max_tokens"),
 )
 TEXT_FORM: Final = FormDescription(
     "/v1/completions",
@@ -56,8 +56,7 @@ TEXT_FORM: Final = FormDescription(
     body=TEXT,
     answer="TextCompletion",
     events="TextCompletionChunk",
-    prompt_field="prompt",
-    schema_field="response_format",
+    names=FieldNames("prompt", limit="max_tokens"),
 )
 GENERATE_FORM: Final = FormDescription(
     "/v1/generate",
@@ -65,8 +64,7 @@ GENERATE_FORM: Final = FormDescription(
     body=GENERATE,
     answer="Generation",
     events="GenerationChunk",
-    prompt_field="prompt",
-    schema_field="response_format",
+    names=FieldNames("prompt", SCHEMA_FIELD, "max_new_tokens"),
 )
 
 
@@ -90,9 +88,10 @@ def _build_head(head: AnswerHead, prefix: str, kind: str) -> dict[str, Any]:
     }
 
 
-def _build_math(head: AnswerHead) -> dict[str, Any]:
-    """Return what was calculated, where that was asked for."""
-    return {} if head.math is None else {"r1plus": head.math.describe()}
+def _build_report(head: AnswerHead) -> dict[str, Any]:
+    """Return what is said of the answer, if anything is."""
+    report = head.describe()
+    return {"r1plus": report} if report else {}
 
 
 def _merge_reports(*parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +157,7 @@ class ChatForm:
         message["annotations"] = cited.pop("annotations", [])
         choice = _build_choice(finish_reason, message=message)
         answer = _build_head(head, "chatcmpl-", "chat.completion")
-        report = _merge_reports(cited, _build_math(head))
+        report = _merge_reports(cited, _build_report(head))
         return orjson.dumps({**answer, "choices": [choice], "usage": build_usage(end.usage), **report})
 
     def open_events(self, head: AnswerHead) -> EventWriter:
@@ -183,7 +182,7 @@ class TextForm:
         """See `Form`."""
         choice = _build_choice(end.finish_reason, text=text)
         answer = _build_head(head, "cmpl-", "text_completion")
-        return orjson.dumps({**answer, "choices": [choice], "usage": build_usage(end.usage), **_build_math(head)})
+        return orjson.dumps({**answer, "choices": [choice], "usage": build_usage(end.usage), **_build_report(head)})
 
     def open_events(self, head: AnswerHead) -> EventWriter:
         """See `Form`."""
@@ -207,7 +206,7 @@ class GenerateForm:
         """See `Form`."""
         answer = _build_head(head, "gen-", "generation")
         own = {"text": text, "finish_reason": end.finish_reason, "usage": build_usage(end.usage)}
-        return orjson.dumps({**answer, **own, **_build_math(head)})
+        return orjson.dumps({**answer, **own, **_build_report(head)})
 
     def open_events(self, head: AnswerHead) -> EventWriter:
         """See `Form`."""
@@ -260,7 +259,7 @@ class TextEvents(ChunkEvents):
 
     def build_end(self, head: AnswerHead, end: AnswerEnd) -> bytes:
         """See `EventWriter`."""
-        report = _merge_reports(self._build_rest(), _build_math(head))
+        report = _merge_reports(self._build_rest(), _build_report(head))
         last = self._encode({**self._wrap(self._build_last(end.finish_reason)), **report})
         if self._request.includes_usage:
             last += self._encode({"choices": [], "usage": build_usage(end.usage)})
@@ -333,7 +332,7 @@ class GenerateEvents(ChunkEvents):
     def build_end(self, head: AnswerHead, end: AnswerEnd) -> bytes:
         """See `EventWriter`."""
         last = {"text": "", "finish_reason": end.finish_reason, "usage": build_usage(end.usage)}
-        return self._encode({**last, **_build_math(head)}) + DONE
+        return self._encode({**last, **_build_report(head)}) + DONE
 
     def _build_text(self, text: str) -> dict[str, Any]:
         return {"text": text, "finish_reason": None}

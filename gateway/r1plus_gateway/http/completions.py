@@ -8,7 +8,7 @@ from typing import Final, cast
 
 from aiohttp import web
 
-from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN
+from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN, ContextExcess
 from r1plus_gateway.access.caller import (
     AccessError,
     Caller,
@@ -18,19 +18,19 @@ from r1plus_gateway.access.caller import (
 )
 from r1plus_gateway.calculation.desk import CalculatorDesk
 from r1plus_gateway.http.admission import BodyBudget, CountAllowance, Holds, SearchTurns
-from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, CodeEventWriter, StorageOutcome
+from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, CodeEventWriter, StorageOutcome, judge_answer
 from r1plus_gateway.http.bill import Bill, open_bill
 from r1plus_gateway.http.code_interpreter import TOOLS
 from r1plus_gateway.http.code_listeners import StreamedRounds, WholeRounds
 from r1plus_gateway.http.code_rounds import CodeRounds
-from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
+from r1plus_gateway.http.errors import RequestError, build_context_error, convert_access_error, convert_serving_error
 from r1plus_gateway.http.estimated_tokens import TEMPLATE_TOKENS
 from r1plus_gateway.http.event_stream import EventStream, read_whole, write_text
 from r1plus_gateway.http.exchange import LEFT, Exchange, GatewayParts, authenticate
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.forms import Form
 from r1plus_gateway.http.json_body import read_object
-from r1plus_gateway.http.math_events import ComparedEvents, compare_prose
+from r1plus_gateway.http.kept_events import KeptEvents
 from r1plus_gateway.http.math_mode import MathMode, build_translation_prompt, insert_note, limit_translation
 from r1plus_gateway.http.presets import build_unknown_model_error
 from r1plus_gateway.http.requests import GenerateRequest, ModelName, read_model_name
@@ -108,8 +108,8 @@ class Completions:
     ) -> tuple[GenerateRequest, Bill, int | None]:
         """Read a body, with what it searches and continues, and reserve it; return what `_admit` does."""
         request = await form.read_request(fields, name, pool.model, caller)
-        exchange.prompt_field = form.description.prompt_field
-        exchange.schema_field = TOOLS if request.has_tools else form.description.schema_field
+        names = form.description.names
+        exchange.names = replace(names, schema=TOOLS) if request.has_tools else names
         if request.math is not None:
             request = replace(request, math=self._math.plan(request.math, pool.model))
         _check_prompt_size(exchange, request, pool.model)
@@ -146,6 +146,7 @@ class Completions:
         self, exchange: Exchange, caller: Caller, pool: PodPool, request: GenerateRequest, prompt_tokens: int | None
     ) -> tuple[GenerateRequest, Bill, int | None]:
         note = request.math.plan.note_bytes if request.math is not None else 0
+        _check_prompt_tokens(exchange, request, pool.model, prompt_tokens)
         new_tokens = resolve_new_tokens(request.limit, pool.model, prompt_tokens and prompt_tokens + note)
         bill = await self._open_bill(exchange, caller, pool, request, prompt_tokens, new_tokens)
         request = replace(request, sampling=replace(request.sampling, max_new_tokens=new_tokens))
@@ -245,7 +246,7 @@ class Completions:
         _check_end(generation)
         await bill.settle(Outcome.ANSWERED, generation)
         head, end = self._build_head(exchange, request, generation), self._build_end(exchange, generation, bill)
-        head = compare_prose(head, text)
+        head = await judge_answer(head, text)
         body = form.build_answer(head, text, end)
         if request.storage is not None:
             body = form.build_answer(await self._store(exchange, head, body), text, end)
@@ -289,8 +290,8 @@ class Completions:
     ) -> web.StreamResponse:
         head = self._build_head(exchange, request, generation)
         events = form.open_events(head)
-        if head.math is not None:
-            events = ComparedEvents(events)
+        if not request.has_tools and (head.math is not None or request.schema_check is not None):
+            events = KeptEvents(events)
         whole, data = "", b""
         try:
             if exchange.rounds is not None:
@@ -313,9 +314,9 @@ class Completions:
         if request.has_tools:
             data += events.build_tool_answer(whole)
         end = self._build_end(exchange, generation, bill)
+        text = whole if request.has_tools else events.read_text()
+        head = await judge_answer(head, text)
         if request.storage is not None:
-            text = whole if request.has_tools else events.read_text()
-            head = compare_prose(head, text)
             head = await self._store(exchange, head, form.build_answer(head, text, end))
         await stream.write(data + events.build_end(head, end))
         return await stream.finish()
@@ -339,8 +340,8 @@ class Completions:
     def _convert(self, exchange: Exchange, error: ServingError) -> RequestError:
         retry_after = self._parts.read_settings().limits.retry_after_seconds
         has_run = exchange.rounds is not None and exchange.rounds.calls
-        prompt_field = TOOLS if has_run else exchange.prompt_field  # programs have made the prompt longer
-        return convert_serving_error(error, retry_after, prompt_field=prompt_field, schema_field=exchange.schema_field)
+        names = replace(exchange.names, prompt=TOOLS) if has_run else exchange.names  # programs made the prompt longer
+        return convert_serving_error(error, retry_after, names)
 
     def _build_head(self, exchange: Exchange, request: GenerateRequest, generation: Generation) -> AnswerHead:
         storage = StorageOutcome.PENDING if request.storage else StorageOutcome.NOT_REQUESTED
@@ -368,8 +369,16 @@ def _check_prompt_size(exchange: Exchange, request: GenerateRequest, model: Mode
             400,
             "context_length_exceeded",
             f"{message} context of {model.context_tokens} tokens; shorten it",
-            param=exchange.prompt_field,
+            param=exchange.names.prompt,
         )
+
+
+def _check_prompt_tokens(
+    exchange: Exchange, request: GenerateRequest, model: ModelSettings, prompt_tokens: int | None
+) -> None:
+    """Refuse a prompt that leaves no token of the context for the answer, as the engine does."""
+    if prompt_tokens is not None and prompt_tokens >= model.context_tokens:
+        raise build_context_error(ContextExcess(prompt_tokens, 1, model.context_tokens), exchange.names)
 
 
 def _depends_on_size(error: AccessError, request: GenerateRequest) -> bool:

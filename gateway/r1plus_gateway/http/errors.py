@@ -1,12 +1,13 @@
 """Errors as OpenAI's clients read them: `{"error": {"message", "type", "param", "code"}}`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
 from aiohttp import web
 
-from r1plus_contract.inference import RESPONSE_SCHEMA
+from r1plus_contract import inference
 from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.serving.errors import (
     AnswerFailedError,
@@ -93,26 +94,53 @@ def convert_access_error(error: AccessError) -> RequestError:
     return RequestError(error.status, error.code, str(error), headers=headers)
 
 
-def convert_serving_error(
-    error: ServingError, retry_after_seconds: int, *, prompt_field: str, schema_field: str
-) -> RequestError:
-    """Return the answer of a model that did not answer.
+@dataclass(frozen=True, slots=True)
+class FieldNames:
+    """Which fields of a request became what the engine gets."""
 
-    `prompt_field`, `schema_field`: which fields of the request the prompt and the answer's schema came from.
-    """
+    prompt: str = ""
+    """The prompt's."""
+    schema: str = ""
+    """Of the answer's schema."""
+    limit: str = ""
+    """Of the most new tokens."""
+
+
+def build_context_error(excess: inference.ContextExcess, names: FieldNames) -> InvalidFieldError:
+    """Return the error of a prompt that leaves no room for the answer."""
+    remedy = "shorten it" if excess.new_tokens == 1 else f"shorten it or lower {names.limit}"
+    return InvalidFieldError(names.prompt, excess.explain(remedy), code="context_length_exceeded")
+
+
+def convert_serving_error(error: ServingError, retry_after_seconds: int, names: FieldNames) -> RequestError:
+    """Return the answer of a model that did not answer."""
     later = {"Retry-After": str(retry_after_seconds)}
     if isinstance(error, RefusedByEngineError):
-        message = str(error)
-        is_too_long = "context of" in message or "tokens of the context" in message
-        code = "context_length_exceeded" if is_too_long else "invalid_value"
-        param = schema_field if message.startswith(RESPONSE_SCHEMA) else None
-        return RequestError(400, code, message, param=prompt_field if is_too_long else param)
+        return _convert_refusal(str(error), names)
     if isinstance(error, QueueFullError):
         return RequestError(503, "queue_full", str(error), headers=later)
     if isinstance(error, ModelUnavailableError):
         return RequestError(503, "model_unavailable", str(error), headers=later)
     code = "answer_failed" if isinstance(error, AnswerFailedError) else "server_error"
     return RequestError(502, code, str(error))
+
+
+def _convert_refusal(message: str, names: FieldNames) -> RequestError:
+    """Return the answer of what the engine refused. It names its own inputs; the answer, the request's fields."""
+    name, place, reason = inference.split_refusal(message)
+    if (excess := inference.read_context_excess(reason)) is not None:
+        return build_context_error(excess, names)
+    if not name:
+        return RequestError(400, "invalid_value", message)
+    is_too_long = "context of" in reason or "tokens of the context" in reason  # also as older images say it
+    code = "context_length_exceeded" if is_too_long else "invalid_value"
+    own = {
+        **dict.fromkeys((inference.PROMPT, inference.SYSTEM, inference.MESSAGES), names.prompt),
+        inference.RESPONSE_SCHEMA: names.schema,
+        inference.MAX_NEW_TOKENS: names.limit,
+    }
+    has_place = name == inference.RESPONSE_SCHEMA and not place.startswith(".anyOf[")
+    return InvalidFieldError(own.get(name, name) + (place if has_place else ""), reason, code=code)
 
 
 def convert_http_error(request: web.Request, error: web.HTTPException) -> RequestError:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from r1plus_gateway.access.caller import Authenticator, Caller, Ledger, Remaining
 from r1plus_gateway.http.code_rounds import CodeRounds
+from r1plus_gateway.http.errors import FieldNames
 from r1plus_gateway.http.math_answers import MathOutcome
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.tasks import TaskKeeper
@@ -46,9 +47,7 @@ class Exchange:
     caller: Caller | None = None
     model: str = ""
     remaining: Remaining | None = None
-    prompt_field: str = ""
-    schema_field: str = ""
-    """The fields that the prompt and a schema of the answer come from."""
+    names: FieldNames = field(default_factory=FieldNames)
     is_billed: bool = False
     """Whether the request is counted when its bill is settled."""
     has_answer: bool = False

@@ -199,6 +199,10 @@ class Table:
     """Fields of any value that cannot change the answer."""
     unsupported: Mapping[str, tuple[Json, ...]] = field(default_factory=dict)
     """Fields that are not supported -> values that ask for nothing, besides null."""
+    reported: frozenset[str] = frozenset()
+    """Fields of other servers that are ignored as well; the answer names them."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why some of those that are not supported are refused."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -211,11 +215,11 @@ class Table:
         Raises:
             InvalidFieldError: there is one.
         """
-        fields.refuse_rest(self.names | self.ignored, self.unsupported)
+        fields.refuse_rest(self.names | self.ignored | self.reported, self.unsupported, self.reasons)
 
     def build_schema(self) -> Schema:
         """Return the object's schema. Null stands for absence, also of fields that do not exist."""
-        properties: Schema = {name: {} for name in sorted(self.ignored)}
+        properties: Schema = {name: {} for name in sorted(self.ignored | self.reported)}
         properties |= {
             name: {"enum": [*values, None]} if values else NULL for name, values in sorted(self.unsupported.items())
         }

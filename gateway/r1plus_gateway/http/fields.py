@@ -113,13 +113,23 @@ class Fields:
             raise InvalidFieldError(self._path + name, f"{len(value)} items exceed {most}")
         return value
 
-    def refuse_rest(self, known: Set[str], unsupported: Mapping[str, tuple[Json, ...]]) -> None:
-        """Refuse every field that is not known. `unsupported`: those that are, with these values, as good as absent."""
+    def list_present(self, names: Set[str]) -> list[str]:
+        """Return the places of those of these fields that are there and not null."""
+        return [self._path + name for name in sorted(names & self._body.keys()) if self.has(name)]
+
+    def refuse_rest(
+        self, known: Set[str], unsupported: Mapping[str, tuple[Json, ...]], reasons: Mapping[str, str] | None = None
+    ) -> None:
+        """Refuse every field that is not known.
+
+        `unsupported`: those that are, with these values, as good as absent; `reasons`: why some of them are refused.
+        """
         for name in sorted(self._body.keys() - known):
             value, harmless = self._body[name], unsupported.get(name, ())
             if value is None or any(_is_same(value, one) for one in harmless):
                 continue
             reason = "is not supported" if name in unsupported else "is not a known field; leave it out"
+            reason = (reasons or {}).get(name, reason)
             if harmless:
                 reason += f"; leave it out, or send {orjson.dumps(harmless[0]).decode()}"
             raise UnsupportedFieldError(f"{self._path}{name}"[:120], reason)

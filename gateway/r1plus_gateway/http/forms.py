@@ -5,6 +5,7 @@ from typing import Protocol
 
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, EventWriter
+from r1plus_gateway.http.errors import FieldNames
 from r1plus_gateway.http.field_tables import Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.requests import GenerateRequest, ModelName
@@ -22,10 +23,8 @@ class FormDescription:
     """Name of the schema of a whole answer."""
     events: str
     """Name of the schema of a stream's events."""
-    prompt_field: str
-    """The field of a request that may be too long for the model."""
-    schema_field: str
-    """The field that a schema of the answer comes from, unless tools make it."""
+    names: FieldNames
+    """Without tools, which make a schema of the answer as well."""
 
 
 class Form(Protocol):

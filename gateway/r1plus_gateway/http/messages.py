@@ -88,16 +88,21 @@ CALLS: Final = ListField(
     },
 )
 IGNORED: Final = frozenset({"name", "refusal", "annotations"})
+REPORTED: Final = frozenset({"reasoning_content", "reasoning", "reasoning_details", "provider_specific_fields"})
+"""Of an assistant's message as other servers have it: what the model thought is no part of what it said."""
 
 
-def _build_table(*roles: str, more: tuple[ListField | StringField, ...] = ()) -> Table:
-    return Table((StringField("role", values=roles, is_required=True), CONTENT, *more), ignored=IGNORED)
+def _build_table(
+    *roles: str, more: tuple[ListField | StringField, ...] = (), reported: frozenset[str] = frozenset()
+) -> Table:
+    role = StringField("role", values=roles, is_required=True)
+    return Table((role, CONTENT, *more), ignored=IGNORED, reported=reported)
 
 
 _PLAIN: Final = _build_table("system", "developer", "user")
 _TABLES: Final[Mapping[str, Table]] = {
     **dict.fromkeys(("system", "developer", "user"), _PLAIN),
-    "assistant": _build_table("assistant", more=(CALLS,)),
+    "assistant": _build_table("assistant", more=(CALLS,), reported=REPORTED),
     "tool": _build_table("tool", more=(CALL_ID,)),
 }
 _CALLING: Final = Table(
@@ -107,6 +112,7 @@ _CALLING: Final = Table(
         ListField("tool_calls", MOST_PARTS, CALLS.items, is_required=True),
     ),
     ignored=IGNORED,
+    reported=REPORTED,
 )
 """A message that calls tools needs no content."""
 ROLE: Final = StringField("role", values=ROLES, is_required=True)
@@ -133,6 +139,13 @@ def read_messages(fields: Fields) -> list[PromptMessage]:
     """
     entries = MESSAGES.read(fields)
     return [_read_message(f"messages[{position}]", entry) for position, entry in enumerate(entries)]
+
+
+def list_ignored(fields: Fields) -> list[str]:
+    """Return which fields of messages are ignored, each once; the messages have been read."""
+    entries = [entry for entry in MESSAGES.read(fields) if isinstance(entry, dict)]
+    names = {name for entry in entries for name in REPORTED & entry.keys() if entry[name] is not None}
+    return [f"messages[].{name}" for name in sorted(names)]
 
 
 def find_question(messages: Sequence[PromptMessage]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.http.admission import Holds
-from r1plus_gateway.http.errors import convert_access_error, convert_serving_error
+from r1plus_gateway.http.errors import FieldNames, convert_access_error, convert_serving_error
 from r1plus_gateway.http.exchange import Exchange, GatewayParts
 from r1plus_gateway.serving.errors import ServingError
 
@@ -25,4 +25,4 @@ def convert_refusals(parts: GatewayParts, holds: Holds, exchange: Exchange, fiel
         raise convert_access_error(error) from error
     except ServingError as error:
         retry_after = parts.read_settings().limits.retry_after_seconds
-        raise convert_serving_error(error, retry_after, prompt_field=field, schema_field="") from error
+        raise convert_serving_error(error, retry_after, FieldNames(field)) from error

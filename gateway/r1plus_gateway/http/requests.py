@@ -18,7 +18,14 @@ from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.file_search import KNOWLEDGE, KNOWLEDGE_SHARE, FoundPassages, insert_passages
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.http.math_fields import MATH_MODE, MathQuestion, read_math
-from r1plus_gateway.http.messages import MESSAGES, PromptMessage, build_prompt, find_question, read_messages
+from r1plus_gateway.http.messages import (
+    MESSAGES,
+    PromptMessage,
+    build_prompt,
+    find_question,
+    list_ignored,
+    read_messages,
+)
 from r1plus_gateway.http.presets import PRESETS, split_model
 from r1plus_gateway.http.sampling_fields import (
     SAMPLING,
@@ -28,7 +35,7 @@ from r1plus_gateway.http.sampling_fields import (
     read_stop,
     read_token_limit,
 )
-from r1plus_gateway.http.schemas import RESPONSE_FORMAT
+from r1plus_gateway.http.schemas import RESPONSE_FORMAT, AnswerSchema, SchemaCheck
 from r1plus_gateway.http.tools import CHAT_TOOLS, CodeRoundsPlan, ToolSet, read_tools
 from r1plus_gateway.knowledge.quotation import QuotedPassages, pack_passages, shrink_quotations
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling
@@ -64,12 +71,25 @@ UNSUPPORTED: Final[Mapping[str, tuple[Json, ...]]] = {
     "function_call": ("none",),
     "audio": (),
     "web_search_options": (),
-    "reasoning_effort": (),
-    "verbosity": (),
-    "top_k": (),
-    "min_p": (),
+    "reasoning_effort": ("none",),
+    "verbosity": ("medium",),
+    "chat_template_kwargs": ({}, {"enable_thinking": False}),
 }
 """Fields that are not supported -> values that ask for nothing, besides null."""
+_ONE_ANSWER: Final = "a request has one answer; send a request for each, at once if you like"
+_NO_PROBABILITIES: Final = "the engines give no probabilities of tokens"
+REASONS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("n", "best_of"), _ONE_ANSWER),
+    **dict.fromkeys(("logprobs", "top_logprobs"), _NO_PROBABILITIES),
+}
+"""Why those are refused (docs/decisions/0015-one-generation-a-request.md)."""
+REPORTED: Final = frozenset(
+    {
+        *("top_k", "min_p", "typical_p", "mirostat", "mirostat_eta", "mirostat_tau", "tfs_z", "repeat_last_n"),
+        *("chat_id", "session_id", "message_id", "id", "cache_prompt", "keep_alive"),
+    }
+)
+"""Fields of other servers that front ends send: how the likeliest tokens are cut, ids of their own, and caches."""
 
 MODEL: Final = StringField("model", is_required=True)
 PRESET: Final = StringField("preset", values=tuple(PRESETS))
@@ -93,9 +113,13 @@ CHAT: Final = Table(
     (*COMMON, MESSAGES, RESPONSE_FORMAT, CHAT_TOOLS.tools, CHAT_TOOLS.choice, KNOWLEDGE, STREAM_OPTIONS, *CHAT_LIMITS),
     IGNORED,
     UNSUPPORTED,
+    REPORTED,
+    REASONS,
 )
-TEXT: Final = Table((*COMMON, TEXT_PROMPT, STREAM_OPTIONS, *TEXT_LIMITS), IGNORED, UNSUPPORTED)
-GENERATE: Final = Table((*COMMON, PROMPT, SYSTEM, RAW_PROMPT, RESPONSE_FORMAT, *GENERATE_LIMITS), IGNORED, UNSUPPORTED)
+TEXT: Final = Table((*COMMON, TEXT_PROMPT, STREAM_OPTIONS, *TEXT_LIMITS), IGNORED, UNSUPPORTED, REPORTED, REASONS)
+GENERATE: Final = Table(
+    (*COMMON, PROMPT, SYSTEM, RAW_PROMPT, RESPONSE_FORMAT, *GENERATE_LIMITS), IGNORED, UNSUPPORTED, REPORTED, REASONS
+)
 """The bodies of the three forms: what they list is read, and is what the OpenAPI document says."""
 
 
@@ -139,8 +163,12 @@ class GenerateRequest:
     has_tools: bool = False
     text_stop: Sequence[str] = ()
     """Strings before which the text of an answer under tools ends."""
+    schema_check: SchemaCheck | None = None
+    """None: the engine enforces all that the answer is held to."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """For the answer: warnings."""
+    ignored: Sequence[str] = ()
+    """Places of fields that were ignored, which the answer names."""
     echo: Mapping[str, Json] = field(default_factory=dict)
     """Fields that the answer repeats."""
     storage: StorageRequest | None = None
@@ -185,9 +213,8 @@ def parse_chat(
 ) -> GenerateRequest:
     """Parse the body of `POST /v1/chat/completions`; `found`: what its `knowledge` has found."""
     messages = read_messages(fields)
-    schema = RESPONSE_FORMAT.read(fields, model)
     tools = read_tools(fields, model)
-    refuse_both(RESPONSE_FORMAT.name, schema, tools)
+    schema = choose_schema(RESPONSE_FORMAT.name, RESPONSE_FORMAT.read(fields, model), tools)
     is_streamed, includes_usage = read_stream(fields)
     has_tools = tools is not None
     sampling = read_sampling(fields, name.preset, has_tools=has_tools)
@@ -195,7 +222,7 @@ def parse_chat(
     math = read_math(fields, name.preset, find_question(messages), has_tools=has_tools)
     CHAT.refuse_rest(fields)
     instruction = tools.instruction if tools else ""
-    plan = ChatPlan(messages, instruction, tools.schema if tools else schema, model, found)
+    plan = ChatPlan(messages, instruction, schema.text if schema else None, model, found)
     request = GenerateRequest(
         name,
         plan.build()[0],
@@ -205,6 +232,8 @@ def parse_chat(
         includes_usage,
         has_tools,
         text_stop=read_stop(fields) if has_tools else (),
+        schema_check=schema.check if schema else None,
+        ignored=(*fields.list_present(REPORTED), *list_ignored(fields)),
         math=math,
     )
     return request if found is None else plan.pack(request, int(KNOWLEDGE_SHARE * model.context_tokens))
@@ -262,7 +291,16 @@ def parse_text(fields: Fields, name: ModelName, model: ModelSettings) -> Generat
     limit = read_token_limit(fields, model, TEXT_LIMITS)
     math = read_math(fields, name.preset, text, has_tools=False)
     TEXT.refuse_rest(fields)
-    return GenerateRequest(name, Prompt(text, is_raw=True), sampling, limit, is_streamed, includes_usage, math=math)
+    return GenerateRequest(
+        name,
+        Prompt(text, is_raw=True),
+        sampling,
+        limit,
+        is_streamed,
+        includes_usage,
+        ignored=fields.list_present(REPORTED),
+        math=math,
+    )
 
 
 def parse_generate(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
@@ -279,14 +317,26 @@ def parse_generate(fields: Fields, name: ModelName, model: ModelSettings) -> Gen
     limit = read_token_limit(fields, model, GENERATE_LIMITS)
     math = read_math(fields, name.preset, text, has_tools=False)
     GENERATE.refuse_rest(fields)
-    prompt = Prompt(text, system, is_raw, response_schema=schema)
-    return GenerateRequest(name, prompt, sampling, limit, is_streamed, includes_usage=True, headers=headers, math=math)
+    prompt = Prompt(text, system, is_raw, response_schema=schema.text if schema else None)
+    return GenerateRequest(
+        name,
+        prompt,
+        sampling,
+        limit,
+        is_streamed,
+        includes_usage=True,
+        schema_check=schema.check if schema else None,
+        headers=headers,
+        ignored=fields.list_present(REPORTED),
+        math=math,
+    )
 
 
-def refuse_both(param: str, schema: bytes | None, tools: ToolSet | None) -> None:
-    """Refuse a form of the answer together with tools: an answer is held to one schema."""
+def choose_schema(param: str, schema: AnswerSchema | None, tools: ToolSet | None) -> AnswerSchema | None:
+    """Return what an answer is held to: a form of its own, or calls of tools. Both at once are refused."""
     if schema is not None and tools is not None:
         raise UnsupportedFieldError(param, "cannot be held together with tools; send one of them")
+    return tools.schema if tools is not None else schema
 
 
 def read_stream(fields: Fields) -> tuple[bool, bool]:
@@ -306,7 +356,9 @@ def _read_single_prompt(value: Json) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, list):
-        raise UnsupportedFieldError("prompt", "takes one text; send a request for each, and no token ids")
+        raise UnsupportedFieldError(
+            "prompt", "takes one text, and no token ids; send a request for each, at once if you like"
+        )
     if not isinstance(value, str):
         raise InvalidFieldError("prompt", "expected a string", code="invalid_type")
     if not value:

@@ -11,7 +11,7 @@ from r1plus_gateway.access.caller import AnswerEvidence, Caller, Usage
 from r1plus_gateway.http.answers import DONE, AnswerEnd, AnswerHead, EventWriter, split_event
 from r1plus_gateway.http.code_interpreter import KIND as CODE_KIND
 from r1plus_gateway.http.code_interpreter import CodeCall, build_call_item, read_cut_text, split_code_interpreter
-from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.errors import FieldNames, RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.file_search import (
     KnowledgeFinder,
@@ -70,8 +70,7 @@ class ResponseForm:
         body=RESPONSE,
         answer="Response",
         events="ResponseEvent",
-        prompt_field="input",
-        schema_field="text.format",
+        names=FieldNames("input", "text.format.schema", "max_output_tokens"),
     )
 
     def __init__(
@@ -362,10 +361,9 @@ def _build_response(
 
 
 def _build_more(head: AnswerHead, text: str) -> dict[str, Any]:
-    """Return what memory and documents put into the prompt, and what was calculated, where that was asked for."""
-    math = {} if head.math is None else head.math.describe()
+    """Return what memory and documents put into the prompt, and what is said of the answer."""
     code = {} if head.request.code is None else {"code": [call.describe() for call in head.code]}
-    return {**_build_memory(head.request), **_build_knowledge(head, text), **math, **code}
+    return {**_build_memory(head.request), **_build_knowledge(head, text), **head.describe(), **code}
 
 
 def _build_memory(request: GenerateRequest) -> dict[str, Any]:

@@ -34,12 +34,13 @@ from r1plus_gateway.http.messages import PromptMessage, build_prompt, find_quest
 from r1plus_gateway.http.metadata import METADATA
 from r1plus_gateway.http.requests import (
     COMMON,
+    REPORTED,
     STREAM_OPTIONS,
     GenerateRequest,
     ModelName,
     StorageRequest,
+    choose_schema,
     read_stream,
-    refuse_both,
 )
 from r1plus_gateway.http.response_items import INPUT, Item, build_messages, quote_outputs
 from r1plus_gateway.http.response_memory import (
@@ -60,7 +61,7 @@ from r1plus_gateway.http.sampling_fields import (
     read_stop,
     read_token_limit,
 )
-from r1plus_gateway.http.schemas import TEXT_FORMAT
+from r1plus_gateway.http.schemas import TEXT_FORMAT, AnswerSchema, SchemaCheck
 from r1plus_gateway.http.tools import FLAT_TOOLS, read_tools
 from r1plus_gateway.knowledge.quotation import QuotedPassages, pack_passages, shrink_quotations
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling
@@ -116,8 +117,6 @@ UNSUPPORTED: Final[Mapping[str, tuple[Json, ...]]] = {
     "prompt": (),
     "context_management": (),
     "moderation": (),
-    "top_k": (),
-    "min_p": (),
 }
 """Fields that are not supported -> values that ask for nothing, besides null."""
 TOOLS_AND_SEARCH: Final = ListField(
@@ -152,6 +151,7 @@ RESPONSE: Final = Table(
     ),
     IGNORED,
     UNSUPPORTED,
+    REPORTED,
 )
 
 
@@ -210,7 +210,7 @@ def read_continuation_names(fields: Fields) -> tuple[str, str]:
 class _TextConfig:
     """What `text` asks for."""
 
-    schema: bytes | None
+    schema: AnswerSchema | None
     format: Mapping[str, Json]
     """As the answer repeats it."""
 
@@ -232,7 +232,7 @@ def parse_response(
     instructions = INSTRUCTIONS.read(fields)
     text = _read_text_config(fields, model)
     tools = read_tools(fields, model, FLAT_TOOLS, code)
-    refuse_both("text.format", text.schema, tools)
+    schema = choose_schema("text.format", text.schema, tools)
     includes_results = RESULTS_INCLUDED in _read_include(fields)
     metadata = METADATA.read(fields)
     storage = _read_storage(fields, earlier, items, options)
@@ -248,7 +248,7 @@ def parse_response(
         "instructions": instructions or None,
         "text": {"format": text.format},
         "metadata": metadata,
-        **_echo_tools(fields, found, code),
+        **_echo_tools(fields, found, code, schema.check if schema else None),
         **_echo_sampling(sampling, limit),
         **_echo_storage(earlier, storage),
     }
@@ -257,7 +257,7 @@ def parse_response(
         items,
         instructions or "",
         tools.instruction if tools else "",
-        tools.schema if tools else text.schema,
+        schema.text if schema else None,
         earlier.recollection,
         found,
     )
@@ -271,6 +271,8 @@ def parse_response(
         is_streamed,
         has_tools=has_tools,
         text_stop=read_stop(fields) if has_tools else (),
+        schema_check=schema.check if schema else None,
+        ignored=fields.list_present(REPORTED),
         echo=echo,
         storage=storage,
         includes_results=includes_results,
@@ -409,7 +411,8 @@ def _read_text_config(fields: Fields, model: ModelSettings) -> _TextConfig:
     if form["type"] != "json_schema":
         return _TextConfig(schema, {"type": form["type"]})
     names = ("type", "name", "description", "schema")
-    return _TextConfig(schema, {**{name: form.get(name) for name in names}, "strict": True})
+    is_held = schema is None or schema.check is None
+    return _TextConfig(schema, {**{name: form.get(name) for name in names}, "strict": is_held})
 
 
 def _read_include(fields: Fields) -> list[Json]:
@@ -420,20 +423,23 @@ def _read_include(fields: Fields) -> list[Json]:
     return included
 
 
-def _echo_tools(fields: Fields, found: FoundPassages | None, code: CodeTool | None) -> dict[str, Any]:
-    """Return tools and choice, which have been read, as the answer repeats them.
+def _echo_tools(
+    fields: Fields, found: FoundPassages | None, code: CodeTool | None, check: SchemaCheck | None
+) -> dict[str, Any]:
+    """Return tools and choice, which have been read, as the answer repeats them. A tool is strict if all is enforced.
 
     Raises:
         InvalidFieldError: the tools are too large to be repeated in several events.
     """
     choice = fields.get(FLAT_TOOLS.choice.name) or "auto"
+    checked = (check and check.arguments) or {}
     tools = [
         {
             "type": "function",
             "name": tool["name"],
             "description": tool.get("description"),
             "parameters": tool.get("parameters"),
-            "strict": True,
+            "strict": tool["name"] not in checked,
         }
         for tool in fields.get(FLAT_TOOLS.tools.name) or []
     ]
@@ -455,5 +461,5 @@ def _echo_sampling(sampling: Sampling, limit: TokenLimit) -> dict[str, Any]:
     return {
         "temperature": sampling.temperature or 0,
         "top_p": 1 if sampling.top_p is None else sampling.top_p,
-        "max_output_tokens": limit.tokens if limit.is_explicit else None,
+        "max_output_tokens": limit.requested,
     }

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from r1plus_gateway.http.answer_schemas import (
     COUNT,
-    MATH,
     NULL,
     NUMBER,
+    REPORT,
     TEXT,
     Schema,
     build_const,
@@ -24,7 +24,6 @@ from r1plus_gateway.http.knowledge_schemas import CITATION, KNOWLEDGE
 from r1plus_gateway.knowledge.search import SearchMethod
 
 _FALSE: Final[Schema] = {"type": "boolean", "const": False}
-_TRUE: Final[Schema] = {"type": "boolean", "const": True}
 _INDEX: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 1 + MOST_RUNS}
 """Of an item: those of a search and of programs come before the message."""
 _ZERO: Final[Schema] = {"type": "integer", "const": 0}
@@ -64,7 +63,11 @@ _RUN: Final[Schema] = build_object(
 )
 _ITEM: Final[Schema] = {"anyOf": [_MESSAGE, _CALL, _SEARCH, _CODE_CALL]}
 _TOOL: Final[Schema] = build_object(
-    type=build_const("function"), name=TEXT, description=or_null(TEXT), parameters=or_null(_ANY), strict=_TRUE
+    type=build_const("function"),
+    name=TEXT,
+    description=or_null(TEXT),
+    parameters=or_null(_ANY),
+    strict={"type": "boolean"},
 )
 _SEARCH_TOOL: Final[Schema] = build_object(
     type=build_const("file_search"),
@@ -84,7 +87,13 @@ _CHOICE: Final[Schema] = {
 _FORMAT: Final[Schema] = {
     "anyOf": [
         build_object(type={"enum": ["text", "json_object"]}),
-        build_object(type=build_const("json_schema"), name=TEXT, description=or_null(TEXT), schema=_ANY, strict=_TRUE),
+        build_object(
+            type=build_const("json_schema"),
+            name=TEXT,
+            description=or_null(TEXT),
+            schema=_ANY,
+            strict={"type": "boolean"},
+        ),
     ]
 }
 _USAGE: Final[Schema] = build_object(
@@ -106,7 +115,7 @@ _MEMORY: Final[Schema] = build_object(
     search={"enum": [method.value for method in SearchMethod]},
 )
 _EVIDENCE: Final[Schema] = build_object(
-    {"memory": _MEMORY, "knowledge": KNOWLEDGE, "code": build_list(_RUN), **MATH},
+    {"memory": _MEMORY, "knowledge": KNOWLEDGE, "code": build_list(_RUN), **REPORT},
     revision=or_null(TEXT),
     engine_digest=or_null(TEXT),
     verdict=TEXT,

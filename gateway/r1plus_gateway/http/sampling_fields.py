@@ -14,6 +14,8 @@ from r1plus_gateway.http.presets import NO_PRESET, PRESETS
 from r1plus_gateway.serving.triton_wire import Sampling
 from r1plus_gateway.settings import ModelSettings
 
+MOST_NEW_TOKENS: Final = 2**31 - 1
+"""That a request may ask for; many programs send a number that exceeds any context."""
 MOST_STOP_STRINGS: Final = 16
 MOST_STOP_CHARACTERS: Final = 256
 TEMPERATURE: Final = NumberField("temperature", 0.0, 2.0)
@@ -32,8 +34,13 @@ class TokenLimit:
     """How many tokens an answer may have."""
 
     tokens: int
+    """At most the context."""
     is_explicit: bool
     """Whether the request says so; else it is the default, or what the context leaves."""
+    name: str = ""
+    """Of the field; empty without one."""
+    requested: int | None = None
+    """As the request has it."""
 
 
 def read_sampling(fields: Fields, preset: str, *, has_tools: bool = False) -> Sampling:
@@ -58,32 +65,39 @@ def read_sampling(fields: Fields, preset: str, *, has_tools: bool = False) -> Sa
 
 
 def build_limit_fields(*names: str) -> tuple[IntegerField, ...]:
-    """Return the fields of a limit of new tokens; the model's context is their upper bound."""
-    return tuple(IntegerField(name, 1, None) for name in names)
+    """Return the fields of a limit of new tokens. One above what the context leaves is lowered to that."""
+    return tuple(IntegerField(name, 1, MOST_NEW_TOKENS) for name in names)
 
 
 def read_token_limit(fields: Fields, model: ModelSettings, names: Sequence[IntegerField]) -> TokenLimit:
-    """Read the limit of new tokens, which may have several names.
+    """Read the limit of new tokens, which may have several names. One above the context asks for all that is left.
 
     Raises:
         InvalidFieldError: a value is out of bounds, or two names contradict each other.
     """
-    read = {field.name: field.read(fields, model.context_tokens) for field in names}
+    read = {field.name: field.read(fields) for field in names}
     values = {name: value for name, value in read.items() if value is not None}
     if len(set(values.values())) > 1:
         (first, one), (second, other) = list(values.items())[:2]
         raise InvalidFieldError(second, f"{other} contradicts {first}, which is {one}; send one of them")
-    for value in values.values():
-        return TokenLimit(value, is_explicit=True)
+    for name, value in values.items():
+        context = model.context_tokens
+        return TokenLimit(min(value, context), is_explicit=value <= context, name=name, requested=value)
     return TokenLimit(min(model.max_new_tokens, model.context_tokens), is_explicit=False)
+
+
+def find_lowered(limit: TokenLimit, new_tokens: int | None) -> dict[str, int]:
+    """Return the field of a limit that was lowered, and to what; nothing if it was not, or the engine has done it."""
+    is_lowered = limit.requested is not None and new_tokens is not None and new_tokens < limit.requested
+    return {limit.name: new_tokens} if is_lowered and new_tokens is not None else {}
 
 
 def resolve_new_tokens(limit: TokenLimit, model: ModelSettings, prompt_tokens: int | None) -> int | None:
     """Return the `max_new_tokens` that the engine gets; None lets it take its default, or what the context leaves."""
-    if limit.is_explicit:
-        return limit.tokens
     if prompt_tokens is not None:
         return max(1, min(limit.tokens, model.context_tokens - prompt_tokens))
+    if limit.is_explicit:
+        return limit.tokens
     return None if limit.tokens >= inference.DEFAULT_MAX_NEW_TOKENS else limit.tokens
 
 

@@ -1,26 +1,59 @@
 """JSON schemas that constrain an answer: `response_format`, `text.format` and the parameters of tools."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
+from r1plus_contract.schema_constraints import (
+    MOST_BYTES,
+    ConstraintError,
+    SchemaCost,
+    SchemaWalk,
+    fit_schema,
+    loosen_wholly,
+)
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
-from r1plus_gateway.http.field_tables import ObjectField, OtherField, StringField, Table, choose
+from r1plus_gateway.http.field_tables import FlagField, ObjectField, OtherField, StringField, Table, choose
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.settings import Capability, ModelSettings
 
-MOST_SCHEMA_BYTES: Final = 64 * 1024
-MOST_PATTERN_CHARACTERS: Final = 512
-_ANY_OBJECT: Final = b'{"type":"object"}'
-
 FORMAT_TYPE: Final = StringField("type", values=("text", "json_object", "json_schema"), is_required=True)
 SCHEMA: Final = OtherField("schema", {"type": "object"}, is_required=True)
+STRICT: Final = FlagField("strict")
+"""Whether what the engine cannot enforce is refused; else the answer is only validated against it."""
 DESCRIPTION: Final = ObjectField(
-    "json_schema", Table((SCHEMA,), ignored=frozenset({"name", "description", "strict"})), is_required=True
+    "json_schema", Table((SCHEMA, STRICT), ignored=frozenset({"name", "description"})), is_required=True
 )
 _PLAIN: Final = Table((StringField("type", values=("text", "json_object"), is_required=True),))
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaCheck:
+    """What an answer is validated against when it is whole: schemas of which the engine enforces a part."""
+
+    dropped: tuple[str, ...]
+    """Fields of the request that the engine does not enforce."""
+    answer: Mapping[str, Json] | None = None
+    """The schema of the answer; None: it is of calls."""
+    arguments: Mapping[str, Mapping[str, Json]] | None = None
+    """The schemas of a call's arguments, by the name of the function, where something was dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSchema:
+    """What an answer is held to."""
+
+    text: bytes
+    """JSON, as the engine gets it."""
+    check: SchemaCheck | None = None
+    """None: the engine enforces all of it."""
+
+
+_ANY_OBJECT: Final = AnswerSchema(b'{"type":"object"}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +67,8 @@ class FormatField:
     """Whether the schema is a field of the format; else it is in an object `json_schema`."""
     is_required: bool = False
 
-    def read(self, fields: Fields, model: ModelSettings) -> bytes | None:
-        """Return the schema of the answer; None for free text.
+    def read(self, fields: Fields, model: ModelSettings) -> AnswerSchema | None:
+        """Return what the answer is held to; None for free text.
 
         Raises:
             InvalidFieldError: it is none of these, or the engine cannot follow a schema.
@@ -56,7 +89,7 @@ class FormatField:
         """See `Field`."""
         return choose([_PLAIN, self.described])
 
-    def _read_schema(self, form: Fields) -> bytes:
+    def _read_schema(self, form: Fields) -> AnswerSchema:
         description = form if self.is_flat else DESCRIPTION.read(form)
         assert description is not None
         if self.is_flat:
@@ -64,7 +97,10 @@ class FormatField:
             FORMAT_DESCRIPTION.read(form)
         else:
             DESCRIPTION.table.refuse_rest(description)
-        return encode_schema(description.locate(SCHEMA.name), description.get(SCHEMA.name))
+        place, schema = description.locate(SCHEMA.name), description.get(SCHEMA.name)
+        if not isinstance(schema, dict):
+            raise InvalidFieldError(place, "expected an object, a JSON schema", code="invalid_type")
+        return hold_answer(place, schema, is_strict=STRICT.read(description))
 
 
 _WITH_SCHEMA: Final = StringField("type", values=("json_schema",), is_required=True)
@@ -73,10 +109,10 @@ FORMAT_NAME: Final = StringField("name", most=64, is_required=True)
 FORMAT_DESCRIPTION: Final = StringField("description", most=4096)
 TEXT_FORMAT: Final = FormatField(
     "format",
-    Table((_WITH_SCHEMA, SCHEMA, FORMAT_NAME, FORMAT_DESCRIPTION), ignored=frozenset({"strict"})),
+    Table((_WITH_SCHEMA, SCHEMA, FORMAT_NAME, FORMAT_DESCRIPTION, STRICT)),
     is_flat=True,
 )
-"""`text.format` of a response: an answer is always held to its schema, strict or not."""
+"""`text.format` of a response."""
 
 
 def require_schemas(param: str, model: ModelSettings) -> None:
@@ -85,31 +121,55 @@ def require_schemas(param: str, model: ModelSettings) -> None:
         raise UnsupportedFieldError(param, f"the engine of {model.name} cannot follow a schema; leave it out")
 
 
-def encode_schema(param: str, schema: Json) -> bytes:
+def hold_answer(place: str, schema: Mapping[str, Json], *, is_strict: bool) -> AnswerSchema:
+    """Return what an answer is held to.
+
+    Raises:
+        InvalidFieldError: it is no schema, or it is strict and the engine cannot enforce it.
+    """
+    with convert_constraint_errors():
+        check_references(place, schema)
+        if is_strict:
+            SchemaWalk(schema, place).visit(schema, place, 1, ())
+            return AnswerSchema(encode_schema(place, schema))
+        fitting, dropped = fit_schema(schema, place, SchemaCost(), 1)
+    text = orjson.dumps(fitting if dropped else schema)
+    if len(text) > MOST_BYTES:
+        text = orjson.dumps(fitting)
+    if len(text) > MOST_BYTES:
+        text, dropped = orjson.dumps(loosen_wholly(schema)), [place]
+    return AnswerSchema(text, SchemaCheck(tuple(dropped), answer=schema) if dropped else None)
+
+
+def encode_schema(place: str, schema: Mapping[str, Json]) -> bytes:
     """Return a schema as JSON.
 
     Raises:
-        InvalidFieldError: it is not an object, too large, or refers to something outside of itself.
+        InvalidFieldError: it is too large.
     """
-    if not isinstance(schema, dict):
-        raise InvalidFieldError(param, "expected an object, a JSON schema", code="invalid_type")
-    check_schema(param, schema)
     text = orjson.dumps(schema)
-    if len(text) > MOST_SCHEMA_BYTES:
-        raise InvalidFieldError(param, f"{len(text)} bytes exceed {MOST_SCHEMA_BYTES}")
+    if len(text) > MOST_BYTES:
+        raise InvalidFieldError(place, f"{len(text)} bytes exceed {MOST_BYTES}; simplify it")
     return text
 
 
-def check_schema(param: str, schema: Json) -> None:
-    """Refuse references to other documents, and patterns that no engine should have to compile."""
+@contextmanager
+def convert_constraint_errors() -> Iterator[None]:
+    """Turn what is wrong with a schema into an error of the field at that place."""
+    try:
+        yield
+    except ConstraintError as error:
+        raise InvalidFieldError(error.place, error.reason) from error
+
+
+def check_references(place: str, schema: Json) -> None:
+    """Refuse references to other documents."""
     if isinstance(schema, list):
         for item in schema:
-            check_schema(param, item)
+            check_references(place, item)
     if not isinstance(schema, dict):
         return
     for keyword, value in schema.items():
         if keyword in ("$ref", "$dynamicRef", "$recursiveRef") and isinstance(value, str) and not value.startswith("#"):
-            raise InvalidFieldError(param, f"{keyword} {value!r:.80} leads outside of the schema; put it below $defs")
-        if keyword == "pattern" and isinstance(value, str) and len(value) > MOST_PATTERN_CHARACTERS:
-            raise InvalidFieldError(param, f"a pattern of {len(value)} characters exceeds {MOST_PATTERN_CHARACTERS}")
-        check_schema(param, value)
+            raise InvalidFieldError(place, f"{keyword} {value!r:.80} leads outside of the schema; put it below $defs")
+        check_references(place, value)

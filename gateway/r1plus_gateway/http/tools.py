@@ -6,10 +6,11 @@ The engine knows no tools: a system message describes them, and past calls and r
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import orjson
 
+from r1plus_contract.schema_constraints import MOST_BYTES, SchemaCost, SchemaWalk, fit_schema, loosen_wholly
 from r1plus_gateway.http.code_interpreter import FUNCTION as CODE_FUNCTION
 from r1plus_gateway.http.code_interpreter import KIND as CODE_KIND
 from r1plus_gateway.http.code_interpreter import CodeTool
@@ -24,16 +25,24 @@ from r1plus_gateway.http.field_tables import (
 )
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
-from r1plus_gateway.http.schemas import check_schema, encode_schema, require_schemas
+from r1plus_gateway.http.schemas import (
+    STRICT,
+    AnswerSchema,
+    SchemaCheck,
+    check_references,
+    convert_constraint_errors,
+    encode_schema,
+    require_schemas,
+)
 from r1plus_gateway.settings import Capability, ModelSettings
 
 MOST_TOOLS: Final = 128
 TOOL_NAME: Final = StringField("name", most=64, is_required=True)
 TOOL_DESCRIPTION: Final = StringField("description", most=4096)
 PARAMETERS: Final = OtherField("parameters", {"type": "object"})
-FUNCTION: Final = ObjectField(
-    "function", Table((TOOL_NAME, TOOL_DESCRIPTION, PARAMETERS), ignored=frozenset({"strict"})), is_required=True
-)
+_ARGUMENTS_DEPTH: Final = 5
+"""At which a function's arguments stand in the schema of the answer."""
+FUNCTION: Final = ObjectField("function", Table((TOOL_NAME, TOOL_DESCRIPTION, PARAMETERS, STRICT)), is_required=True)
 TOOL_TYPE: Final = StringField("type", values=("function",), is_required=True)
 
 
@@ -60,7 +69,7 @@ _NAME: Final[Json] = {"name": {"type": "string"}}
 _FUNCTION: Final[Json] = {"type": "object", "properties": _NAME, "required": ["name"]}
 CHAT_TOOLS: Final = _build_tool_fields(Table((TOOL_TYPE, FUNCTION)), {"function": _FUNCTION}, is_flat=False)
 FLAT_TOOLS: Final = _build_tool_fields(
-    Table((TOOL_TYPE, TOOL_NAME, TOOL_DESCRIPTION, PARAMETERS), ignored=frozenset({"strict"})), _NAME, is_flat=True
+    Table((TOOL_TYPE, TOOL_NAME, TOOL_DESCRIPTION, PARAMETERS, STRICT)), _NAME, is_flat=True
 )
 """Those of a response."""
 _CONTENT: Final[Json] = {
@@ -78,6 +87,33 @@ _ESCAPE: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
+class Function:
+    """A function that an answer may call."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Json]
+    """JSON schema of its arguments."""
+    place: str
+    """Of the parameters in the request, for errors."""
+    is_strict: bool
+
+    def describe(self) -> str:
+        """Return it as the model sees it."""
+        shown = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return orjson.dumps(shown).decode()
+
+
+_CODE: Final = Function(
+    str(CODE_FUNCTION["name"]),
+    str(CODE_FUNCTION["description"]),
+    cast("Mapping[str, Json]", CODE_FUNCTION["parameters"]),
+    "tools",
+    is_strict=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
 class CodeRoundsPlan:
     """How many programs of the model are run, and what it may answer in between."""
 
@@ -92,8 +128,7 @@ class CodeRoundsPlan:
 class ToolSet:
     """The tools that an answer may call."""
 
-    schema: bytes
-    """Of the answer."""
+    schema: AnswerSchema
     instruction: str
     """System message that describes them."""
     code: CodeRoundsPlan | None = None
@@ -135,36 +170,92 @@ def read_tools(
         return None
     named = _read_choice(choice, form)
     if named is not None:
-        functions = [function for function in functions if function["name"] == named]
+        functions = [function for function in functions if function.name == named]
         if not functions:
             raise InvalidFieldError("tool_choice", f"{named!r:.80} is not one of the tools")
     must_call = named is not None or choice == "required"
     if code is not None:
         return _add_code(code, functions, model, must_call=must_call)
-    return ToolSet(_build_answer_schema(functions, must_call=must_call), _describe_tools(functions, must_call))
+    held = _hold_functions(functions)
+    return ToolSet(held.build_schema(functions, must_call=must_call), _describe_tools(functions, must_call))
 
 
-def _add_code(code: CodeTool, functions: list[dict[str, Json]], model: ModelSettings, *, must_call: bool) -> ToolSet:
+def _add_code(code: CodeTool, functions: list[Function], model: ModelSettings, *, must_call: bool) -> ToolSet:
     """Return the tools with `code_interpreter`. After a program the model may always answer."""
-    if any(function["name"] == CODE_KIND for function in functions):
+    if any(function.name == CODE_KIND for function in functions):
         raise InvalidFieldError("tools", f"a function has the name of the tool {CODE_KIND}; rename it")
     if not model.can(Capability.MESSAGES):
         raise UnsupportedFieldError("tools", f"the engine of {model.name} takes no conversation; leave {CODE_KIND} out")
-    every = [*functions, dict(CODE_FUNCTION)]
-    next_schema = _build_answer_schema(every, must_call=False)
-    schema = next_schema
+    every = [*functions, _CODE]
+    held = _hold_functions(every)
+    schema = next_schema = held.build_schema(every, must_call=False)
     if code.is_forced or must_call:
-        schema = _build_answer_schema([dict(CODE_FUNCTION)] if code.is_forced else every, must_call=True)
-    plan = CodeRoundsPlan(code.most_runs, next_schema, _build_answer_schema(functions, must_call=False))
+        schema = held.build_schema([_CODE] if code.is_forced else every, must_call=True)
+    last_schema = held.build_schema(functions, must_call=False)
+    plan = CodeRoundsPlan(code.most_runs, next_schema.text, last_schema.text)
     return ToolSet(schema, _describe_tools(every, must_call=False), plan)
 
 
-def _build_answer_schema(functions: list[dict[str, Json]], *, must_call: bool) -> bytes:
-    options = [_build_option(position, function) for position, function in enumerate(functions)]
-    return encode_schema("tools", {"anyOf": options if must_call else [*options, _CONTENT]})
+@dataclass(frozen=True, slots=True)
+class _HeldFunctions:
+    """Functions whose arguments fit into one schema."""
+
+    arguments: Mapping[str, Mapping[str, Json]]
+    """What the engine enforces of each, by the place of its parameters."""
+    check: SchemaCheck | None
+
+    def build_schema(self, functions: Sequence[Function], *, must_call: bool) -> AnswerSchema:
+        """Return the schema of an answer that may call some of these functions."""
+        options = [
+            _build_option(position, function, self.arguments[function.place])
+            for position, function in enumerate(functions)
+        ]
+        schema = {"anyOf": options if must_call else [*options, _CONTENT]}
+        return AnswerSchema(encode_schema("tools", schema), self.check)
 
 
-def _read_function(path: str, entry: Json, form: ToolFields) -> dict[str, Json]:
+def _hold_functions(functions: Sequence[Function]) -> _HeldFunctions:
+    """Fit the parameters of functions into one schema: of strict ones all, of the others as much as is left."""
+    bare: Mapping[str, Json] = {"type": "object"}
+    frame = {"anyOf": [*(_build_option(0, function, bare) for function in functions), _CONTENT]}
+    walk = SchemaWalk(frame, "tools")
+    with convert_constraint_errors():
+        walk.visit(frame, "tools", 1, ())
+        for function in functions:
+            if function.is_strict:
+                SchemaWalk(function.parameters, function.place, walk.cost).visit(
+                    function.parameters, function.place, _ARGUMENTS_DEPTH, ()
+                )
+        return _fit_functions(functions, walk.cost, len(orjson.dumps(frame)))
+
+
+def _fit_functions(functions: Sequence[Function], cost: SchemaCost, size: int) -> _HeldFunctions:
+    """`cost` and `size` in bytes: of what has its place already."""
+    arguments: dict[str, Mapping[str, Json]] = {}
+    dropped: list[str] = []
+    checked: dict[str, Mapping[str, Json]] = {}
+    for position, function in sorted(enumerate(functions), key=lambda entry: not entry[1].is_strict):
+        held: Mapping[str, Json] = function.parameters
+        if not function.is_strict:
+            fitting, places = fit_schema(function.parameters, function.place, cost, _ARGUMENTS_DEPTH)
+            if places or size + _measure(position, held) > MOST_BYTES:
+                held = fitting
+            if size + _measure(position, held) > MOST_BYTES:
+                held, places = loosen_wholly(function.parameters), [function.place]
+            if places:
+                dropped += places
+                checked.setdefault(function.name, function.parameters)
+        size += _measure(position, held)
+        arguments[function.place] = held
+    return _HeldFunctions(arguments, SchemaCheck(tuple(dropped), arguments=checked) if dropped else None)
+
+
+def _measure(position: int, arguments: Mapping[str, Json]) -> int:
+    """Return the bytes of a function's arguments in the schema of the answer."""
+    return len(orjson.dumps(_move_references(arguments, _name_arguments(position))))
+
+
+def _read_function(path: str, entry: Json, form: ToolFields) -> Function:
     fields = read_item(path, entry)
     if (kind := fields.read_string(TOOL_TYPE.name)) not in TOOL_TYPE.values:
         elsewhere = f"; {CODE_KIND} is a tool of POST /v1/responses" if kind == CODE_KIND else ""
@@ -172,18 +263,17 @@ def _read_function(path: str, entry: Json, form: ToolFields) -> dict[str, Json]:
     function = fields if form.is_flat else FUNCTION.read(fields)
     assert function is not None
     form.tool.refuse_rest(fields)
-    parameters = function.get(PARAMETERS.name)
-    read = {
-        "name": TOOL_NAME.read(function),
-        "description": TOOL_DESCRIPTION.read(function),
-        "parameters": {"type": "object"} if parameters is None else parameters,
-    }
+    place, parameters = function.locate(PARAMETERS.name), function.get(PARAMETERS.name)
+    if parameters is None:
+        parameters = {"type": "object"}
+    name, description = TOOL_NAME.read(function), TOOL_DESCRIPTION.read(function)
+    is_strict = STRICT.read(function)
     if not form.is_flat:
         FUNCTION.table.refuse_rest(function)
-    if not isinstance(read["parameters"], dict):
-        raise InvalidFieldError(function.locate(PARAMETERS.name), "expected a JSON schema", code="invalid_type")
-    check_schema(function.locate(PARAMETERS.name), read["parameters"])
-    return read
+    if not isinstance(parameters, dict):
+        raise InvalidFieldError(place, "expected a JSON schema", code="invalid_type")
+    check_references(place, parameters)
+    return Function(name, description, parameters, place, is_strict)
 
 
 def _read_choice(choice: Json, form: ToolFields) -> str | None:
@@ -197,11 +287,18 @@ def _read_choice(choice: Json, form: ToolFields) -> str | None:
     raise InvalidFieldError("tool_choice", "is not one of none, auto, required, or the name of a function")
 
 
-def _build_option(position: int, function: Mapping[str, Json]) -> Json:
-    arguments = _move_references(function["parameters"], f"#/anyOf/{position}/properties/arguments")
+def _name_arguments(position: int) -> str:
+    """Return the place of a function's arguments in the schema of the answer, as a reference."""
+    return f"#/anyOf/{position}/properties/arguments"
+
+
+def _build_option(position: int, function: Function, arguments: Mapping[str, Json]) -> Json:
     return {
         "type": "object",
-        "properties": {"name": {"const": function["name"]}, "arguments": arguments},
+        "properties": {
+            "name": {"const": function.name},
+            "arguments": _move_references(arguments, _name_arguments(position)),
+        },
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
@@ -219,8 +316,8 @@ def _move_references(schema: Json, base: str) -> Json:
     }
 
 
-def _describe_tools(functions: list[dict[str, Json]], must_call: bool) -> str:
-    lines = ["You can call these tools:", *(orjson.dumps(function).decode() for function in functions)]
+def _describe_tools(functions: Sequence[Function], must_call: bool) -> str:
+    lines = ["You can call these tools:", *(function.describe() for function in functions)]
     lines.append('To call one, answer with the JSON object {"name": NAME, "arguments": ARGUMENTS}.')
     if not must_call:
         lines.append('To answer without a tool, answer with the JSON object {"content": TEXT}.')

@@ -134,12 +134,9 @@ def limit_new_tokens(request: GenerationRequest, prompt_tokens: int, context: in
     room = context - prompt_tokens
     new_tokens = request.max_new_tokens or min(inference.DEFAULT_MAX_NEW_TOKENS, max(room, 1))
     if new_tokens > room:
-        tokens = "token" if new_tokens == 1 else "tokens"
-        raise RefusedError(
-            f"{request.prompt_input}: prompt has {prompt_tokens} tokens; with {new_tokens} new {tokens} that is"
-            f" {prompt_tokens + new_tokens}, more than the context of {context};"
-            f" shorten the prompt or lower {inference.MAX_NEW_TOKENS}"
-        )
+        excess = inference.ContextExcess(prompt_tokens, new_tokens, context)
+        remedy = f"shorten the prompt or lower {inference.MAX_NEW_TOKENS}"
+        raise RefusedError(f"{request.prompt_input}: {excess.explain(remedy)}")
     return new_tokens
 
 

@@ -195,7 +195,7 @@ async def test_an_unknown_path_is_named_with_the_way_to_all_others(rig: Rig, pat
 async def test_what_may_be_sent_instead_is_said_in_json(rig: Rig) -> None:
     body = json.dumps({"model": "credit", "messages": [USER], "logprobs": True}).encode()
     _, error = read_error(await send_raw(rig.gateway.port, build_post(body)))
-    assert error["message"] == "logprobs: is not supported; leave it out, or send false"
+    assert error["message"] == "logprobs: the engines give no probabilities of tokens; leave it out, or send false"
 
 
 @for_each("key", {
@@ -299,7 +299,7 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "max_tokens 0": ({"max_tokens": 0}, "max_tokens"),
     "max_tokens -1": ({"max_tokens": -1}, "max_tokens"),
     "max_tokens 2^63": ({"max_tokens": 2**63}, "max_tokens"),
-    "max_tokens beyond the context": ({"max_tokens": 1025}, "max_tokens"),
+    "max_tokens beyond 31 bits": ({"max_tokens": 2**31}, "max_tokens"),
     "max_tokens true": ({"max_tokens": True}, "max_tokens"),
     "max_tokens 1.5": ({"max_tokens": 1.5}, "max_tokens"),
     "max_tokens as text": ({"max_tokens": "16"}, "max_tokens"),
@@ -336,7 +336,12 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
         "response_format.json_schema.schema",
     ),
     "a schema of 100 kilobytes": (
-        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"description": "x" * 100_000}}}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"schema": {"description": "x" * 100_000}, "strict": True},
+            }
+        },
         "response_format.json_schema.schema",
     ),
     "what a message may not have of a request": ({"messages": [{**USER, "n": 1}]}, "messages[0].n"),
@@ -373,8 +378,17 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
         "response_format.json_schema.schema",
     ),
     "a pattern of a kilobyte": (
-        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"items": [{"pattern": "a" * 1024}]}}}},
-        "response_format.json_schema.schema",
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"schema": {"pattern": "a" * 1024}, "strict": True},
+            }
+        },
+        "response_format.json_schema.schema.pattern",
+    ),
+    "a list in place of a schema": (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"items": [{}]}}}},
+        "response_format.json_schema.schema.items",
     ),
     "a tool that is no function": ({"tools": [{"type": "computer"}]}, "tools[0].type"),
     "a tool without a name": ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
@@ -433,7 +447,7 @@ BAD_RESPONSE_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "messages as well": ({"messages": [USER]}, "messages"),
     "instructions that are a list": ({"instructions": [USER]}, "instructions"),
     "max_output_tokens 0": ({"max_output_tokens": 0}, "max_output_tokens"),
-    "max_output_tokens beyond the context": ({"max_output_tokens": 1025}, "max_output_tokens"),
+    "max_output_tokens beyond 31 bits": ({"max_output_tokens": 2**31}, "max_output_tokens"),
     "a limit of a chat": ({"max_tokens": 5}, "max_tokens"),
     "temperature 3": ({"temperature": 3}, "temperature"),
     "an unknown preset": ({"preset": "poetry"}, "preset"),

@@ -241,7 +241,7 @@ class Recording(Fields):
         self.names.add(name)
         return super().get(name)
 
-    def refuse_rest(self, known: Any, unsupported: Any) -> None:
+    def refuse_rest(self, *_: Any) -> None:
         """The body has fields that this form does not know."""
 
 

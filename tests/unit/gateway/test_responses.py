@@ -254,7 +254,7 @@ async def test_a_schema_that_the_engine_refuses_is_named(tmp_path: Path) -> None
     refused = fail(grpc.StatusCode.INVALID_ARGUMENT, "response_schema: cannot be compiled")
     form = {"type": "json_schema", "name": "city", "schema": SCHEMA}
     async with running(tmp_path, refused, capabilities=CAPABILITIES) as rig:
-        for fields, param in (({"text": {"format": form}}, "text.format"), ({"tools": [FLAT]}, "tools")):
+        for fields, param in (({"text": {"format": form}}, "text.format.schema"), ({"tools": [FLAT]}, "tools")):
             async with rig.respond(**fields) as response:
                 assert (response.status, (await response.json())["error"]["param"]) == (400, param)
 

@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_model_repo.backends.constraints import (
+from r1plus_contract.schema_constraints import (
     MOST_BYTES,
     MOST_DEPTH,
     MOST_NODES,
     MOST_PROPERTIES,
-    Constraint,
-    parse_constraint,
 )
+from r1plus_model_repo.backends.constraints import Constraint, parse_constraint
 
 Json = dict[str, Any]
 PERSON: Json = {
