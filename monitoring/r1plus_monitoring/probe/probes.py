@@ -128,9 +128,10 @@ def classify_reply(item: Item, reply: ProbeReply) -> Result:
 class Pace:
     """A token bucket of one: never faster than `per_minute`, and no burst after a pause.
 
-    Once traffic may flow, probes run one at a time at this rate. The rate is read at every step, since the operator may
-    change it at any time. While requests wait for a slot, a turn is skipped before an item is drawn, so that load does
-    not choose the items. At most MOST_SKIPPED turns in a row are skipped, since some faults show under load alone.
+    Once traffic may flow, probes run one at a time at this rate. The rate is read again during a long wait, since the
+    operator may change it at any time. While requests wait for a slot, a turn is skipped before an item is drawn, so
+    that load does not choose the items. At most MOST_SKIPPED turns in a row are skipped, since some faults show under
+    load alone.
     """
 
     def __init__(
@@ -139,11 +140,16 @@ class Pace:
         is_busy: Callable[[], Awaitable[bool]] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        look_interval: float = 1.0,
     ) -> None:
-        """`per_minute` is called for every probe; 1 or more. `is_busy` is awaited once a turn."""
+        """`per_minute` is called for every probe, and every `look_interval` seconds of a wait; it returns 1 or more.
+
+        `is_busy` is awaited once a turn.
+        """
         self._per_minute = per_minute
         self._is_busy = is_busy
         self._clock = clock
+        self._look_interval = look_interval
         self._last = float("-inf")
 
     async def wait(self) -> None:
@@ -159,5 +165,5 @@ class Pace:
             rest = self._last + 60.0 / self._per_minute() - self._clock()
             if rest <= 0:
                 break
-            await asyncio.sleep(min(rest, 1.0))
+            await asyncio.sleep(min(rest, self._look_interval))
         self._last = self._clock()

@@ -101,7 +101,12 @@ class SuiteShadow:
         keeper = Gatekeeper(self._context, SessionStore(self._context, subject), prompter, subject, order, "shadow")
         while not is_admitted(self._context, self._identity):  # noqa: ASYNC110 - a token is a file
             await asyncio.sleep(self._context.poll_interval)
-        pace = Pace(lambda: settings().probes_per_minute, prompter.is_busy, clock=self._context.monotonic)
+        pace = Pace(
+            lambda: settings().probes_per_minute,
+            prompter.is_busy,
+            clock=self._context.monotonic,
+            look_interval=self._context.poll_interval,
+        )
         gate_report, pause = self._find_known_report(subject, threshold, verdicts), self._context.retry_after
         log("info", "Shadow gate of a new suite started", suite=header.name, known=gate_report is not None)
         while gate_report is None:

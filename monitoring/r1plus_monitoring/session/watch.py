@@ -63,7 +63,12 @@ class SubjectWatch:
         self._threshold = settings().threshold
         self._recover = recover
         self._rerun_gate = rerun_gate
-        self._pace = Pace(lambda: settings().probes_per_minute, prompter.is_busy, clock=context.monotonic)
+        self._pace = Pace(
+            lambda: settings().probes_per_minute,
+            prompter.is_busy,
+            clock=context.monotonic,
+            look_interval=context.poll_interval,
+        )
         self._fast_pace = Pace(lambda: max(RAISED_PER_MINUTE, settings().probes_per_minute), clock=context.monotonic)
         self._rerun_gate_at = float("-inf")
         self._recounted_seed = -1

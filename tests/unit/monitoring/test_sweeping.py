@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from r1plus_monitoring.probe.probes import Pace, Result
 from r1plus_monitoring.probe.sweeps import compute_figures, shuffle_items, sweep
+from support.tables import for_each
 from support.virtual_time import read_loop_time
 
 ITEMS = [f"i{n:03}" for n in range(20)]
@@ -107,6 +108,22 @@ async def test_the_pace_is_kept_and_has_no_burst(virtual_time: None) -> None:
     for _ in range(4):
         await paced.wait()
     assert read_loop_time() - started == pytest.approx(3 * 30)
+
+
+@for_each("look_interval, looks", {"in one wait": (30.0, 5), "with a look every ten seconds": (10.0, 9)})
+async def test_a_turn_is_waited_for_without_a_look_each_second(
+    virtual_time: None, look_interval: float, looks: int
+) -> None:
+    seen: list[float] = []
+
+    def read_pace() -> int:
+        seen.append(read_loop_time())
+        return 2
+
+    paced = Pace(read_pace, clock=read_loop_time, look_interval=look_interval)
+    for _ in range(3):
+        await paced.wait()
+    assert len(seen) == looks
 
 
 async def turns(waiting: list[int | None], probes: int) -> list[int]:
