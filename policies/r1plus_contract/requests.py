@@ -46,6 +46,9 @@ class Verb(StrEnum):
         return f"{GROUP}/requested-{self.value}"
 
 
+_ANNOTATIONS: Final = {verb: verb.annotation for verb in Verb}
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request."""
@@ -90,11 +93,11 @@ def read_requests(metadata: Mapping[str, Any]) -> dict[Verb, Request]:
     """
     annotations = metadata.get("annotations") or {}
     requests = {}
-    for verb in Verb:
-        if verb.annotation not in annotations:
+    for verb, annotation in _ANNOTATIONS.items():
+        if annotation not in annotations:
             continue
         try:
-            request = loads(Request, annotations[verb.annotation], tolerant=True)
+            request = loads(Request, annotations[annotation], tolerant=True)
         except ContractError:
             continue
         if not 0 <= request.order <= MOST_ORDER or request.uid != (metadata.get("uid", "") if request.order else ""):

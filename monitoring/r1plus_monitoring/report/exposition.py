@@ -31,7 +31,7 @@ class Exposition:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._tasks: set[str] = set()
-        self._own = {"namespace": namespace, "deployment": deployment, "revision": revision}
+        self._own = namespace, deployment, revision
         self._results = self._add_counter(names.PROBE_RESULTS_TOTAL, "Probes by outcome.", "task", "outcome")
         self._skips = self._add_counter(names.PROBE_SKIPPED_TOTAL, "Probes not sent, by reason.", "reason")
         self._tokens = self._add_counter(names.PROBE_TOKENS_TOTAL, "Tokens that probes used.", "direction")
@@ -81,87 +81,85 @@ class Exposition:
     def record_probe(self, task: str, outcome: str, seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
         """Count one probe."""
         task = self._limit_task(task)
-        self._results.labels(**self._own, task=task, outcome=outcome).inc()
-        self._duration.labels(**self._own, task=task).observe(seconds)
-        self._tokens.labels(**self._own, direction="prompt").inc(prompt_tokens)
-        self._tokens.labels(**self._own, direction="completion").inc(completion_tokens)
+        self._results.labels(*self._own, task, outcome).inc()
+        self._duration.labels(*self._own, task).observe(seconds)
+        self._tokens.labels(*self._own, "prompt").inc(prompt_tokens)
+        self._tokens.labels(*self._own, "completion").inc(completion_tokens)
         if outcome in (names.OutcomeLabel.CORRECT, names.OutcomeLabel.INCORRECT):
-            self._scored_at.labels(**self._own).set_to_current_time()
+            self._scored_at.labels(*self._own).set_to_current_time()
 
     def record_service_probe(self, outcome: str, seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
         """Count one probe through the Service: its tokens are probes' tokens, its outcome is not this pod's."""
-        self._service_results.labels(**self._own, outcome=outcome).inc()
-        self._service_duration.labels(**self._own).observe(seconds)
-        self._tokens.labels(**self._own, direction="prompt").inc(prompt_tokens)
-        self._tokens.labels(**self._own, direction="completion").inc(completion_tokens)
+        self._service_results.labels(*self._own, outcome).inc()
+        self._service_duration.labels(*self._own).observe(seconds)
+        self._tokens.labels(*self._own, "prompt").inc(prompt_tokens)
+        self._tokens.labels(*self._own, "completion").inc(completion_tokens)
 
     def record_shadow_probe(
         self, _task: str, outcome: str, _seconds: float, prompt_tokens: int, completion_tokens: int
     ) -> None:
         """Count one probe of a shadow suite; its strata are not those of the suite that counts."""
-        self._shadow_results.labels(**self._own, outcome=outcome).inc()
-        self._tokens.labels(**self._own, direction="prompt").inc(prompt_tokens)
-        self._tokens.labels(**self._own, direction="completion").inc(completion_tokens)
+        self._shadow_results.labels(*self._own, outcome).inc()
+        self._tokens.labels(*self._own, "prompt").inc(prompt_tokens)
+        self._tokens.labels(*self._own, "completion").inc(completion_tokens)
 
     def record_skip(self, reason: str) -> None:
         """Count a probe that was not sent."""
-        self._skips.labels(**self._own, reason=reason).inc()
+        self._skips.labels(*self._own, reason).inc()
 
     def record_restarts(self, times: int) -> None:
         """Add the supervisor's count; call it once at the start."""
-        self._restarts.labels(**self._own).inc(times)
+        self._restarts.labels(*self._own).inc(times)
 
     def set_suite(self, suite: Suite, threshold: float) -> None:
         """Show a suite and its strata, all outcomes at 0."""
         self._suite.clear()
         header = suite.header
-        self._suite.labels(
-            **self._own, suite=header.name, suite_hash=header.sha256, scorer_version=header.scorer_version
-        ).set(1)
-        self._threshold.labels(**self._own).set(threshold)
+        self._suite.labels(*self._own, header.name, header.sha256, header.scorer_version).set(1)
+        self._threshold.labels(*self._own).set(threshold)
         for task in map(self._limit_task, suite.strata()):
-            self._duration.labels(**self._own, task=task)
+            self._duration.labels(*self._own, task)
             for outcome in names.OutcomeLabel.ALL:
-                self._results.labels(**self._own, task=task, outcome=outcome)
+                self._results.labels(*self._own, task, outcome)
 
     def set_verdict(self, verdict: Verdict) -> None:
         """Show the present verdict."""
         for member in Verdict:
-            self._verdict.labels(**self._own, verdict=member.value).set(member is verdict)
+            self._verdict.labels(*self._own, member.value).set(member is verdict)
 
     def set_progress(self, ratio: float) -> None:
         """Show how far the gate is."""
-        self._progress.labels(**self._own).set(ratio)
+        self._progress.labels(*self._own).set(ratio)
 
     def set_accuracy(self, figures: SweepFigures | None) -> None:
         """Show the last complete sweep, or nothing where there is none for this suite."""
         for gauge in (self._ratio, self._lower, self._upper):
             gauge.clear()
         if figures is not None and figures.total:
-            self._ratio.labels(**self._own).set(figures.correct / figures.total)
-            self._lower.labels(**self._own).set(figures.lower)
-            self._upper.labels(**self._own).set(figures.upper)
+            self._ratio.labels(*self._own).set(figures.correct / figures.total)
+            self._lower.labels(*self._own).set(figures.lower)
+            self._upper.labels(*self._own).set(figures.upper)
 
     def set_evidence(self, accuracy: float, errors: float) -> None:
         """Show both detectors: M / A, 1 or more from the alarm on."""
         for detector, ratio in zip(DETECTORS, (accuracy, errors), strict=True):
-            self._evidence.labels(**self._own, detector=detector).set(ratio)
+            self._evidence.labels(*self._own, detector).set(ratio)
 
     def set_watch(self, watch: Watch | None) -> None:
         """Show the standing of the watch; all standings are 0 while there is none."""
         for member in WatchStanding:
             present = watch is not None and watch.standing is member
-            self._standing.labels(**self._own, standing=member.value).set(present)
+            self._standing.labels(*self._own, member.value).set(present)
         self._confirmed.clear()
         figures = watch.confirmation if watch else None
         if figures is not None and figures.total:
-            self._confirmed.labels(**self._own).set(figures.correct / figures.total)
+            self._confirmed.labels(*self._own).set(figures.correct / figures.total)
 
     def set_replay(self, right: bool | None) -> None:
         """Show the result of the replay; nothing where no answers are recorded, since a 1 would be a claim."""
         self._replay.clear()
         if right is not None:
-            self._replay.labels(**self._own).set(right)
+            self._replay.labels(*self._own).set(right)
 
     def render(self) -> bytes:
         """Render the exposition format, for `/metrics`."""
@@ -177,15 +175,15 @@ class Exposition:
 
     def _init_series(self) -> None:
         for reason in SKIP_REASONS:
-            self._skips.labels(**self._own, reason=reason)
+            self._skips.labels(*self._own, reason)
         for direction in DIRECTIONS:
-            self._tokens.labels(**self._own, direction=direction)
+            self._tokens.labels(*self._own, direction)
         for outcome in names.OutcomeLabel.ALL:
-            self._service_results.labels(**self._own, outcome=outcome)
-            self._shadow_results.labels(**self._own, outcome=outcome)
-        self._service_duration.labels(**self._own)
-        self._restarts.labels(**self._own)
-        self._scored_at.labels(**self._own).set(0)
+            self._service_results.labels(*self._own, outcome)
+            self._shadow_results.labels(*self._own, outcome)
+        self._service_duration.labels(*self._own)
+        self._restarts.labels(*self._own)
+        self._scored_at.labels(*self._own).set(0)
         self.set_progress(0)
         self.set_verdict(Verdict.NO_DATA)
         self.set_evidence(0, 0)

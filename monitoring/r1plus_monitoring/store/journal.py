@@ -55,8 +55,8 @@ class Journal:
         outcome = ProbeOutcome(self.newest + 1, item, result)
         if self._lines >= 2 * MOST_OUTCOMES:
             self._rewrite()
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(dumps(outcome) + "\n")
+        with self._path.open("ab", buffering=0) as file:
+            file.write(dumps(outcome).encode() + b"\n")
         self._lines += 1
         self._ring.append(outcome)
         return outcome

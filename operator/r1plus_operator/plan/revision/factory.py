@@ -99,14 +99,14 @@ def build_revision(
         gpu_product=target.gpus.product if target.gpus else "",
         monitor_image=config.monitor_image if is_refreshed else "",
     )
-    claim = volume.name if volume else ""
+    claim, identity_digest = volume.name if volume else "", identity.digest()
     template = build_pod_template(
         cr,
         name,
         spec,
         engine,
         fit,
-        identity.digest(),
+        identity_digest,
         config,
         claim,
         target.gpus,
@@ -123,4 +123,4 @@ def build_revision(
         data["volume"] = to_jsonable(volume)
     if recipe or is_refreshed:
         data["asked"] = hash_request(spec, target)
-    return Revision(name, number, data, identity)
+    return Revision(name, number, data, identity, identity_digest)

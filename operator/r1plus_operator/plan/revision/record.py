@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from r1plus_contract import names
-from r1plus_contract.identity import ServingIdentity, document_digest
+from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import dumps, from_jsonable
 from r1plus_contract.settings import SUPPORTS_CONTROL, SUPPORTS_GATE_PROOF, SUPPORTS_SHADOW
 from r1plus_contract.verdict import GateReport, Verdict
@@ -60,6 +60,8 @@ class Revision:
     data: Json
     """What the ControllerRevision stores, unchanged for ever: also what another version of the operator put there."""
     identity: ServingIdentity
+    identity_digest: str
+    """Of the identity as it is stored."""
     verdicts: tuple[GateReport, ...] = ()
     verdict_numbers: Mapping[GateReport, int] = field(default_factory=dict)
     """Verdict -> its number among all that the deployment's revisions have recorded, from 1; absent: an older operator
@@ -211,11 +213,6 @@ class Revision:
     def is_expired(self) -> bool:
         """Whether it is withdrawn, and not tried again yet."""
         return self.expiry is not None and self.expiry.at >= (self.candidate_since or math.inf)
-
-    @property
-    def identity_digest(self) -> str:
-        """Of the identity as it is stored."""
-        return document_digest(self.data["identity"])
 
     def verdict_for(self, suite_hash: str, threshold: float) -> GateReport | None:
         """Return the gate's verdict on this suite: under this threshold, or a Pass whose own figures meet it, too.

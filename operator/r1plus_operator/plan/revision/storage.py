@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.identity import ServingIdentity
+from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads
 from r1plus_contract.settings import KnownVerdicts
 from r1plus_contract.verdict import GateReport, StratumFigures
@@ -49,6 +49,7 @@ def read_revision(live: Json) -> Revision:
         number=int(data.get("number") or live.get("revision", 0)),  # `revision` can be edited, data cannot
         data=data,
         identity=identity,
+        identity_digest=document_digest(data["identity"]),
         verdicts=verdicts,
         verdict_numbers=_number(verdicts, notes.get(names.ANNOTATION_VERDICT_NUMBERS, "")),
         promoted_at=_epoch(notes.get(names.ANNOTATION_PROMOTED_AT)),
