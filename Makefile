@@ -569,10 +569,12 @@ faults: $(SYNCED) ## Let every write and watch event go wrong in turn; JSON last
 #| printed with its seed, its shortest schedule and the promise that it breaks (tests/simulation/README.md).
 #: SEEDS        how many; default: 200
 #: SEED         one alone
+#: FIRST        the first of them; default: 1
+#: JOBS         seeds at once; default: one a processor
 #: SHRINK       file for the shortest schedule of a failure
 .PHONY: simulate
 simulate: $(SYNCED) ## Judge the promises of the operator over seeds of faults; JSON last
-	@$(LEDGER) $(PYTHON) -m simulation --seeds $(or $(SEEDS),200) $(if $(SEED),--seed $(SEED)) $(if $(SHRINK),--shrink $(SHRINK))
+	@$(LEDGER) $(PYTHON) -m simulation --seeds $(or $(SEEDS),200) $(if $(FIRST),--first $(FIRST)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED)) $(if $(SHRINK),--shrink $(SHRINK))
 
 #| 300 of policies, contract and plan, and 300 of the gateway's store and access and of the scorers, each against the unit tests
 #| that cover it. Prints the survivors.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from simulation.mutants import MUTANTS
 from simulation.promises import NAMES
-from simulation.run import Outcome, run_schedule
+from simulation.run import Outcome, run_schedule, run_schedules
 from simulation.schedule import Schedule, ScheduleError, draw_schedule, read_schedule, write_schedule
 from simulation.shrink import shrink_failure
 from simulation.table import format_failure
@@ -31,8 +31,7 @@ def main() -> int:
         return 2
     began, hours, events, violations = time.monotonic(), 0.0, 0, []
     tried: Counter[str] = Counter()
-    for schedule in schedules:
-        outcome = run_schedule(schedule, only)
+    for schedule, outcome in zip(schedules, run_schedules(schedules, only, arguments.jobs), strict=True):
         hours += outcome.seconds / 3600
         events += len(schedule.happenings) + outcome.writes
         tried.update(outcome.tried)
@@ -84,13 +83,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--mutant", choices=MUTANTS, help="a change of the operator that one invariant has to find")
     parser.add_argument("--shrink", type=Path, help="where to write the shortest schedule of a failure")
     parser.add_argument("--only", default="", help=f"judge these alone, with commas between: {', '.join(NAMES)}")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="seeds at once (one a processor)")
     parser.add_argument("--digest", action="store_true", help="print a digest of each run's writes")
     arguments = parser.parse_args()
     for name in filter(None, arguments.only.split(",")):
         if name not in NAMES:
             parser.error(f"--only: {name} is no invariant; there are {', '.join(NAMES)}")
-    if arguments.seeds < 1:
-        parser.error(f"--seeds: {arguments.seeds} must be 1 or more")
+    for option in ("seeds", "jobs"):
+        if (value := getattr(arguments, option)) < 1:
+            parser.error(f"--{option}: {value} must be 1 or more")
     return arguments
 
 

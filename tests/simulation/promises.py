@@ -19,7 +19,6 @@ from simulation.readings import (
     Key,
     count_ready,
     is_ready,
-    list_dropped,
     list_reasons_without_alert,
     read_followed_generation,
     read_incident,
@@ -216,7 +215,7 @@ def network_policies_come_first(judge: Judge, change: Change, sender: str) -> st
 
 def only_the_leader_writes(judge: Judge, change: Change, sender: str) -> str:
     """All writes go through one client, whose fence is the Lease: no write is sent without it."""
-    if not sender or change.resource.kind == LEASE.kind or judge.now - judge.set_back_at < SPEC_SECONDS:
+    if not sender or judge.now - judge.set_back_at < SPEC_SECONDS:
         return ""
     judge.count("only_the_leader_writes")
     lease = judge.world.server.read(LEASE, OPERATOR_NAMESPACE, names.LEASE)
@@ -322,7 +321,7 @@ def drops_are_latched(judge: Judge) -> str:
 
 def drops_are_answered(judge: Judge) -> str:
     """With `Rollback` a drop of all that serves is rolled back, or a reason says what forbids it and alerts."""
-    for key, pods in list_dropped(judge.world):
+    for key, pods in judge.dropped:
         judge.count_drop("drops_are_answered", key, pods)
         reason = read_incident(judge.world, key)
         is_silent = reason in ("", *list_reasons_without_alert())
@@ -336,7 +335,7 @@ def drops_are_answered(judge: Judge) -> str:
 
 def the_only_pod_is_answered(judge: Judge) -> str:
     """The revision is rolled back when two pods are below the threshold, or the only one."""
-    for key, pods in list_dropped(judge.world):
+    for key, pods in judge.dropped:
         judge.count_drop("the_only_pod_is_answered", key, pods if len(pods) == 1 else [])
         is_blocked = read_incident(judge.world, key) in ("LastThatServes", "AlreadyQuarantined")
         if judge.held_for(len(pods) == 1 and is_blocked, "only", key, pods) > ANSWER_SECONDS:
@@ -349,7 +348,7 @@ def the_only_pod_is_answered(judge: Judge) -> str:
 
 def status_tells_of_drops(judge: Judge) -> str:
     """A drop of what serves shows in the condition QualityVerified, whatever else is under way."""
-    for key, pods in list_dropped(judge.world):
+    for key, pods in judge.dropped:
         judge.count_drop("status_tells_of_drops", key, pods)
         cr = judge.world.read_cr(*key)
         conditions = ((cr or {}).get("status") or {}).get("conditions") or ()

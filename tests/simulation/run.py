@@ -7,7 +7,8 @@ import hashlib
 import io
 import logging
 import math
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,6 +44,18 @@ def run_schedule(schedule: Schedule, only: frozenset[str] = frozenset(), until: 
     """
     with process_loop() as loop, _silence():
         return loop.run_until_complete(_run(schedule, loop, only, until))
+
+
+def run_schedules(
+    schedules: Sequence[Schedule], only: frozenset[str] = frozenset(), jobs: int = 1
+) -> Iterator[Outcome]:
+    """Run schedules to their ends, `jobs` of them at once; yield their outcomes in the order of the schedules."""
+    run = partial(run_schedule, only=only)
+    if min(jobs, len(schedules)) == 1:
+        yield from map(run, schedules)
+        return
+    with multiprocessing.Pool(min(jobs, len(schedules))) as pool:
+        yield from pool.imap(run, schedules)
 
 
 async def _run(schedule: Schedule, loop: ProcessLoop, only: frozenset[str], until: float) -> Outcome:

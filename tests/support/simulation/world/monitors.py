@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import aiohttp
-from yarl import URL
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
@@ -230,23 +230,23 @@ class _Session:
         pass
 
     def get(self, url: str, **_: Any) -> "_Request":
-        return _Request(self.fleet, URL(url))
+        return _Request(self.fleet, urlsplit(url))
 
 
 @dataclass
 class _Request:
     fleet: MonitorFleet
-    url: URL
+    url: SplitResult
 
     async def __aenter__(self) -> "_Response":
-        loop, monitor = asyncio.get_running_loop(), self.fleet.by_address.get(self.url.host or "")
+        loop, monitor = asyncio.get_running_loop(), self.fleet.by_address.get(self.url.hostname or "")
         await pass_seconds(self.fleet.rand.uniform(0.001, 0.02))
         if monitor is None or monitor.prober is None or self.url.port != names.PORT_MONITOR:
-            raise aiohttp.ClientConnectionError(f"{self.url}: nothing listens")
+            raise aiohttp.ClientConnectionError(f"{self.url.geturl()}: nothing listens")
         if loop.time() < monitor.silent_until:
             await pass_seconds(POLLER_TIMEOUT_SECONDS)
             raise TimeoutError
-        return _Response(monitor.answer(self.url.path, self.url.query))
+        return _Response(monitor.answer(self.url.path, dict(parse_qsl(self.url.query))))
 
     async def __aexit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
