@@ -57,6 +57,8 @@ class ReportPublisher:
         if sequence > self._limit:
             self._limit = sequence + _SEQUENCE_BLOCK
             self._store.save(dataclasses.replace(self._store.state, sequence=self._limit))
-        self.report = dataclasses.replace(report, sequence=sequence)
-        self._exposition.set_verdict(report.verdict)
-        self._exposition.set_watch(report.watch)
+        before, self.report = self.report, dataclasses.replace(report, sequence=sequence)
+        if report.verdict is not before.verdict:
+            self._exposition.set_verdict(report.verdict)
+        if report.watch is not before.watch:
+            self._exposition.set_watch(report.watch)

@@ -164,6 +164,16 @@ async def test_a_monitor_that_stopped_answering_is_taken_at_its_word_for_two_min
     assert len(road.asked) == news + 1
 
 
+async def test_an_answer_that_is_the_same_is_read_once(road: Road) -> None:
+    first = await road.after(0)
+    assert await road.after(10) is first
+    road.says = replace(PASSES, message="another")
+    second = await road.after(10)
+    assert (second, await road.after(10)) == (road.says, second)
+    road.says = PASSES
+    assert await road.after(10) == PASSES
+
+
 async def test_a_count_ended_between_the_reading_before_it_and_the_first_of_it_whatever_its_node_says(
     road: Road,
 ) -> None:
