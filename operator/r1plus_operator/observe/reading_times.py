@@ -2,23 +2,29 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.plan.observation import AgeBounds
 
+MOST_KEPT: Final = 8
+"""Ends of one pod that are remembered. A monitor that starts again reports nothing at first, and an old gate next."""
+
+MOST_CHARACTERS: Final = 64
+"""Of an end: a compromised monitor may report any text."""
+
 
 @dataclass(slots=True)
-class Reading:
-    """What one pod reports, by the time at which its monitor says that it ended."""
+class Readings:
+    """What one pod has reported, by the times at which its monitor says that it ended."""
 
-    ended: str
-    first: float
-    """When it was first read, by our clock."""
-    before: float
-    """When something else was read last; minus infinity: never, since this leader began."""
-    last: float
-    """When it was read last."""
+    ended: str = ""
+    """Of the last reading; empty: nothing had ended."""
+    last: float = -math.inf
+    """When the pod was read last, by our clock; minus infinity: never, since this leader began."""
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """End -> when the pod was read last before it was reported, and when it was first read."""
 
 
 class ReadingTimes:
@@ -26,18 +32,21 @@ class ReadingTimes:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.by_uid: dict[str, Reading] = {}
+        self.by_uid: dict[str, Readings] = {}
 
     def record(self, uid: str, ended: str) -> None:
         """Record that a pod reports what ended at `ended` by its monitor's clock; empty: nothing has ended."""
-        now, reading = self._clock(), self.by_uid.get(uid)
-        if reading is not None and reading.ended == ended:
-            reading.last = now
-        else:
-            self.by_uid[uid] = Reading(ended, now, reading.last if reading else -math.inf, now)
+        now, readings, ended = self._clock(), self.by_uid.setdefault(uid, Readings()), ended[:MOST_CHARACTERS]
+        readings.bounds.setdefault(ended, (readings.last, now))
+        if len(readings.bounds) > MOST_KEPT:
+            del readings.bounds[next(iter(readings.bounds))]
+        readings.ended, readings.last = ended, now
 
     def list_ages(self, pods: Iterable[ServingPod]) -> dict[str, AgeBounds]:
         """Return pod -> how long ago what it reports ended: after the reading before it, and before the first of it."""
-        now = self._clock()
-        readings = ((pod.name, self.by_uid.get(pod.uid)) for pod in pods)
-        return {name: AgeBounds(now - one.first, now - one.before) for name, one in readings if one}
+        now, ages = self._clock(), {}
+        for pod in pods:
+            if readings := self.by_uid.get(pod.uid):
+                before, first = readings.bounds[readings.ended]
+                ages[pod.name] = AgeBounds(now - first, now - before)
+        return ages

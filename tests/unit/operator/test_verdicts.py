@@ -192,6 +192,10 @@ async def test_a_count_ended_between_the_reading_before_it_and_the_first_of_it_w
     road.says = count("1999-01-01T00:00:00Z")
     assert await read_age(10) == AgeBounds(0.0, SILENT_SECONDS + 10)
     assert await read_age(30) == AgeBounds(30.0, SILENT_SECONDS + 40)
+    road.says = replace(PASSES, watch=None)
+    await road.after(10)
+    road.says = count("1999-01-01T00:00:00Z")
+    assert await read_age(10) == AgeBounds(50.0, SILENT_SECONDS + 60), "its monitor was started again"
 
 
 async def test_a_monitor_that_answered_at_the_beginning_of_a_long_round_is_not_silent_at_its_end(road: Road) -> None:
