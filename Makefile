@@ -76,7 +76,7 @@ down: $(SYNCED) ## Stop the embedded cluster; leave no process, mount, namespace
 # What CI runs, in this order. The parts of BESIDE run at the same time, one after the other: check and the engine's tests use one core, and
 # a cluster takes minutes to start. End to end runs alone: its pods weigh more than the tests beside them, and on a slow machine these came
 # to nothing.
-PARTS := unit test-apiserver
+TEST_PARTS := unit test-apiserver
 BESIDE := check test-engine test-registry e2e-cluster
 LAST := e2e
 # A long target writes evidence/records/MACHINE/TARGET.json.
@@ -93,7 +93,7 @@ RUNNER = $(PYTHON) -m runner $(if $(KEEP_GOING),--keep-going) $(if $(SLOWEST),--
 #: HOGS         1: keep so many processes busy meanwhile
 .PHONY: test
 test: $(SYNCED) ## Run all that CI runs, a line for each part
-	@$(RUNNER) $(PARTS) --beside $(BESIDE) --last $(LAST) $(if $(filter file,$(origin PARTS)),--record test)
+	@$(RUNNER) $(TEST_PARTS) --beside $(BESIDE) --last $(LAST) $(if $(filter file,$(origin TEST_PARTS)),--record test)
 
 #| Before each commit.
 #: KEEP_GOING   1: run the parts after one that failed, as CI does
@@ -112,7 +112,7 @@ test-fast: $(SYNCED) ## Run check, unit without its slowest, and a sample of the
 .PHONY: test-flaky
 test-flaky: $(SYNCED) ## Run parts N times beside busy processes; JSON last
 	@$(LEDGER) $(PYTHON) -m runner --repeat $(or $(N),10) --hogs $(or $(HOGS),$(shell nproc)) --stalls $(or $(STALLS),0) \
-	  $(or $(PART),$(filter-out check e2e-cluster,$(PARTS) $(BESIDE) $(LAST)))
+	  $(or $(PART),$(filter-out check e2e-cluster,$(TEST_PARTS) $(BESIDE) $(LAST)))
 
 ##@ Every day
 #| Long targets write what they found to evidence/records/MACHINE/TARGET.json. How long each took is in the list.
@@ -473,7 +473,7 @@ bench-model: $(SYNCED) ## Measure what R1+'s architecture costs and saves; JSON 
 #: WORK         DIR: keeps data and students; a killed run goes on
 .PHONY: bench-distillation
 bench-distillation: $(SYNCED) ## Compare students by logits and by text, and take one to traffic; JSON last
-	@$(LEDGER) $(PYTHON) -m bench.distillation $(if $(PART),--part $(PART)) $(foreach one,$(STEPS),--steps $(one)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(PROSE),--prose $(PROSE)) $(if $(PUBLIC),--public $(PUBLIC)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(foreach one,$(ARM),--arm $(one)) $(if $(THREADS),--threads $(THREADS)) $(if $(WORK),--work $(WORK))
+	@$(LEDGER) $(PYTHON) -m bench.distillation $(if $(PART),--part $(PART)) $(foreach one,$(STEPS),--steps $(one)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(PROSE),--prose $(PROSE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(foreach one,$(ARM),--arm $(one)) $(if $(THREADS),--threads $(THREADS)) $(if $(WORK),--work $(WORK))
 
 #| SmolLM2-135M: held-out questions before and after with an interval, by template too; questions of make bench-math; items of
 #| the golden suite. Needs the packages of make test-model.
