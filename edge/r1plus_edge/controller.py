@@ -22,6 +22,7 @@ from r1plus_edge.images import Images
 from r1plus_edge.objects import Objects
 from r1plus_edge.places import LOOPBACK
 from r1plus_edge.pod import Pod, Sources
+from r1plus_edge.triton_sockets import read_schema_share
 from r1plus_edge.world import World
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.observation import Observation, PodFacts
@@ -68,6 +69,8 @@ class Controller:
     """Whether all pods end, and none is started: something else needs the memory."""
     reports: dict[str, MonitorReport] = field(default_factory=dict)
     """Pod -> its monitor's last report."""
+    schema_share: float | None = None
+    """Part of the serving engine's memory for compiled schemas that is used; None: it does not say."""
     _pods: dict[str, _RunningPod] = field(default_factory=dict)
 
     def ask_for(self, request: Request, world: World) -> None:
@@ -152,6 +155,8 @@ class Controller:
         pods = [pod for pod in self.list_pods() if pod.find_container(names.CONTAINER_MONITOR).pid is not None]
         answers = await asyncio.gather(*(self.read_report(pod.ports[names.PORT_MONITOR]) for pod in pods))
         self.reports = {pod.name: report for pod, report in zip(pods, answers, strict=True) if report is not None}
+        pod = self.serving_pod
+        self.schema_share = await read_schema_share(pod.sockets[names.PORT_TRITON_METRICS]) if pod else None
 
     def _follow_deployments(self) -> None:
         """Start the pods that Deployments want, and end the others."""

@@ -19,6 +19,7 @@ from r1plus_edge.report import Reporter, ServePhase, describe_data, list_conditi
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.observation import Json
 
+_FULL_SCHEMAS: Final = 0.8
 _PERCENT: Final = re.compile(r"\d+ %")
 LOAD, GATE, GATEWAY = "load", "gate", "gateway"
 """Steps of a start that passes show."""
@@ -78,6 +79,7 @@ class Progress:
             suite=str(status.get("suite", "")),
             watch=watched.watch.standing.value if watched and watched.watch else "",
             search=gateway.search,
+            schemas=describe_schemas(controller.schema_share),
             restarts=sum(pod.restarts for pod in (*pods, gateway.pod)),
             percent=compute_percent(report),
             conditions=(*conditions, *data_problem, *describe_unready(pods)),
@@ -172,6 +174,14 @@ def describe_unready(pods: Sequence[Pod]) -> tuple[str, ...]:
         for one in pod.containers
         if one.has_started and one.not_ready and one.pid is not None
     )
+
+
+def describe_schemas(share: float | None) -> str:
+    """Return how much of the engine's memory for compiled schemas is used, and what happens when it is full."""
+    if share is None:
+        return ""
+    text = f"{share:.0%} of the memory for compiled ones used"
+    return f"{text}: emptied when nothing runs; some further ones may be refused" if share >= _FULL_SCHEMAS else text
 
 
 def describe_rollback(status: Json) -> str:

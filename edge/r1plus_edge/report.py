@@ -72,6 +72,8 @@ class ServeStatus:
     watch: str = ""
     search: str = ""
     """By what documents are searched; empty: there are none."""
+    schemas: str = ""
+    """How much of the engine's memory for compiled schemas is used; empty: it does not say."""
     restarts: int = 0
     """Of the serving pod's containers and the gateway."""
     percent: int = 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract import names
-from r1plus_contract.metrics import ENGINE_RUNNING_REQUESTS, ENGINE_WAITING_REQUESTS
+from r1plus_contract.metrics import ENGINE_RUNNING_REQUESTS, ENGINE_SCHEMA_USED_RATIO, ENGINE_WAITING_REQUESTS
 from r1plus_edge.probes import open_answer
 from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, PRESTOP_SECONDS
 
@@ -69,13 +69,27 @@ class Drain:
 
     async def _has_requests(self) -> bool:
         """Return whether a gauge of the engine is above 0. Raises OSError, ValueError: it breaks off, or is no text."""
-        has_requests = False
-        async with open_answer(self.metrics, "/metrics") as reader:
-            async for line in reader:
-                name, _, value = line.decode().strip().rpartition(" ")
-                if name.startswith(_GAUGES):
-                    has_requests = has_requests or float(value) > 0
-        return has_requests
+        return any(value > 0 for value in await _read_gauges(self.metrics, _GAUGES))
+
+
+async def read_schema_share(metrics: Path) -> float | None:
+    """Return which part of the memory for compiled schemas is used; None: the engine does not say."""
+    try:
+        async with asyncio.timeout(_LOOK_SECONDS):
+            return max(await _read_gauges(metrics, (ENGINE_SCHEMA_USED_RATIO,)), default=None)
+    except (TimeoutError, OSError, ValueError):
+        return None
+
+
+async def _read_gauges(metrics: Path, gauges: tuple[str, ...]) -> list[float]:
+    """Return the values of Triton's gauges. Raises OSError, ValueError: the answer breaks off, or is no text."""
+    values = []
+    async with open_answer(metrics, "/metrics") as reader:
+        async for line in reader:
+            name, _, value = line.decode().strip().rpartition(" ")
+            if name.startswith(gauges):
+                values.append(float(value))
+    return values
 
 
 def build_drain(spec: Mapping[str, object], sockets: Mapping[int, Path]) -> Drain:

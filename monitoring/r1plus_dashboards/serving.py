@@ -5,7 +5,7 @@ from r1plus_dashboards.build import Board, Panel, PanelKind, Query, of_one, per_
 
 _FIRST_TOKEN = of_one(f"{metrics.ENGINE_TIME_TO_FIRST_TOKEN_SECONDS}_bucket")
 _REQUESTS = metrics.ENGINE_REQUESTS_TOTAL
-_BAD = 'result=~"error|refused|queue_full"'
+_BAD = 'result=~"error|refused|queue_full|schema_memory_full"'
 SERVING = Board(
     uid="r1plus-serving",
     title="R1+ / serving",
@@ -47,6 +47,11 @@ SERVING = Board(
                     " counted: only the prompt's length was asked for.",
                     (Query(f"sum by (result) ({per_second(of_one(_REQUESTS))})", "{{result}}"),),
                     PanelKind.STACKED,
+                ),
+                Panel(
+                    "Memory for schemas, used",
+                    "By compiled schemas and grammars. Emptied from 80 % on, as soon as nothing runs.",
+                    (Query(f"max by (pod) ({of_one(metrics.ENGINE_SCHEMA_USED_RATIO)})", "{{pod}}"),),
                 ),
                 Panel(
                     "Running",

@@ -267,6 +267,7 @@ def _show_status(status: ServeStatus, folder: DataFolder) -> None:
         ("accuracy", status.accuracy),
         ("watch", status.watch),
         ("documents", f"searched by {status.search}" if status.search else ""),
+        ("schemas", status.schemas),
         *(("helpers", f"not confined: {one}") for one in status.confinement),
         ("gate", f"{status.percent} %" if status.phase is ServePhase.GATING else ""),
         ("rollback", status.rollback),

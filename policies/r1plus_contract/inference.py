@@ -54,6 +54,13 @@ USAGE_OF: Final = "usage_of"
 """Request parameter, with COUNT_ONLY: answer with the tokens that the engine has counted for the request of this id,
 once that has ended. So a stream that was cut is billed exactly. An older image refuses: there is no prompt."""
 
+SCHEMA_OWNER: Final = "schema_owner"
+"""Request parameter: who asks for RESPONSE_SCHEMA or GRAMMAR, so that each has a share of the memory for compiled ones.
+Requests without it share one part. Only the gateway is trusted to set it."""
+GATEWAY_OWNER: Final = "gateway"
+"""Owner of the grammars that the gateway writes itself; those of its callers begin with CALLER_PREFIX."""
+CALLER_PREFIX: Final = "caller:"
+
 DEFAULT_MAX_NEW_TOKENS: Final = 512
 MOST_MESSAGES: Final = 10_000
 """Most messages of one request; also at most one for each token of the context."""
@@ -65,6 +72,8 @@ MOST_TOKEN_BYTES: Final = 256
 """Most bytes of one token: the longest in use are 128 spaces."""
 QUEUE_FULL: Final = "QueueFull"
 """First word of the error of a request when the engine's queue was full: nothing was computed, retry."""
+SCHEMA_MEMORY_FULL: Final = "SchemaMemoryFull"
+"""First word of the error of a request whose schema or grammar finds no memory: nothing was computed, retry later."""
 _NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting", "server is not ready")
 """What Triton says while no model is there to answer: at the start, at its end, between two versions."""
 

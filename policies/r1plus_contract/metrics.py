@@ -32,7 +32,11 @@ ENGINE_TOKENS_TOTAL: Final = "r1plus_engine_tokens_total"  # + direction
 ENGINE_TIME_TO_FIRST_TOKEN_SECONDS: Final = "r1plus_engine_time_to_first_token_seconds"
 ENGINE_RUNNING_REQUESTS: Final = "r1plus_engine_running_requests"
 ENGINE_WAITING_REQUESTS: Final = "r1plus_engine_waiting_requests"
-ENGINE_REQUESTS_TOTAL: Final = "r1plus_engine_requests_total"  # + result: ok|counted|refused|queue_full|cancelled|error
+ENGINE_SCHEMA_BYTES: Final = "r1plus_engine_schema_bytes"  # of compiled schemas and grammars, as estimated
+ENGINE_SCHEMA_USED_RATIO: Final = "r1plus_engine_schema_used_ratio"  # of their limit; 0: the library bounds them itself
+ENGINE_REQUESTS_TOTAL: Final = (
+    "r1plus_engine_requests_total"  # + result: ok|counted|refused|queue_full|schema_memory_full|cancelled|error
+)
 
 # Gateway.
 GATEWAY_REQUESTS_TOTAL: Final = "r1plus_gateway_requests_total"  # + model, key, outcome; ended requests
@@ -112,6 +116,7 @@ ALERT_SUITE_MISMATCH: Final = "R1PlusSuiteMismatch"
 ALERT_DOWN: Final = "R1PlusDown"
 ALERT_HIGH_LATENCY: Final = "R1PlusHighLatency"
 ALERT_QUEUE_GROWING: Final = "R1PlusQueueGrowing"
+ALERT_SCHEMA_MEMORY_FULL: Final = "R1PlusSchemaMemoryFull"
 ALERT_OPERATOR_STALLED: Final = "R1PlusOperatorStalled"
 ALERT_REGISTRY_BEHIND: Final = "R1PlusRegistryBehind"
 ALERT_RUNTIME_OUTDATED: Final = "R1PlusRuntimeOutdated"

@@ -45,9 +45,9 @@ def open_engine(batch: int = 1, context: int = CONTEXT, **attention: Any) -> Ope
 
 def answer(engine: OpenVinoEngine, prompt: str) -> Answer:
     job = engine.prepare(GenerationRequest(prompt=prompt, max_new_tokens=NEW_TOKENS))
-    job.sampling.logprobs = 1
+    job.sampling.config.logprobs = 1
     pool = engine._settings.kv_blocks
-    handle = engine._pipeline.add_request(0, job.prompt, job.sampling)
+    handle = engine._pipeline.add_request(0, job.prompt, job.sampling.config)
     found = Answer([], [], [])
     while engine._pipeline.has_non_finished_requests():
         engine.step()

@@ -21,6 +21,7 @@ from r1plus_gateway.http.messages import build_message, build_result_message, co
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.requests import GenerateRequest
 from r1plus_gateway.http.sampling_fields import resolve_new_tokens
+from r1plus_gateway.http.schema_owners import choose_schema_owner
 from r1plus_gateway.http.tools import ToolAnswer, parse_tool_answer
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.serving.models import Models
@@ -129,8 +130,9 @@ class CodeRounds:
         if more > 0:
             await self.bill.extend(more)
         sampling = replace(self.request.sampling, max_new_tokens=new_tokens)
-        wire = build_request(f"{self._request_id}-{number}", prompt, sampling)
         caller = self.bill.reservation.caller.group_id
+        owner = choose_schema_owner(prompt, caller)
+        wire = build_request(f"{self._request_id}-{number}", prompt, sampling, owner)
         generation = self.models.begin(self.pool, caller, wire, counted_prompt_tokens=counted or 0)
         self.bill.add(generation)
         return generation

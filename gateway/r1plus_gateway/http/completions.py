@@ -36,6 +36,7 @@ from r1plus_gateway.http.presets import build_unknown_model_error
 from r1plus_gateway.http.requests import GenerateRequest, ModelName, read_model_name
 from r1plus_gateway.http.response_storage import ResponseStorage
 from r1plus_gateway.http.sampling_fields import resolve_new_tokens
+from r1plus_gateway.http.schema_owners import choose_schema_owner
 from r1plus_gateway.serving.errors import AnswerFailedError, ServingError
 from r1plus_gateway.serving.generation import Generation, State, count_tokens
 from r1plus_gateway.serving.pods import PodPool
@@ -209,9 +210,10 @@ class Completions:
             if request.math is not None:
                 exchange.math = await self._math.run(request.math, exchange.id, pool, bill)
                 request = replace(request, prompt=insert_note(request.prompt, exchange.math.write_note()))
-            wire = build_request(exchange.id, request.prompt, request.sampling)
             assert exchange.caller is not None
             caller = exchange.caller.group_id
+            owner = choose_schema_owner(request.prompt, caller)
+            wire = build_request(exchange.id, request.prompt, request.sampling, owner)
             generation = self._parts.models.begin(pool, caller, wire, exchange.arrived, prompt_tokens)
             if request.code is not None:
                 exchange.rounds = CodeRounds(

@@ -14,6 +14,7 @@ from r1plus_gateway.serving.errors import (
     ModelUnavailableError,
     QueueFullError,
     RefusedByEngineError,
+    SchemaMemoryFullError,
     ServingError,
 )
 
@@ -21,6 +22,8 @@ INSUFFICIENT_QUOTA: Final = "insufficient_quota"
 DO_NOT_RETRY: Final[Mapping[str, str]] = {"x-should-retry": "false"}
 """OpenAI's client tries again after a 429 or 503 without it."""
 MOST_PATH_CHARACTERS: Final = 120
+SCHEMA_MEMORY_SECONDS: Final = 60
+"""Wait before a schema is tried again: OpenAI's client waits no longer, and an engine empties its memory in minutes."""
 _TYPES: Final[Mapping[int, str]] = {
     401: "authentication_error",
     403: "permission_error",
@@ -117,6 +120,9 @@ def convert_serving_error(error: ServingError, retry_after_seconds: int, names: 
     later = {"Retry-After": str(retry_after_seconds)}
     if isinstance(error, RefusedByEngineError):
         return _convert_refusal(str(error), names)
+    if isinstance(error, SchemaMemoryFullError):
+        later = {"Retry-After": str(max(retry_after_seconds, SCHEMA_MEMORY_SECONDS))}
+        return RequestError(503, "schema_memory_full", str(error), param=names.schema or None, headers=later)
     if isinstance(error, QueueFullError):
         return RequestError(503, "queue_full", str(error), headers=later)
     if isinstance(error, ModelUnavailableError):

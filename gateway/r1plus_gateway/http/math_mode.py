@@ -7,7 +7,7 @@ from typing import Final
 import orjson
 
 from r1plus_contract.calculator import DEFAULT_DIGITS, Calculation, FailureCode
-from r1plus_contract.inference import Role
+from r1plus_contract.inference import GATEWAY_OWNER, Role
 from r1plus_gateway.calculation.client import CalculatorUnavailableError
 from r1plus_gateway.calculation.desk import CalculatorDesk, CallerBusyError
 from r1plus_gateway.calculation.math_plan import ExpressionRoute, MathPlan, PlannedExpression, Skip, plan_math
@@ -98,7 +98,7 @@ class MathMode:
         return MathOutcome(entries, usage=usage)
 
     def _begin_translation(self, task: TranslationTask, request_id: str, pool: PodPool, group: str) -> Generation:
-        wire = build_request(f"{request_id}-math", build_translation_prompt(task), _SAMPLING)
+        wire = build_request(f"{request_id}-math", build_translation_prompt(task), _SAMPLING, GATEWAY_OWNER)
         return self._models.begin(pool, group, wire)
 
     async def _calculate_all(self, expressions: tuple[PlannedExpression, ...], group: str) -> tuple[MathEntry, ...]:

@@ -37,6 +37,7 @@ _OUTCOMES_OF_CODES: Final[Mapping[str, GatewayOutcome]] = {
     "insufficient_quota": GatewayOutcome.BUDGET_EXHAUSTED,
     "rate_limit_exceeded": GatewayOutcome.RATE_LIMITED,
     "queue_full": GatewayOutcome.OVERLOADED,
+    "schema_memory_full": GatewayOutcome.OVERLOADED,
     "data_unavailable": GatewayOutcome.UNAVAILABLE,
     "model_unavailable": GatewayOutcome.UNAVAILABLE,
     "calculator_busy": GatewayOutcome.OVERLOADED,

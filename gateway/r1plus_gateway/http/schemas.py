@@ -53,7 +53,7 @@ class AnswerSchema:
     """None: the engine enforces all of it."""
 
 
-_ANY_OBJECT: Final = AnswerSchema(b'{"type":"object"}')
+ANY_OBJECT: Final = AnswerSchema(b'{"type":"object"}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class FormatField:
             return None
         require_schemas(fields.locate(self.name), model)
         if kind == "json_object":
-            return _ANY_OBJECT
+            return ANY_OBJECT
         return self._read_schema(form)
 
     def build_schema(self) -> dict[str, Json]:

@@ -352,3 +352,13 @@ def _load(text: str) -> tuple[Json, bool]:
         if valid == text:
             raise
         return orjson.loads(valid), True
+
+
+def _list_code_schemas() -> frozenset[bytes]:
+    """Return the schemas of answers that may call `code_interpreter` and no other tool: the same for all callers."""
+    held = _hold_functions([_CODE])
+    ways: tuple[tuple[list[Function], bool], ...] = (([], False), ([_CODE], False), ([_CODE], True))
+    return frozenset(held.build_schema(functions, must_call=must_call).text for functions, must_call in ways)
+
+
+CODE_SCHEMAS: Final = _list_code_schemas()

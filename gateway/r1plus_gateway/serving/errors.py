@@ -3,6 +3,7 @@
 ServingError
 ├── RefusedByEngineError   the request is invalid; the message is for the client
 ├── QueueFullError         the gateway's or the engine's queue is full: nothing was computed
+│   └── SchemaMemoryFullError  the engine has no memory for a further schema of this caller
 ├── ModelUnavailableError  no pod answers
 └── AnswerFailedError      the answer broke off, or the engine failed
 """
@@ -18,6 +19,10 @@ class RefusedByEngineError(ServingError):
 
 class QueueFullError(ServingError):
     """A queue is full. Nothing was computed; try again later."""
+
+
+class SchemaMemoryFullError(QueueFullError):
+    """The engine compiles no further schema for this caller now. Nothing was computed; another pod may take it."""
 
 
 class ModelUnavailableError(ServingError):

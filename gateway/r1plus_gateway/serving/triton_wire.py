@@ -17,6 +17,7 @@ from r1plus_gateway.serving.errors import (
     ModelUnavailableError,
     QueueFullError,
     RefusedByEngineError,
+    SchemaMemoryFullError,
     ServingError,
 )
 
@@ -60,8 +61,11 @@ class Prompt:
         return len(self.messages) if self.messages is not None else len(self.text.encode()) + len(self.system.encode())
 
 
-def build_request(request_id: str, prompt: Prompt, sampling: Sampling | None) -> Any:
-    """Build a `ModelInferRequest`; without `sampling` one that only counts the prompt's tokens."""
+def build_request(request_id: str, prompt: Prompt, sampling: Sampling | None, schema_owner: str = "") -> Any:
+    """Build a `ModelInferRequest`; without `sampling` one that only counts the prompt's tokens.
+
+    `schema_owner`: whose share of the engine's memory a schema or grammar takes; empty: none in particular.
+    """
     request = service_pb2.ModelInferRequest(model_name=inference.MODEL_NAME, id=request_id)
     if prompt.messages is not None:
         _add_bytes(request, inference.MESSAGES, prompt.messages)
@@ -74,10 +78,7 @@ def build_request(request_id: str, prompt: Prompt, sampling: Sampling | None) ->
     if sampling is None:
         _add(request, inference.COUNT_ONLY, "BOOL", b"\x01")
         return request
-    if prompt.response_schema is not None:
-        _add_bytes(request, inference.RESPONSE_SCHEMA, prompt.response_schema)
-    if prompt.grammar is not None:
-        _add_bytes(request, inference.GRAMMAR, prompt.grammar)
+    _add_constraint(request, prompt, schema_owner)
     numbers = (
         (inference.MAX_NEW_TOKENS, "INT32", "<i", sampling.max_new_tokens),
         (inference.TEMPERATURE, "FP32", "<f", sampling.temperature),
@@ -91,6 +92,14 @@ def build_request(request_id: str, prompt: Prompt, sampling: Sampling | None) ->
     if sampling.stop is not None:
         _add_bytes(request, inference.STOP, sampling.stop)
     return request
+
+
+def _add_constraint(request: Any, prompt: Prompt, schema_owner: str) -> None:
+    texts = {inference.RESPONSE_SCHEMA: prompt.response_schema, inference.GRAMMAR: prompt.grammar}
+    for name, text in texts.items():
+        if text is not None:
+            _add_bytes(request, name, text)
+            request.parameters[inference.SCHEMA_OWNER].string_param = schema_owner
 
 
 def build_usage_request(request_id: str) -> Any:
@@ -220,6 +229,11 @@ def classify_message(message: str) -> ServingError:
     """
     if message.startswith(inference.QUEUE_FULL):
         return QueueFullError("the engine's queue is full; nothing was computed, try again later")
+    if message.startswith(inference.SCHEMA_MEMORY_FULL):
+        return SchemaMemoryFullError(
+            "the engine has no memory for further schemas or grammars of yours now; nothing was computed. Send a schema"
+            " that you have sent before, with other data, or try again later"
+        )
     if inference.is_refusal(message):
         return RefusedByEngineError(_shorten(message))
     is_of_older_pod = _UNKNOWN_INPUT in message  # which leaves soon

@@ -21,6 +21,7 @@ from r1plus_contract.schema_constraints import (
     check_depth,
     check_limit,
 )
+from r1plus_model_repo.backends.compiled_size import estimate_grammar_kib, estimate_schema_kib
 from r1plus_model_repo.backends.json_input import load_json
 from r1plus_model_repo.backends.messages import find_surrogate
 
@@ -32,9 +33,8 @@ class Constraint:
     name: str
     """RESPONSE_SCHEMA or GRAMMAR."""
     text: str
-    nodes: int
-    """Values or symbols in it: its size for the compiler."""
-    repetitions: int
+    compiled_kib: float
+    """About what a compiler keeps of it, with a vocabulary of 49,152 tokens; it grows with the vocabulary."""
 
     @property
     def is_schema(self) -> bool:
@@ -68,8 +68,8 @@ def parse_schema(text: str) -> Constraint:
     if (place := find_surrogate_in(document)) is not None:
         raise ConstraintError(RESPONSE_SCHEMA, f"has half a character (a lone surrogate) in {place!r:.60}")
     walk = SchemaWalk(document, RESPONSE_SCHEMA)
-    walk.visit(document, RESPONSE_SCHEMA, 1, ())
-    return Constraint(RESPONSE_SCHEMA, text, walk.cost.nodes, walk.cost.repetitions)
+    enforced = walk.visit(document, RESPONSE_SCHEMA, 1, ())
+    return Constraint(RESPONSE_SCHEMA, text, estimate_schema_kib(enforced, text))
 
 
 def parse_grammar(text: str) -> Constraint:
@@ -92,7 +92,8 @@ def parse_grammar(text: str) -> Constraint:
         raise ConstraintError(GRAMMAR, "its rules name each other in too long a chain; simplify it") from error
     check_limit(GRAMMAR, "symbols, with counted repetitions written out,", shape.weight, MOST_NODES)
     check_limit(GRAMMAR, "characters in counted repetitions", shape.repeated, MOST_REPETITIONS)
-    return Constraint(GRAMMAR, text, nodes, shape.repeated)
+    classes = sum(match.group().startswith("[") for match in _LITERALS.finditer(text))
+    return Constraint(GRAMMAR, text, estimate_grammar_kib(text, nodes, classes, shape.repeated))
 
 
 def find_surrogate_in(value: Any) -> str | None:

@@ -6,6 +6,7 @@ Continuous batching: a request joins and leaves the running batch at any step. T
 on an engine; both implement Protocols, so that tests use fakes.
 """
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -14,8 +15,8 @@ from typing import Any, Protocol
 
 from r1plus_contract.inference import QUEUE_FULL, FinishReason
 from r1plus_model_repo.backends.answer_text import AnswerText
-from r1plus_model_repo.backends.heartbeat import IDLE_SECONDS, PASS_SECONDS, Heartbeat, limit_pass
-from r1plus_model_repo.backends.requests import RefusedError
+from r1plus_model_repo.backends.heartbeat import FIRST_SECONDS, IDLE_SECONDS, PASS_SECONDS, Heartbeat, limit_pass
+from r1plus_model_repo.backends.requests import RefusedError, SchemaMemoryFullError
 
 JOIN_SECONDS = 1.0
 WAITING_PER_SLOT, LEAST_WAITING = 16, 64
@@ -29,6 +30,8 @@ PIECES_PER_STEP = 4
 costs most of a millisecond of a processor, which an engine on CPU wants itself."""
 MOST_GATHER_SECONDS = 0.3
 """After that long a piece is sent however few tokens it has: a step of a large engine takes longer than its sending."""
+DRAIN_SECONDS, DRAIN_EVERY_SECONDS = 5.0, 120.0
+"""How long, and how often, requests wait for those that run to end where the engine is to be renewed and never idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,37 @@ class Pipeline(Protocol):
     """The engine. Only the loop's thread calls it."""
 
     def add(self, job: Job) -> Handle:
-        """Start a generation. Raise RefusedError if the engine refuses this request alone."""
+        """Start a generation. Raise RefusedError or SchemaMemoryFullError if it refuses this request alone."""
 
     def step(self) -> None:
         """Run one forward pass over all running requests."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Convert tokens to text."""
+
+    def is_renewal_due(self) -> bool:
+        """Return whether `renew` should be called as soon as nothing runs."""
+
+    def renew(self) -> None:
+        """Free what the engine keeps beyond its requests. Nothing runs; it may take as long as its start."""
+
+    def measure_schemas(self) -> tuple[int, float]:
+        """Return the bytes of compiled schemas and grammars, and which part of their limit these are."""
+
+
+class NeverRenewed:
+    """The part of a `Pipeline` that keeps nothing beyond its requests."""
+
+    def is_renewal_due(self) -> bool:
+        """See `Pipeline`."""
+        return False
+
+    def renew(self) -> None:
+        """See `Pipeline`."""
+
+    def measure_schemas(self) -> tuple[int, float]:
+        """See `Pipeline`: its library bounds them itself."""
+        return 0, 0.0
 
 
 class Reply(Protocol):
@@ -85,7 +112,7 @@ class Reply(Protocol):
         """Send that the request is invalid and end it."""
 
     def reject(self, message: str) -> None:
-        """Send that the queue is full and end the request."""
+        """Send that there is no room now, in the queue or for a schema, and end the request."""
 
     def is_cancelled(self) -> bool:
         """Return whether the client has hung up."""
@@ -104,10 +131,13 @@ class Meters(Protocol):
         """Record the time from arrival to the first token."""
 
     def count_request(self, result: str) -> None:
-        """Count an ended request: ok, counted, refused, queue_full, cancelled or error."""
+        """Count an ended request: ok, counted, refused, queue_full, schema_memory_full, cancelled or error."""
 
     def set_load(self, running: int, waiting: int) -> None:
         """Set how many requests run and wait."""
+
+    def set_schema_memory(self, used: int, share: float) -> None:
+        """Set the bytes of compiled schemas, and which part of their limit these are."""
 
 
 @dataclass(slots=True, eq=False)
@@ -177,6 +207,8 @@ class EngineLoop:
         self._on_death = on_death
         self._heartbeat = heartbeat
         self._has_generated = False
+        self._drained_at = -math.inf
+        """When the last drain began."""
         self._arrivals: queue.SimpleQueue[_WaitingRequest | None] = queue.SimpleQueue()
         self._state = _State()
         self._lock = threading.Condition()
@@ -242,9 +274,11 @@ class EngineLoop:
         open_ = self._receive()
         self._heartbeat.beat(PASS_SECONDS)
         self._drop_cancelled_waiting()
-        self._admit()
+        if self._renew_if_due():
+            self._admit()
         state = self._state
         self._meters.set_load(len(state.running), len(state.waiting))
+        self._meters.set_schema_memory(*self._pipeline.measure_schemas())
         if state.running:
             self._heartbeat.beat(self._limit_step())
             self._pipeline.step()
@@ -255,6 +289,19 @@ class EngineLoop:
             self._meters.set_load(0, 0)
             return open_
         return True
+
+    def _renew_if_due(self) -> bool:
+        """Renew the engine if that is due and nothing runs. Return whether requests may join now."""
+        if not self._pipeline.is_renewal_due():
+            return True
+        if not self._state.running:
+            self._heartbeat.beat(FIRST_SECONDS)
+            self._pipeline.renew()
+            return True
+        now = self._clock()
+        if now - self._drained_at >= DRAIN_EVERY_SECONDS:
+            self._drained_at = now
+        return now - self._drained_at >= DRAIN_SECONDS
 
     def _limit_step(self) -> float:
         """Return the longest time that the next step may take: engines read prompts in one step or in many."""
@@ -294,9 +341,10 @@ class EngineLoop:
         reply.finish("", FinishReason.CANCELLED, job.prompt_tokens, tokens)
         self._release(job)
 
-    def _refuse(self, entry: "_RunningRequest | _WaitingRequest", error: RefusedError) -> None:
-        self._meters.count_request("refused")
-        entry.reply.refuse(str(error))
+    def _refuse(self, entry: "_RunningRequest | _WaitingRequest", error: RefusedError | SchemaMemoryFullError) -> None:
+        is_full = isinstance(error, SchemaMemoryFullError)
+        self._meters.count_request("schema_memory_full" if is_full else "refused")
+        (entry.reply.reject if is_full else entry.reply.refuse)(str(error))
         self._release(entry.job)
 
     def _release(self, job: Job) -> None:
@@ -317,7 +365,7 @@ class EngineLoop:
             text = AnswerText(self._pipeline.decode, queued_request.job.stop)
             try:
                 handle = self._pipeline.add(queued_request.job)
-            except RefusedError as error:
+            except (RefusedError, SchemaMemoryFullError) as error:
                 del state.waiting[0]
                 self._refuse(queued_request, error)
                 continue

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from r1plus_model_repo.backends.engine_loop import Meters, Reply
-from r1plus_model_repo.backends.requests import RefusedError
+from r1plus_model_repo.backends.requests import RefusedError, SchemaMemoryFullError
 
 
 @contextmanager
@@ -18,6 +18,9 @@ def answer_failures(reply: Reply, meters: Meters) -> Iterator[None]:
     except RefusedError as error:
         meters.count_request("refused")
         reply.refuse(str(error))
+    except SchemaMemoryFullError as error:
+        meters.count_request("schema_memory_full")
+        reply.reject(str(error))
     except Exception as error:  # noqa: BLE001 - see above
         meters.count_request("error")
         reply.fail(f"the engine could not read the request: {type(error).__name__}: {error!s:.300}")

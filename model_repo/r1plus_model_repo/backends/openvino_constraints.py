@@ -5,11 +5,12 @@ schema would end the server. There is no call that only compiles. So each constr
 size that has the engine's tokenizer: one that cannot be compiled fails there. Tokenizer and compiler are shared, so the
 engine's step finds the constraint compiled.
 
-The compiler keeps what it has compiled, for as long as it lives: the total is bounded here.
+The compiler keeps what it has compiled, for as long as tokenizer and pipeline live: `SchemaMemory` bounds the total.
 """
 
 import hashlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -22,12 +23,10 @@ from openvino import opset13
 from r1plus_contract.inference import GRAMMAR
 from r1plus_model_repo.backends.constraints import Constraint
 from r1plus_model_repo.backends.requests import RefusedError
+from r1plus_model_repo.backends.schema_memory import SchemaMemory
 
-MOST_COMPILED_BYTES: Final = 64 * 2**20
-"""Of all constraints that one process compiles."""
-BYTES_PER_NODE, BYTES_PER_REPETITION, BYTES_PER_CONSTRAINT = 4096, 24 * 1024, 32 * 1024
-"""What the compiler keeps, measured with a vocabulary of 49,152 tokens; it grows with the vocabulary."""
 MEASURED_VOCABULARY: Final = 49_152
+"""With which `Constraint.compiled_kib` was measured."""
 
 
 def build_structured_output(constraint: Constraint) -> Any:
@@ -40,34 +39,41 @@ def build_structured_output(constraint: Constraint) -> Any:
 class ConstraintCompiler:
     """Tries constraints. Safe from any thread; one at a time."""
 
-    def __init__(self, engine: Path, tokenizer: Any, eos: int, most_bytes: int = MOST_COMPILED_BYTES) -> None:
+    def __init__(self, engine: Path, tokenizer: Any, eos: int, memory: SchemaMemory) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
         self._eos = eos
-        self._most_bytes = most_bytes
+        self._memory = memory
         self._vocabulary = 0
-        self._compiled: set[bytes] = set()
-        self._bytes = 0
         self._lock = threading.Lock()
         self._trial: Any = None
 
-    def compile(self, constraint: Constraint) -> None:
-        """Compile a constraint. Raise RefusedError if it cannot be, or if too many others have been."""
+    def compile(self, constraint: Constraint, owner: str) -> None:
+        """Compile a constraint, unless that is done.
+
+        Raises:
+            RefusedError: it cannot be compiled.
+            SchemaMemoryFullError: its owner may have no further one now.
+        """
         digest = hashlib.sha256(f"{constraint.name} {constraint.text}".encode()).digest()
+        if self._memory.knows(digest):  # without the lock: the engine's thread asks, too
+            return
         with self._lock:
-            if digest in self._compiled:
+            if self._memory.knows(digest):
                 return
             if self._trial is None:
                 self._trial = self._build_trial()
             size = self._estimate_bytes(constraint)
-            if self._bytes + size > self._most_bytes:
-                raise RefusedError(
-                    f"{constraint.name}: the engine has compiled {len(self._compiled)} different schemas and grammars"
-                    " since it started, and has no memory for more; send one that it knows, or restart the pod"
-                )
+            self._memory.check_room(constraint.name, owner, size)
             self._try(constraint)
-            self._compiled.add(digest)
-            self._bytes += size
+            self._memory.add(digest, owner, size)
+
+    def replace_tokenizer(self, build: Callable[[], Any]) -> None:
+        """Forget all constraints: use the tokenizer that `build` returns. Nothing is compiled meanwhile."""
+        with self._lock:
+            self._trial = None
+            self._tokenizer = build()
+            self._memory.clear()
 
     def _try(self, constraint: Constraint) -> None:
         config = openvino_genai.GenerationConfig()
@@ -82,8 +88,7 @@ class ConstraintCompiler:
             raise RefusedError(f"{constraint.name}: the engine cannot compile the {what}: {_shorten(error)}") from error
 
     def _estimate_bytes(self, constraint: Constraint) -> int:
-        size = BYTES_PER_CONSTRAINT + BYTES_PER_NODE * constraint.nodes + BYTES_PER_REPETITION * constraint.repetitions
-        return size * max(1, self._vocabulary // MEASURED_VOCABULARY)
+        return round(1024 * constraint.compiled_kib * max(1.0, self._vocabulary / MEASURED_VOCABULARY))
 
     def _build_trial(self) -> Any:
         if not self._vocabulary:

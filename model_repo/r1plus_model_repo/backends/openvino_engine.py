@@ -4,6 +4,7 @@ Code that needs the served engine's answers without Triton (a curator, a benchma
 """
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ import openvino_genai
 
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.openvino import BLOCK_TOKENS, EVICTION_STEPS, SPARSE_BACKEND, STEP_TOKENS
+from r1plus_model_repo.backends.constraints import Constraint
 from r1plus_model_repo.backends.control_tokens import ControlTokens
 from r1plus_model_repo.backends.engine_loop import Handle, Job
 from r1plus_model_repo.backends.openvino_constraints import ConstraintCompiler, build_structured_output
 from r1plus_model_repo.backends.openvino_control import read_split_strings
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, check_request_size, limit_new_tokens
+from r1plus_model_repo.backends.schema_memory import SchemaMemory
 
 XATTENTION_BLOCK_TOKENS: Final = 64
 XATTENTION_STRIDE: Final = 8
@@ -160,13 +163,12 @@ class OpenVinoEngine:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
-        self._pipeline = openvino_genai.ContinuousBatchingPipeline(
-            str(settings.path), build_scheduler_config(settings), "CPU", build_plugin_properties(settings.threads)
-        )
-        self._tokenizer = self._pipeline.get_tokenizer()
+        self._pipeline: Any = None
+        self._tokenizer = self._open_pipeline()
         self._eos = self._tokenizer.get_eos_token_id()
         self._control = ControlTokens(self._list_control_strings())
-        self._compiler = ConstraintCompiler(settings.path, self._tokenizer, self._eos)
+        self._memory = SchemaMemory(time.monotonic)
+        self._compiler = ConstraintCompiler(settings.path, self._tokenizer, self._eos, self._memory)
         self._next = 0
         self._pieces: dict[int, str] = {}
         """Token -> its text, of those that were decoded alone."""
@@ -178,20 +180,22 @@ class OpenVinoEngine:
         limit = limit_new_tokens(request, count, self._settings.context)
         config = build_generation_config(request, limit, self._eos)
         if request.constraint is not None:
-            self._compiler.compile(request.constraint)
-        return Job(tokens, count, config, request.stop)
+            self._compiler.compile(request.constraint, request.schema_owner)
+        return Job(tokens, count, _Sampling(config, request.constraint, request.schema_owner), request.stop)
 
     def count(self, request: GenerationRequest) -> int:
         """Return the tokens of the prompt; compile a constraint. Raise RefusedError. Safe from any thread."""
         count = int(self._encode_prompt(request).shape[1])
         if request.constraint is not None:
-            self._compiler.compile(request.constraint)
+            self._compiler.compile(request.constraint, request.schema_owner)
         return count
 
     def add(self, job: Job) -> Handle:
-        """See `Pipeline`."""
+        """See `Pipeline`. A constraint that was compiled before a renewal is compiled again."""
+        if job.sampling.constraint is not None:
+            self._compiler.compile(job.sampling.constraint, job.sampling.schema_owner)
         self._next += 1
-        return _GenerationHandle(self._pipeline.add_request(self._next, job.prompt, job.sampling))
+        return _GenerationHandle(self._pipeline.add_request(self._next, job.prompt, job.sampling.config))
 
     def step(self) -> None:
         """See `Pipeline`."""
@@ -207,8 +211,33 @@ class OpenVinoEngine:
             self._pieces[token] = str(self._tokenizer.decode([token]))
         return self._pieces[token]
 
+    def is_renewal_due(self) -> bool:
+        """See `Pipeline`: whether compiled constraints fill their memory, or a caller's share of it."""
+        return self._memory.is_renewal_due()
+
+    def renew(self) -> None:
+        """Load the engine again: only a new pipeline and tokenizer free the memory of compiled constraints.
+
+        The old tokenizer serves those that prepare requests meanwhile; the old pipeline goes first, with its weights.
+        """
+        self._pipeline = None
+        self._compiler.replace_tokenizer(self._open_pipeline)
+        self._tokenizer = self._pipeline.get_tokenizer()
+
+    def measure_schemas(self) -> tuple[int, float]:
+        """See `Pipeline`."""
+        return self._memory.used_bytes, self._memory.used_share
+
     def close(self) -> None:
         """Do nothing: the engine ends with this process."""
+
+    def _open_pipeline(self) -> Any:
+        """Open the engine; return its tokenizer."""
+        settings = self._settings
+        self._pipeline = openvino_genai.ContinuousBatchingPipeline(
+            str(settings.path), build_scheduler_config(settings), "CPU", build_plugin_properties(settings.threads)
+        )
+        return self._pipeline.get_tokenizer()
 
     def _encode_prompt(self, request: GenerationRequest) -> Any:
         """Return the tokens of the prompt, shape [1, n]."""
@@ -240,6 +269,15 @@ class OpenVinoEngine:
 
     def _encode_text(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).input_ids.data[0].tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampling:
+    """A job's `sampling`."""
+
+    config: Any
+    constraint: Constraint | None
+    schema_owner: str
 
 
 def build_generation_config(request: GenerationRequest, limit: int, eos: int) -> Any:

@@ -21,6 +21,10 @@ class RefusedError(ValueError):
     """An invalid request; the message goes to the client."""
 
 
+class SchemaMemoryFullError(Exception):
+    """A schema or grammar for which the engine has no memory now; the message goes to the client."""
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request. None: the client did not set it."""
@@ -38,6 +42,8 @@ class GenerationRequest:
     messages: tuple[ChatMessage, ...] = ()
     count_only: bool = False
     constraint: Constraint | None = None
+    schema_owner: str = ""
+    """Who asks for the constraint; empty: the caller does not say."""
 
     @property
     def prompt_input(self) -> str:
@@ -58,7 +64,7 @@ class GenerationRequest:
         return [*system, {"role": "user", "content": self.prompt}]
 
 
-def parse_request(inputs: Mapping[str, Any], context: int) -> GenerationRequest:
+def parse_request(inputs: Mapping[str, Any], context: int, schema_owner: str = "") -> GenerationRequest:
     """Read the inputs that are present (one value each, BYTES as bytes).
 
     Reject sizes that no engine can take before decoding.
@@ -82,6 +88,7 @@ def parse_request(inputs: Mapping[str, Any], context: int) -> GenerationRequest:
         messages=_parse_messages(inputs, context, problems),
         count_only=bool(inputs.get(inference.COUNT_ONLY, False)),
         constraint=parse_constraint(constraints, problems),
+        schema_owner=schema_owner,
     )
     if inference.PROMPT not in inputs and inference.MESSAGES not in inputs:
         problems.append(f"{inference.PROMPT}: missing; send it, or {inference.MESSAGES}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from r1plus_model_repo.backends.constraints import Constraint
-from r1plus_model_repo.backends.engine_loop import Handle, Job
+from r1plus_model_repo.backends.engine_loop import Handle, Job, NeverRenewed
 from r1plus_model_repo.backends.generations import Generations
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 from r1plus_model_repo.backends.xgrammar_check import check_constraint, explain_failure, import_xgrammar
@@ -40,7 +40,7 @@ class EngineSettings:
         return cls(path=Path(parameters["engine_path"]), **values)
 
 
-class TorchEngine:
+class TorchEngine(NeverRenewed):
     """A `Pipeline`, and the preparation of its jobs."""
 
     def __init__(self, settings: EngineSettings) -> None:

@@ -9,7 +9,7 @@ import triton_python_backend_utils as pb_utils
 
 from r1plus_contract import metrics
 
-RESULTS = ("ok", "counted", "refused", "queue_full", "cancelled", "error")
+RESULTS = ("ok", "counted", "refused", "queue_full", "schema_memory_full", "cancelled", "error")
 TTFT_BUCKETS = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]
 
 
@@ -29,6 +29,8 @@ class TritonMeters:
                 (metrics.ENGINE_TIME_TO_FIRST_TOKEN_SECONDS, "Arrival to first token.", histogram),
                 (metrics.ENGINE_RUNNING_REQUESTS, "Requests in the running batch.", gauge),
                 (metrics.ENGINE_WAITING_REQUESTS, "Requests waiting for a slot.", gauge),
+                (metrics.ENGINE_SCHEMA_BYTES, "Bytes of compiled schemas and grammars.", gauge),
+                (metrics.ENGINE_SCHEMA_USED_RATIO, "The part of their limit.", gauge),
                 (metrics.ENGINE_REQUESTS_TOTAL, "Requests ended, by result.", counter),
             )
         }
@@ -44,6 +46,9 @@ class TritonMeters:
         self._running = self._create_metric(metrics.ENGINE_RUNNING_REQUESTS)
         self._waiting = self._create_metric(metrics.ENGINE_WAITING_REQUESTS)
         self._load = (0, 0)
+        self._schema_bytes = self._create_metric(metrics.ENGINE_SCHEMA_BYTES)
+        self._schema_share = self._create_metric(metrics.ENGINE_SCHEMA_USED_RATIO)
+        self._schema_memory = (0, 0.0)
 
     def count_tokens(self, direction: str, count: int) -> None:
         """See `Meters`."""
@@ -63,6 +68,13 @@ class TritonMeters:
             self._load = (running, waiting)
             self._running.set(running)
             self._waiting.set(waiting)
+
+    def set_schema_memory(self, used: int, share: float) -> None:
+        """See `Meters`."""
+        if (used, share) != self._schema_memory:
+            self._schema_memory = (used, share)
+            self._schema_bytes.set(used)
+            self._schema_share.set(share)
 
     def _create_metric(self, family: str, **labels: str) -> Any:
         return self._families[family].Metric(labels=labels)

@@ -51,6 +51,9 @@ CLOSE_SECONDS = 25.0
 MOST_COMPILING: Final = 16
 """Requests whose response_schema or grammar waits to be compiled, or is; further ones get QueueFull."""
 
+MOST_OWNER_CHARACTERS: Final = 256
+"""Of the parameter `schema_owner`: what is longer shares a part with what begins the same."""
+
 
 class BackendEngine(Pipeline, Protocol):
     """An engine as the model needs it, in addition to what the loop needs."""
@@ -134,7 +137,8 @@ class TritonPythonModel:
                 self._heartbeat.end_request()
 
     def _take(self, request: Any) -> None:
-        if named := _read_parameter(request, inference.USAGE_OF):
+        parameters = _read_parameters(request)
+        if named := parameters.get(inference.USAGE_OF):
             self._answer_usage(named, TritonReply(request.get_response_sender()))
             return
         reply = TritonReply(request.get_response_sender(), clean_request_id(request.request_id()), self._usage)
@@ -142,7 +146,8 @@ class TritonPythonModel:
             if self._loop.is_full and not _read_input(request, inference.COUNT_ONLY):
                 self._loop.reject(reply)  # before tokenising
             else:
-                self._accept(parse_request(_read_inputs(request), self._context), reply)
+                owner = parameters.get(inference.SCHEMA_OWNER, "")[:MOST_OWNER_CHARACTERS]
+                self._accept(parse_request(_read_inputs(request), self._context, owner), reply)
 
     def _answer_usage(self, request_id: str, reply: "TritonReply") -> None:
         """Send what was counted for a request once it has ended, at once if it has."""
@@ -271,7 +276,7 @@ class TritonReply:
 
     def reject(self, message: str) -> None:
         """See `Reply`."""
-        self._log("found the queue full")
+        self._log("found no room")
         self._send_error(message, pb_utils.TritonError.UNAVAILABLE)
 
     def is_cancelled(self) -> bool:
@@ -326,11 +331,10 @@ def _read_input(request: Any, name: str) -> Any:
     return None if tensor is None else tensor.as_numpy().reshape(-1)[0]
 
 
-def _read_parameter(request: Any, name: str) -> str:
-    """Return a parameter of the request; empty if it does not have it."""
+def _read_parameters(request: Any) -> dict[str, str]:
+    """Return the parameters of the request that are texts."""
     text = request.parameters()
-    value = json.loads(text).get(name, "") if text else ""
-    return value if isinstance(value, str) else ""
+    return {name: value for name, value in json.loads(text).items() if isinstance(value, str)} if text else {}
 
 
 def _build_response(text: str, reason: str, prompt_tokens: int, completion_tokens: int) -> Any:

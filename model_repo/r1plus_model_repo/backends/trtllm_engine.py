@@ -21,7 +21,7 @@ from tensorrt_llm.bindings import executor as trtllm
 from r1plus_contract.engine_fetch import PLAN_PART, TOKENIZER_PART
 from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.constraints import Constraint
-from r1plus_model_repo.backends.engine_loop import Handle, Job
+from r1plus_model_repo.backends.engine_loop import Handle, Job, NeverRenewed
 from r1plus_model_repo.backends.generations import Generations
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
@@ -109,7 +109,7 @@ def build_guided_decoding_config(tokens: HfTokens, end_ids: list[int]) -> trtllm
     )
 
 
-class TrtllmEngine:
+class TrtllmEngine(NeverRenewed):
     """A `Pipeline`, and the preparation of its jobs. The executor steps in its own thread."""
 
     def __init__(self, settings: EngineSettings) -> None:

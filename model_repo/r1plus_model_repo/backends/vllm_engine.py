@@ -23,7 +23,7 @@ from vllm import EngineArgs, LLMEngine, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
 from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.engine_loop import Handle, Job
+from r1plus_model_repo.backends.engine_loop import Handle, Job, NeverRenewed
 from r1plus_model_repo.backends.generations import Generations
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
@@ -152,7 +152,7 @@ def build_engine_args(settings: EngineSettings) -> EngineArgs:
     )
 
 
-class VllmEngine:
+class VllmEngine(NeverRenewed):
     """A `Pipeline`, and the preparation of its jobs. vLLM runs the model in its own processes."""
 
     def __init__(self, settings: EngineSettings) -> None:

@@ -134,6 +134,9 @@ class PromptCounter:
         return self.tokens
 
 
+_NO_ROOM = (inference.QUEUE_FULL, inference.SCHEMA_MEMORY_FULL)
+
+
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Remembers what was asked and how each request ended."""
 
@@ -144,6 +147,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         """What it sends where it is asked to count."""
         self.inputs: list[Inputs] = []
         self.ids: list[str] = []
+        self.schema_owners: list[str] = []
         self.running = 0
         self.most_running = 0
         self.cancelled = 0
@@ -173,6 +177,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                 continue
             self.inputs.append(inputs)
             self.ids.append(request.id)
+            self.schema_owners.append(request.parameters["schema_owner"].string_param)
             self._ended[request.id] = asyncio.Event()
             self.running += 1
             self.most_running = max(self.most_running, self.running)
@@ -182,7 +187,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                     self.usage[request.id] = (piece.prompt_tokens, piece.completion_tokens)
                     yield build_response(piece)
             except FailureError as error:
-                if error.code is grpc.StatusCode.UNAVAILABLE and not str(error).startswith(inference.QUEUE_FULL):
+                if error.code is grpc.StatusCode.UNAVAILABLE and not str(error).startswith(_NO_ROOM):
                     await context.abort(error.code, str(error))
                 yield pb.ModelStreamInferResponse(error_message=str(error))
             except (asyncio.CancelledError, GeneratorExit):

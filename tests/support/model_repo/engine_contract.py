@@ -138,7 +138,7 @@ class EngineContract:
         """Though it is within the bounds."""
         wrong = [
             parse_schema('{"type": "integer", "minimum": 5, "maximum": 2}'),
-            Constraint("grammar", 'wrong ::= "a"', nodes=4, repetitions=0),
+            Constraint("grammar", 'wrong ::= "a"', compiled_kib=60.0),
         ]
         for constraint in wrong:
             for ask in (subject.engine.count, subject.engine.prepare):

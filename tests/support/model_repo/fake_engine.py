@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.engine_loop import EngineLoop, Job, Pipeline
 from r1plus_model_repo.backends.heartbeat import Heartbeat
-from r1plus_model_repo.backends.requests import RefusedError
+from r1plus_model_repo.backends.requests import RefusedError, SchemaMemoryFullError
 
 SECONDS = 120.0
 """Longest wait for anything that a loop does."""
@@ -43,24 +43,42 @@ class FakeHandle:
 class FakeEngine:
     """`gate`, when given, must be released once per step; the step numbered `fails_at` raises.
 
+    After each `full_after` steps it has to be renewed; 0: never.
+
     The prompt `refuses` ends the engine when it is added; `refuses_alone` and `fails_alone` end only their request, when
-    it is added and when it is read.
+    it is added and when it is read; `has_no_room_for` finds no memory for its schema.
     """
 
     fails_at: int = 0
     refuses: str = ""
     refuses_alone: str = ""
     fails_alone: str = ""
+    has_no_room_for: str = ""
+    full_after: int = 0
     gate: threading.Semaphore | None = None
     handles: list[FakeHandle] = field(default_factory=list)
     steps: int = 0
     largest: int = 0
+    renewed_at: list[int] = field(default_factory=list)
+    """Steps before each renewal."""
+
+    def is_renewal_due(self) -> bool:
+        return 0 < self.full_after <= self.steps - sum(self.renewed_at[-1:])
+
+    def renew(self) -> None:
+        self.renewed_at.append(self.steps)
+
+    def measure_schemas(self) -> tuple[int, float]:
+        used = self.steps - sum(self.renewed_at[-1:])
+        return used, used / self.full_after if self.full_after else 0.0
 
     def add(self, job: Job) -> FakeHandle:
         if job.prompt == self.refuses:
             raise RuntimeError("add failed")
         if job.prompt == self.refuses_alone:
             raise RefusedError("grammar: cannot be compiled")
+        if job.prompt == self.has_no_room_for:
+            raise SchemaMemoryFullError("SchemaMemoryFull: grammar: no room")
         self.handles.append(FakeHandle(job.prompt, job.prompt == self.fails_alone))
         return self.handles[-1]
 
@@ -139,6 +157,8 @@ class FakeMeters:
     counts: list[tuple[str, int]] = field(default_factory=list)
     """Each message of its own to the server."""
     loads: list[tuple[int, int]] = field(default_factory=list)
+    schemas: list[tuple[int, float]] = field(default_factory=list)
+    """Bytes and share of the memory for schemas, each pass."""
     first: list[float] = field(default_factory=list)
 
     def count_tokens(self, direction: str, count: int) -> None:
@@ -154,6 +174,9 @@ class FakeMeters:
     def set_load(self, running: int, waiting: int) -> None:
         if (running, waiting) not in self.loads[-1:]:
             self.loads.append((running, waiting))
+
+    def set_schema_memory(self, used: int, share: float) -> None:
+        self.schemas.append((used, share))
 
 
 class LoopStage:

@@ -77,8 +77,9 @@ def of_a_pod() -> Scraped:
         yield metrics.DETECTOR_EVIDENCE_RATIO, POD | {"detector": detector}, "0x60"
     for outcome in metrics.OutcomeLabel.ALL:
         yield metrics.SERVICE_PROBE_RESULTS_TOTAL, POD | {"outcome": outcome}, ABOVE_ZERO
-    for result in ("ok", "refused", "queue_full", "cancelled", "error"):
+    for result in ("ok", "refused", "queue_full", "schema_memory_full", "cancelled", "error"):
         yield metrics.ENGINE_REQUESTS_TOTAL, POD | {"result": result}, ABOVE_ZERO
+    yield metrics.ENGINE_SCHEMA_USED_RATIO, POD, "0.1x60"
     yield "up", POD | {"node": "n1", "endpoint": "triton-metrics"}, "1x60"
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from r1plus_contract.gateway import DataReason, DataState
 from r1plus_edge.data_folder import DataFolder
-from r1plus_edge.progress import Progress, describe_unready
+from r1plus_edge.progress import Progress, describe_schemas, describe_unready
 from r1plus_edge.report import LineNarrator, Reporter, describe_data
 from support.tables import for_each
 
@@ -62,3 +62,13 @@ def test_why_a_pod_is_no_longer_ready_is_shown(pod: dict[str, Any], shown: tuple
         build("monitor", ""),
     ]
     assert describe_unready([cast(Any, SimpleNamespace(containers=containers, **pod))]) == shown
+
+
+@for_each("share, shown", {
+    "the engine does not say": (None, ""),
+    "nothing": (0.0, "0% of the memory for compiled ones used"),
+    "much": (0.79, "79% of the memory for compiled ones used"),
+    "full": (0.8, "80% of the memory for compiled ones used: emptied when nothing runs; some further ones may be refused"),
+})  # fmt: skip
+def test_the_memory_for_schemas_is_shown(share: float | None, shown: str) -> None:
+    assert describe_schemas(share) == shown

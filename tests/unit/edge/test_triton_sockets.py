@@ -12,7 +12,7 @@ from r1plus_contract.admission import TOKEN_FILE
 from r1plus_contract.heartbeat import HEARTBEAT, format_due, read_uptime
 from r1plus_edge.places import Places
 from r1plus_edge.probes import Probe, build_liveness, build_readiness
-from r1plus_edge.triton_sockets import Drain, build_drain, find_sockets
+from r1plus_edge.triton_sockets import Drain, build_drain, find_sockets, read_schema_share
 from r1plus_monitoring.probe.client import TritonEngine
 from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, build_liveness_script, build_readiness_script
 from support.monitoring.patience import wait_long_for_metrics
@@ -167,3 +167,21 @@ async def test_the_monitor_asks_readiness_and_metrics_at_sockets(
         engine = TritonEngine(f"unix:{http}", f"unix:{tmp_path}/grpc.sock:8001", 1.0, f"unix:{metrics}")
         assert (await engine.is_model_ready(), await engine.count_waiting_requests()) == (True, 3)
         await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "share"),
+    [
+        pytest.param("r1plus_engine_schema_bytes 9\nr1plus_engine_schema_used_ratio 0.25\n", 0.25, id="it says so"),
+        pytest.param("r1plus_engine_running_requests 3\n", None, id="an older engine does not"),
+        pytest.param("r1plus_engine_schema_used_ratio much\n", None, id="no number"),
+        pytest.param(None, None, id="it hangs"),
+    ],
+)
+async def test_the_share_of_the_memory_for_schemas_is_read_at_its_socket(
+    tmp_path: Path, answer: str | None, share: float | None, virtual_time: None
+) -> None:
+    metrics = find_sockets(tmp_path)[names.PORT_TRITON_METRICS]
+    assert await read_schema_share(metrics) is None
+    async with serve_answer(metrics, lambda: answer and f"{READY}{answer}"):
+        assert await read_schema_share(metrics) == share

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 
 from r1plus_gateway.access.caller import Outcome, Usage
 from r1plus_gateway.http.completion_forms import ChatEvents
 from r1plus_gateway.http.tools import parse_tool_answer
-from support.gateway.fake_triton import Gated, Inputs, answer
+from support.gateway.fake_triton import Gated, Inputs, answer, fail
 from support.gateway.rig import read_events, read_until, running
 from support.tables import for_each
 
@@ -199,6 +200,35 @@ async def test_a_schema_reaches_an_engine_that_follows_it(tmp_path: Path) -> Non
 
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "description": "Weather now", "parameters": SCHEMA}}]
+
+
+@for_each("fields, owner", {
+    "no schema": ({}, ""),
+    "a schema of the caller's": ({"response_format": FORMAT}, "caller:alice"),
+    "tools of the caller's": ({"tools": TOOLS}, "caller:alice"),
+    "any object": ({"response_format": {"type": "json_object"}}, "gateway"),
+})  # fmt: skip
+async def test_the_engine_hears_whose_share_of_its_memory_a_schema_takes(
+    tmp_path: Path, fields: dict[str, Any], owner: str
+) -> None:
+    async with running(tmp_path, answer('{"content":""}'), capabilities=["messages", "response_schema"]) as rig:
+        async with rig.chat(**fields) as response:
+            assert response.status == 200
+        assert rig.pod.schema_owners == [owner]
+
+
+async def test_a_schema_that_no_pod_has_memory_for_is_refused_for_a_minute(tmp_path: Path) -> None:
+    """With its field, and without a restart as the remedy."""
+    full = fail(grpc.StatusCode.UNAVAILABLE, "SchemaMemoryFull: response_schema: the engine keeps 5")
+    async with running(tmp_path, full, capabilities=["response_schema"]) as rig:
+        async with rig.chat(response_format=FORMAT) as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "60")
+            error = (await response.json())["error"]
+        assert (error["code"], error["param"]) == ("schema_memory_full", "response_format.json_schema.schema")
+        assert "restart" not in error["message"]
+        assert rig.metric("r1plus_gateway_requests_total", model="credit", key="alice", outcome="overloaded") == 1
+
+
 CALL = '{"name":"weather","arguments":{"city":"Oslo"}}'
 
 

@@ -123,6 +123,18 @@ async def test_a_program_is_run_and_the_model_answers_with_what_it_printed(tmp_p
     assert rounds.list_options(0) == rounds.list_options(1) == ["code_interpreter", "content"]
 
 
+@for_each("tools, owner", {
+    "of the gateway alone": ([TOOL], "gateway"), "with the caller's": ([TOOL, WEATHER], "caller:alice")
+})  # fmt: skip
+async def test_schemas_of_rounds_take_memory_of_who_brings_the_tools(
+    tmp_path: Path, tools: list[dict[str, Any]], owner: str
+) -> None:
+    async with running(tmp_path, Rounds(write_program("1"), say("1")), **MODEL) as rig:
+        async with rig.respond("1?", tools=tools) as response:
+            assert response.status == 200
+        assert rig.pod.schema_owners == [owner, owner]
+
+
 async def test_openai_reads_answer_and_stream(tmp_path: Path) -> None:
     answers = (write_program("print(6 * 7)"), say("It is 42."))
     async with (

@@ -295,6 +295,11 @@ async def test_a_pod_that_dies_within_a_stream_ends_it_with_an_error_and_no_done
         "context_length_exceeded",
     ),
     "the engine's queue is full": (fail(grpc.StatusCode.UNAVAILABLE, "QueueFull: the engine has 5"), 503, "queue_full"),
+    "no memory for its schema": (
+        fail(grpc.StatusCode.UNAVAILABLE, "SchemaMemoryFull: response_schema: the engine keeps 5"),
+        503,
+        "schema_memory_full",
+    ),
     "no pod takes it": (fail(grpc.StatusCode.UNAVAILABLE, "gone"), 503, "model_unavailable"),
     "the engine's process hangs": (HANGING, 503, "model_unavailable"),
     "the engine failed": (fail(grpc.StatusCode.INTERNAL, "out of memory"), 502, "answer_failed"),
@@ -322,6 +327,20 @@ async def test_a_request_leaves_a_pod_once_before_its_first_token(tmp_path: Path
                 assert response.status == 200
     assert len(healthy.inputs) == 3
     assert len(rig.pod.inputs) == 1
+
+
+async def test_a_schema_that_one_pod_has_no_memory_for_is_sent_to_another(tmp_path: Path) -> None:
+    """That pod stays in use: other requests go on there."""
+    full = fail(grpc.StatusCode.UNAVAILABLE, "SchemaMemoryFull: response_schema: the engine keeps 5")
+    free = FakeTriton(answer("a"))
+    async with running(tmp_path, full) as rig, serving(free, "127.0.0.2", rig.pod.port):
+        rig.addresses = frozenset({"127.0.0.1", "127.0.0.2"})
+        await refresh(rig)
+        for _ in range(4):
+            async with rig.chat() as response:
+                assert response.status == 200
+    assert len(free.inputs) == 4
+    assert len(rig.pod.inputs) > 1
 
 
 async def test_an_older_pod_that_does_not_know_an_input_is_left_for_a_newer_one(tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ class TestTranslation:
         await ask(rig, "A ship carries 900 tons. 77 tons are unloaded and 104 tons loaded. How many tons are on it?")
         first, second = model.translated
         assert first["grammar"] == second["grammar"]
+        assert rig.pod.schema_owners == ["gateway", "", "gateway", ""]
         assert first["text_input"].endswith(
             "\nQuestion: Mia has 18 trolleys with 72 crates each. 5 crates are empty. How many crates are full?\nExpression:"
         )

@@ -5,7 +5,13 @@ import threading
 import pytest
 
 from r1plus_contract.inference import QUEUE_FULL, FinishReason
-from r1plus_model_repo.backends.engine_loop import CANCEL_LOOKS, LEAST_WAITING, MOST_WAITING_TOKENS, Job
+from r1plus_model_repo.backends.engine_loop import (
+    CANCEL_LOOKS,
+    DRAIN_SECONDS,
+    LEAST_WAITING,
+    MOST_WAITING_TOKENS,
+    Job,
+)
 from support.model_repo.fake_engine import SECONDS, FakeClient, FakeEngine, FakeHandle, LoopStage
 from support.waiting import wait_until
 
@@ -321,3 +327,67 @@ def test_a_step_asks_few_of_those_that_wait_whether_they_hung_up() -> None:
     stage.close()
     assert waiting[-1].end == (FinishReason.CANCELLED, 5, 0)
     assert [client.text for client in waiting[:-1]] == ["ab"] * (LEAST_WAITING - 1)
+
+
+class FilledEngine(TimedEngine):
+    """An engine that has to be renewed after some steps of a second, and notes when requests join."""
+
+    def __init__(self, full_after: int) -> None:
+        super().__init__(1.0)
+        self.full_after = full_after
+        self.joined_at: list[int] = []
+
+    def add(self, job: Job) -> FakeHandle:
+        self.joined_at.append(self.steps)
+        return super().add(job)
+
+    def renew(self) -> None:
+        assert all(handle.sent == len(handle.text) for handle in self.handles)
+        super().renew()
+
+
+def run_filled(engine: FilledEngine, *texts: str) -> list[str]:
+    stage = LoopStage(engine, 2, clock=engine.now)
+    clients = [stage.submit(Job(text, 5, None)) for text in texts]
+    stage.run()
+    return [client.text for client in clients]
+
+
+def test_an_engine_is_renewed_when_nothing_runs_and_before_the_next_request() -> None:
+    engine = FilledEngine(full_after=4)
+    assert run_filled(engine, "abcd", "abcd", "xy") == ["abcd", "abcd", "xy"]
+    assert (engine.renewed_at, engine.joined_at) == ([4], [0, 0, 4])
+
+
+def test_the_meters_show_the_memory_for_schemas_fill_up_and_emptied() -> None:
+    engine = FilledEngine(full_after=2)
+    stage = LoopStage(engine, 1, clock=engine.now)
+    for text in ("ab", "x"):
+        stage.submit(Job(text, 5, None))
+    stage.run()
+    assert stage.meters.schemas[:3] == [(0, 0.0), (1, 0.5), (0, 0.0)]
+
+
+def test_an_engine_that_is_never_idle_is_drained_to_be_renewed() -> None:
+    engine = FilledEngine(full_after=1)
+    texts = ["ab", "abc"] * 10
+    assert run_filled(engine, *texts) == texts
+    assert (engine.renewed_at[0], engine.joined_at[:4]) == (3, [0, 0, 3, 3])
+
+
+def test_a_long_answer_lets_the_others_wait_for_one_drain_only() -> None:
+    engine = FilledEngine(full_after=1)
+    texts = ["x" * 60, *["ab"] * 20]
+    assert run_filled(engine, *texts) == texts
+    begin = 1 + int(DRAIN_SECONDS)
+    assert engine.joined_at == [0, 0, *range(begin, begin + 2 * 19, 2)]
+    assert engine.renewed_at in ([], [60])
+
+
+def test_a_request_that_finds_no_memory_for_its_schema_is_turned_away_alone() -> None:
+    stage = Stage(FakeEngine(has_no_room_for="full"))
+    full, other = stage.ask("full"), stage.ask("ab")
+    stage.run()
+    assert full.turned_away == "SchemaMemoryFull: grammar: no room"
+    assert other.text == "ab"
+    assert stage.meters.results == ["schema_memory_full", "ok"]

@@ -45,6 +45,8 @@ of another program's series, a compromised container would silence the alerts ab
 SLOW_SECONDS, NEVER_SLOW_SECONDS, SLOWER = 5, 1, 3
 """Time to the first token, 95th percentile: seconds that are always too long, seconds that never are, and the factor
 over yesterday in between."""
+FULL_SCHEMAS: Final = 0.8
+"""Part of the memory for compiled schemas above which an engine has not been emptied in time."""
 LEAST_FRESH_SECONDS, SPARED_TURNS, ANSWER_SECONDS = 90, 5, 60
 """Maximum age of a pod's newest score: at least this many seconds; this many probe intervals, since a busy engine is
 spared four of five probes; plus the wait for a piece of an answer. A whole one may take ten times as long: where the
@@ -330,6 +332,17 @@ def _build_load_alerts(scope: AlertScope) -> Iterator[Alert]:
         "Requests have waited for 15 minutes, or are refused because the queue is full. Raise spec.replicas, or slow"
         " the callers down.",
         'Requests more every minute: {{ $value | printf "%.0f" }}.',
+    )
+    yield Alert(
+        metrics.ALERT_SCHEMA_MEMORY_FULL,
+        "warning",
+        "serving",
+        f"max by (revision) ({scope.select_serving(metrics.ENGINE_SCHEMA_USED_RATIO)}) > {FULL_SCHEMAS}",
+        "15m",
+        "has little memory for further schemas and grammars",
+        "Callers send many different ones, and the engine is never idle to be emptied. Further ones may be refused."
+        " Find the callers, or raise spec.replicas.",
+        "Used is {{ $value | humanizePercentage }}.",
     )
 
 

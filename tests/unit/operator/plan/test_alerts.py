@@ -296,6 +296,20 @@ QUEUE_GROWING = [
     *(Case(f"{whose} queue that shrinks hides nothing", {waiting(): "1+2x60", waiting(**{"pod": "p9"} | labels): "500-5x60"}, 1) for whose, labels in OTHERS.items()),
 ]  # fmt: skip
 
+
+def schemas(**labels: str) -> str:
+    return of(metrics.ENGINE_SCHEMA_USED_RATIO, **labels)
+
+
+EMPTIED_SCHEMAS = "0.9x25 0.1 0.9x34"
+SCHEMA_MEMORY = [
+    *gauges(schemas, "0.81x60", {"80 %": "0.8x60", "nothing": "0x60"}),
+    Case("half in each of two pods", {schemas(): "0.5x60", schemas(pod="p2"): "0.5x60"}, 0),
+    Case("emptied in between", {schemas(): EMPTIED_SCHEMAS}, 0, at="32m"),
+    Case("for 14 minutes", {schemas(): "0.9x60"}, 0, at="14m"),
+    Case("for 16 minutes", {schemas(): "0.9x60"}, 1, at="16m"),
+]  # fmt: skip
+
 CASES = {
     metrics.ALERT_BELOW_THRESHOLD: BELOW,
     metrics.ALERT_CHANGED: _standing(WatchStanding.CHANGED),
@@ -306,6 +320,7 @@ CASES = {
     metrics.ALERT_DOWN: DOWN,
     metrics.ALERT_HIGH_LATENCY: HIGH_LATENCY,
     metrics.ALERT_QUEUE_GROWING: QUEUE_GROWING,
+    metrics.ALERT_SCHEMA_MEMORY_FULL: SCHEMA_MEMORY,
 }
 RULES = {rule["alert"]: rule for rule in build_rules(ABOUT, 0.98)}
 
@@ -355,7 +370,12 @@ def test_every_alert_says_how_bad_what_and_where_to_read_on() -> None:
 
 
 def test_an_alert_names_what_it_is_about_so_that_accuracy_and_service_can_be_routed_apart() -> None:
-    serving = {metrics.ALERT_DOWN, metrics.ALERT_HIGH_LATENCY, metrics.ALERT_QUEUE_GROWING}
+    serving = {
+        metrics.ALERT_DOWN,
+        metrics.ALERT_HIGH_LATENCY,
+        metrics.ALERT_QUEUE_GROWING,
+        metrics.ALERT_SCHEMA_MEMORY_FULL,
+    }
     components = {name: rule["labels"]["component"] for name, rule in RULES.items()}
     assert components == {name: "serving" if name in serving else "accuracy" for name in RULES}
 
