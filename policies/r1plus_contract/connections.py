@@ -14,6 +14,8 @@ MOST_CONNECTIONS: Final = 64
 """Connections at once."""
 MOST_CONNECTIONS_OF_PEER: Final = 32
 """Connections at once from one address. The operator and Prometheus have one or two to a server, an Ingress more."""
+_SLACK: Final = 64
+"""Part of the bound of a peer by which it may be exceeded for a moment."""
 MOST_WAITING_REQUESTS: Final = 1
 """Whole requests of a connection that wait for the answer to another one; our clients send one at a time."""
 RECEIVE_BYTES: Final = 64 * 1024
@@ -136,25 +138,50 @@ def limit_connections(
     A peer with too many loses its own first, so that no other client is cut off. A new one is never refused: otherwise
     a client that holds all connections would lock out the others.
     """
+    return _BoundedFactory(server, most, most_of_peer)
 
-    def close_excess() -> None:
-        connections: list[Connection] = server.connections
+
+class _BoundedFactory:
+    """See `limit_connections`.
+
+    A look at thousands of connections takes milliseconds, so a flood must not cause one with each. There is one for all
+    that come in a turn of the loop, and only where a bound can be exceeded.
+    """
+
+    def __init__(self, server: Server, most: int, most_of_peer: int) -> None:
+        self._server = server
+        self._most, self._most_of_peer = most, most_of_peer
+        self._slack = most_of_peer // _SLACK
+        self._room = min(most, most_of_peer)
+        """Connections that may come before the next look."""
+        self._is_due = False
+        self._unseen = 0
+        """Connections that have come since a look is due: it may not see them yet."""
+
+    def __call__(self) -> Any:
+        """Return the protocol of a new connection."""
+        self._room -= 1
+        self._unseen += 1
+        if self._room < 0 and not self._is_due:
+            self._is_due, self._unseen = True, 0
+            loop = asyncio.get_running_loop()
+            # The server knows the new connection a turn later.
+            loop.call_soon(loop.call_soon, self._close_excess)
+        return self._server()
+
+    def _close_excess(self) -> None:
+        self._is_due = False
         of_peer: Counter[str] = Counter()
         open_count = 0
-        for connection in reversed(connections):
+        for connection in reversed(self._server.connections):
             peer = str((connection.peername or ("",))[0])
-            if open_count >= most or of_peer[peer] >= most_of_peer:
+            if open_count >= self._most or of_peer[peer] >= self._most_of_peer:
                 connection.evict()
             else:
                 open_count += 1
                 of_peer[peer] += 1
-
-    def accept() -> Any:
-        # The server knows the new connection a moment later: one more than the limit may be open.
-        asyncio.get_running_loop().call_soon(close_excess)
-        return server()
-
-    return accept
+        room = min(self._most - open_count, self._most_of_peer - max(of_peer.values(), default=0))
+        self._room = max(room, self._slack) - self._unseen
 
 
 class ConnectionLimits:

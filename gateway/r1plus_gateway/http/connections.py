@@ -126,10 +126,8 @@ class ClientConnection(BoundedConnection, web.RequestHandler):
 class _ConnectionFactory(ConnectionFactory):
     """Makes the protocol of each new connection for a server."""
 
-    def __init__(self, server: Any, most: int) -> None:
-        """`most`: connections from which on the oldest idle ones go."""
+    def __init__(self, server: Any) -> None:
         super().__init__(server, ClientConnection)
-        self._most = most
 
     @property
     def connections(self) -> list[Any]:
@@ -137,10 +135,7 @@ class _ConnectionFactory(ConnectionFactory):
 
         Only a caller with a credential keeps a connection busy, so others do not cut its answers off.
         """
-        connections = super().connections
-        if len(connections) < self._most:
-            return []  # none has to go
-        return sorted(connections, key=lambda connection: connection.rank)
+        return sorted(super().connections, key=lambda connection: connection.rank)
 
 
 def create_listener(host: str, port: int) -> socket.socket:
@@ -290,4 +285,4 @@ class GatewayRunner(web.AppRunner):
             return None
         most = min(MOST_CONNECTIONS, self._most_connections or MOST_CONNECTIONS)
         most_of_peer = min(MOST_CONNECTIONS_OF_PEER, max(1, most // 2))
-        return limit_connections(_ConnectionFactory(server, most_of_peer), most, most_of_peer)
+        return limit_connections(_ConnectionFactory(server), most, most_of_peer)
