@@ -110,7 +110,7 @@ class Supervisor:
             # A child inherits the blocked signals; it must not.
             self._pid = os.posix_spawn(self._command[0], self._command, self._environ, setsigmask=[])
         except OSError as error:
-            log("error", "Prober could not be started", error=str(error))
+            log("error", "Prober could not be started", error=self._describe_obstacle(error))
             self._schedule_restart()
             return
         self._started_at = self._clock()
@@ -123,6 +123,15 @@ class Supervisor:
         self._listener = _open_listener(*self._address)
         self._listener.set_inheritable(True)
         self._environ[ENV_LISTEN_FD] = str(self._listener.fileno())
+
+    def _describe_obstacle(self, error: OSError) -> str:
+        """Return why no prober could be started, and what to do."""
+        if error.errno != errno.EADDRINUSE or self._address is None:
+            return str(error)
+        return (
+            f"port {self._address[1]} is taken by another process of this pod; it is tried again until that is free."
+            " Delete the pod; if the next one is the same, its engine's or Triton's image opens the port"
+        )
 
     def _reap(self) -> None:
         """Collect every child that has ended: ours, and orphans that fell to PID 1."""

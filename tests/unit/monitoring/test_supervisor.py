@@ -231,7 +231,8 @@ def test_a_port_that_is_taken_is_reported_and_tried_again(pod: Pod) -> None:
     with socket.create_server(("0.0.0.0", port)) as taken:
         command, environ = prober_process(pod, port)
         with supervised(pod.state, command, {**environ, "PORT": str(port)}):
-            wait_until(lambda: logged(pod.state, "Prober could not be started"), "a try")
+            tried = wait_until(lambda: logged(pod.state, "Prober could not be started"), "a try")
+            assert f"port {port} is taken by another process of this pod" in str(tried[0]["error"])
             assert started(pod.state) == []
             taken.close()
             report_with(port, "verdict", "Pass")
