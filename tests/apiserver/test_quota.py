@@ -11,12 +11,21 @@ from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import Quota
 from r1plus_operator.plan.tenancy import network_policies
-from support.apiserver.manifests import config_map, manifest, tenant_namespace
+from support.apiserver.isolation_runs import Team
+from support.apiserver.manifests import CONTEXT, RESOURCES, SECRET, config_map, manifest, tenant_namespace
+from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.people import Person, people, until_refused
 from support.apiserver.rights import OPERATOR
+from support.apiserver.tenant import Tenant
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
+
+
+@pytest.fixture(scope="module")
+def server(installed_server: ApiServer) -> ApiServer:
+    """With the controller that counts what a quota limits."""
+    return installed_server
 
 
 def test_a_tenants_config_maps_are_in_its_quota(installed_server: ApiServer, admin: Person) -> None:
@@ -37,6 +46,34 @@ def test_what_every_node_writes_of_a_tenant_is_in_its_quota(installed_server: Ap
     assert_counted(installed_server, admin, "services", "count/services", services)
 
 
+def test_secrets_of_up_to_1_mib_are_in_its_quota(installed_server: ApiServer, admin: Person) -> None:
+    """etcd has one room for all tenants."""
+    secrets = [manifest(SECRET, f"own-{number}", stringData={"a": "b"}) for number in range(4)]
+    assert_counted(installed_server, admin, "secrets", "count/secrets", secrets)
+
+
+async def test_what_a_full_quota_refuses_is_named_and_made_once_it_is_raised(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    """Also where it refuses what comes before the quota: the NetworkPolicies of the namespace."""
+    team = Team(tenant, decoy="")
+    await tenant.present("NetworkPolicy", network_policies.DEFAULT_DENY)
+    await tenant.allow(quota={"services": 0, "networkPolicies": 0})
+    await tenant.child_that(
+        "ResourceQuota", network_policies.LIMITS, lambda it: it.get("status", {}).get("used"), "the quota counts"
+    )
+    await tenant.deploy("credit", tier="full", context=CONTEXT)
+    message = await tenant.until("credit", "Progressing", "False", "WriteRefused")
+    assert "raise spec.quota." in message
+    await tenant.client.delete(kinds.BY_KIND["NetworkPolicy"], network_policies.DEFAULT_DENY, tenant.namespace)
+    message = await team.until("Ready", "False", "WriteRefused")
+    assert "raise spec.quota.networkPolicies of the R1PlusTenant" in message
+    await tenant.allow(quota={"services": 10, "networkPolicies": 10})
+    await tenant.present("NetworkPolicy", network_policies.DEFAULT_DENY)
+    await tenant.present("Service", "credit")
+    await team.until("Ready", "True", "NetworkPoliciesApplied")
+
+
 def assert_counted(
     server: ApiServer, admin: Person, field: str, counted: str, objects: Sequence[dict[str, Any]], there: int = 0
 ) -> None:
@@ -45,7 +82,7 @@ def assert_counted(
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
     (quota,) = network_policies.build_limits(namespace, Quota.model_validate({field: there + len(objects) - 1}))
     *within, beyond = objects
-    path, made = kinds.BY_KIND["ResourceQuota"].path(namespace), kinds.BY_KIND[beyond["kind"]].path(namespace)
+    path, made = kinds.BY_KIND["ResourceQuota"].path(namespace), RESOURCES[beyond["kind"]].path(namespace)
     with people(server, OPERATOR) as who:
         # Admission charges nothing to a quota that it has not seen yet: it must refuse before it may admit.
         full = {**quota["spec"]["hard"], counted: str(there)}

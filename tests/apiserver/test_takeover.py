@@ -48,8 +48,10 @@ MAY_ADD: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "ConfigMap": ("files.",),
         "ControllerRevision": (f"annotations.{names.ANNOTATION_LAST_VALID}",),
-        "ResourceQuota": tuple(f"spec.hard.count/{of}" for of in ("configmaps", "networkpolicies", "services")),
-        "R1PlusTenant": ("spec.quota.configMaps",),
+        "ResourceQuota": tuple(
+            f"spec.hard.count/{of}" for of in ("configmaps", "networkpolicies", "secrets", "services")
+        ),
+        "R1PlusTenant": ("spec.quota.configMaps", "spec.quota.secrets"),
     }
 )
 """Kind -> beginnings of the paths at which a later version may add a value. Monitors pass over fields that they do not

@@ -90,6 +90,7 @@ async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_wi
         "count/configmaps": "500",
         "count/networkpolicies.networking.k8s.io": "100",
         "count/r1plusdeployments.r1plus.ai": "3",
+        "count/secrets": "100",
         "count/services": "100",
         "pods": "20",
         "requests.cpu": "2",
@@ -107,7 +108,8 @@ async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_wi
     assert cr["metadata"]["finalizers"] == [names.FINALIZER_TENANT]
     await tenant.allow(viewers=GIVES["viewers"])
     await tenant.absent("RoleBinding", network_policies.ADMINS)
-    default = {"count/configmaps": "500", "count/networkpolicies.networking.k8s.io": "100", "count/services": "100"}
+    kinds = ("networkpolicies.networking.k8s.io", "secrets", "services")
+    default = {"count/configmaps": "500", **{f"count/{kind}": "100" for kind in kinds}}
     await tenant.child_that(
         "ResourceQuota", network_policies.LIMITS, lambda it: it["spec"]["hard"] == default, "what all watch or write"
     )

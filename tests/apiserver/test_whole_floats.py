@@ -67,7 +67,7 @@ DOCUMENTS: dict[str, tuple[Json, ...]] = {
     "R1PlusTenant.spec": (
         {
             "egress": [{"cidr": "10.20.0.0/16", "ports": [443]}],
-            "quota": {"deployments": 4, "pods": 4, "gpus": 4, "configMaps": 4, "networkPolicies": 4, "services": 4},
+            "quota": {"deployments": 4, "pods": 4, "gpus": 4, "configMaps": 4, "networkPolicies": 4, "services": 4, "secrets": 4},
             "placement": {"tolerations": [TOLERATION]},
             "gateway": {"replicas": 4, "limits": LIMITS, "database": DATABASE},
             "data": {"retentionDays": 4},

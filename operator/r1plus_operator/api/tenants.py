@@ -174,7 +174,7 @@ class TenantPlacement(ApiModel):
 class Quota(ApiModel):
     """How much the tenant may have.
 
-    What is absent is not limited, but for ConfigMaps, NetworkPolicies and Services.
+    What is absent is not limited, but for ConfigMaps, NetworkPolicies, Services and Secrets.
     """
 
     deployments: Count | None = Field(None, description="R1PlusDeployments.")
@@ -200,6 +200,10 @@ class Quota(ApiModel):
         None,
         description="Services: nodes write them all before a new one leads anywhere. One is the operator's, and two for"
         " each deployment. Default: 100, or 60 more than `deployments` need.",
+    )
+    secrets: Count = Field(
+        100,
+        description="Secrets, each of up to 1 MiB of etcd: the tenant's own. The operator makes none.",
     )
 
 

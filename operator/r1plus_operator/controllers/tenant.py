@@ -16,7 +16,7 @@ from r1plus_operator.observe.caches import TENANT_NAME, Key
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import TenantView
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.status.explanations import FAILED_REMEDY, REFUSED_REMEDY
+from r1plus_operator.plan.status.explanations import FAILED_REMEDY, suggest_write_remedy
 from r1plus_operator.plan.tenancy.isolation_test_run import MAX_CONCURRENT_RUNS
 from r1plus_operator.plan.tenancy.tenant import TenantObservation, TenantPlan, plan_tenant
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
@@ -89,11 +89,12 @@ class TenantReconciler:
         try:
             await self._applier.apply_tenant(observation.cr, next_plan)
         except ApiError as error:
-            is_permanent = isinstance(error, InvalidError | ForbiddenError)
+            is_permanent, text = isinstance(error, InvalidError | ForbiddenError), str(error)
             if fence.SUFFIX not in error.message and (
                 is_permanent or self._queue.count_failures(key) >= FAILURES_BEFORE_REPORT
             ):
-                await self._report_refusal(namespace, f"{error}; {REFUSED_REMEDY if is_permanent else FAILED_REMEDY}")
+                remedy = suggest_write_remedy(text) if is_permanent else FAILED_REMEDY
+                await self._report_refusal(namespace, f"{text}; {remedy}")
             self._active_runs.discard(namespace)  # A test that could not begin takes no turn.
             raise
         if self._refusals.pop(namespace, None):

@@ -12,6 +12,8 @@ Json = dict[str, Any]
 RBAC, ADMISSION = "rbac.authorization.k8s.io", "admissionregistration.k8s.io"
 SERVICE_ACCOUNT = kinds.BY_KIND["ServiceAccount"]
 SECRET = Resource("", "v1", "secrets", "Secret")
+RESOURCES = {**kinds.BY_KIND, SECRET.kind: SECRET}
+"""Kind -> resource, with those of which the operator makes none."""
 CLUSTER_ROLE = Resource(RBAC, "v1", "clusterroles", "ClusterRole", False)
 CLUSTER_ROLE_BINDING = Resource(RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False)
 ROLE = Resource(RBAC, "v1", "roles", "Role")

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import httpx
 
 from devcluster.apiserver_only import ApiServer
-from r1plus_operator.api import kinds
 from r1plus_operator.runtime import connection
-from support.apiserver.manifests import SERVICE_ACCOUNT, Json
+from support.apiserver.manifests import RESOURCES, SERVICE_ACCOUNT, Json
 from support.waiting import wait_until
 
 MERGE, STRATEGIC, APPLY = (
@@ -112,7 +111,7 @@ def administrator(server: ApiServer) -> Iterator[Person]:
 
 def until_refused(server: ApiServer, body: Json, namespace: str, said: str) -> None:
     """Wait until admission refuses to make this object, and says so: it sees quotas and policies later than clients do."""
-    path = kinds.BY_KIND[body["kind"]].path(namespace)
+    path = RESOURCES[body["kind"]].path(namespace)
     with administrator(server) as admin:
         wait_until(lambda: said in admin.ask("POST", path, body).text, f"a {body['kind']} is refused: {said}")
 

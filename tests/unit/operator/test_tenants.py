@@ -291,6 +291,18 @@ class TestRefusals:
         assert rig.condition("team", "Ready") == ("True", "NetworkPoliciesApplied")
         assert rig.has(kind, "team")
 
+    async def test_a_full_quota_is_named_with_the_field_to_raise(self) -> None:
+        rig = await tenant()
+        rig.lose("NetworkPolicy", "team", network_policies.DEFAULT_DENY)
+        counted = "count/networkpolicies.networking.k8s.io"
+        words = f"exceeded quota: r1plus-tenant, requested: {counted}=1, used: {counted}=100, limited: {counted}=100"
+        rig.cluster.refusals["NetworkPolicy"] = ForbiddenError(403, "Forbidden", words)
+        rig.queue.add(KEY)
+        with pytest.raises(ForbiddenError):
+            await rig.work()
+        message = rig.reconciler.get_view("team").message
+        assert "; raise spec.quota.networkPolicies of the R1PlusTenant, or delete what" in message
+
     async def test_rights_that_are_withdrawn_go_whatever_is_refused_beside_them(self) -> None:
         """Somebody has made the prober's account before the operator could, say."""
         rig = await tenant(GIVES, serves=True)

@@ -20,6 +20,7 @@ from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_model_repo.distillation_build import build_distillation, find_problems
 from r1plus_model_repo.gpu_build import Recipe, render_script
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
+from r1plus_operator.api.quotas import find_quota_remedy
 from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.feasibility import EnginePlacement, choose_delivery_mode, needs_volume, read_gpu_need
 from r1plus_operator.plan.engine.nodes import find_matching_nodes
@@ -474,7 +475,7 @@ def _report_write_error(subject: str, error: str) -> Finding:
             " and a replicated job `node` with a container `node`"
         )
     else:
-        remedy = "ask the owner of this namespace's quotas and admission policies"
+        remedy = find_quota_remedy(error) or "ask the owner of this namespace's admission policies"
     return Finding("False", Reason.DELIVERY_FAILED, f"{subject}: {error}; {remedy}")
 
 

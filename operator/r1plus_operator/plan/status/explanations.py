@@ -2,6 +2,7 @@
 
 from r1plus_contract.requests import Verb, format_command
 from r1plus_operator.api.conditions import Finding
+from r1plus_operator.api.quotas import find_quota_remedy
 from r1plus_operator.plan.engine.selection import Problem
 from r1plus_operator.plan.status.context import StatusContext
 
@@ -9,6 +10,11 @@ REFUSED_REMEDY = (
     "an admission policy or the operator's role forbids it (docs/admission.md); the operator retries every minute"
 )
 FAILED_REMEDY = "the write failed and is retried until it succeeds; see the API server's log"
+
+
+def suggest_write_remedy(error: str) -> str:
+    """Return what to do about a write that the API server refuses, by its words."""
+    return find_quota_remedy(error) or REFUSED_REMEDY
 
 
 def explain_pause(s: StatusContext) -> str:

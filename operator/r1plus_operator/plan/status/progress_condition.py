@@ -6,18 +6,15 @@ from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.engine.selection import Problem
 from r1plus_operator.plan.status import incident
 from r1plus_operator.plan.status.context import StatusContext
-from r1plus_operator.plan.status.explanations import REFUSED_REMEDY, append_problem
+from r1plus_operator.plan.status.explanations import append_problem, suggest_write_remedy
 from r1plus_policies.rollout import RolloutStage
 
 
 def derive_progressing(s: StatusContext) -> Finding:
     """Return Progressing: True while a rollout moves by itself, with what it waits for."""
-    if s.observation.write_error:
-        return Finding(
-            "False",
-            Reason.WRITE_REFUSED,
-            f"A write of the operator is refused: {s.observation.write_error}; {REFUSED_REMEDY}",
-        )
+    if error := s.observation.write_error:
+        text = f"A write of the operator is refused: {error}; {suggest_write_remedy(error)}"
+        return Finding("False", Reason.WRITE_REFUSED, text)
     if s.is_paused:
         text = (
             "spec.rollout.paused: the operator moves and repairs nothing but network policies; probes and alerts go on"

@@ -11,6 +11,7 @@ from r1plus_contract import names
 from r1plus_contract.gateway import LABEL_GATEWAY, PORT_API
 from r1plus_contract.isolation import IsolationPart
 from r1plus_model_repo.catalog.quantity import bytes_of, canonical_count, mebibytes
+from r1plus_operator.api.quotas import TENANT_QUOTA
 from r1plus_operator.api.tenants import (
     NEVER_OPENED,
     Egress,
@@ -31,7 +32,7 @@ from r1plus_operator.plan.observation import GatewayView, Json
 from r1plus_operator.plan.settings import DnsTerms
 
 DEFAULT_DENY, CALLERS = "r1plus-default-deny", "r1plus-callers"
-LIMITS = "r1plus-tenant"
+LIMITS = TENANT_QUOTA
 ADMINS, VIEWERS = "r1plus-tenant-admins", "r1plus-tenant-viewers"
 _RBAC = "rbac.authorization.k8s.io"
 _OURS = (names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE)
@@ -122,6 +123,7 @@ def build_limits(namespace: str, quota: Quota) -> list[Json]:
         "count/configmaps": _format_count(quota.config_maps),
         "count/networkpolicies.networking.k8s.io": _format_count(network_policies),
         "count/r1plusdeployments.r1plus.ai": _format_count(quota.deployments),
+        "count/secrets": _format_count(quota.secrets),
         "count/services": _format_count(services),
         "pods": _format_count(quota.pods),
         "requests.cpu": _format_cores(quota.cpu),

@@ -307,7 +307,10 @@ class _TenantPass:
         return should_have if should_have != has_finalizer else None
 
     def _build_stages(self, pending_deletions: tuple[str, ...] | None, gateway: GatewayPlan) -> list[list[Json]]:
-        """Return the stages: default deny, exceptions, access rights, the isolation test's needs, the gateway."""
+        """Return the stages: default deny, exceptions, access rights, the isolation test's needs, the gateway.
+
+        A quota that is there comes first: a full one refuses the others until it is raised.
+        """
         namespace = self.observation.namespace.name
         if self._is_decoy:
             return [
@@ -325,7 +328,11 @@ class _TenantPass:
         stages = [[network_policies.build_default_deny(namespace)], [callers_policy]]
         if self.observation.cr is not None and pending_deletions != ():
             limits = [] if self.problem else network_policies.build_limits(namespace, self.spec.quota)
-            stages.append([*limits, *network_policies.build_role_bindings(namespace, self.spec)])
+            is_limited = any(_get_key(obj) in self.observation.live for obj in limits)
+            if is_limited:
+                stages.insert(0, limits)
+            bindings = network_policies.build_role_bindings(namespace, self.spec)
+            stages.append(bindings if is_limited else [*limits, *bindings])
             if self.config.has_registry:
                 stages.append(network_policies.build_registry_reader(namespace))
         if self._is_probed:

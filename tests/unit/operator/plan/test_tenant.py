@@ -309,6 +309,16 @@ def test_an_r1plustenant_that_cannot_be_read_opens_nothing_and_its_quota_stays()
     world.expect(Ready=("False InvalidSpec", "spec.callers.namespaces"))
 
 
+def test_a_quota_is_raised_before_what_a_full_one_refuses() -> None:
+    """Else nothing would raise it: no stage is applied after one that is refused."""
+    world = TenantWorld(spec={"quota": {"networkPolicies": 2}})
+    world.settle()
+    del world.live[world.name, "NetworkPolicy", network_policies.DEFAULT_DENY]
+    world.spec = {"quota": {"networkPolicies": 9}}
+    stages = [[obj["kind"] for obj in stage] for stage in world.plan().apply]
+    assert stages == [["ResourceQuota"], ["NetworkPolicy"]]
+
+
 def test_a_node_that_joins_closes_its_own_address_alone() -> None:
     ways = [{"cidr": "10.0.0.0/8", "ports": [443]}, {"cidr": "192.168.0.7/32", "ports": [5432]}]
     world = TenantWorld(spec={"egress": ways}, addresses=("10.1.0.4", "fd00::1"))

@@ -13,6 +13,7 @@ from r1plus_contract import names
 from r1plus_contract.isolation import IsolationProbe
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
+from r1plus_operator.api.quotas import QUOTA_FIELDS, find_quota_remedy
 from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, is_within
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.observation import Json, TenantView
@@ -26,7 +27,12 @@ from support.plan.tenant_world import CONFIG, GIVES, TenantWorld
 from support.plan.world import World
 from support.tables import for_each
 
-COUNTED = {"count/configmaps": "500", "count/networkpolicies.networking.k8s.io": "100", "count/services": "100"}
+COUNTED = {
+    "count/configmaps": "500",
+    "count/networkpolicies.networking.k8s.io": "100",
+    "count/secrets": "100",
+    "count/services": "100",
+}
 """The hard limits of a quota that names none."""
 
 DEPLOYMENT, VOLUME, PROBE = names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE
@@ -224,6 +230,37 @@ def test_a_quota(quota: Json, hard: Json, kinds: list[str]) -> None:
     assert made[0]["spec"]["hard"] == COUNTED | hard
     for limits in (obj["spec"]["limits"] for obj in made if obj["kind"] == "LimitRange"):
         assert limits == [{"type": "Container", "defaultRequest": {"cpu": "100m", "memory": "128Mi"}}]
+
+
+FULL: dict[str, tuple[str, str]] = {
+    "the tenant's own": (
+        'services "credit" is forbidden: exceeded quota: r1plus-tenant, requested: count/services=1, used: count/services=100',
+        "raise spec.quota.services of the R1PlusTenant, ",
+    ),
+    "another one": (
+        "exceeded quota: own, requested: count/secrets=1, used: count/secrets=1, limited: count/secrets=1",
+        "raise count/secrets of ResourceQuota own, ",
+    ),
+    "what the R1PlusTenant does not limit": (
+        "exceeded quota: r1plus-tenant, requested: services.nodeports=1, used",
+        "raise services.nodeports of ResourceQuota r1plus-tenant, ",
+    ),
+    "none": ("status unknown for quota: r1plus-tenant, resources: count/services", ""),
+}
+
+
+@pytest.mark.parametrize(("error", "remedy"), FULL.values(), ids=FULL)
+def test_a_full_quota_says_what_to_raise(error: str, remedy: str) -> None:
+    assert find_quota_remedy(error).startswith(remedy)
+    assert bool(find_quota_remedy(error)) is bool(remedy)
+
+
+def test_each_limit_of_a_tenant_names_its_field() -> None:
+    sizes = dict.fromkeys(("cpu", "memory", "storage", "ephemeralStorage"), "1")
+    limited = {str(field.alias or name): 1 for name, field in Quota.model_fields.items()}
+    quota, _ = network_policies.build_limits("team", Quota.model_validate(limited | sizes))
+    assert quota["spec"]["hard"].keys() == QUOTA_FIELDS.keys()
+    assert set(QUOTA_FIELDS.values()) == limited.keys()
 
 
 def test_access_is_to_two_roles_and_a_service_account_is_one_of_this_namespace() -> None:
