@@ -111,7 +111,7 @@ def recall_messages(earlier: Recollection, items: Sequence[Item], budget: int) -
     memory = pack_views(earlier.said, earlier.known, find_question(items), budget, counter, rankings)
     kept = sum(len(turn.utterances) for turn in memory.verbatim)
     messages = build_messages([*earlier.instructions, *earlier.newest[len(earlier.newest) - kept :], *items])
-    messages = _insert_block(messages, memory.block)
+    messages = _insert_block(_insert_best(messages, memory.best), memory.block)
     tokens = sum(counter.count(message.content) for message in messages)
     search = SearchMethod.HYBRID if rankings else SearchMethod.WORDS
     return messages, MemoryUse(memory, search, earlier.said.turn_count, tokens)
@@ -136,6 +136,15 @@ def _insert_block(messages: list[PromptMessage], block: str) -> list[PromptMessa
         joined = PromptMessage(Role.USER, f"{block}\n\n{messages[place].content}")
         return [*messages[:place], joined, *messages[place + 1 :]]
     return [*messages[:place], PromptMessage(Role.USER, block), *messages[place:]]
+
+
+def _insert_best(messages: list[PromptMessage], best: str) -> list[PromptMessage]:
+    """Put the best quotation before what the user says last: a small model answers by what is beside the question."""
+    place = max((index for index, one in enumerate(messages) if one.role == Role.USER), default=None)
+    if not best or place is None:
+        return messages
+    joined = PromptMessage(Role.USER, f"{best}\n\n{messages[place].content}")
+    return [*messages[:place], joined, *messages[place + 1 :]]
 
 
 def find_question(items: Sequence[Item]) -> str:

@@ -5,9 +5,15 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from r1plus_gateway.memory.cards import Card, rank_cards
-from r1plus_gateway.memory.cues import is_question
+from r1plus_gateway.memory.cues import find_asked_kinds, is_question
 from r1plus_gateway.memory.index import View, find_corrected, index_remembered, index_turns, view_index
-from r1plus_gateway.memory.quotation import HEAD, Quotation, quote_sentences, render_quotations
+from r1plus_gateway.memory.quotation import (
+    HEAD,
+    Quotation,
+    quote_sentences,
+    render_best,
+    render_quotations,
+)
 from r1plus_gateway.memory.ranking import Ranking, fuse_rankings, rank_words
 from r1plus_gateway.memory.turns import REMEMBERED, Sentence, Turn
 
@@ -18,8 +24,10 @@ LINE_TOKENS: Final = 2
 """About: of a line of quotations, besides its text."""
 JOIN_TOKENS: Final = 2
 """About: between two sentences of a line."""
-FURTHER_WEIGHT: Final = 0.5
+FURTHER_WEIGHT: Final = 2.0
 """Of a further ranking, such as vectors, where words and cards weigh 1 each."""
+MOST_RANKED: Final = 8
+"""Sentences that are quoted where a further ranking finds the right ones: small models lose a fact among more."""
 FILLINGS: Final = 2
 """Times that sentences are added: by an estimate of their tokens, and what it leaves by another one."""
 
@@ -45,6 +53,8 @@ class Memory:
     """The other ones, which have words of the question."""
     remembered: int
     """Of both, those that were said in other conversations."""
+    best: str
+    """The sentence that answers the question best, quoted for a place beside it; empty where that is not known."""
     budget: int
     tokens: int
     """Of it all, as counted; at most the budget."""
@@ -78,35 +88,40 @@ def pack_views(
     newest = said.list_newest(MOST_VERBATIM)
     verbatim = _count_verbatim(newest, int(VERBATIM_SHARE * budget), counter)
     tokens = sum(_count_turn(turn, counter) for turn in newest[len(newest) - verbatim :])
-    earlier = said.until_turn(said.turn_count - verbatim)
+    best = ""
+    if rankings and _asks(question):
+        best = _quote_best(_rank_all(known, said, question, rankings).sentences, budget - tokens, counter)
+        tokens += counter.count(best)
     first = [] if verbatim else _pick_end(said, int(VERBATIM_SHARE * budget), counter)
-    picked = _pick_sentences(known, earlier, question, budget - tokens, counter, rankings, first)
-    tokens += picked.tokens
+    ranked = _rank_all(known, said.until_turn(said.turn_count - verbatim), question, rankings)
+    candidates = [*first, *(ranked.sentences[:MOST_RANKED] if rankings else ranked.sentences)]
+    picked, quoted = _pick_sentences(candidates, budget - tokens, counter)
+    tokens += quoted
     while verbatim < len(newest):
         if tokens + (cost := _count_turn(newest[len(newest) - verbatim - 1], counter)) > budget:
             break
         verbatim, tokens = verbatim + 1, tokens + cost
     # A turn that became verbatim is not quoted as well; what that saves is not spent again.
-    sentences = [one for one in picked.sentences if one.turn <= said.turn_count - verbatim]
-    cards = sum(one.position in picked.cards for one in sentences)
+    sentences = [one for one in picked if one.turn <= said.turn_count - verbatim]
+    cards = sum(one.position in ranked.cards for one in sentences)
     return Memory(
         verbatim=newest[len(newest) - verbatim :],
         quotations=quote_sentences(sentences),
         cards=cards,
         retrieved=len(sentences) - cards,
         remembered=sum(one.turn == REMEMBERED for one in sentences),
+        best=best,
         budget=budget,
         tokens=tokens,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Picked:
+class _Ranked:
     sentences: Sequence[Sentence]
-    """In their order."""
+    """The best first."""
     cards: frozenset[int]
     """Positions of the cards among all sentences."""
-    tokens: int
 
 
 def _count_verbatim(newest: Sequence[Turn], budget: int, counter: TokenCounter) -> int:
@@ -129,16 +144,19 @@ def _pick_end(said: View, budget: int, counter: TokenCounter) -> list[Sentence]:
     return [one for one in last if is_question(one.text) and counter.count(one.text) + LINE_TOKENS <= budget]
 
 
-def _pick_sentences(
-    known: View,
-    said: View,
-    question: str,
-    budget: int,
-    counter: TokenCounter,
-    rankings: Sequence[Ranking],
-    first: Sequence[Sentence],
-) -> _Picked:
-    """Return the best sentences that fit, after those that come first."""
+def _asks(question: str) -> bool:
+    """Return whether a text asks for something that may have been said; a wish for a poem does not."""
+    return is_question(question.rstrip()) or bool(find_asked_kinds(question))
+
+
+def _quote_best(ranked: Sequence[Sentence], budget: int, counter: TokenCounter) -> str:
+    """Return the best sentence as a quotation; empty where there is none, or it does not fit."""
+    best = render_best(ranked[0]) if ranked else ""
+    return best if counter.count(best) <= budget else ""
+
+
+def _rank_all(known: View, said: View, question: str, rankings: Sequence[Ranking]) -> _Ranked:
+    """Return what is known and what was said, less what was corrected, by what it says to the question."""
     corrected = find_corrected(known, said)
     cards = [card for card in known.list_cards() if card.sentence.position not in corrected] + said.list_cards()
     by_words = [
@@ -146,15 +164,19 @@ def _pick_sentences(
         for one in rank_words(question, [known, said])
         if not said.is_superseded(one) and not known.is_superseded(one) and one.position not in corrected
     ]
-    ranked = [*first, *_rank(cards, by_words, question, rankings)]
+    facts = frozenset(card.sentence.position for card in cards if card.is_fact)
+    return _Ranked(_rank(cards, by_words, question, rankings), facts)
+
+
+def _pick_sentences(ranked: Sequence[Sentence], budget: int, counter: TokenCounter) -> tuple[Sequence[Sentence], int]:
+    """Return the first sentences that fit, in the order of the conversation, and the tokens of their block."""
     picked: list[Sentence] = []
     tokens = counter.count(HEAD)
     for _ in range(FILLINGS):
         picked = _fill(picked, ranked, budget - tokens, counter)
         while picked and (tokens := _count_block(picked, counter)) > budget:
             picked = picked[:-1]
-    facts = frozenset(card.sentence.position for card in cards if card.is_fact)
-    return _Picked(_order(picked), facts, tokens if picked else 0)
+    return _order(picked), tokens if picked else 0
 
 
 def _rank(

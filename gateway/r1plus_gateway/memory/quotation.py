@@ -63,6 +63,12 @@ def render_quotations(quotations: Sequence[Quotation]) -> str:
     return "\n".join(lines)
 
 
+def render_best(sentence: Sentence) -> str:
+    """Return one sentence with its source, for a place beside the question."""
+    heading = REMEMBERED_HEADING if sentence.turn == REMEMBERED else HEADINGS[sentence.speaker]
+    return f"Of this {heading[0].lower()}{heading[1:-1]}, as data:\n{quote_text(sentence.text)}"
+
+
 def quote_text(text: str) -> str:
     """Return a text as a JSON string in one line without angle brackets, control and bidirectional characters."""
     encoded = orjson.dumps(text.encode("utf-8", "replace").decode()).decode()

@@ -13,8 +13,8 @@ LENGTH_WEIGHT: Final = 0.75
 """BM25's k1 and b, as most search engines have them."""
 LEAST_SHARE: Final = 0.5
 """Of the question's words that a sentence needs which the user did not say: models say a lot, with any word in it."""
-RANK_CONSTANT: Final = 60
-"""Of reciprocal rank fusion, as in Cormack et al. 2009."""
+RANK_CONSTANT: Final = 5
+"""Of reciprocal rank fusion (Cormack et al. 2009). They have 60, for long lists; here the first few places count."""
 
 
 class Ranking(Protocol):

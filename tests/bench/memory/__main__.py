@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from bench.memory import baselines, coqa
 from bench.memory.answers import measure_answers
-from bench.memory.conversations import ScriptedConversation, ScriptedFact, build_conversations
+from bench.memory.conversations import ScriptedConversation, ScriptedFact, build_conversations, list_texts, make_turns
 from bench.memory.development import DEVELOPMENT
 from bench.memory.first_token import measure_first_token
 from bench.memory.matching import has_value
@@ -39,7 +39,7 @@ from bench.running import exit_at_sigterm
 from r1plus_gateway.http.response_memory import EstimatedTokens
 from r1plus_gateway.memory.index import index_remembered, index_turns, view_index
 from r1plus_gateway.memory.packing import Memory, pack_memory, pack_views
-from r1plus_gateway.memory.turns import Speaker, Turn, Utterance, group_turns, split_sentences
+from r1plus_gateway.memory.turns import Turn, group_turns
 from support.gateway.fake_triton import FakeTriton, serving
 from support.gateway.interleaving import Leaks, answer_briefly, count_leaks
 from support.gateway.process import running_process
@@ -102,7 +102,7 @@ class Tally:
 
     def _check_size(self, memory: Memory, budget: int, size: int) -> str:
         """Return the prompt before the question; what it says of its size has to hold by the tokenizer."""
-        texts = [memory.block, *(one.text for turn in memory.verbatim for one in turn.utterances)]
+        texts = [memory.block, memory.best, *(one.text for turn in memory.verbatim for one in turn.utterances)]
         tokens = sum(map(self._counter.count, texts))
         assert tokens <= memory.tokens <= budget, (tokens, memory.tokens, budget)
         self.tokens += tokens
@@ -124,7 +124,7 @@ class Tally:
         """Return whether a fact is in the prompt after what said it was deleted."""
         left = make_turns(conversation, without=fact.turn)
         memory = pack_memory(left, fact.question, budget, self._counter)
-        return has_value(f"{memory.block}\n{baselines.choose_all(memory.verbatim)}", fact.latest)
+        return has_value(f"{memory.block}\n{memory.best}\n{baselines.choose_all(memory.verbatim)}", fact.latest)
 
     def build_figures(self) -> dict[str, float | dict[str, float]]:
         """Return the figures of the JSON line."""
@@ -151,8 +151,9 @@ def main() -> None:
         raise SystemExit(f"--misses: no rule may be written on {arguments.half}; add --half development")
     conversations = HALVES[arguments.half](arguments.seed)
     figures: dict[str, Any] = {"half": arguments.half, "seed": arguments.seed}
+    vectors = asyncio.run(embed_texts(list_texts(conversations)))
     if "facts" in arguments.parts:
-        tally = measure_facts(conversations, arguments.seed, shows_misses=arguments.misses)
+        tally = measure_facts(conversations, arguments.seed, vectors, shows_misses=arguments.misses)
         figures |= tally.build_figures()
     if "gateway" in arguments.parts:
         leaks = asyncio.run(measure_leaks(arguments.conversations))
@@ -163,7 +164,7 @@ def main() -> None:
         figures |= {"deleted": figures.get("deleted", 0) + leaks.deleted}
         figures |= {**measure_pace(), **asyncio.run(measure_first_token())}
     if "answers" in arguments.parts:
-        answers = measure_answers(conversations, SHARE, arguments.answers, arguments.engine)
+        answers = measure_answers(conversations, vectors, SHARE, arguments.answers, arguments.engine)
         figures |= {"engine": arguments.engine, **answers.build_figures()}
     print(json.dumps(figures))
 
@@ -180,9 +181,10 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measure_facts(conversations: Sequence[ScriptedConversation], seed: int, *, shows_misses: bool) -> Tally:
+def measure_facts(
+    conversations: Sequence[ScriptedConversation], seed: int, vectors: Vectors, *, shows_misses: bool
+) -> Tally:
     """Count the facts of all conversations that reach the prompt, and print a table by kind."""
-    vectors = asyncio.run(embed_texts(_list_texts(conversations)))
     tally = Tally(EngineTokens(), seed, vectors, shows_misses=shows_misses)
     for conversation, other in zip(conversations, [*conversations[1:], conversations[0]], strict=True):
         tally.measure(conversation, other)
@@ -219,23 +221,6 @@ def measure_pace() -> dict[str, float]:
         f"index_{LONG}_turns_cpu_ms": round(1000 * statistics.median(indexing)),
         f"pack_{LONG}_turns_cpu_ms": round(1000 * statistics.median(packing), 1),
     }
-
-
-def make_turns(conversation: ScriptedConversation, without: int | None = None) -> list[Turn]:
-    """Return the turns of a conversation; `without`: one whose text by the user was deleted."""
-    utterances = []
-    for number, (user, assistant) in enumerate(conversation.turns):
-        if number != without:
-            utterances.append(Utterance(Speaker.USER, user))
-        utterances.append(Utterance(Speaker.ASSISTANT, assistant))
-    return group_turns(utterances)
-
-
-def _list_texts(conversations: Sequence[ScriptedConversation]) -> list[str]:
-    """Return the questions, and each sentence that the user says."""
-    users = [user for conversation in conversations for user, _ in conversation.turns]
-    said = [sentence for user in users for sentence in split_sentences(user)]
-    return [*said, *(fact.question for conversation in conversations for fact in conversation.facts)]
 
 
 def _print_table(tally: Tally) -> None:

@@ -5,12 +5,13 @@ The prompts are those that the gateway makes, within the same share of the conve
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, Final
 
-from bench.memory.conversations import ScriptedConversation, ScriptedFact
+from bench.memory.conversations import ScriptedConversation, ScriptedFact, make_turns
 from bench.memory.matching import has_value
+from bench.memory.vectors import Vectors, rank_by_vectors
 from bench.serving.__main__ import serve_engine
 from devcluster.cache import cache_dir
 from r1plus_contract import inference
@@ -25,6 +26,30 @@ ANSWER_TOKENS: Final = 32
 EARLIER_TOKENS: Final = 4_096
 """Enough for one fact in the prompt."""
 Json = dict[str, Any]
+Prompt = list[PromptMessage]
+Case = tuple[ScriptedConversation, ScriptedFact]
+
+
+@dataclass(slots=True)
+class Right:
+    """How many answers have the latest value, of one way to make the prompts."""
+
+    right: int = 0
+    of_oracle: int = 0
+    """Of those that the fact alone answers, too."""
+    of_included: int = 0
+    included: int = 0
+    """Whose prompt had the value."""
+
+    def add(self, case: Case, prompt: Prompt, text: str, *, is_oracle_right: bool) -> None:
+        """Score one answer."""
+        _, fact = case
+        is_right = has_value(text, fact.latest)
+        is_included = any(has_value(message.content, fact.latest) for message in prompt)
+        self.right += is_right
+        self.of_oracle += is_right and is_oracle_right
+        self.included += is_included
+        self.of_included += is_right and is_included
 
 
 @dataclass(slots=True)
@@ -32,29 +57,29 @@ class Answers:
     """How many questions were answered with the latest value."""
 
     asked: int = 0
-    right: int = 0
-    """With memory."""
     oracle: int = 0
     """With nothing but what the user said of the fact."""
-    right_of_oracle: int = 0
-    """Of those, the ones with memory, too."""
-    right_of_included: int = 0
-    included: int = 0
-    """Whose prompt had the value."""
+    words: Right = field(default_factory=Right)
+    """With memory that searched by words."""
+    vectors: Right = field(default_factory=Right)
+    """With memory that searched by vectors, too."""
 
     def build_figures(self) -> dict[str, float]:
         """Return the figures of the JSON line."""
-        return {
-            "asked": self.asked,
-            "answers": round(self.right / self.asked, 4),
-            "oracle": round(self.oracle / self.asked, 4),
-            "answers_of_oracle": round(self.right_of_oracle / max(1, self.oracle), 4),
-            "answers_to_oracle": round(self.right / max(1, self.oracle), 4),
-            "answers_of_included": round(self.right_of_included / max(1, self.included), 4),
-        }
+        figures: dict[str, float] = {"asked": self.asked, "oracle": round(self.oracle / self.asked, 4)}
+        for end, one in (("", self.words), ("_with_vectors", self.vectors)):
+            figures |= {
+                f"answers{end}": round(one.right / self.asked, 4),
+                f"answers_to_oracle{end}": round(one.right / max(1, self.oracle), 4),
+                f"answers_of_oracle{end}": round(one.of_oracle / max(1, self.oracle), 4),
+                f"answers_of_included{end}": round(one.of_included / max(1, one.included), 4),
+            }
+        return figures
 
 
-def measure_answers(conversations: Sequence[ScriptedConversation], share: float, most: int, engine: str) -> Answers:
+def measure_answers(
+    conversations: Sequence[ScriptedConversation], vectors: Vectors, share: float, most: int, engine: str
+) -> Answers:
     """Ask an engine for facts, one of each conversation and then the next of each, at most so many."""
     facts = zip_longest(*([(script, fact) for fact in script.facts] for script in conversations))
     cases = [case for cases in facts for case in cases if case is not None][:most]
@@ -63,31 +88,29 @@ def measure_answers(conversations: Sequence[ScriptedConversation], share: float,
     with serve_engine(spec, build.folder) as server, Client(server.grpc) as client:
         for start in range(0, len(cases), MOST_AT_ONCE):
             batch = cases[start : start + MOST_AT_ONCE]
-            prompts = [_recall(script, fact, share) for script, fact in batch]
-            alone = [_recall_alone(script, fact) for script, fact in batch]
-            texts = _ask(client, [*prompts, *alone])
-            for index, (_, fact) in enumerate(batch):
-                is_right = has_value(texts[index], fact.latest)
-                is_oracle_right = has_value(texts[len(batch) + index], fact.latest)
-                is_included = any(has_value(message.content, fact.latest) for message in prompts[index])
-                result.asked += 1
-                result.right += is_right
-                result.included += is_included
-                result.right_of_included += is_right and is_included
-                result.oracle += is_oracle_right
-                result.right_of_oracle += is_right and is_oracle_right
+            alone = _ask(client, [_recall_alone(*case) for case in batch])
+            oracle = [has_value(text, fact.latest) for (_, fact), text in zip(batch, alone, strict=True)]
+            result.asked += len(batch)
+            result.oracle += sum(oracle)
+            for right, ranks in ((result.words, None), (result.vectors, vectors)):
+                prompts = [_recall(*case, share, ranks) for case in batch]
+                for case, prompt, text, is_right in zip(batch, prompts, _ask(client, prompts), oracle, strict=True):
+                    right.add(case, prompt, text, is_oracle_right=is_right)
     return result
 
 
-def _recall(script: ScriptedConversation, fact: ScriptedFact, share: float) -> list[PromptMessage]:
+def _recall(script: ScriptedConversation, fact: ScriptedFact, share: float, vectors: Vectors | None) -> Prompt:
+    """Return the prompt of memory; with `vectors` as where a tenant has an embedding engine."""
     earlier = [item for user, assistant in script.turns for item in (_say("user", user), _say("assistant", assistant))]
     counter = EstimatedTokens()
     tokens = sum(counter.count(text) for turn in script.turns for text in turn)
-    messages, _ = recall_messages(index_items(earlier), [_say("user", fact.question)], int(share * tokens))
+    ranking = None if vectors is None else rank_by_vectors(make_turns(script), fact.question, vectors)
+    recollection = replace(index_items(earlier), ranking=ranking)
+    messages, _ = recall_messages(recollection, [_say("user", fact.question)], int(share * tokens))
     return messages
 
 
-def _recall_alone(script: ScriptedConversation, fact: ScriptedFact) -> list[PromptMessage]:
+def _recall_alone(script: ScriptedConversation, fact: ScriptedFact) -> Prompt:
     """Return the prompt of memory that found what states the fact, and nothing else."""
     user, _ = script.turns[fact.turn]
     messages, _ = recall_messages(index_items([], [user]), [_say("user", fact.question)], EARLIER_TOKENS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.memory.templates import FactTemplate, Half, Language
+from r1plus_gateway.memory.turns import Speaker, Turn, Utterance, group_turns, split_sentences
 
 TURNS: Final = 20
 FACTS: Final = 5
@@ -44,6 +45,23 @@ def build_conversations(half: Half, seed: int) -> list[ScriptedConversation]:
         for language, count in half.languages
         for number in range(count)
     ]
+
+
+def make_turns(conversation: ScriptedConversation, without: int | None = None) -> list[Turn]:
+    """Return the turns of a conversation; `without`: one whose text by the user was deleted."""
+    utterances = []
+    for number, (user, assistant) in enumerate(conversation.turns):
+        if number != without:
+            utterances.append(Utterance(Speaker.USER, user))
+        utterances.append(Utterance(Speaker.ASSISTANT, assistant))
+    return group_turns(utterances)
+
+
+def list_texts(conversations: Sequence[ScriptedConversation]) -> list[str]:
+    """Return the questions, and each sentence that the user says."""
+    users = [user for conversation in conversations for user, _ in conversation.turns]
+    said = [sentence for user in users for sentence in split_sentences(user)]
+    return [*said, *(fact.question for conversation in conversations for fact in conversation.facts)]
 
 
 def _build(language: Language, random_: random.Random) -> ScriptedConversation:

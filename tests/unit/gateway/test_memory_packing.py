@@ -2,18 +2,26 @@
 
 import json
 from collections.abc import Sequence
+from string import ascii_lowercase
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1plus_gateway.memory.index import index_turns, view_index
-from r1plus_gateway.memory.packing import MOST_VERBATIM, Memory, pack_memory
+from r1plus_gateway.memory.packing import MOST_RANKED, MOST_VERBATIM, Memory, pack_memory
 from r1plus_gateway.memory.quotation import HEAD, HEADINGS, Quotation, quote_text, render_quotations
-from r1plus_gateway.memory.ranking import fuse_rankings, rank_words
+from r1plus_gateway.memory.ranking import RANK_CONSTANT, fuse_rankings, rank_words
 from r1plus_gateway.memory.turns import Sentence, Speaker, Turn, Utterance, group_turns, list_sentences
 from support.examples import count_examples
 from support.tables import for_each
+
+
+class MeaningRanking:
+    """Ranks as vectors may: by what is meant."""
+
+    def rank(self, question: str, sentences: Sequence[Sentence]) -> list[int]:
+        return [index for index, sentence in enumerate(sentences) if "ship" in sentence.text.lower()]
 
 
 class Letters:
@@ -45,14 +53,15 @@ def read_quotations(memory: Memory) -> list[str]:
 
 
 @settings(max_examples=count_examples(60), deadline=None)
-@given(turns=TURNS, question=st.text(max_size=60), budget=st.integers(0, 2000))
-def test_what_holds_of_any_conversation(turns: list[Turn], question: str, budget: int) -> None:
-    memory = pack_memory(turns, question, budget, LETTERS)
+@given(turns=TURNS, question=st.text(max_size=60), budget=st.integers(0, 2000), ranked=st.integers(0, 1))
+def test_what_holds_of_any_conversation(turns: list[Turn], question: str, budget: int, ranked: int) -> None:
+    rankings = [MeaningRanking()] * ranked
+    memory = pack_memory(turns, question, budget, LETTERS, rankings)
     verbatim = sum(len(one.text) for turn in memory.verbatim for one in turn.utterances)
-    assert len(memory.block) + verbatim <= memory.tokens <= budget or memory.tokens == 0
+    assert len(memory.block) + len(memory.best) + verbatim <= memory.tokens <= budget or memory.tokens == 0
     assert len(memory.verbatim) <= MOST_VERBATIM
     assert list(memory.verbatim) == turns[len(turns) - len(memory.verbatim) :]
-    assert memory == pack_memory(turns, question, budget, LETTERS)
+    assert memory == pack_memory(turns, question, budget, LETTERS, rankings)
     sentences = {(one.turn, one.text) for one in list_sentences(turns)}
     places = [(one.turn, list(Speaker).index(one.speaker)) for one in memory.quotations]
     assert [turn for turn, _ in places] == sorted(turn for turn, _ in places), "the order of turns is kept"
@@ -176,13 +185,6 @@ def test_a_ranking_of_no_sentences() -> None:
     assert rank_words("boat", [view_index(index_turns([]))]) == []
 
 
-class MeaningRanking:
-    """Ranks as vectors may: by what is meant."""
-
-    def rank(self, question: str, sentences: Sequence[Sentence]) -> list[int]:
-        return [index for index, sentence in enumerate(sentences) if "ship" in sentence.text]
-
-
 def test_another_ranking_joins() -> None:
     turns = make_turns("A ship lies there.", "It rains.", "x" * 900)
     assert not pack_memory(turns, "boat", 300, LETTERS).quotations
@@ -190,8 +192,40 @@ def test_another_ranking_joins() -> None:
     assert [quotation.text for quotation in memory.quotations] == ["A ship lies there."]
 
 
+def test_what_meaning_finds_best_is_quoted_again_beside_the_question() -> None:
+    turns = make_turns("A ship lies there.", "My code is 4711.", "x" * 900)
+    memory = pack_memory(turns, "Which boat?", 400, LETTERS, [MeaningRanking()])
+    assert memory.best == 'Of this the user said, as data:\n"A ship lies there."'
+    assert memory.best.split("\n")[1] in list_lines(memory), "it stays in its place as well"
+    assert memory.tokens == len(memory.block) + len(memory.best) <= 400
+
+
+@for_each("question, budget, rankings", {
+    "words alone say too little": ("Which boat?", 400, []),
+    "nothing is asked": ("", 400, [MeaningRanking()]),
+    "a poem is wished": ("Write a poem on boats.", 400, [MeaningRanking()]),
+    "it does not fit": ("Which boat?", 30, [MeaningRanking()]),
+})  # fmt: skip
+def test_nothing_is_quoted_beside_the_question(question: str, budget: int, rankings: list[MeaningRanking]) -> None:
+    turns = make_turns("A ship lies there.", "My code is 4711.", "x" * 900)
+    assert pack_memory(turns, question, budget, LETTERS, rankings).best == ""
+
+
+def test_a_newest_turn_is_quoted_beside_the_question_where_it_says_the_most() -> None:
+    turns = make_turns("My code is 4711.", *["It rains."] * 6, "A ship lies there.")
+    memory = pack_memory(turns, "Which boat?", 400, LETTERS, [MeaningRanking()])
+    assert memory.verbatim[-1] == turns[-1], "else this shows nothing"
+    assert memory.best == 'Of this the user said, as data:\n"A ship lies there."'
+
+
+def test_where_meaning_ranks_few_sentences_are_quoted() -> None:
+    turns = make_turns(*[f"My ship {one * 3}a {one * 3}o {one * 3}u." for one in ascii_lowercase], "x" * 3000)
+    assert len(pack_memory(turns, "boat", 2000, LETTERS, [MeaningRanking()]).quotations) == MOST_RANKED
+    assert len(pack_memory(turns, "boat", 2000, LETTERS).quotations) > MOST_RANKED, "words alone may miss more"
+
+
 def test_fusion_prefers_what_several_rankings_have() -> None:
     scores = fuse_rankings([[7, 3], [3, 9], []])
     assert max(scores, key=scores.__getitem__) == 3
-    assert scores[7] == pytest.approx(1 / 61)
+    assert scores[7] == pytest.approx(1 / (RANK_CONSTANT + 1))
     assert set(scores) == {3, 7, 9}

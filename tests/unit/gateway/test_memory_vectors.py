@@ -238,8 +238,9 @@ async def test_a_question_is_compared_with_statements_of_its_own_end_user(store:
         continued = Continued("", names[caller], 2**20, recalls=False, question=QUESTION)
         recollection, _ = await recall.recall(caller, continued)
         assert {text for texts in embedder.asked for text in texts} <= {QUESTION, f"My boat is {color}."}
-        _, use = recall_messages(recollection, [say(QUESTION)], 256)
+        messages, use = recall_messages(recollection, [say(QUESTION)], 256)
         assert use.build_figures()["search"] == "hybrid"
+        assert messages[-1].content == f'Of this the user said, as data:\n"My boat is {color}."\n\n{QUESTION}'
 
 
 async def test_vectors_of_an_erased_end_user_are_gone(store: TenantStore) -> None:
