@@ -16,7 +16,8 @@ from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.store import migration
 from r1plus_gateway.store.admin import create_key, verify_audit
 from r1plus_gateway.store.content_cipher import UnreadableContentError
-from r1plus_gateway.store.erasure import ErasureScope, erase
+from r1plus_gateway.store.erasure import erase
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.errors import RestoringError, UnavailableError
 from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.restoration import NotNewError, restore_backup

@@ -30,7 +30,8 @@ from r1plus_gateway.store.admin import (
 )
 from r1plus_gateway.store.content import Page
 from r1plus_gateway.store.database import StoreLimits
-from r1plus_gateway.store.erasure import ErasureScope, erase
+from r1plus_gateway.store.erasure import erase
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.errors import DataReason, StoreError
 from r1plus_gateway.store.key_records import KeyChange, KeySpec
 from r1plus_gateway.store.migration import ADVISORY_LOCK, Patience, migrate

@@ -32,7 +32,8 @@ from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store import admin
 from r1plus_gateway.store.clock import format_day
 from r1plus_gateway.store.copy_thread import CopyRunningError
-from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key
+from r1plus_gateway.store.erasure import erase, get_public_key
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.errors import FullError, StoreError
 from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeyChange, KeySpec
 from r1plus_gateway.store.key_rotation import KeyRotation

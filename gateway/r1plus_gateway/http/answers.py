@@ -31,7 +31,7 @@ class StorageOutcome(StrEnum):
     """The request says so, or the tenant stores nothing."""
     LIMIT_EXCEEDED = "limit_exceeded"
     GONE = "gone"
-    """The conversation was deleted meanwhile."""
+    """The conversation was deleted meanwhile, or all that its owner has stored was erased."""
     FAILED = "failed"
 
 

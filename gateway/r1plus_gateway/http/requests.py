@@ -147,6 +147,8 @@ class StorageRequest:
     """Whether the response can be read and continued later."""
     memories: MemoryChanges | None = None
     """What is kept for other conversations."""
+    audit_seq: int = 0
+    """An erasure with a later audit record comes before all of this: it is not stored."""
 
 
 @dataclass(frozen=True, slots=True)

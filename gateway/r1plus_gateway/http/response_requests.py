@@ -170,6 +170,8 @@ class Continuation:
     """What the user said in other conversations, where the request asks for it; the oldest first."""
     recollection: Recollection | None = None
     """All of it, as memory reads it; None without memory."""
+    audit_seq: int = 0
+    """Number of the newest audit record before anything stored was read for the request."""
 
 
 ContinuationReader = Callable[[Fields, ModelSettings, Caller], Awaitable[Continuation]]
@@ -389,7 +391,9 @@ def _read_storage(
             raise InvalidFieldError(f"{MEMORY.name}.{LONG_TERM.name}", message)
         return None
     changes = plan_memories(earlier.remembered, items) if keeps_memories else None
-    return StorageRequest(items, earlier.previous_id, earlier.conversation_id, keeps_response, changes)
+    return StorageRequest(
+        items, earlier.previous_id, earlier.conversation_id, keeps_response, changes, earlier.audit_seq
+    )
 
 
 def _echo_storage(earlier: Continuation, storage: StorageRequest | None) -> dict[str, Any]:

@@ -74,7 +74,9 @@ class ResponseStorage:
             field = CONVERSATION.name if conversation else f"{MEMORY.name}.{LONG_TERM.name}"
             raise RequestError(403, "storage_disabled", NOT_STORED, param=field)
         recalls = memory is not None and memory.recalls
-        earlier = Continuation(previous, conversation, is_storing=self._content.is_stored)
+        earlier = Continuation(
+            previous, conversation, is_storing=self._content.is_stored, audit_seq=self._content.audit_seq
+        )
         if not (previous or conversation or recalls):
             return earlier
         most = LEAST_HISTORY_BYTES + HISTORY_FACTOR * MOST_PROMPT_BYTES_PER_TOKEN * model.context_tokens
@@ -133,7 +135,13 @@ def _build_unstored(head: AnswerHead, outcome: StorageOutcome) -> AnswerHead:
 
 
 def _store(content: ContentWriter, request: StorageRequest, response: dict[str, object], days: float) -> bool:
-    """Store a response in one transaction, memories for so many days. Return whether its conversation is there."""
+    """Store a response in one transaction, memories for so many days.
+
+    Return False, and store nothing, if its conversation is gone, or its owner was erased since the request began: the
+    answer may quote what was erased.
+    """
+    if content.is_erased_since(request.audit_seq):
+        return False
     items = [dict(item) for item in request.items]
     output = [strip_answer_item(item) for item in response["output"]]  # type: ignore[attr-defined]
     if request.conversation_id and content.append_items(request.conversation_id, [*items, *output]) is None:

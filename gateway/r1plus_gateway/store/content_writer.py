@@ -32,6 +32,7 @@ from r1plus_gateway.store.content_books import (
 )
 from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
 from r1plus_gateway.store.content_reader import ContentReader
+from r1plus_gateway.store.erasure_records import is_erased_since
 from r1plus_gateway.store.knowledge_books import read_caller_knowledge
 
 DAY_SECONDS: Final = 86_400.0
@@ -130,6 +131,10 @@ class ContentWriter(ContentReader):
         self._grow([sealed])
         row = {**self._own(), "id": response.id, "previous_id": response.previous_id, "created_at": self.now}
         self.connection.execute(sa.insert(t.responses), [row | {"key_id": key.id, "content": sealed}])
+
+    def is_erased_since(self, seq: int) -> bool:
+        """Return whether this owner's content was erased after the audit record of this number."""
+        return is_erased_since(self.connection, self.owner, seq)
 
     def delete_response(self, response_id: str) -> bool:
         """Delete a response; return whether there was one. What follows it can no longer be continued."""

@@ -21,7 +21,7 @@ from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.audit import AuditRecord
 from r1plus_gateway.store.content_books import add_total
-from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.erasure_records import ErasureScope, record_erasure
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.repository import LedgerRepository
 from r1plus_gateway.store.tenant import TenantStore
@@ -30,25 +30,6 @@ log = logging.getLogger(__name__)
 ERASE_ACTION: Final = "erase_content"
 ERASURE_SECONDS: Final = 120.0
 """Longest wait for an erasure: its receipt would be lost, and a second one would be of nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class ErasureScope:
-    """Whose content is erased: an end user's, by its id, with every caller; or a caller's, with all its end users."""
-
-    end_user: str = ""
-    caller_kind: str = ""
-    caller_id: str = ""
-
-    def has(self, owner: Owner, pseudonym: str) -> bool:
-        """Return whether an owner's content is in the scope; `pseudonym`: the end user's."""
-        if self.end_user:
-            return owner.end_user == pseudonym
-        return (owner.caller_kind, owner.caller_id) == (self.caller_kind, self.caller_id)
-
-    def describe(self) -> str:
-        """Return the scope for the audit log, without the end user's id."""
-        return "end user" if self.end_user else f"{self.caller_kind} {self.caller_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +90,7 @@ async def erase(store: TenantStore, admin: Caller, scope: ErasureScope) -> Erasu
                 outcome=scope.describe(),
             )
         )
+        record_erasure(ledger.connection, values["id"], scope, pseudonym, ledger.now, ledger.head.seq)
         return values
 
     try:

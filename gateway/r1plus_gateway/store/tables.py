@@ -336,6 +336,19 @@ knowledge_sizes = Table(
 )
 """Which part of `content_sizes` is of files and vector stores, and how many chunks there are."""
 
+erasures = Table(
+    "erasures",
+    metadata,
+    _make_text_column("id", is_key=True),
+    *_make_owner_columns(),
+    Column("erased_at", Double, nullable=False),
+    _make_count_column("seq"),
+    Index("ix_erasures_erased_at", "erased_at"),
+    Index("ix_erasures_seq", "seq"),
+)
+"""Erasures of content: of an end user with every caller, or of a caller, whose `end_user` is empty. `seq` is that of
+the audit record: what began before it stores nothing of its owner any more."""
+
 meta = Table(
     "meta",
     metadata,

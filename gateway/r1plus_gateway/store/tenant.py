@@ -24,6 +24,7 @@ from r1plus_gateway.store.clock import LedgerClock
 from r1plus_gateway.store.content_cipher import ContentCipher, Owner, UnreadableContentError
 from r1plus_gateway.store.copy_thread import CopyThread
 from r1plus_gateway.store.database import Database
+from r1plus_gateway.store.erasure_records import prune_erasures
 from r1plus_gateway.store.errors import (
     BusyError,
     CorruptError,
@@ -224,6 +225,7 @@ class TenantStore:
         has_more = await self.write(lambda ledger: ledger.prune_audit(before, MOST_PRUNED)) == MOST_PRUNED
         has_more |= await self.write(lambda ledger: prune_content(ledger.connection, now, days))
         has_more |= await self.write(lambda ledger: prune_knowledge(ledger.connection, now))
+        await self.write(lambda ledger: prune_erasures(ledger.connection, before))
         if present.held_from is None:  # Else, once it is confirmed, what is of today would begin in the past.
             await self.write(lambda ledger: date_back(ledger.connection, now))
         self._has_deleted = True
@@ -305,6 +307,14 @@ class TenantStore:
             return self.require_data().keys.compute_key_mac(message)
         except StoreError as error:
             raise refuse_unavailable(error) from error
+
+    @property
+    def audit_seq(self) -> int:
+        """Number of the newest audit record that this gateway knows of: all with a larger one come after now.
+
+        Another replica's newest are among those for up to a beat.
+        """
+        return self._head.seq
 
     @property
     def cipher(self) -> ContentCipher:

@@ -53,6 +53,11 @@ class TenantContent:
         return self._store.config.content_days
 
     @property
+    def audit_seq(self) -> int:
+        """Number of the newest audit record, by which an erasure is known to come later."""
+        return self._store.audit_seq
+
+    @property
     def plaintext(self) -> PlaintextCache:
         """What was decrypted and is used again soon."""
         return self._store.plaintext

@@ -20,7 +20,8 @@ from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import rotate_data_keys, verify_audit
 from r1plus_gateway.store.content import MemoryChanges, MemorySource, Page, StoredResponse
 from r1plus_gateway.store.content_writer import ContentWriter
-from r1plus_gateway.store.erasure import ErasureScope, erase
+from r1plus_gateway.store.erasure import erase
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.key_rotation import continue_rotation, read_rotation
 from r1plus_gateway.store.migration import get_head
 from r1plus_gateway.store.retention import prune_content

@@ -8,7 +8,8 @@ from pathlib import Path
 from r1plus_gateway.store.admin import rotate_data_keys
 from r1plus_gateway.store.content import Page
 from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.erasure import ErasureScope, erase
+from r1plus_gateway.store.erasure import erase
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.key_rotation import continue_rotation, read_rotation
 from r1plus_gateway.store.retention import prune_knowledge
 from r1plus_gateway.store.tenant import TenantStore

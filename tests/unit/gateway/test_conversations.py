@@ -1,5 +1,6 @@
 """Conversations and stored responses over HTTP: a gateway with its real store, before a model that says what it read."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,12 +19,18 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 Json = dict[str, Any]
 LONG = "Tell all."
 """What the model answers longer than its limit."""
+HELD = "Wait."
+"""What the model answers when `RELEASED` is set."""
+BEGUN, RELEASED = asyncio.Event(), asyncio.Event()
 
 
 async def repeat_last(inputs: Inputs) -> Any:
     """Answer with the number of messages and the last one."""
     messages = json.loads(inputs["messages"]) if "messages" in inputs else [{"content": inputs["text_input"]}]
     yield Piece(f"{len(messages)}: {messages[-1]['content']}", 1)
+    if messages[-1]["content"] == HELD:
+        BEGUN.set()
+        await RELEASED.wait()
     yield Piece("", 1, finish_reason="length" if messages[-1]["content"] == LONG else "stop")
 
 
@@ -281,6 +288,30 @@ async def test_an_erased_end_user_has_nothing_left(gateway: GatewayProcess, othe
     assert (await anna.get("GET", "/conversations"))["data"] == []
     assert (await anna.call("GET", f"/responses/{response}"))[0] == 404
     assert len((await bert.get("GET", "/conversations"))["data"]) == 1
+
+
+@pytest.mark.parametrize("form", ["respond", "stream"])
+async def test_what_answers_from_erased_content_is_not_stored_after_the_receipt(
+    gateway: GatewayProcess, others: dict[str, Client], form: str
+) -> None:
+    anna = others["anna"]
+    before = await anna.respond("My code is 4711.")
+    BEGUN.clear(), RELEASED.clear()
+    answering = asyncio.create_task(getattr(anna, form)(HELD, previous_response_id=before["id"]))
+    await BEGUN.wait()
+    try:
+        status, receipt = await gateway.call_admin("POST", "/erasures", {"end_user": "anna"})
+    finally:
+        RELEASED.set()
+    assert (status, receipt["responses"] >= 1) == (201, True)
+    answer = await answering
+    response = answer if form == "respond" else answer[-1]["response"]
+    assert (read_text(response), response["store"]) == (f"3: {HELD}", False)
+    assert response["r1plus"]["storage"] == "gone"
+    assert (await anna.call("GET", f"/responses/{response['id']}"))[0] == 404
+    _, again = await gateway.call_admin("POST", "/erasures", {"end_user": "anna"})
+    assert (again["responses"], again["data_keys"]) == (0, [])
+    assert (await anna.respond("Hello again."))["r1plus"]["storage"] == "stored"
 
 
 @for_each("name", {

@@ -11,7 +11,8 @@ from r1plus_gateway.knowledge.filters import Comparison
 from r1plus_gateway.knowledge.index_cache import IndexCache
 from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchMethod, SearchResult
 from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.erasure import ErasureScope, erase
+from r1plus_gateway.store.erasure import erase
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 from support.gateway.fake_embedder import FakeEmbedder

@@ -21,7 +21,8 @@ from r1plus_gateway.http.statement_embedding import (
 from r1plus_gateway.http.statement_vectors import StatementVectors
 from r1plus_gateway.memory.index import ConversationIndex, index_turns, view_index
 from r1plus_gateway.memory.turns import Speaker, Turn, Utterance
-from r1plus_gateway.store.erasure import ErasureScope, erase
+from r1plus_gateway.store.erasure import erase
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.content import make_content, say
 from support.gateway.fake_embedder import DIMENSIONS, ENGINE, FakeEmbedder

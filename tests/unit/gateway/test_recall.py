@@ -20,7 +20,8 @@ from r1plus_gateway.store.content import MemorySource, StoredResponse
 from r1plus_gateway.store.content_cipher import ContentCipher
 from r1plus_gateway.store.content_reader import ContentReader
 from r1plus_gateway.store.content_writer import ContentWriter
-from r1plus_gateway.store.erasure import ErasureScope, erase
+from r1plus_gateway.store.erasure import erase
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from r1plus_gateway.store.tenant_content import TenantContent
 from support.gateway.content import make_content, say

@@ -24,7 +24,8 @@ from r1plus_gateway.store.backup import make_copy
 from r1plus_gateway.store.content import Page
 from r1plus_gateway.store.content_cipher import UnreadableContentError
 from r1plus_gateway.store.copy_thread import CopyRunningError
-from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key
+from r1plus_gateway.store.erasure import erase, get_public_key
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.errors import DataReason, RestoringError, StoreError
 from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.key_rotation import continue_rotation, request_rotation

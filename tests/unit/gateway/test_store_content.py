@@ -30,7 +30,8 @@ from r1plus_gateway.store.content import (
 from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner, UnreadableContentError
 from r1plus_gateway.store.content_reader import ContentReader
 from r1plus_gateway.store.content_writer import ContentWriter
-from r1plus_gateway.store.erasure import ErasureScope, erase
+from r1plus_gateway.store.erasure import erase
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from r1plus_gateway.store.tenant_content import WRITES_AT_ONCE, TenantContent
 from r1plus_gateway.store.tenant_keys import derive_keys

@@ -11,10 +11,11 @@ import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import verify_audit
+from r1plus_gateway.store.admin import confirm_time, verify_audit
 from r1plus_gateway.store.content import Page, StoredResponse
 from r1plus_gateway.store.content_cipher import UnreadableContentError
-from r1plus_gateway.store.erasure import ErasureScope, erase, verify_receipt
+from r1plus_gateway.store.erasure import erase, verify_receipt
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.errors import FullError
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_content import TenantContent
@@ -184,6 +185,35 @@ async def test_rows_from_before_an_erasure_are_unreadable_without_the_keys_that_
             connection.execute(sa.insert(table), [dict(row) for row in rows])
     with pytest.raises(UnreadableContentError, match="is gone"):
         await content.read(ANNA, lambda one: one.find_conversation(made.id))
+
+
+@pytest.mark.parametrize(
+    ("scope", "erased"),
+    [
+        (ErasureScope(end_user="anna@example.com"), [ANNA, ANNA_ELSEWHERE]),
+        (ErasureScope(caller_kind="api_key", caller_id="key000000001"), [ANNA, BERT, make_caller()]),
+    ],
+    ids=["an end user, with every key", "a key, with its end users"],
+)
+async def test_what_began_before_an_erasure_learns_of_it_and_what_began_after_it_does_not(
+    scope: ErasureScope, erased: list[Caller], store: TenantStore
+) -> None:
+    content, before = make_content(store), store.audit_seq
+    await erase(store, ADMIN, scope)
+    after = store.audit_seq
+    for caller in EVERYBODY:
+        is_erased = [await content.write(caller, lambda one: one.is_erased_since(seq)) for seq in (before, after)]  # noqa: B023
+        assert is_erased == [caller in erased, False]
+
+
+async def test_records_of_erasures_go_with_the_audit_log(volume: Volume, store: TenantStore) -> None:
+    for days in (0, 210, 210):
+        volume.time.advance(days * 86400)
+        await confirm_time(store, ADMIN)
+        await store.maintain()
+        await erase(store, ADMIN, ErasureScope(end_user="anna@example.com"))
+    times = await store.read(lambda connection: connection.scalars(sa.select(t.erasures.c.erased_at)).all())
+    assert sorted(volume.time.wall - at for at in times) == [0.0, 210 * 86400.0], "of the last 400 days"
 
 
 async def test_an_end_user_can_store_again_after_an_erasure(store: TenantStore) -> None:

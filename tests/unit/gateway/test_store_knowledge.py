@@ -12,7 +12,8 @@ from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ContentLimitError, ContentLimits, DeletionStep, Page
 from r1plus_gateway.store.content_cipher import UnreadableContentError
-from r1plus_gateway.store.erasure import ErasureScope, erase
+from r1plus_gateway.store.erasure import erase
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.knowledge import UPLOAD_SECONDS, Chunk, ChunkBatch, IngestionState
 from r1plus_gateway.store.knowledge_books import read_caller_knowledge
 from r1plus_gateway.store.knowledge_writer import KnowledgeWriter

@@ -29,7 +29,8 @@ from r1plus_gateway.store.content import MemorySource
 from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner, UnreadableContentError
 from r1plus_gateway.store.copy_thread import CopyRunningError
 from r1plus_gateway.store.database import Database
-from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key, verify_receipt
+from r1plus_gateway.store.erasure import erase, get_public_key, verify_receipt
+from r1plus_gateway.store.erasure_records import ErasureScope
 from r1plus_gateway.store.errors import (
     CorruptError,
     DataReason,
