@@ -44,7 +44,7 @@ def erase_command(
     """Erase stored conversations, responses, memories and knowledge, and destroy their keys. This cannot be undone.
 
     The receipt says what went, and which keys were destroyed. Usage and audit log stay; they name no person. Exit
-    status 1 if nothing was stored.
+    status 1 if nothing was stored. If it ends early, the gateway goes on, and the same command prints the receipt.
 
     Example: `r1plus tenant erase --end-user anna@example.com --receipt anna.json -n team-credit`
     """

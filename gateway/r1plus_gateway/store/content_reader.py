@@ -34,6 +34,7 @@ from r1plus_gateway.store.content_marks import (
     NewResponses,
     find_newest_key,
 )
+from r1plus_gateway.store.erasure_records import match_shown
 from r1plus_gateway.store.owner_reader import OwnerReader
 
 _MOST_NAMED: Final = 256
@@ -272,7 +273,7 @@ class ContentReader(OwnerReader):
         return self.connection.execute(statement.order_by(*order).limit(page.limit + 1)).all()
 
     def _match(self, table: sa.Table) -> tuple[Any, ...]:
-        return match_owner(table, self.owner)
+        return (*match_owner(table, self.owner), match_shown(table, self.owner))
 
     def _match_time(self, table: sa.Table) -> tuple[Any, ...]:
         """Return the condition that the time of a memory is not over."""

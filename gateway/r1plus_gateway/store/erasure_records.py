@@ -1,6 +1,7 @@
 """Records of erasures: whose content, and when. What began before one stores nothing of that owner after it."""
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -8,8 +9,8 @@ from sqlalchemy.engine import Connection
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content_cipher import Owner
 
-MOST_PRUNED = 1000
-"""Records that one transaction removes."""
+MOST_PRUNED: Final = 100
+"""Records that one transaction removes, with their keys' ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,31 +27,36 @@ class ErasureScope:
             return owner.end_user == pseudonym
         return (owner.caller_kind, owner.caller_id) == (self.caller_kind, self.caller_id)
 
-    def describe(self) -> str:
-        """Return the scope for the audit log, without the end user's id."""
-        return "end user" if self.end_user else f"{self.caller_kind} {self.caller_id}"
-
-
-def record_erasure(
-    connection: Connection, erasure_id: str, scope: ErasureScope, pseudonym: str, erased_at: float, seq: int
-) -> None:
-    """Record an erasure that this transaction makes; `seq`: of its record in the audit log."""
-    whose = {"caller_kind": scope.caller_kind, "caller_id": scope.caller_id, "end_user": pseudonym}
-    row = {**whose, "id": erasure_id, "erased_at": erased_at, "seq": seq}
-    connection.execute(sa.insert(t.erasures), [row])
-
 
 def is_erased_since(connection: Connection, owner: Owner, seq: int) -> bool:
-    """Return whether an owner's content was erased after the audit record of this number."""
+    """Return whether an owner's content was erased after the audit record of this number, or is being erased."""
     c = t.erasures.c
-    is_caller = sa.and_(c.caller_kind == owner.caller_kind, c.caller_id == owner.caller_id)
-    is_end_user = c.end_user == owner.end_user if owner.end_user else sa.false()
-    found = sa.select(c.id).where(c.seq > seq, sa.or_(is_caller, is_end_user))
+    found = sa.select(c.id).where(sa.or_(c.seq > seq, c.seq.is_(None)), _match_erasures(owner))
     return connection.scalar(found.limit(1)) is not None
+
+
+def match_shown(table: sa.Table, owner: Owner | None) -> Any:
+    """Return the condition that a row is not waiting to be deleted by an erasure: its data key is there.
+
+    `table`: one whose rows name their owner. `owner`: whose rows they are, or those that its caller shares; None: any.
+    """
+    keys, c = t.data_keys.c, t.erasures.c
+    is_readable = sa.exists(sa.select(keys.id).where(keys.id == table.c.key_id))
+    is_own = sa.true() if owner is None else _match_erasures(owner)
+    return sa.or_(~sa.exists(sa.select(c.id).where(c.finished_at.is_(None), is_own)), is_readable)
 
 
 def prune_erasures(connection: Connection, before: float) -> None:
     """Remove the oldest records of erasures from before a time: no request has run for so long."""
     c = t.erasures.c
-    old = sa.select(c.id).where(c.erased_at < before).order_by(c.erased_at).limit(MOST_PRUNED)
-    connection.execute(sa.delete(t.erasures).where(c.id.in_(old)))
+    is_old = (c.erased_at < before, c.finished_at.is_not(None))
+    ids = connection.scalars(sa.select(c.id).where(*is_old).order_by(c.erased_at).limit(MOST_PRUNED)).all()
+    if ids:
+        connection.execute(sa.delete(t.erased_keys).where(t.erased_keys.c.erasure_id.in_(ids)))
+        connection.execute(sa.delete(t.erasures).where(c.id.in_(ids)))
+
+
+def _match_erasures(owner: Owner) -> Any:
+    c = t.erasures.c
+    is_caller = sa.and_(c.caller_kind == owner.caller_kind, c.caller_id == owner.caller_id)
+    return sa.or_(is_caller, c.end_user == owner.end_user) if owner.end_user else is_caller

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import Listed, Page
+from r1plus_gateway.store.content_books import match_owner
 from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.erasure_records import match_shown
 from r1plus_gateway.store.knowledge import (
     Chunk,
     ChunkBatch,
@@ -174,11 +176,16 @@ class KnowledgeReader(OwnerReader):
         return None if row is None or row.expires_at is None else Expiry(row.used_at, self.now)
 
     def _match_visible(self, table: sa.Table) -> tuple[Any, ...]:
-        """Return the conditions that a row is this owner's, or its caller's, and has not expired."""
+        """Return the conditions that a row is this owner's, or its caller's, is not erased, and has not expired."""
         c, owner = table.c, self.owner
         is_own = (c.caller_kind == owner.caller_kind, c.caller_id == owner.caller_id)
         ends = {owner.end_user, ""}
-        return (*is_own, c.end_user.in_(sorted(ends)), sa.or_(c.expires_at.is_(None), c.expires_at > self.over_by))
+        is_there = sa.or_(c.expires_at.is_(None), c.expires_at > self.over_by)
+        return (*is_own, c.end_user.in_(sorted(ends)), is_there, match_shown(table, owner))
+
+    def _match_own(self, table: sa.Table) -> tuple[Any, ...]:
+        """Return the conditions that a row is this owner's own, and is not erased."""
+        return (*match_owner(table, self.owner), match_shown(table, self.owner))
 
     def _find_row(self, table: sa.Table, row_id: str) -> Any:
         return self.connection.execute(

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ENTRY_BYTES, ContentLimitError, ContentLimits
-from r1plus_gateway.store.content_books import match_owner, measure_new_owner
+from r1plus_gateway.store.content_books import measure_new_owner
 from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
 from r1plus_gateway.store.content_writer import make_id
 from r1plus_gateway.store.knowledge import (
@@ -161,7 +161,7 @@ class KnowledgeWriter(KnowledgeReader):
 
     def change_vector_store(self, store: VectorStore) -> VectorStore | None:
         """Give a vector store another name, description, metadata and expiry; None if it is not this owner's."""
-        is_own = (t.vector_stores.c.id == store.id, *match_owner(t.vector_stores, self.owner))
+        is_own = (t.vector_stores.c.id == store.id, *self._match_own(t.vector_stores))
         before = self.connection.scalar(sa.select(t.vector_stores.c.attributes).where(*is_own))
         if before is None:
             return None
@@ -372,7 +372,7 @@ class KnowledgeWriter(KnowledgeReader):
     def _find_visible_files(self, ids: Sequence[str]) -> set[str]:
         """Return those of these files that are this owner's, whole or not, and were not deleted before."""
         c, found = t.files.c, set[str]()
-        is_there = (*match_owner(t.files, self.owner), sa.or_(c.expires_at.is_(None), c.expires_at != DELETED_AT))
+        is_there = (*self._match_own(t.files), sa.or_(c.expires_at.is_(None), c.expires_at != DELETED_AT))
         for start in range(0, len(ids), _MOST_NAMED):
             named = c.id.in_(ids[start : start + _MOST_NAMED])
             found.update(self.connection.scalars(sa.select(c.id).where(named, *is_there)))
@@ -422,13 +422,13 @@ class KnowledgeWriter(KnowledgeReader):
         return not batches or self._read_ingestion(row).reader == ingestion.reader
 
     def _is_own(self, table: sa.Table, row_id: str) -> bool:
-        own = (table.c.id == row_id, *match_owner(table, self.owner))
+        own = (table.c.id == row_id, *self._match_own(table))
         return self.connection.scalar(sa.select(table.c.id).where(*own)) is not None
 
     def _is_visible_own(self, table: sa.Table, row_id: str) -> bool:
         """Return whether a row is this owner's and was not deleted before."""
         is_deleted = table.c.expires_at == DELETED_AT
-        own = (table.c.id == row_id, *match_owner(table, self.owner), sa.or_(table.c.expires_at.is_(None), ~is_deleted))
+        own = (table.c.id == row_id, *self._match_own(table), sa.or_(table.c.expires_at.is_(None), ~is_deleted))
         return self.connection.scalar(sa.select(table.c.id).where(*own)) is not None
 
     def _hide(self, table: sa.Table, row_id: str) -> None:
@@ -450,7 +450,7 @@ class KnowledgeWriter(KnowledgeReader):
     def _match_open(self, file_id: str) -> tuple[Any, ...]:
         c = t.files.c
         is_open = (c.state == FileState.UPLOADING, c.expires_at.is_(None))
-        return (c.id == file_id, *is_open, *match_owner(t.files, self.owner))
+        return (c.id == file_id, *is_open, *self._match_own(t.files))
 
     def _own(self) -> dict[str, str]:
         return {name: getattr(self.owner, name) for name in t.OWNER}

@@ -341,13 +341,32 @@ erasures = Table(
     metadata,
     _make_text_column("id", is_key=True),
     *_make_owner_columns(),
+    _make_text_column("requested_by"),
     Column("erased_at", Double, nullable=False),
-    _make_count_column("seq"),
+    Column("seq", BigInteger),
+    Column("finished_at", Double),
+    Column("claimed_at", Double),
+    *(
+        _make_count_column(name)
+        for name in ("conversations", "items", "responses", "memories", "files", "vector_stores", "chunks")
+    ),
+    Index("ix_erasures_owner", *OWNER),
     Index("ix_erasures_erased_at", "erased_at"),
     Index("ix_erasures_seq", "seq"),
+    Index("ix_erasures_finished_at", "finished_at"),
 )
 """Erasures of content: of an end user with every caller, or of a caller, whose `end_user` is empty. `seq` is that of
-the audit record: what began before it stores nothing of its owner any more."""
+the audit record, which is written once all keys are destroyed: what began before it stores nothing of its owner any
+more. `claimed_at`: when the receipt was made."""
+
+erased_keys = Table(
+    "erased_keys",
+    metadata,
+    _make_text_column("id", is_key=True),
+    _make_text_column("erasure_id"),
+    Index("ix_erased_keys_erasure_id", "erasure_id"),
+)
+"""Ids of the data keys that erasures have destroyed, for their receipts."""
 
 meta = Table(
     "meta",

@@ -25,6 +25,7 @@ from r1plus_gateway.store.content_cipher import ContentCipher, Owner, Unreadable
 from r1plus_gateway.store.copy_thread import CopyThread
 from r1plus_gateway.store.database import Database
 from r1plus_gateway.store.erasure_records import prune_erasures
+from r1plus_gateway.store.erasure_steps import continue_erasures, find_unfinished
 from r1plus_gateway.store.errors import (
     BusyError,
     CorruptError,
@@ -59,6 +60,8 @@ LONG_READ_SECONDS: Final = 600.0
 """Longest verification of the audit log, and longest build of an index."""
 ROTATIONS_PER_ROUND: Final = 20
 """Transactions that encrypt again between two beats."""
+ERASURES_PER_ROUND: Final = 20
+"""Transactions between two beats that go on with erasures."""
 _SECONDS_AHEAD: Final = 300.0
 _LOG_TRIES: Final = 10
 """Tries to empty the database's log between two beats: short reads come and go."""
@@ -199,6 +202,7 @@ class TenantStore:
         try:
             await self._beat()
             await self._prune()
+            await self._erase()
             await self._rotate()
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._maintain)
         except StoreError as error:
@@ -232,6 +236,14 @@ class TenantStore:
         if not has_more and requests == self._prune_requests:
             seconds = min(self._periods.prune, self._periods.hold) if self.retention.problem else self._periods.prune
             self._prune_at = time.monotonic() + seconds
+
+    async def _erase(self) -> None:
+        """Go on with erasures whose request has ended, or whose gateway is gone, as much as a round has time for."""
+        for _ in range(ERASURES_PER_ROUND):
+            if await self.read(find_unfinished) is None:
+                return
+            await self.write(continue_erasures)
+            self._has_deleted = True
 
     def prune_soon(self) -> None:
         """Let the next round remove what is over, also before the hour, and where one is on its way."""

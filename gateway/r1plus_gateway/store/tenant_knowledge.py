@@ -12,6 +12,7 @@ from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ContentLimits
 from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.erasure_records import match_shown
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.knowledge import IngestionState
 from r1plus_gateway.store.knowledge_reader import KnowledgeReader
@@ -154,7 +155,11 @@ def _list_changed(connection: Connection, now: float, versions: Mapping[str, int
     changed: dict[str, set[str] | None] = {}
     stores, files = t.vector_stores.c, t.vector_store_files.c
     for store_id, version in versions.items():
-        is_there = (stores.id == store_id, sa.or_(stores.expires_at.is_(None), stores.expires_at > now))
+        is_there = (
+            stores.id == store_id,
+            sa.or_(stores.expires_at.is_(None), stores.expires_at > now),
+            match_shown(t.vector_stores, None),
+        )
         present = connection.scalar(sa.select(stores.version).where(*is_there))
         if present is None:
             changed[store_id] = None
@@ -181,7 +186,7 @@ def _list_pending(connection: Connection, now: float, most: int) -> list[tuple[s
     pending = (
         sa.select(stores.id.label("store_id"), files.file_id, *names, *order, place.label("place"))
         .select_from(joined)
-        .where(files.state == IngestionState.IN_PROGRESS, *is_there)
+        .where(files.state == IngestionState.IN_PROGRESS, *is_there, match_shown(t.vector_stores, None))
         .subquery()
     )
     caller = (pending.c.caller_kind, pending.c.caller_id)

@@ -44,10 +44,12 @@ LONG = (pytest.mark.unit_long, pytest.mark.timeout(3000))
     "conversations": ("content_crash", 12, 12),
     "knowledge": ("knowledge_crash", 36, 9),
     "large deletions": ("deletion_crash", 16, 9),
+    "large erasures": ("erasure_crash", 8, 5),
     "ingestion": ("ingestion_crash", 16, 5),
     "conversations, at each statement": pytest.param("content_crash", 1, 28, marks=LONG),
     "knowledge, at each statement": pytest.param("knowledge_crash", 1, 38, marks=LONG),
     "large deletions, at each statement": pytest.param("deletion_crash", 1, 9, marks=LONG),
+    "large erasures, at each statement": pytest.param("erasure_crash", 1, 10, marks=LONG),
     "ingestion, at each statement": pytest.param("ingestion_crash", 1, 10, marks=LONG),
 })  # fmt: skip
 def test_each_change_is_there_as_a_whole_or_not_at_all(module: str, stride: int, least: int) -> None:

@@ -4,6 +4,7 @@ import base64
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,10 +17,12 @@ from r1plus_gateway.store.content import Page, StoredResponse
 from r1plus_gateway.store.content_cipher import UnreadableContentError
 from r1plus_gateway.store.erasure import erase, verify_receipt
 from r1plus_gateway.store.erasure_records import ErasureScope
+from r1plus_gateway.store.erasure_steps import ErasureStep, begin_erasure, continue_erasure
 from r1plus_gateway.store.errors import FullError
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_content import TenantContent
 from support.gateway.content import check_books, make_content, say
+from support.gateway.knowledge import add_file, ingest, make_batch, make_knowledge, make_store, upload
 from support.gateway.tenant_data import ADMIN, TENANT_UID, Volume, make_caller
 from support.scratch import make_scratch_folder
 
@@ -225,3 +228,145 @@ async def test_an_end_user_can_store_again_after_an_erasure(store: TenantStore) 
     assert (second.conversations, len(second.data_keys)) == (1, 1)
     assert not set(first.data_keys) & set(second.data_keys)
     assert replace(first, id="") != replace(second, id="")
+
+
+SMALL = ErasureStep(keys=1, rows=3, bytes=1_000)
+END_USER = ErasureScope(end_user="anna@example.com")
+KEYS_OWN = [0, 0, 1, 1]
+"""What an end user with nothing sees: the documents that the key shares with all."""
+
+
+async def fill_with_knowledge(store: TenantStore) -> None:
+    """Store content and documents for everybody, of which one step of `SMALL` erases a part only."""
+    await fill(make_content(store))
+    knowledge = make_knowledge(store)
+    for caller in EVERYBODY:
+        owner = knowledge.identify(caller)
+        file = await upload(knowledge, owner, b"a" * 900, b"b" * 900)
+        store_id = await make_store(knowledge, owner)
+        added = await add_file(knowledge, owner, store_id, file.id)
+        await ingest(knowledge, owner, added, *(make_batch(position, "one", "two") for position in range(4)))
+
+
+async def list_all(store: TenantStore, caller: Caller) -> list[int]:
+    """Return how many conversations, responses, files and vector stores a caller sees, with those of its key."""
+    content, knowledge = make_content(store), make_knowledge(store)
+    owner = knowledge.identify(caller)
+    conversations = await content.read(caller, lambda one: one.list_conversations(Page(100)))
+    found = [await content.read(caller, lambda one: one.find_response(f"resp_{number}")) for number in range(4)]  # noqa: B023
+    files = await knowledge.read(owner, lambda one: one.list_files(Page(100)))
+    stores = await knowledge.read(owner, lambda one: one.list_vector_stores(Page(100)))
+    assert conversations is not None and files is not None and stores is not None
+    responses = sum(one is not None for one in found)
+    return [len(conversations.entries), responses, len(files.entries), len(stores.entries)]
+
+
+def count_rows(connection: sa.Connection) -> int:
+    """Return the rows of content and their keys."""
+    tables = (t.conversations, t.conversation_items, t.responses, t.files, t.file_parts, t.vector_stores)
+    more = (t.vector_store_files, t.chunk_batches, t.data_keys)
+    return sum(connection.scalar(sa.select(sa.func.count()).select_from(one)) or 0 for one in (*tables, *more))
+
+
+async def begin(store: TenantStore, scope: ErasureScope = END_USER) -> str:
+    """Do the first part of an erasure."""
+    pseudonym = store.require_data().keys.compute_pseudonym(scope.end_user)
+    return await store.write(lambda ledger: begin_erasure(ledger, ADMIN.id, scope, pseudonym, SMALL))
+
+
+@pytest.mark.parametrize("step", [SMALL, ErasureStep()], ids=["in parts", "at once"])
+async def test_an_erasure_in_parts_and_one_at_once_leave_and_say_the_same(
+    step: ErasureStep, store: TenantStore
+) -> None:
+    await fill_with_knowledge(store)
+    receipt = await erase(store, ADMIN, END_USER, step)
+    counts = (receipt.conversations, receipt.items, receipt.responses, receipt.memories)
+    assert (*counts, receipt.files, receipt.vector_stores, receipt.chunks) == (2, 4, 2, 0, 2, 2, 16)
+    assert len(receipt.data_keys) == 2
+    seen = [await list_all(store, caller) for caller in EVERYBODY]
+    assert seen == [KEYS_OWN, [0] * 4, [1, 1, 2, 2], [1] * 4]
+    assert await store.read(count_rows) == 2 * (1 + 2 + 1 + 1 + 2 + 1 + 1 + 4 + 1)
+    await store.read(check_books)
+
+
+async def test_a_large_erasure_goes_in_parts_between_which_others_write(store: TenantStore) -> None:
+    await fill_with_knowledge(store)
+    content, left = make_content(store), [await store.read(count_rows)]
+    erasure_id = await begin(store)
+    has_more = True
+    while has_more:
+        left.append(await store.read(count_rows))
+        shown = await content.write(ANNA_ELSEWHERE, lambda one: one.find_response("resp_1"))
+        has_begun = len(left) > 2
+        assert (shown is None) or not has_begun, "nothing is seen once all keys are destroyed"
+        made = await content.write(BERT, lambda one: one.create_conversation({}, []))
+        assert await content.write(BERT, lambda one: one.delete_conversation(made.id)), "others write"  # noqa: B023
+        has_more = await store.write(lambda ledger: continue_erasure(ledger, erasure_id, SMALL))
+    parts = [before - after for before, after in pairwise([*left, await store.read(count_rows)])]
+    assert max(parts) <= SMALL.keys + SMALL.rows
+    assert sum(part > 0 for part in parts) >= (left[0] - await store.read(count_rows)) // (SMALL.keys + SMALL.rows)
+    await store.read(check_books)
+
+
+async def test_a_step_deletes_no_more_bytes_than_it_may_but_for_one_row(store: TenantStore) -> None:
+    await fill_with_knowledge(store)
+    sizes = sa.select(sa.func.sum(sa.func.length(t.file_parts.c.content)))
+    erasure_id, has_more, parts = await begin(store), True, []
+    while has_more:
+        before = await store.read(lambda connection: connection.scalar(sizes))
+        has_more = await store.write(lambda ledger: continue_erasure(ledger, erasure_id, SMALL))
+        parts.append(before - await store.read(lambda connection: connection.scalar(sizes)))
+    assert 0 < max(parts) <= SMALL.bytes
+
+
+async def test_what_is_stored_after_the_keys_are_destroyed_is_kept_and_the_rest_is_not_seen(store: TenantStore) -> None:
+    await fill_with_knowledge(store)
+    erasure_id = await begin(store)
+    while await store.write(lambda ledger: continue_erasure(ledger, erasure_id, ErasureStep(1, 0, 0))):
+        if await store.read(lambda one: one.scalar(sa.select(t.erasures.c.seq))) is not None:
+            break
+    assert await list_all(store, ANNA) == KEYS_OWN
+    content, knowledge = make_content(store), make_knowledge(store)
+    made = await content.write(ANNA, lambda one: one.create_conversation({}, [say("again")]))
+    owner = knowledge.identify(ANNA)
+    await upload(knowledge, owner, b"again")
+    assert await list_all(store, ANNA) == [1, 0, 2, 1]
+    assert not await content.write(ANNA, lambda one: one.delete_response("resp_0")), "nor deleted by its owner"
+    assert await knowledge.list_pending() == [one for one in await knowledge.list_pending() if one[2] != owner]
+    while await store.write(lambda ledger: continue_erasure(ledger, erasure_id, SMALL)):
+        pass
+    assert await list_all(store, ANNA) == [1, 0, 2, 1]
+    assert await content.read(ANNA, lambda one: one.find_conversation(made.id)) is not None
+    await store.read(check_books)
+
+
+async def test_what_an_erasure_has_begun_is_finished_by_the_next_gateway(volume: Volume) -> None:
+    async with volume.open() as store:
+        await fill_with_knowledge(store)
+        erasure_id = await begin(store)
+    async with volume.open() as store:
+        assert await store.read(count_rows) > 2 * 14
+        await store.maintain()
+        await store.read(check_books)
+        assert await store.read(count_rows) == 2 * 14
+        assert volume.database.with_name("tenant.db-wal").stat().st_size == 0
+        receipt = await erase(store, ADMIN, END_USER)
+        assert (receipt.id, receipt.conversations, receipt.files, receipt.chunks) == (erasure_id, 2, 2, 16)
+        assert len(receipt.data_keys) == 2
+        again = await erase(store, ADMIN, END_USER)
+        assert (again.id != erasure_id, again.conversations, again.data_keys) == (True, 0, [])
+        assert (await verify_audit(store)).problem == ""
+
+
+async def test_who_erases_again_before_the_receipt_erases_what_was_stored_since(store: TenantStore) -> None:
+    await fill_with_knowledge(store)
+    erasure_id = await begin(store)
+    while await store.write(lambda ledger: continue_erasure(ledger, erasure_id, SMALL)):
+        pass
+    await make_content(store).write(ANNA, lambda one: one.create_conversation({}, [say("again")]))
+    seq = store.audit_seq
+    receipt = await erase(store, ADMIN, END_USER, SMALL)
+    assert (receipt.id, receipt.conversations, receipt.items, len(receipt.data_keys)) == (erasure_id, 3, 5, 3)
+    assert await list_all(store, ANNA) == KEYS_OWN
+    assert await make_content(store).write(ANNA, lambda one: one.is_erased_since(seq))
+    await store.read(check_books)
