@@ -8,28 +8,41 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class _Line:
+class _Users:
     semaphore: asyncio.Semaphore
-    users: int = 0
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How many may wait in one line, and what the next one gets, which is called with that number."""
+
+    most: int
+    build_refusal: Callable[[int], Exception]
 
 
 class Turns:
     """Lines that are there as long as somebody is in them."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, _Users] = {}
 
     @contextlib.asynccontextmanager
-    async def wait(self, name: str, most: int) -> AsyncIterator[None]:
-        """Wait until fewer than `most` of this line are within such a block."""
-        line = self._lines.setdefault(name, _Line(asyncio.Semaphore(most)))
-        line.users += 1
+    async def wait(self, name: str, most: int, line: Line | None = None) -> AsyncIterator[None]:
+        """Wait until fewer than `most` of this name are within such a block.
+
+        `line`: how many wait at most; the next one raises what it builds. None: any number.
+        """
+        users = self._lines.setdefault(name, _Users(asyncio.Semaphore(most)))
+        if line is not None and users.count >= most + line.most:
+            raise line.build_refusal(line.most)
+        users.count += 1
         try:
-            async with line.semaphore:
+            async with users.semaphore:
                 yield
         finally:
-            line.users -= 1
-            if not line.users:
+            users.count -= 1
+            if not users.count:
                 del self._lines[name]
 
 

@@ -1,58 +1,22 @@
-"""What a request may cost before it is admitted: its body, and a pod that counts its prompt.
+"""What a request may cost before it is admitted: a search, and a pod that counts its prompt.
 
 Callers whose limit is used up are refused before anything is read.
 """
 
-import contextlib
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
 from r1plus_gateway.access.caller import AccessError, Caller, Limits
-from r1plus_gateway.access.turns import Turns
+from r1plus_gateway.access.turns import Line, Turns
 from r1plus_gateway.serving.errors import QueueFullError
-from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store.admission import leak
 
-SHARE_OF_CALLER: Final = 4
-"""A caller may fill the fourth part of what all bodies may take."""
 MOST_HOLDS: Final = 10_000
 MOST_SEARCHES: Final = 3
 """Of one caller at one time. With its requests for embeddings they leave room for others at the embedder."""
-
-
-class BodyBudget:
-    """Bytes of all bodies that are read at one time: within a bound, of which one caller takes a share only."""
-
-    def __init__(self) -> None:
-        self._all = 0
-        self._of: Counter[str] = Counter()
-
-    @contextlib.contextmanager
-    def reserve(self, caller: str, length: int | None, limits: GatewayLimits) -> Iterator[None]:
-        """Hold the bytes of one body for the block; without a length the most that a body may have.
-
-        Raises:
-            QueueFullError: there is no room.
-        """
-        size = min(limits.body_bytes if length is None else length, limits.body_bytes)
-        share = max(limits.body_bytes, limits.bodies_bytes // SHARE_OF_CALLER)
-        if self._of[caller] + size > share:
-            raise QueueFullError("too many of your large requests arrive at once; try again later")
-        if self._all + size > limits.bodies_bytes:
-            raise QueueFullError("too many large requests arrive at once; try again later")
-        self._all += size
-        self._of[caller] += size
-        try:
-            yield
-        finally:
-            self._all -= size
-            self._of[caller] -= size
-            if not self._of[caller]:
-                del self._of[caller]
 
 
 class SearchTurns:
@@ -65,9 +29,13 @@ class SearchTurns:
     def __init__(self) -> None:
         self._turns = Turns()
 
-    def wait(self, caller: Caller) -> AbstractAsyncContextManager[None]:
-        """Wait until fewer than `MOST_SEARCHES` requests of this caller are within such a block."""
-        return self._turns.wait(caller.group_id, MOST_SEARCHES)
+    def wait(self, caller: Caller, most_waiting: int) -> AbstractAsyncContextManager[None]:
+        """Wait until fewer than `MOST_SEARCHES` requests of this caller are within such a block.
+
+        Raises:
+            QueueFullError: so many of its requests wait already.
+        """
+        return self._turns.wait(caller.group_id, MOST_SEARCHES, Line(most_waiting, _refuse_waiting))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +91,12 @@ class CountAllowance:
         """Caller -> what it has taken, and when that was computed."""
 
     def wait_for_turn(self, line: str, most: int) -> AbstractAsyncContextManager[None]:
-        """Wait until fewer than `most` requests of this line, a caller's for one model, are within such a block."""
-        return self._turns.wait(line, most)
+        """Wait until fewer than `most` requests of this line, a caller's for one model, are within such a block.
+
+        Raises:
+            QueueFullError: as many wait already.
+        """
+        return self._turns.wait(line, most, Line(most, _refuse_waiting))
 
     def take(self, caller: str, most: int) -> bool:
         """Return whether a prompt may be counted now; if so, it has cost one."""
@@ -158,6 +130,10 @@ class CountAllowance:
         if len(self._levels) >= MOST_HOLDS and caller not in self._levels:
             self._levels.clear()
         self._levels[caller] = (level, self._clock())
+
+
+def _refuse_waiting(waiting: int) -> QueueFullError:
+    return QueueFullError(f"{waiting} of your requests wait to be read already, which is the most; wait for answers")
 
 
 def _name(caller: Caller) -> str:

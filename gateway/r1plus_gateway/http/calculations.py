@@ -20,13 +20,12 @@ from r1plus_contract.calculator import (
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome
 from r1plus_gateway.calculation.client import CalculatorUnavailableError
 from r1plus_gateway.calculation.desk import CalculatorDesk, CallerBusyError
-from r1plus_gateway.http.admission import BodyBudget, Holds
+from r1plus_gateway.http.admission import Holds
 from r1plus_gateway.http.bill import open_bill
+from r1plus_gateway.http.bodies import BodyBudget
 from r1plus_gateway.http.errors import NotConfiguredError, RequestError
 from r1plus_gateway.http.exchange import LEFT, Exchange, GatewayParts, authenticate
 from r1plus_gateway.http.field_tables import IntegerField, StringField, Table
-from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.math_mode import NOT_CONFIGURED
 from r1plus_gateway.http.refusals import convert_refusals
 
@@ -66,11 +65,10 @@ class Calculations:
         self._holds.check(caller)
         exchange.model = CALCULATOR
         limits = self._parts.read_settings().limits
-        with self._bodies.reserve(caller.group_id, exchange.request.content_length, limits):
-            fields = Fields(await read_object(exchange.request, limits.body_seconds))
-        expression = EXPRESSION.read(fields)
-        digits = DIGITS.read(fields) or DEFAULT_DIGITS
-        CALCULATE.refuse_rest(fields)
+        async with self._bodies.read(exchange.request, caller, limits) as body:
+            expression = EXPRESSION.read(body.fields)
+            digits = DIGITS.read(body.fields) or DEFAULT_DIGITS
+            CALCULATE.refuse_rest(body.fields)
         if not self._desk.is_configured:
             raise NotConfiguredError("calculator_not_configured", NOT_CONFIGURED)
         _check_expression(expression)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, cast
 
@@ -17,9 +17,10 @@ from r1plus_gateway.access.caller import (
     Remaining,
 )
 from r1plus_gateway.calculation.desk import CalculatorDesk
-from r1plus_gateway.http.admission import BodyBudget, CountAllowance, Holds, SearchTurns
+from r1plus_gateway.http.admission import CountAllowance, Holds, SearchTurns
 from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, CodeEventWriter, StorageOutcome, judge_answer
 from r1plus_gateway.http.bill import Bill, open_bill
+from r1plus_gateway.http.bodies import BodyBudget
 from r1plus_gateway.http.code_interpreter import TOOLS
 from r1plus_gateway.http.code_listeners import StreamedRounds, WholeRounds
 from r1plus_gateway.http.code_rounds import CodeRounds
@@ -29,7 +30,6 @@ from r1plus_gateway.http.event_stream import EventStream, read_whole, write_text
 from r1plus_gateway.http.exchange import LEFT, Exchange, GatewayParts, authenticate
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.forms import Form
-from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.kept_events import KeptEvents
 from r1plus_gateway.http.math_mode import MathMode, build_translation_prompt, insert_note, limit_translation
 from r1plus_gateway.http.presets import build_unknown_model_error
@@ -89,20 +89,25 @@ class Completions:
         if caller.kind is CallerKind.ADMIN:
             raise AccessError(403, "admin_not_allowed", ADMINISTERS_ONLY)
         self.holds.check(caller)
-        settings = self._parts.read_settings()
-        with self.bodies.reserve(caller.group_id, exchange.request.content_length, settings.limits):
-            fields = Fields(await read_object(exchange.request, settings.limits.body_seconds))
+        async with self.bodies.read(exchange.request, caller, self._parts.read_settings().limits) as body:
+            pool, (request, bill, prompt_tokens) = await self._read_and_admit(exchange, form, caller, body.fields)
+            return await self._generate(exchange, form, pool, request, bill, prompt_tokens or 0, body.release)
+
+    async def _read_and_admit(
+        self, exchange: Exchange, form: Form, caller: Caller, fields: Fields
+    ) -> tuple[PodPool, tuple[GenerateRequest, Bill, int | None]]:
+        """Return the model's pods, and what `_admit` does, once it is this caller's turn to search."""
         name = read_model_name(fields)
         pool = self._parts.models.find(name.deployment, caller)
         if pool is None:
             raise build_unknown_model_error(name.id)
         exchange.model = pool.model.name
-        turn = self._searches.wait(caller) if form.has_search(fields) else contextlib.nullcontext()
+        most_waiting = self._count_waiting(pool)
+        turn = self._searches.wait(caller, most_waiting) if form.has_search(fields) else contextlib.nullcontext()
         async with turn:
             self.holds.check(caller)
             self._parts.models.queue.check_room(pool.model.name, caller.group_id)
-            request, bill, prompt_tokens = await self._read(exchange, form, caller, pool, fields, name)
-        return await self._generate(exchange, form, pool, request, bill, prompt_tokens or 0)
+            return pool, await self._read(exchange, form, caller, pool, fields, name)
 
     async def _read(
         self, exchange: Exchange, form: Form, caller: Caller, pool: PodPool, fields: Fields, name: ModelName
@@ -129,7 +134,7 @@ class Completions:
         if not pool.model.can(Capability.COUNT_ONLY):
             return await self._reserve(exchange, caller, pool, request, None)
         group, most = caller.group_id, self._parts.read_settings().limits.queue_per_key
-        async with self._counts.wait_for_turn(f"{group} {pool.model.name}", most):
+        async with self._counts.wait_for_turn(f"{group} {pool.model.name}", most, self._count_waiting(pool)):
             self._parts.models.queue.check_room(pool.model.name, group)
             if self._counts.take(group, most):
                 request, prompt_tokens = await self._count_fitting(pool, exchange.id, request)
@@ -142,6 +147,11 @@ class Completions:
                 if _depends_on_size(error, request):
                     raise _refuse_uncounted(error, self._counts.compute_wait(group, most), most) from error
                 raise
+
+    def _count_waiting(self, pool: PodPool) -> int:
+        """Return how many requests of a caller may wait to be read: as many as could run or wait for a slot."""
+        limits, queue = self._parts.read_settings().limits, self._parts.models.queue
+        return limits.queue_per_key + queue.count_slots(pool.model.name)
 
     async def _reserve(
         self, exchange: Exchange, caller: Caller, pool: PodPool, request: GenerateRequest, prompt_tokens: int | None
@@ -202,8 +212,16 @@ class Completions:
         return bill
 
     async def _generate(
-        self, exchange: Exchange, form: Form, pool: PodPool, request: GenerateRequest, bill: Bill, prompt_tokens: int
+        self,
+        exchange: Exchange,
+        form: Form,
+        pool: PodPool,
+        request: GenerateRequest,
+        bill: Bill,
+        prompt_tokens: int,
+        on_start: Callable[[], None],
     ) -> web.StreamResponse:
+        """Answer an admitted request; `on_start` is called once it has a slot."""
         generation: Generation | None = None
         outcome = Outcome.FAILED
         try:
@@ -215,6 +233,7 @@ class Completions:
             owner = choose_schema_owner(request.prompt, caller)
             wire = build_request(exchange.id, request.prompt, request.sampling, owner)
             generation = self._parts.models.begin(pool, caller, wire, exchange.arrived, prompt_tokens)
+            generation.on_start = on_start
             if request.code is not None:
                 exchange.rounds = CodeRounds(
                     self._desk, self._parts.models, self._parts.metrics, self._count, pool, request, bill

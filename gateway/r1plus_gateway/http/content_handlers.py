@@ -9,11 +9,11 @@ from aiohttp import web
 
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind
 from r1plus_gateway.access.turns import Places
-from r1plus_gateway.http.admission import BodyBudget, SearchTurns
+from r1plus_gateway.http.admission import SearchTurns
 from r1plus_gateway.http.answer_schemas import Schema
+from r1plus_gateway.http.bodies import BodyBudget
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.operations import Parameter, read_query
 from r1plus_gateway.http.response_items import COMPLETED
 from r1plus_gateway.serving.errors import QueueFullError
@@ -117,14 +117,18 @@ class ContentHandlers:
     @contextlib.asynccontextmanager
     async def _read_body(self, request: web.Request, caller: Caller) -> AsyncIterator[Fields]:
         """Yield the body's fields. A body counts as long as it waits to be stored: it is in memory."""
-        limits = self._read_settings().limits
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(self._bodies.reserve(caller.group_id, request.content_length, limits))
-            except QueueFullError as error:
-                later = {"Retry-After": str(limits.retry_after_seconds)}
-                raise RequestError(503, "queue_full", str(error), headers=later) from error
-            yield Fields(await read_object(request, limits.body_seconds))
+        with self._convert_full_queue():
+            async with self._bodies.read(request, caller, self._read_settings().limits) as body:
+                yield body.fields
+
+    @contextlib.contextmanager
+    def _convert_full_queue(self) -> Iterator[None]:
+        """Turn a refusal of what waits already into its answer."""
+        try:
+            yield
+        except QueueFullError as error:
+            later = {"Retry-After": str(self._read_settings().limits.retry_after_seconds)}
+            raise RequestError(503, "queue_full", str(error), headers=later) from error
 
 
 @contextlib.contextmanager

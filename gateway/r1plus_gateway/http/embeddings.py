@@ -13,13 +13,14 @@ from r1plus_contract.embedder import MOST_TEXT_BYTES
 from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, CallerKind, Outcome, Usage
 from r1plus_gateway.access.turns import Places
 from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, Embeddings, TextRefusedError, join
-from r1plus_gateway.http.admission import BodyBudget, Holds
+from r1plus_gateway.http.admission import Holds
 from r1plus_gateway.http.bill import open_bill
+from r1plus_gateway.http.bodies import BodyBudget
 from r1plus_gateway.http.errors import InvalidFieldError, NotConfiguredError, RequestError
 from r1plus_gateway.http.exchange import LEFT, Exchange, GatewayParts, authenticate
 from r1plus_gateway.http.field_tables import FlagField, OtherField, StringField, Table
 from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.json_body import Json, read_object
+from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.http.presets import build_unknown_model_error
 from r1plus_gateway.http.refusals import convert_refusals
 from r1plus_gateway.serving.errors import QueueFullError
@@ -99,18 +100,17 @@ class EmbeddingHandlers:
             raise AccessError(403, "admin_not_allowed", ADMINISTERS_ONLY)
         self._holds.check(caller)
         settings = self._parts.read_settings()
-        with self._bodies.reserve(caller.group_id, exchange.request.content_length, settings.limits):
-            fields = Fields(await read_object(exchange.request, settings.limits.body_seconds))
-        name = MODEL.read(fields)
-        if self._embedder is None or settings.embedding is None:
-            raise NotConfiguredError("embedder_not_configured", NOT_CONFIGURED)
-        engine = find_engine(settings, caller)
-        if engine is None or name != engine.name:
-            raise build_unknown_model_error(name)
-        exchange.model = engine.name
-        request = read_request(fields, engine)
-        with self._places.take(caller.group_id, MOST_AT_ONCE, _refuse_place):
-            return await self._embed(exchange, caller, self._embedder, engine, request)
+        async with self._bodies.read(exchange.request, caller, settings.limits) as body:
+            name = MODEL.read(body.fields)
+            if self._embedder is None or settings.embedding is None:
+                raise NotConfiguredError("embedder_not_configured", NOT_CONFIGURED)
+            engine = find_engine(settings, caller)
+            if engine is None or name != engine.name:
+                raise build_unknown_model_error(name)
+            exchange.model = engine.name
+            request = read_request(body.fields, engine)
+            with self._places.take(caller.group_id, MOST_AT_ONCE, _refuse_place):
+                return await self._embed(exchange, caller, self._embedder, engine, request)
 
     async def _embed(
         self,

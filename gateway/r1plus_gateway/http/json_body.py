@@ -37,6 +37,15 @@ async def read_object(request: web.Request, seconds: float) -> dict[str, Json]:
     Raises:
         RequestError: 400, 408, 413 or 415.
     """
+    return parse_object(await read_body(request, seconds))
+
+
+async def read_body(request: web.Request, seconds: float) -> bytearray:
+    """Read the body, of which the request keeps nothing.
+
+    Raises:
+        RequestError: 408, 413 or 415.
+    """
     headers = request.headers
     for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
         if headers.get(name, plain).strip().lower() != plain:
@@ -48,17 +57,25 @@ async def read_object(request: web.Request, seconds: float) -> dict[str, Json]:
     if (request.charset or "utf-8").lower() not in ("utf-8", "us-ascii"):
         raise RequestError(415, "unsupported_media_type", "JSON is UTF-8; leave the charset of Content-Type out")
     if (request.content_length or 0) > request.client_max_size:
-        message = f"the body has {request.content_length} bytes, more than {request.client_max_size}; send less"
-        raise RequestError(413, "request_too_large", message)
+        raise _refuse_size(request.content_length or 0, request)
+    body = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            body = await request.read()
+            async for piece in request.content.iter_any():
+                body += piece
+                if len(body) > request.client_max_size:
+                    raise _refuse_size(len(body), request)
     except TimeoutError:
         raise RequestError(408, "request_timeout", f"the body did not arrive within {seconds:g} s") from None
-    return parse_object(body)
+    return body
 
 
-def parse_object(body: bytes) -> dict[str, Json]:
+def _refuse_size(size: int, request: web.Request) -> RequestError:
+    message = f"the body has {size} bytes or more, more than {request.client_max_size}; send less"
+    return RequestError(413, "request_too_large", message)
+
+
+def parse_object(body: bytes | bytearray) -> dict[str, Json]:
     """Parse a JSON object. Raises RequestError 400."""
     try:
         value = _parse(body)
@@ -70,7 +87,7 @@ def parse_object(body: bytes) -> dict[str, Json]:
     return value
 
 
-def _parse(body: bytes) -> Json:
+def _parse(body: bytes | bytearray) -> Json:
     """Parse twice: orjson is strict and quick, so what costs too much is refused before json looks for double keys."""
     _check(orjson.loads(body))
     return json.loads(body, object_pairs_hook=_build_object, parse_int=_parse_integer)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.http.admission import BodyBudget
+from r1plus_gateway.http.bodies import BodyBudget
 from r1plus_gateway.http.content_handlers import (
     Authenticate,
     ContentHandlers,

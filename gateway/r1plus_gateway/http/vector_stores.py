@@ -220,8 +220,10 @@ class VectorStores(KnowledgeHandlers):
         async with self._read_body(request, caller) as fields:
             query = read_search(fields)
             SEARCH.refuse_rest(fields)
-        async with self._turns.searches.wait(caller):
-            result = await search_knowledge(self._parts.search, owner, [name], query.text, query.options)
+        most = self._read_settings().limits.queue_per_key
+        with self._convert_full_queue():
+            async with self._turns.searches.wait(caller, most):
+                result = await search_knowledge(self._parts.search, owner, [name], query.text, query.options)
         return respond(
             {
                 "object": "vector_store.search_results.page",

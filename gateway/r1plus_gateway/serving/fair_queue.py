@@ -57,6 +57,10 @@ class FairQueue:
         """Requests that wait, in all lanes."""
         return self._waiting
 
+    def count_slots(self, model: str) -> int:
+        """Return how many requests of a model run at once."""
+        return self._lanes[model].capacity if model in self._lanes else 0
+
     def count_running(self, model: str) -> int:
         """Return how many requests of a model hold a slot."""
         return self._lanes[model].running if model in self._lanes else 0

@@ -106,6 +106,8 @@ class Generation:
         self.evidence: AnswerEvidence = UNVERIFIED
         self.on_overflow: Callable[[], None] = lambda: None
         """Called when too much text waits; the request is cut then."""
+        self.on_start: Callable[[], None] = lambda: None
+        """Called when it has a slot."""
         now = clock()
         self.times = Times(now if arrived is None else arrived, now)
         self._task = pool.start(self._run())
@@ -184,6 +186,7 @@ class Generation:
             async with asyncio.timeout(self._queue_seconds):
                 await self._queue.enter(self._pool.model.name, self._caller)
             try:
+                self.on_start()
                 await self._send_with_retry()
             finally:
                 self._queue.leave(self._pool.model.name, self._caller)
