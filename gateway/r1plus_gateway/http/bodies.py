@@ -1,5 +1,6 @@
 """Bodies of requests, read within a bound on all that are in memory before their answers begin."""
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -9,13 +10,16 @@ from typing import Final
 from aiohttp import web
 
 from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.json_body import parse_object, read_body
+from r1plus_gateway.http.json_body import Json, parse_object, read_body
 from r1plus_gateway.serving.errors import QueueFullError
 from r1plus_gateway.settings import GatewayLimits
 
 SHARE_OF_CALLER: Final = 4
 """A caller may fill the fourth part of what all bodies may take."""
+LARGE_BYTES: Final = 64 * 1024
+"""A larger body is parsed beside the event loop, which streams to others meanwhile."""
 
 
 @dataclass(slots=True)
@@ -44,6 +48,8 @@ class BodyBudget:
     def __init__(self) -> None:
         self._all = 0
         self._of: Counter[str] = Counter()
+        self._turns = Turns()
+        self._parsing = asyncio.Semaphore(1)
 
     @contextlib.asynccontextmanager
     async def read(self, request: web.Request, caller: Caller, limits: GatewayLimits) -> AsyncIterator[Body]:
@@ -57,11 +63,18 @@ class BodyBudget:
         try:
             data = await read_body(request, limits.body_seconds)
             body.shrink(len(data))
-            body.fields = Fields(parse_object(data))
+            body.fields = Fields(await self._parse(body.caller, data))
             del data
             yield body
         finally:
             body.release()
+
+    async def _parse(self, caller: str, data: bytearray) -> dict[str, Json]:
+        """Parse a body: a large one in a thread, one at a time, and callers take turns."""
+        if len(data) <= LARGE_BYTES:
+            return parse_object(data)
+        async with self._turns.wait(caller, 1), self._parsing:
+            return await asyncio.to_thread(parse_object, data)
 
     def _reserve(self, caller: str, length: int | None, limits: GatewayLimits) -> Body:
         size = min(limits.body_bytes if length is None else length, limits.body_bytes)

@@ -9,7 +9,8 @@ from typing import Final
 
 from aiohttp import web
 
-from r1plus_gateway.access.caller import Authenticator, Caller, Ledger, Remaining
+from r1plus_gateway.access.caller import Authenticator, Caller, CallerKind, Ledger, Remaining
+from r1plus_gateway.http.admission import RefusalAllowance
 from r1plus_gateway.http.code_rounds import CodeRounds
 from r1plus_gateway.http.errors import FieldNames
 from r1plus_gateway.http.math_answers import MathOutcome
@@ -36,6 +37,7 @@ class GatewayParts:
     tasks: TaskKeeper
     read_time: Callable[[], float] = time.time
     clock: Callable[[], float] = time.monotonic
+    refusals: RefusalAllowance = field(default_factory=RefusalAllowance)
 
 
 @dataclass(slots=True)
@@ -73,10 +75,12 @@ async def authenticate(parts: GatewayParts, exchange: Exchange) -> Caller:
     """Return the caller.
 
     Raises:
-        AccessError: 401 or 403.
+        AccessError: 401 or 403; 429 if too many of its requests were refused.
     """
     headers = exchange.request.headers
-    exchange.caller = await parts.authenticator.authenticate(
+    caller = exchange.caller = await parts.authenticator.authenticate(
         headers.get("Authorization", ""), headers.get(HEADER_END_USER, "")
     )
-    return exchange.caller
+    if caller.kind is not CallerKind.ADMIN:
+        parts.refusals.check(caller)
+    return caller

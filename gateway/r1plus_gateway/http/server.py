@@ -16,6 +16,7 @@ from r1plus_gateway.access.caller import Authenticator, Ledger
 from r1plus_gateway.access.usage import UsageReader
 from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.embedding.client import Embedder
+from r1plus_gateway.http.admission import RefusalAllowance
 from r1plus_gateway.http.application import Api
 from r1plus_gateway.http.connections import (
     BACKLOG,
@@ -90,7 +91,10 @@ async def run_gateway(
         await models.start()
         tasks = TaskKeeper()
         stack.push_async_callback(tasks.finish)
-        parts = GatewayParts(lambda: file.current, models, authenticator, ledger, metrics, tasks, clock=clock)
+        refusals = RefusalAllowance(clock)
+        parts = GatewayParts(
+            lambda: file.current, models, authenticator, ledger, metrics, tasks, clock=clock, refusals=refusals
+        )
 
         def find_embedder() -> Embedder | None:
             """Return the embedder while the settings name its engine: on one machine that comes later."""
