@@ -1,6 +1,7 @@
 """`make test-conformance`: what programs written for OpenAI's API find at a gateway; a JSON line last.
 
-llm-comply, the real `openai` client in three major versions, and schemathesis, each in an environment of its own. The
+llm-comply, clients such as `openai` and LangChain, and schemathesis, each in an environment of its own. With names of
+clients (`python -m conformance langchain`) those alone run. The
 gateway is a process with a real store, a real calculator, embedder and reader of documents; behind it the real tritonserver serves a test engine, for
 schemathesis a stand-in.
 """
@@ -8,7 +9,7 @@ schemathesis a stand-in.
 import asyncio
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from conformance.clients import CLIENTS, run_client
@@ -22,8 +23,8 @@ from support.gateway.fake_triton import serving as serving_stand_in
 from support.gateway.whole import ENGINE, running_gateway, serving_engine
 
 
-async def run_before_engine(tally: Tally) -> None:
-    """Run what needs real answers."""
+async def run_before_engine(tally: Tally, clients: Sequence[str]) -> None:
+    """Run what needs real answers; without `clients` all of it."""
 
     async def add(part: str, run: Callable[[], Iterable[Result]]) -> None:
         tally.add(part, await asyncio.to_thread(lambda: list(run())))
@@ -34,10 +35,10 @@ async def run_before_engine(tally: Tally) -> None:
         with serving_engine(folder) as pod:
             async with running_gateway(folder / "gateway", pod) as gateway:
                 key = await gateway.create_key()
-                for kind in (CHAT, RESPONSES):
+                for kind in () if clients else (CHAT, RESPONSES):
                     part = f"{name_version('llm-comply')}, {kind}"
                     await add(part, lambda kind=kind: run_comply(kind, gateway.url, key))
-                for client in CLIENTS:
+                for client in clients or CLIENTS:
                     keys = {
                         "valid": key,
                         "exhausted": await gateway.create_key(limits={"budget_tokens": 1}),
@@ -63,16 +64,20 @@ async def run_before_stand_in(tally: Tally) -> None:
             tally.add(name_version("schemathesis"), results)
 
 
-async def main() -> int:
-    """Run all parts; return the exit status."""
+async def main(clients: Sequence[str]) -> int:
+    """Run all parts, or these clients alone; return the exit status."""
+    if unknown := set(clients) - CLIENTS.keys():
+        print(f"{', '.join(sorted(unknown))}: no such client; there are {', '.join(CLIENTS)}", file=sys.stderr)
+        return 2
     tally = Tally()
     print(f"Backend: tritonserver with {ENGINE}", flush=True)
-    await run_before_engine(tally)
-    print("Backend: a stand-in for tritonserver", flush=True)
-    await run_before_stand_in(tally)
+    await run_before_engine(tally, clients)
+    if not clients:
+        print("Backend: a stand-in for tritonserver", flush=True)
+        await run_before_stand_in(tally)
     print(tally.encode(backend=f"tritonserver with {ENGINE}; a stand-in for schemathesis"))
     return 1 if tally.failures else 0
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(asyncio.run(main(sys.argv[1:])))

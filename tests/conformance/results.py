@@ -19,6 +19,8 @@ class Tally:
     """All results so far, printed as they come."""
 
     passed: int = 0
+    parts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Part, with its program's version -> its counts."""
     failures: list[str] = field(default_factory=list)
     not_applicable: dict[str, str] = field(default_factory=dict)
 
@@ -37,6 +39,7 @@ class Tally:
             else:
                 passed += 1
         self.passed += passed
+        self.parts[part] = {"passed": passed, "failed": failed, "not_applicable": absent}
         print(f"  {part}: {passed} passed, {failed} failed, {absent} not applicable", flush=True)
 
     def encode(self, **more: object) -> str:
@@ -46,6 +49,7 @@ class Tally:
                 "passed": self.passed,
                 "failed": len(self.failures),
                 "failures": self.failures,
+                "parts": self.parts,
                 "not_applicable": self.not_applicable,
                 **more,
             }

@@ -1,22 +1,15 @@
-"""Run by the interpreter of another environment, which has `openai` and nothing of ours: one line of JSON for each case.
-
-The model behind the gateway is a small one: cases look at the form of an answer, never at what it says.
-"""
+"""What the `openai` client finds at a gateway."""
 
 import asyncio
 import contextlib
 import json
-import os
-import traceback
-from collections.abc import Callable
 from typing import Any, Literal
 
 import openai
+from cases import KEYS, URL, case, expect, run_cases
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
-URL = f"{os.environ['GATEWAY']}/v1"
-KEYS: dict[str, str] = json.loads(os.environ["KEYS"])
 QUESTION: Any = [{"role": "user", "content": "What is the capital of Sweden?"}]
 TOOL: Any = {
     "type": "function",
@@ -33,7 +26,6 @@ TOOL: Any = {
 }
 client = OpenAI(base_url=URL, api_key=KEYS["valid"], max_retries=0, timeout=300)
 EMBEDDING_MODEL = "all-minilm-l6-v2"
-CASES: list[Callable[[], None]] = []
 
 
 class City(BaseModel):
@@ -41,21 +33,6 @@ class City(BaseModel):
 
     name: Literal["Oslo", "Stockholm"]
     has_river: bool
-
-
-def case(function: Callable[[], None]) -> Callable[[], None]:
-    """Add a case."""
-    CASES.append(function)
-    return function
-
-
-def expect(kind: type[BaseException], call: Callable[[], Any]) -> Any:
-    """Return the error of this class that the call raises."""
-    try:
-        call()
-    except kind as error:
-        return error
-    raise AssertionError(f"no {kind.__name__} was raised")
 
 
 def chat(**fields: Any) -> Any:
@@ -211,6 +188,26 @@ def a_tool_call_of_a_stream() -> None:
 
 
 @case
+def a_tool_of_which_a_part_is_enforced() -> None:
+    parameters = {"type": "object", "properties": {"text": {"type": "string", "maxLength": 500}}, "required": ["text"]}
+    note = {"type": "function", "function": {"name": "note", "parameters": parameters}}
+    got = chat(tools=[TOOL, note], tool_choice={"type": "function", "function": {"name": "note"}}, max_tokens=200)
+    report = got.r1plus["schema"]
+    assert report["dropped"] == ["tools[1].function.parameters.properties.text.maxLength"]
+    assert report["valid"] is (got.choices[0].finish_reason == "tool_calls" or None)
+    note["function"]["strict"] = True
+    error = expect(openai.BadRequestError, lambda: chat(tools=[note]))
+    assert error.param == "tools[0].function.parameters.properties.text.maxLength"
+
+
+@case
+def what_clients_send_by_habit() -> None:
+    got = chat(max_tokens=16_384, stop=["."], extra_body={"top_k": 40, "chat_id": "7"})
+    assert got.r1plus["ignored"] == ["chat_id", "top_k"]
+    assert got.r1plus["lowered"]["max_tokens"] + got.usage.prompt_tokens == 1024
+
+
+@case
 def a_text_completion() -> None:
     got = client.completions.create(model="credit", prompt="The capital of Sweden is", max_tokens=4)
     assert got.object == "text_completion" and got.choices[0].text and got.usage.completion_tokens == 4
@@ -351,6 +348,9 @@ def raw_responses_and_headers() -> None:
 def a_bad_field() -> None:
     error = expect(openai.BadRequestError, lambda: chat(n=2))
     assert (error.param, error.code, error.type) == ("n", "unsupported_parameter", "invalid_request_error")
+    assert "send a request for each" in str(error), "the client shows the remedy"
+    texts = expect(openai.BadRequestError, lambda: client.completions.create(model="credit", prompt=["a", "b"]))
+    assert texts.param == "prompt" and "send a request for each" in str(texts)
     assert error.request_id and error.body["message"]
 
 
@@ -449,19 +449,5 @@ def a_timeout_of_the_client() -> None:
     assert chat().choices
 
 
-def main() -> None:
-    """Run all; a failure's problem is its last line of traceback and what was raised."""
-    for function in CASES:
-        problem = ""
-        try:
-            function()
-        except Exception as error:  # noqa: BLE001 - the next case runs
-            where = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
-            own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == __file__]
-            where = own[-1] if own else where
-            problem = f"{type(error).__name__}: {error} (line {where.lineno if where else '?'}: {where.line if where else ''})"
-        print(json.dumps({"case": function.__name__.replace("_", " "), "problem": problem}), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run_cases()
