@@ -17,6 +17,7 @@ CLIENTS: Final[Mapping[str, str]] = {
     "llama-index": "llama_index_client.py",
     "litellm": "litellm_client.py",
     "ai-sdk": "ai_sdk/client.mjs",
+    "open-webui": "open_webui_client.py",
 }
 """Environment -> script."""
 TIMEOUT_SECONDS: Final = 1800

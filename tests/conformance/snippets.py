@@ -4,6 +4,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 from conformance.clients import CLIENTS, SCRIPTS
@@ -25,11 +26,22 @@ def show(client: str, *names: str) -> str:
     regions = {name: textwrap.dedent(body) for name, body in _REGION.findall(text)}
     if missing := set(names) - regions.keys():
         raise SnippetError(f"{script.name} has no region {', '.join(sorted(missing))}: {', '.join(regions)}")
-    body = "\n".join(regions[name].strip("\n") + "\n" for name in names)
+    blocks = [regions[name].strip("\n") + "\n" for name in names]
+    body = "\n".join(blocks)
     is_node = script.suffix == ".mjs"
     imports = "".join(f"{line}\n" for line in (_find_node_imports if is_node else _find_imports)(text, body))
-    language, head = "js" if is_node else "python", f"{imports}\n" if imports else ""
-    return f"```{language}\n{head}{body}```"
+    if is_node:
+        return f"```js\n{imports}\n{body}```"
+    return f"```python\n{_join_blocks([imports, *blocks] if imports else blocks)}```"
+
+
+def _join_blocks(blocks: list[str]) -> str:
+    """Return blocks of Python as one text: two lines are empty around a definition, as ruff formats pages as well."""
+    text = blocks[0]
+    for before, block in pairwise(blocks):
+        is_defined = any(one.startswith(("class ", "def ", "@")) for one in (before, block))
+        text += ("\n\n" if is_defined else "\n") + block
+    return text
 
 
 def list_versions() -> str:
