@@ -102,7 +102,7 @@ class Container:
     def facts(self) -> ContainerFacts:
         """What a kubelet would report."""
         is_running = self.pid is not None
-        waiting = "" if is_running else "CrashLoopBackOff" if self.restarts else "ContainerCreating"
+        waiting = "" if is_running else "CrashLoopBackOff" if self.failures > 1 else "ContainerCreating"
         return ContainerFacts(
             self.program.name,
             ready=self._is_ready and is_running,

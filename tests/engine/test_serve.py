@@ -109,6 +109,27 @@ def test_a_part_that_is_killed_comes_back_by_itself(served: Served, program: str
     assert served.status.verdict == "Pass"
 
 
+def test_an_engine_that_hangs_leaves_traffic_is_told_as_an_outage_and_is_restarted(served: Served) -> None:
+    """Triton says all the while that it is live, and its model ready."""
+    program = "triton_python_backend_stub"
+    before, restarts = served.find(program), served.status.restarts
+    os.kill(before, signal.SIGSTOP)
+
+    def find_condition(text: str) -> str:
+        return next((one for one in served.status.conditions if text in one), "")
+
+    wait_until(lambda: find_condition("triton is not ready: the engine hangs"), "it leaves traffic", 600)
+    served.until(ServePhase.UNAVAILABLE)
+    assert served.ask().status_code == 503
+    outage = wait_until(lambda: find_condition("QualityVerified: "), "its monitor tells what the probes get", 600)
+    assert "this is an outage, not an accuracy drop" in outage
+    wait_until(lambda: served.find(program) != before, "another engine runs", 900, retry_on=(StopIteration,))
+    served.until(ServePhase.SERVING)
+    wait_until(lambda: answers(served), "it answers again", 600)
+    assert (served.status.restarts, served.status.verdict) == (restarts + 1, "Pass")
+    assert not find_condition("CrashLooping")
+
+
 def test_no_other_user_may_read_the_memory_by_which_triton_hands_prompts_on(served: Served) -> None:
     assert answers(served)
     regions = list(SHARED_MEMORY.glob(f"{name_region(served.folder.root)}*"))

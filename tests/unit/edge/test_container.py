@@ -12,6 +12,7 @@ import pytest
 from r1plus_edge.container import Container, Program
 from r1plus_edge.probes import Probe
 from r1plus_edge.processes import find_processes, mark, measure_memory
+from r1plus_operator.plan.observation import ContainerFacts
 from support.waiting import eventually
 
 PYTHON = sys.executable
@@ -123,6 +124,19 @@ async def test_what_fails_its_liveness_is_started_again(tmp_path: Path) -> None:
     async with running(make(tmp_path, "import time; time.sleep(600)", liveness=probe)) as container:
         await eventually(lambda: container.restarts > 0, "it is started again")
         assert container.facts.terminated_reason == "LivenessProbeFailed"
+
+
+async def test_one_that_has_run_well_and_ends_once_is_not_said_to_end_repeatedly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("r1plus_edge.container.SOUND_SECONDS", 0.0)
+    seen: list[ContainerFacts] = []
+    program = make(tmp_path, "raise SystemExit('lost')").program
+    container = Container(program, lambda: seen.append(container.facts))
+    async with running(container):
+        await eventually(lambda: container.restarts > 1, "it was started again")
+    ended = [facts for facts in seen if facts.terminated_reason]
+    assert ended and {facts.waiting_reason for facts in ended} == {"ContainerCreating"}
 
 
 async def test_the_end_takes_what_it_has_forked_and_what_ignores_signals(tmp_path: Path) -> None:
