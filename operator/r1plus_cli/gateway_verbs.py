@@ -191,7 +191,7 @@ def revoke_command(
     gateway: GatewayOption = "",
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Revoke a key: from now on it is refused, with both secrets. Its usage stays in the reports."""
+    """Revoke a key: it is refused with both secrets, and its running answers end. Its usage stays in the reports."""
     answer = call(kubeconfig, namespace, gateway, "DELETE", f"/keys/{quote(key_id, safe='')}")
     if output is not Output.TABLE:
         print_document(answer, output)

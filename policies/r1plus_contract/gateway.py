@@ -109,7 +109,7 @@ class GatewayOutcome(StrEnum):
     SLOW_READER = "slow_reader"
     """The client did not read, and was cut off."""
     REFUSED = "refused"
-    """Something is wrong with the request or its credential."""
+    """Something is wrong with the request or its credential, or its key was revoked meanwhile."""
     RATE_LIMITED = "rate_limited"
     BUDGET_EXHAUSTED = "budget_exhausted"
     OVERLOADED = "overloaded"

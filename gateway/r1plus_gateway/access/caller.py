@@ -23,6 +23,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"  # the client left
     SLOW_READER = "slow_reader"  # the client did not read, and was cut off
     FAILED = "failed"  # the pod failed, before or within the answer
+    REVOKED = "revoked"  # its key was revoked meanwhile
 
 
 @dataclass(frozen=True)

@@ -87,9 +87,15 @@ class Administration:
     """The handlers of the admin API."""
 
     def __init__(
-        self, store: TenantStore, authenticate: Authenticate, read_limits: Callable[[], GatewayLimits]
+        self,
+        store: TenantStore,
+        authenticate: Authenticate,
+        read_limits: Callable[[], GatewayLimits],
+        on_revoked: Callable[[str], object],
     ) -> None:
+        """`on_revoked` is called with the id of a key that has been revoked."""
         self._store = store
+        self._on_revoked = on_revoked
         self._authenticate = authenticate
         self._copies = Copies(store, read_limits)
 
@@ -123,7 +129,7 @@ class Administration:
                 parameters=(KEY_ID,),
                 errors=(404, 409),
             ),
-            Operation("DELETE", key, "Revoke a key.", self._guard(self._revoke_key), "Key", **named),
+            Operation("DELETE", key, "Revoke a key; its answers end.", self._guard(self._revoke_key), "Key", **named),
             Operation("GET", "/v1/admin/usage", "Usage by day.", usage, "UsageReport", parameters=USAGE_QUERY),
             Operation("GET", "/v1/admin/audit", "Verify the audit log.", self._guard(self._verify_audit), "Audit"),
             Operation(
@@ -252,7 +258,9 @@ class Administration:
         return respond(describe_key(await admin.update_key(self._store, caller, key_id, change)))
 
     async def _revoke_key(self, request: web.Request, caller: Caller) -> web.Response:
-        return respond(describe_key(await admin.revoke_key(self._store, caller, _read_id(request))))
+        record = await admin.revoke_key(self._store, caller, _read_id(request))
+        self._on_revoked(record.id)
+        return respond(describe_key(record))
 
     async def _report_usage(self, request: web.Request, _: Caller) -> web.Response:
         today = date.fromisoformat(format_day(self._store.clock.read()))

@@ -169,7 +169,9 @@ class Api:
                     self._content, self._authenticate, self._turns, bodies, read_settings, self._knowledge
                 ).list_operations()
         if self._store is not None:
-            operations += Administration(self._store, self._authenticate, self._read_limits).list_operations()
+            operations += Administration(
+                self._store, self._authenticate, self._read_limits, self._parts.models.requests.revoke
+            ).list_operations()
         return operations
 
     def _read_content_limits(self) -> ContentLimits:

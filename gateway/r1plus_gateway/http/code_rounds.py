@@ -26,6 +26,7 @@ from r1plus_gateway.http.tools import ToolAnswer, parse_tool_answer
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import PodPool
+from r1plus_gateway.serving.running_requests import RunningRequest
 from r1plus_gateway.serving.triton_wire import Prompt, build_request
 from r1plus_gateway.settings import Capability
 
@@ -57,6 +58,7 @@ class CodeRounds:
     pool: PodPool
     request: GenerateRequest
     bill: Bill
+    running: RunningRequest
     calls: list[CodeCall] = field(default_factory=list)
     """The programs so far."""
     is_cut: bool = False
@@ -68,6 +70,7 @@ class CodeRounds:
         Raises:
             AccessError: a limit of the caller leaves no room for another round.
             RequestError: the context leaves none.
+            CallerRevokedError: the caller was revoked while a program ran.
         """
         plan = self.request.code
         assert plan is not None
@@ -130,10 +133,9 @@ class CodeRounds:
         if more > 0:
             await self.bill.extend(more)
         sampling = replace(self.request.sampling, max_new_tokens=new_tokens)
-        caller = self.bill.reservation.caller.group_id
-        owner = choose_schema_owner(prompt, caller)
+        owner = choose_schema_owner(prompt, self.running.caller)
         wire = build_request(f"{self._request_id}-{number}", prompt, sampling, owner)
-        generation = self.models.begin(self.pool, caller, wire, counted_prompt_tokens=counted or 0)
+        generation = self.models.begin(self.pool, self.running, wire, counted_prompt_tokens=counted or 0)
         self.bill.add(generation)
         return generation
 

@@ -37,9 +37,10 @@ from r1plus_gateway.http.requests import GenerateRequest, ModelName, read_model_
 from r1plus_gateway.http.response_storage import ResponseStorage
 from r1plus_gateway.http.sampling_fields import resolve_new_tokens
 from r1plus_gateway.http.schema_owners import choose_schema_owner
-from r1plus_gateway.serving.errors import AnswerFailedError, ServingError
+from r1plus_gateway.serving.errors import AnswerFailedError, CallerRevokedError, ServingError
 from r1plus_gateway.serving.generation import Generation, State, count_tokens
 from r1plus_gateway.serving.pods import PodPool
+from r1plus_gateway.serving.running_requests import RunningRequest
 from r1plus_gateway.serving.triton_wire import Prompt, build_request
 from r1plus_gateway.settings import Capability, ModelSettings
 
@@ -89,9 +90,13 @@ class Completions:
         if caller.kind is CallerKind.ADMIN:
             raise AccessError(403, "admin_not_allowed", ADMINISTERS_ONLY)
         self.holds.check(caller)
-        async with self.bodies.read(exchange.request, caller, self._parts.read_settings().limits) as body:
-            pool, (request, bill, prompt_tokens) = await self._read_and_admit(exchange, form, caller, body.fields)
-            return await self._generate(exchange, form, pool, request, bill, prompt_tokens or 0, body.release)
+        limits = self._parts.read_settings().limits
+        with self._parts.models.requests.track(caller.group_id) as running:
+            async with self.bodies.read(exchange.request, caller, limits) as body:
+                pool, (request, bill, prompt_tokens) = await self._read_and_admit(exchange, form, caller, body.fields)
+                return await self._generate(
+                    exchange, form, pool, request, bill, running, prompt_tokens or 0, body.release
+                )
 
     async def _read_and_admit(
         self, exchange: Exchange, form: Form, caller: Caller, fields: Fields
@@ -218,6 +223,7 @@ class Completions:
         pool: PodPool,
         request: GenerateRequest,
         bill: Bill,
+        running: RunningRequest,
         prompt_tokens: int,
         on_start: Callable[[], None],
     ) -> web.StreamResponse:
@@ -226,17 +232,15 @@ class Completions:
         outcome = Outcome.FAILED
         try:
             if request.math is not None:
-                exchange.math = await self._math.run(request.math, exchange.id, pool, bill)
+                exchange.math = await self._math.run(request.math, running, pool, bill)
                 request = replace(request, prompt=insert_note(request.prompt, exchange.math.write_note()))
-            assert exchange.caller is not None
-            caller = exchange.caller.group_id
-            owner = choose_schema_owner(request.prompt, caller)
+            owner = choose_schema_owner(request.prompt, running.caller)
             wire = build_request(exchange.id, request.prompt, request.sampling, owner)
-            generation = self._parts.models.begin(pool, caller, wire, exchange.arrived, prompt_tokens)
+            generation = self._parts.models.begin(pool, running, wire, exchange.arrived, prompt_tokens)
             generation.on_start = on_start
             if request.code is not None:
                 exchange.rounds = CodeRounds(
-                    self._desk, self._parts.models, self._parts.metrics, self._count, pool, request, bill
+                    self._desk, self._parts.models, self._parts.metrics, self._count, pool, request, bill, running
                 )
             if request.is_streamed:
                 return await self._stream(exchange, form, request, generation, bill)
@@ -246,6 +250,9 @@ class Completions:
             raise asyncio.CancelledError from None
         except LEFT:
             outcome = Outcome.CANCELLED
+            raise
+        except CallerRevokedError:
+            outcome = Outcome.REVOKED
             raise
         finally:
             try:
@@ -327,7 +334,8 @@ class Completions:
                 data = await write_text(stream, generation, events)
             _check_end(generation)
         except (ServingError, AccessError, RequestError) as error:
-            await bill.settle(Outcome.FAILED, generation)
+            is_revoked = isinstance(error, CallerRevokedError)
+            await bill.settle(Outcome.REVOKED if is_revoked else Outcome.FAILED, generation)
             problem = self._describe_failure(exchange, error)
             await stream.write(data + events.build_error(problem, bill.sum_usage(generation)))
             return await stream.finish()

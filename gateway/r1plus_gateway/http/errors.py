@@ -11,6 +11,7 @@ from r1plus_contract import inference
 from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.serving.errors import (
     AnswerFailedError,
+    CallerRevokedError,
     ModelUnavailableError,
     QueueFullError,
     RefusedByEngineError,
@@ -21,6 +22,8 @@ from r1plus_gateway.serving.errors import (
 INSUFFICIENT_QUOTA: Final = "insufficient_quota"
 DO_NOT_RETRY: Final[Mapping[str, str]] = {"x-should-retry": "false"}
 """OpenAI's client tries again after a 429 or 503 without it."""
+CHALLENGE: Final[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
+"""Of each 401."""
 MOST_PATH_CHARACTERS: Final = 120
 SCHEMA_MEMORY_SECONDS: Final = 60
 """Wait before a schema is tried again: OpenAI's client waits no longer, and an engine empties its memory in minutes."""
@@ -93,7 +96,7 @@ def convert_access_error(error: AccessError) -> RequestError:
     elif error.status == 429:
         headers |= DO_NOT_RETRY
     if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers |= CHALLENGE
     return RequestError(error.status, error.code, str(error), headers=headers)
 
 
@@ -127,6 +130,8 @@ def convert_serving_error(error: ServingError, retry_after_seconds: int, names: 
         return RequestError(503, "queue_full", str(error), headers=later)
     if isinstance(error, ModelUnavailableError):
         return RequestError(503, "model_unavailable", str(error), headers=later)
+    if isinstance(error, CallerRevokedError):
+        return RequestError(401, "key_revoked", str(error), headers=CHALLENGE)
     code = "answer_failed" if isinstance(error, AnswerFailedError) else "server_error"
     return RequestError(502, code, str(error))
 

@@ -20,6 +20,7 @@ from r1plus_gateway.http.math_fields import MATH_MODE, MathQuestion
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import PodPool
+from r1plus_gateway.serving.running_requests import RunningRequest
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling, build_request
 from r1plus_gateway.settings import Capability, ModelSettings
 
@@ -78,12 +79,16 @@ class MathMode:
         tokens = build_translation_prompt(plan.task).size + MOST_NEW_TOKENS
         return replace(math, plan=plan, translation_tokens=min(tokens, model.context_tokens))
 
-    async def run(self, math: MathQuestion, request_id: str, pool: PodPool, bill: Bill) -> MathOutcome:
-        """Translate if that is planned, and calculate; never raise for what cannot be calculated."""
+    async def run(self, math: MathQuestion, running: RunningRequest, pool: PodPool, bill: Bill) -> MathOutcome:
+        """Translate if that is planned, and calculate; never raise for what cannot be calculated.
+
+        Raises:
+            CallerRevokedError: the caller was revoked before a translation began.
+        """
         plan, group = math.plan, bill.reservation.caller.group_id
         if plan.task is None:
             return MathOutcome(await self._calculate_all(plan.expressions, group), plan.skip)
-        generation = self._begin_translation(plan.task, request_id, pool, group)
+        generation = self._begin_translation(plan.task, running, pool, bill)
         bill.add(generation)
         planned = await _read_planned(plan.task, generation)
         usage = generation.usage
@@ -97,9 +102,11 @@ class MathMode:
             )
         return MathOutcome(entries, usage=usage)
 
-    def _begin_translation(self, task: TranslationTask, request_id: str, pool: PodPool, group: str) -> Generation:
-        wire = build_request(f"{request_id}-math", build_translation_prompt(task), _SAMPLING, GATEWAY_OWNER)
-        return self._models.begin(pool, group, wire)
+    def _begin_translation(
+        self, task: TranslationTask, running: RunningRequest, pool: PodPool, bill: Bill
+    ) -> Generation:
+        name, prompt = f"{bill.reservation.request_id}-math", build_translation_prompt(task)
+        return self._models.begin(pool, running, build_request(name, prompt, _SAMPLING, GATEWAY_OWNER))
 
     async def _calculate_all(self, expressions: tuple[PlannedExpression, ...], group: str) -> tuple[MathEntry, ...]:
         entries: list[MathEntry] = []

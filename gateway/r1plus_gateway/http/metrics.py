@@ -53,7 +53,7 @@ def classify_refusal(error: RequestError) -> GatewayOutcome:
 
 def classify_end(outcome: Outcome, error: ServingError | None) -> GatewayOutcome:
     """Return the outcome of a request whose tokens were reserved. `error`: what its generation ended with."""
-    if isinstance(error, RefusedByEngineError):
+    if outcome is Outcome.REVOKED or isinstance(error, RefusedByEngineError):
         return GatewayOutcome.REFUSED
     if outcome is Outcome.FAILED and isinstance(error, QueueFullError):
         return GatewayOutcome.OVERLOADED

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -36,13 +37,17 @@ from r1plus_gateway.knowledge.service import run_knowledge
 from r1plus_gateway.serving.evidence import FETCH_SECONDS, MonitorReader, open_session
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import Resolver, resolve_service
+from r1plus_gateway.serving.running_requests import RunningRequests
 from r1plus_gateway.settings import POLL_SECONDS, GatewaySettings, SettingsFile
 from r1plus_gateway.store.content_books import read_stored_bytes
 from r1plus_gateway.store.errors import StoreError
+from r1plus_gateway.store.key_records import list_revoked
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.usage_reader import read_key_budgets
 
 log = logging.getLogger(__name__)
+REVOCATION_SECONDS: Final = 10.0
+"""Between two looks at which callers' keys another replica has revoked."""
 SERIES_SECONDS: Final = 15.0
 """Between two looks at keys and budgets: the time between two scrapes. Each costs an idle device something."""
 
@@ -126,6 +131,8 @@ async def run_gateway(
         port = await _listen(stack, app, front, certificate, options)
         watches = [asyncio.create_task(_watch_files(file, certificate))]
         watches.append(asyncio.create_task(_watch_series(file, metrics, store)))
+        if store is not None:
+            watches.append(asyncio.create_task(_watch_revocations(store, models.requests)))
         log.info("Gateway of %s listens on port %d, metrics on port %d", settings.namespace, port, internal)
         try:
             yield RunningGateway(api, models, port, internal)
@@ -190,3 +197,16 @@ async def _watch_series(file: SettingsFile, metrics: GatewayMetrics, store: Tena
         except Exception:  # as above
             log.exception("Metrics of keys and models could not be followed; trying again")
         await asyncio.sleep(SERIES_SECONDS)
+
+
+async def _watch_revocations(store: TenantStore, requests: RunningRequests) -> None:
+    """End what runs for keys that were revoked: by another replica, or after the request was authenticated."""
+    while True:
+        try:
+            with contextlib.suppress(StoreError):
+                if callers := requests.list_callers():
+                    for key_id in await store.read(partial(list_revoked, key_ids=callers)):
+                        log.info("Key %s is revoked: %d requests of it end", key_id, requests.revoke(key_id))
+        except Exception:  # as above
+            log.exception("Revoked keys could not be followed; trying again")
+        await asyncio.sleep(REVOCATION_SECONDS)

@@ -5,7 +5,8 @@ ServingError
 ├── QueueFullError         the gateway's or the engine's queue is full: nothing was computed
 │   └── SchemaMemoryFullError  the engine has no memory for a further schema of this caller
 ├── ModelUnavailableError  no pod answers
-└── AnswerFailedError      the answer broke off, or the engine failed
+├── AnswerFailedError      the answer broke off, or the engine failed
+└── CallerRevokedError     the caller's key was revoked while the request ran
 """
 
 
@@ -31,3 +32,10 @@ class ModelUnavailableError(ServingError):
 
 class AnswerFailedError(ServingError):
     """The answer ended before its end, or the engine reported an error."""
+
+
+class CallerRevokedError(ServingError):
+    """The caller was revoked while its request ran."""
+
+    def __init__(self) -> None:
+        super().__init__("this request's key was revoked while it ran, so its answer ends here; use another key")

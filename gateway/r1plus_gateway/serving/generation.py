@@ -17,6 +17,7 @@ from r1plus_contract.inference import MOST_TOKEN_BYTES
 from r1plus_gateway.access.caller import AnswerEvidence, Usage
 from r1plus_gateway.serving.errors import (
     AnswerFailedError,
+    CallerRevokedError,
     ModelUnavailableError,
     QueueFullError,
     ServingError,
@@ -101,6 +102,7 @@ class Generation:
         """Of the task that is in `wait`, until it is woken."""
         self._call: Any = None
         self._is_cancelled = False
+        self._is_revoked = False
         self.state = State.QUEUED
         self.error: ServingError | None = None
         self.evidence: AnswerEvidence = UNVERIFIED
@@ -172,6 +174,12 @@ class Generation:
         if self._call is not None:
             self._call.cancel()
 
+    def revoke(self) -> None:
+        """Cancel what still runs, with CallerRevokedError as its error."""
+        if not self.is_ended:
+            self._is_revoked = True
+            self.cancel()
+
     async def end(self) -> None:
         """Cancel what still runs, and wait for its task."""
         if not self.is_ended:
@@ -195,6 +203,8 @@ class Generation:
         except TimeoutError:
             self.error = QueueFullError(f"no slot was free for {self._queue_seconds:g} s; try again later")
         finally:
+            if self._is_revoked and not self.is_ended:
+                self.error = CallerRevokedError()
             self._end()
 
     async def _send_with_retry(self) -> None:

@@ -10,6 +10,7 @@ from r1plus_gateway.serving.evidence import ReportReader
 from r1plus_gateway.serving.fair_queue import FairQueue
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.serving.pods import PodPool, Resolver, resolve_service
+from r1plus_gateway.serving.running_requests import RunningRequest, RunningRequests
 from r1plus_gateway.settings import GatewaySettings, ModelSettings
 
 
@@ -35,6 +36,7 @@ class Models:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self.queue = FairQueue(self._read_bounds)
+        self.requests = RunningRequests()
 
     async def start(self) -> None:
         """Resolve every model once, and go on in the background."""
@@ -70,15 +72,25 @@ class Models:
         return pool if pool is not None and self._is_allowed(pool.model, caller) else None
 
     def begin(
-        self, pool: PodPool, caller: str, request: Any, arrived: float | None = None, counted_prompt_tokens: int = 0
+        self,
+        pool: PodPool,
+        request: RunningRequest,
+        message: Any,
+        arrived: float | None = None,
+        counted_prompt_tokens: int = 0,
     ) -> Generation:
-        """Begin a request, which `arrived` at some monotonic time; the caller of this ends it."""
+        """Begin to generate for a request, which `arrived` at some monotonic time; the caller of this ends it.
+
+        Raises:
+            CallerRevokedError: the request's caller has been revoked.
+        """
+        request.check_caller()
         limits = self._settings.limits
-        return Generation(
+        generation = Generation(
             pool,
             self.queue,
-            caller,
-            request,
+            request.caller,
+            message,
             queue_seconds=limits.queue_seconds,
             silence_seconds=limits.silence_seconds,
             most_waiting_bytes=limits.slow_reader_bytes,
@@ -86,6 +98,8 @@ class Models:
             arrived=arrived,
             clock=self._clock,
         )
+        request.add(generation)
+        return generation
 
     async def close(self) -> None:
         """Close every connection."""

@@ -1,7 +1,7 @@
 """Records of API keys in the database: found by a bound id, made, changed and listed. Used by `admin` and `tenant`."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -101,6 +101,12 @@ def list_records(connection: Connection) -> list[KeyRecord]:
     """Return all records, the newest first."""
     rows = connection.execute(sa.select(t.api_keys).order_by(t.api_keys.c.created_at.desc(), t.api_keys.c.id))
     return [_make_record(row) for row in rows]
+
+
+def list_revoked(connection: Connection, key_ids: Collection[str]) -> list[str]:
+    """Return which of these keys are revoked. An id may also be of another caller than a key."""
+    c = t.api_keys.c
+    return list(connection.scalars(sa.select(c.id).where(c.id.in_(key_ids), c.revoked_at.is_not(None))))
 
 
 def insert_record(connection: Connection, record: KeyRecord) -> None:

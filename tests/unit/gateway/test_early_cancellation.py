@@ -11,6 +11,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from r1plus_gateway.serving.errors import AnswerFailedError
 from r1plus_gateway.serving.generation import Generation
+from r1plus_gateway.serving.running_requests import RunningRequest
 from r1plus_gateway.serving.triton_wire import METHOD
 from support.gateway.access import ALICE
 from support.gateway.fake_triton import FakeTriton, Gated, serving
@@ -64,7 +65,7 @@ def begin(rig: Rig, request_id: str) -> Generation:
     """Begin a request at the pod."""
     pool = rig.gateway.models.find("credit", ALICE)
     assert pool is not None
-    return rig.gateway.models.begin(pool, "alice", pb.ModelInferRequest(id=request_id))
+    return rig.gateway.models.begin(pool, RunningRequest("alice"), pb.ModelInferRequest(id=request_id))
 
 
 async def test_a_request_that_is_cancelled_at_any_turn_of_the_loop_ends(tmp_path: Path) -> None:

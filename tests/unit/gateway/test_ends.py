@@ -15,6 +15,7 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome, Usage
+from r1plus_gateway.serving.running_requests import RunningRequest
 from support.gateway.access import ALICE, KEY
 from support.gateway.fake_triton import FakeTriton, Gated, Inputs, Piece, Script, answer, fail, serving
 from support.gateway.rig import FakeMonitor, Rig, read_events, read_until, running
@@ -143,7 +144,7 @@ async def test_who_cancels_while_the_usage_is_asked_does_not_make_it_free(tmp_pa
     async with running(tmp_path, script, settings={"limits": {"silenceSeconds": seconds}}) as rig:
         pool = rig.gateway.models.find("credit", ALICE)
         assert pool is not None
-        generation = rig.gateway.models.begin(pool, "alice", pb.ModelInferRequest(id="one"))
+        generation = rig.gateway.models.begin(pool, RunningRequest("alice"), pb.ModelInferRequest(id="one"))
         await started.wait()
         if seconds > 2:
             generation.cancel()
