@@ -14,6 +14,7 @@ from r1plus_gateway.store.instances import InstanceWatch
 from r1plus_gateway.store.ledger import StoreLedger
 from r1plus_gateway.store.writer import Writer
 from support.gateway.tenant_data import make_caller
+from support.tables import for_each
 from support.waiting import eventually
 
 
@@ -43,7 +44,13 @@ def database() -> Database:
 
 @pytest.fixture
 def writer(database: Database) -> Iterator[Writer]:
-    made = Writer(database.open_repository, most_pending=300, retry_seconds=0.01)  # type: ignore[arg-type]
+    made = Writer(
+        database.open_repository,  # type: ignore[arg-type]
+        most_pending=300,
+        retry_seconds=0.01,
+        failure_retry_seconds=0.01,
+        most_failed=3,
+    )
     yield made
     database.is_open.set()
     made.close(0.0)
@@ -89,6 +96,46 @@ async def test_what_must_happen_is_tried_again_and_the_rest_fails_at_once(writer
     ends = await asyncio.gather(held, plain, required, return_exceptions=True)
     assert [str(end) for end in ends] == ["gone", "gone", "required"]
     assert database.batches == [["required"]]
+
+
+@for_each("defect", {
+    "there is no memory": MemoryError(),
+    "the audit log's head cannot be read": ValueError("is no head"),
+})  # fmt: skip
+@for_each("is_in_step", {"in the step": True, "around it": False})
+async def test_what_must_happen_is_tried_again_whatever_it_fails_by(
+    writer: Writer, database: Database, defect: Exception, is_in_step: bool
+) -> None:
+    tries = 0
+
+    def fail_twice(batch: list[Any]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            if is_in_step:
+                raise defect
+            database.failures.append(defect)
+        batch.append("settlement")
+
+    with pytest.raises(type(defect)):
+        await writer.submit(fail_twice, is_required=True)
+    await eventually(lambda: ["settlement"] in database.batches, "it is committed", period_s=0.001)
+    assert (tries, writer.pending) == (3, 0)
+
+
+async def test_what_fails_by_itself_fails_nothing_else_and_is_kept_up_to_a_bound(
+    writer: Writer, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    failed = [writer.submit(fail, is_required=True) for _ in range(5)]
+    ends = await asyncio.gather(*failed, return_exceptions=True)
+    assert {type(end) for end in ends} == {MemoryError}
+    assert await writer.submit(add("other")) == "other"
+    await eventually(lambda: writer.pending <= 3, "the oldest are given up", period_s=0.001)
+    assert caplog.text.count("so the oldest is not tried again") == 2
+    assert await asyncio.to_thread(writer.close) == 3, "closing does not wait for what fails"
 
 
 async def test_too_many_that_wait_are_refused_and_settlements_are_not(writer: Writer, database: Database) -> None:
