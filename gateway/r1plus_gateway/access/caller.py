@@ -164,8 +164,10 @@ class Ledger(Protocol):
                 nothing can be recorded, since what is not metered is not served.
         """
 
-    async def extend(self, reservation: Reservation, tokens: int) -> Reservation:
+    async def extend(self, reservation: Reservation, tokens: int, used: int) -> Reservation:
         """Set `tokens` more aside for a request that runs; return the reservation of all its tokens.
+
+        `used`: tokens that it has used so far.
 
         Raises:
             AccessError: as `reserve`; what was reserved before stays so.

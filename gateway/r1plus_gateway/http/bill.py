@@ -32,7 +32,10 @@ class Bill:
 
     async def extend(self, tokens: int) -> None:
         """Set more tokens aside. Raises AccessError; what was set aside before stays so."""
-        self.reservation = await self._ledger.extend(self.reservation, tokens)
+        used = self.sum_usage(None)
+        self.reservation = await self._ledger.extend(
+            self.reservation, tokens, used.prompt_tokens + used.completion_tokens
+        )
 
     def sum_usage(self, generation: Generation | None) -> Usage:
         """Return what has been used, with the generation that answers."""

@@ -51,11 +51,11 @@ class StoreLedger:
             if not has_answer:
                 self._void(request_id, caller)
 
-    async def extend(self, reservation: Reservation, tokens: int) -> Reservation:
+    async def extend(self, reservation: Reservation, tokens: int, used: int) -> Reservation:
         """Set more tokens aside, as `Ledger` says. What is written without an answer is settled with the request."""
 
         def extend(ledger: LedgerRepository) -> Reservation:
-            return ledger.extend(reservation, tokens)
+            return ledger.extend(reservation, tokens, used)
 
         try:
             async with asyncio.timeout(ANSWER_SECONDS):

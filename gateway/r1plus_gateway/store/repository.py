@@ -169,8 +169,8 @@ class LedgerRepository:
         self._set_counters(key, caller.limits, after.requests, after.tokens)
         return Reservation(request_id, caller, model, tokens, compute_remaining(caller.limits, after))
 
-    def extend(self, reservation: Reservation, tokens: int) -> Reservation:
-        """Set more tokens aside for a request that runs.
+    def extend(self, reservation: Reservation, tokens: int, used: int) -> Reservation:
+        """Set more tokens aside for a request that runs, and has used so many.
 
         After a month's end the whole request counts in the new month, whose budget has to have room for it.
 
@@ -190,7 +190,9 @@ class LedgerRepository:
         )
         check_demand(reservation.caller, Demand(tokens, self._month), others)
         self._remove_reservation(row)
-        self._add_row({**_list_columns(row), "month": self._month, "tokens": row.tokens + tokens})
+        reserved_at = _date_unused(row, limits, used, self.now)
+        changes = {"month": self._month, "tokens": row.tokens + tokens, "reserved_at": reserved_at}
+        self._add_row({**_list_columns(row), **changes})
         self._set_counters(key, limits, standing.requests, standing.tokens + tokens)
         after = replace(standing, tokens=standing.tokens + tokens, reserved_tokens=reserved + tokens)
         remaining = compute_remaining(limits, after)
@@ -419,6 +421,16 @@ class LedgerRepository:
         standing = self._find_standing(key, limits)
         returned = leak(unused, limits.tokens_per_minute, self.now - row.reserved_at) if unused > 0 else unused
         self._set_counters(key, limits, standing.requests, max(0.0, standing.tokens - returned))
+
+
+def _date_unused(row: Any, limits: Limits, used: int, now: float) -> float:
+    """Return a time since which as much would have leaked as has leaked of what a request has reserved and not used.
+
+    What it reserves now has not leaked yet, and of what it has used nothing is given back.
+    """
+    if not limits.tokens_per_minute:
+        return float(row.reserved_at)
+    return float(max(row.reserved_at, now - max(0, row.tokens - used) * 60 / limits.tokens_per_minute))
 
 
 def _list_columns(row: Any) -> dict[str, Any]:

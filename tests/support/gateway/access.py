@@ -73,7 +73,7 @@ class FakeLedger:
         self.open[request_id] = reservation
         return reservation
 
-    async def extend(self, reservation: Reservation, tokens: int) -> Reservation:
+    async def extend(self, reservation: Reservation, tokens: int, used: int) -> Reservation:
         """See `Ledger`."""
         self.extended.append(tokens)
         if self.extension_refusal is not None:

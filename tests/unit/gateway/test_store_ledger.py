@@ -14,6 +14,7 @@ from r1plus_gateway.store.clock import format_month
 from r1plus_gateway.store.tables import metadata
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.tenant_data import EVIDENCE, Time, Volume, count_from, make_caller, settle
+from support.tables import for_each
 from support.waiting import eventually
 
 EVER = UsageQuery(date(2000, 1, 1), date(2999, 1, 1))
@@ -346,10 +347,10 @@ async def test_a_budget_that_leaves_no_prompt_and_answer_is_spent(store: TenantS
 async def test_a_request_that_runs_may_set_more_tokens_aside_within_its_budget(store: TenantStore) -> None:
     caller = make_caller(limits=Limits(budget_tokens=100, concurrent_requests=1, requests_per_minute=1))
     reservation = await store.ledger.reserve("r1", caller, "credit", 40)
-    extended = await store.ledger.extend(reservation, 50)
+    extended = await store.ledger.extend(reservation, 50, 0)
     assert (extended.tokens, extended.remaining.budget_tokens) == (90, 10)
     with pytest.raises(AccessError, match="this request may use 11 tokens, more than is left of its budget") as refused:
-        await store.ledger.extend(extended, 11)
+        await store.ledger.extend(extended, 11, 0)
     assert (refused.value.status, refused.value.code) == (429, "insufficient_quota")
     await store.ledger.settle(extended, Usage(30, 5), Outcome.ANSWERED, EVIDENCE)
     assert (
@@ -364,8 +365,8 @@ async def test_a_request_that_is_extended_in_a_new_month_counts_in_that_month(
     reservation = await store.ledger.reserve("r1", caller, "credit", 60)
     volume.time.advance(31 * 86400)
     with pytest.raises(AccessError, match="this request may use 41 tokens, more than is left of its budget"):
-        await store.ledger.extend(reservation, 41)
-    extended = await store.ledger.extend(reservation, 30)
+        await store.ledger.extend(reservation, 41, 0)
+    extended = await store.ledger.extend(reservation, 30, 0)
     assert (extended.tokens, extended.remaining.budget_tokens) == (90, 10)
     with pytest.raises(AccessError):
         await store.ledger.reserve("r2", caller, "credit", 11)
@@ -373,10 +374,49 @@ async def test_a_request_that_is_extended_in_a_new_month_counts_in_that_month(
     assert (await store.ledger.reserve("r2", caller, "credit", 20)).remaining.budget_tokens == 0
 
 
+ROUNDS = {
+    "the first tokens are used": (100, 0, 390),
+    "the first tokens are used in part": (60, 0, 390),
+    "none of the first tokens is used": (0, 0, 390),
+    "some of both are used": (60, 100, 290),
+    "all is used": (100, 400, 0),
+}
+"""Tokens that a request has used when it sets more aside, tokens that it uses then, and what is given back of 500."""
+
+
+@for_each("used, more, returned", ROUNDS)
+async def test_tokens_that_a_request_has_set_aside_later_have_not_leaked_before(
+    volume: Volume, store: TenantStore, used: int, more: int, returned: int
+) -> None:
+    """600 a minute are 10 a second: of 100 tokens nothing is left after a minute, and of 400 after a second 390."""
+    caller = make_caller(limits=Limits(tokens_per_minute=600))
+    reservation = await store.ledger.reserve("r1", caller, "credit", 100)
+    volume.time.advance(60)
+    extended = await store.ledger.extend(reservation, 400, used)
+    assert extended.remaining.tokens == 200
+    volume.time.advance(1)
+    await settle(store, extended, used + more, 0)
+    left = (await store.ledger.reserve("r2", caller, "credit", 0)).remaining.tokens
+    assert left == 210 + returned
+
+
+async def test_a_request_that_sets_tokens_aside_again_and_again_frees_nothing_of_others(
+    volume: Volume, store: TenantStore
+) -> None:
+    caller = make_caller(limits=Limits(tokens_per_minute=600))
+    reservation = await store.ledger.reserve("r1", caller, "credit", 500)
+    for _ in range(10):  # As much is set aside again as has leaked.
+        volume.time.advance(3)
+        reservation = await store.ledger.extend(reservation, 30, 0)
+    await store.ledger.reserve("other", caller, "credit", 100)
+    await settle(store, reservation, 0, 0)
+    assert (await store.ledger.reserve("r2", caller, "credit", 0)).remaining.tokens == 600 - 100
+
+
 async def test_a_gateway_that_dies_has_used_what_it_had_extended(volume: Volume) -> None:
     caller = make_caller(limits=Limits(budget_tokens=100))
     async with volume.open() as store:
-        await store.ledger.extend(await store.ledger.reserve("r1", caller, "credit", 40), 50)
+        await store.ledger.extend(await store.ledger.reserve("r1", caller, "credit", 40), 50, 0)
     async with volume.open() as store:
         with pytest.raises(AccessError, match="90 of 100 used"):
             await store.ledger.reserve("r2", caller, "credit", 11)
@@ -385,5 +425,5 @@ async def test_a_gateway_that_dies_has_used_what_it_had_extended(volume: Volume)
 async def test_what_is_not_recorded_any_more_cannot_be_extended(store: TenantStore) -> None:
     reservation = Reservation("gone", make_caller(), "credit", 40)
     with pytest.raises(AccessError, match="send it again") as refused:
-        await store.ledger.extend(reservation, 1)
+        await store.ledger.extend(reservation, 1, 0)
     assert refused.value.status == 503

@@ -42,7 +42,7 @@ def run(repository: LedgerRepository, step: Step) -> Any:
         return repository.settle(reservation, Usage(tokens, 0), Outcome.ANSWERED, EVIDENCE)
     try:
         if what == "extend":
-            extended = repository.extend(Reservation(request_id, caller, "credit", 0), tokens)
+            extended = repository.extend(Reservation(request_id, caller, "credit", 0), tokens, tokens // 2)
             return extended.tokens, extended.remaining
         return repository.reserve(request_id, caller, "credit", tokens).remaining
     except (AccessError, ValueError) as error:
