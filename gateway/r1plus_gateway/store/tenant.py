@@ -9,7 +9,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -172,7 +172,7 @@ class TenantStore:
             delay = min(delay * 2, LAST_RETRY_SECONDS)
         while True:
             await asyncio.sleep(self._periods.beat if self._state.can_serve else self._periods.retry)
-            await self.maintain()
+            await self._run_round()
 
     async def open(self) -> bool:
         """Open the data once, and settle what crashed gateways left. Return whether that worked.
@@ -194,19 +194,26 @@ class TenantStore:
             self.first_try.set()
         return True
 
+    async def _run_round(self) -> None:
+        """Maintain, and go on beating while that takes long: another gateway takes a silent one as gone."""
+        async with asyncio.TaskGroup() as tasks:
+            round_ = tasks.create_task(self.maintain())
+            while not (await asyncio.wait({round_}, timeout=self._periods.beat))[0]:
+                await self._do(self._beat)
+
     async def maintain(self) -> None:
         """Do once what is due every few seconds: beat, settle for gateways that are gone, tidy up, store the head.
 
         What fails is the state until it works again.
         """
+        await self._do(self._beat, self._prune, self._erase, self._rotate, self._tidy)
+
+    async def _do(self, *steps: Callable[[], Awaitable[None]]) -> None:
         if self._is_held:
             return
         try:
-            await self._beat()
-            await self._prune()
-            await self._erase()
-            await self._rotate()
-            await asyncio.get_running_loop().run_in_executor(self._keeper, self._maintain)
+            for step in steps:
+                await step()
         except StoreError as error:
             self._set_problem(error)
         except Exception:
@@ -552,7 +559,10 @@ class TenantStore:
         if count:
             log.warning("%d requests of a gateway that crashed were settled as used in full", count)
 
-    def _maintain(self) -> None:
+    async def _tidy(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._keeper, self._tidy_now)
+
+    def _tidy_now(self) -> None:
         data, work = self.require_data(), self._work
         assert work is not None
         self._refresh_ring(data)

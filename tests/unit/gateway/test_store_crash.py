@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
@@ -18,10 +19,11 @@ from r1plus_gateway.access.caller import AccessError, Limits, Outcome, Reservati
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import UsageQuery, report_usage, verify_audit
 from r1plus_gateway.store.errors import DataReason
-from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.instances import read_beats
+from r1plus_gateway.store.tenant import Periods, TenantStore
 from support.gateway.tenant_data import START, Volume, count_from, make_caller, settle
 from support.scratch import make_scratch_folder
-from support.waiting import DEADLINE_SECONDS
+from support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.first_run_counts
 
@@ -114,6 +116,30 @@ async def test_maintenance_moves_the_log_into_the_file(volume: Volume, store: Te
     size = log.stat().st_size
     await settle(store, await store.ledger.reserve(next_id(), make_caller(), "credit", 10), 1, 1)
     assert log.stat().st_size == size, "a log that is in the file begins again"
+
+
+async def test_a_gateway_whose_maintenance_takes_long_goes_on_beating(volume: Volume) -> None:
+    """Else another one takes it as gone, and settles what it runs."""
+    store, gate = volume.make_store(Periods(beat=0.01)), threading.Event()
+    run = asyncio.create_task(store.run())
+    await store.first_try.wait()
+    store._keeper.submit(gate.wait, DEADLINE_SECONDS)  # as on a volume that gives no answer
+
+    async def read_own_beats() -> int:
+        return (await store.read(read_beats)).get(store.instance, 0)
+
+    before = await read_own_beats()
+
+    async def has_beaten() -> bool:
+        return await read_own_beats() >= before + 3
+
+    try:
+        await eventually(has_beaten, "it beats", period_s=0.01)
+    finally:
+        gate.set()
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        await store.close()
 
 
 async def test_settlements_that_wait_at_the_end_are_written_before_the_data_are_closed(volume: Volume) -> None:

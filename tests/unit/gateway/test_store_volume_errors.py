@@ -59,8 +59,8 @@ async def test_data_that_are_open_stay_ready_without_a_descriptor(volume: Volume
     store = volume.make_store()
     assert await store.open()
     with limit_open_files(MOST_OPEN):
-        store._maintain()
+        store._tidy_now()
         assert store.state.is_ready
-    store._maintain()
+    store._tidy_now()
     assert store.state.is_ready
     await store.close()
