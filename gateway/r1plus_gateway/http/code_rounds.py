@@ -61,6 +61,8 @@ class CodeRounds:
     running: RunningRequest
     calls: list[CodeCall] = field(default_factory=list)
     """The programs so far."""
+    revisions: set[str] = field(default_factory=set)
+    """What has answered the rounds so far; empty text: not verified."""
     is_cut: bool = False
     """Whether the limit of new tokens was used up by programs, so that no round was left to answer."""
 
@@ -77,6 +79,7 @@ class CodeRounds:
         prompt = self.request.prompt
         while True:
             text = await listener.read(generation)
+            self.revisions.add(generation.evidence.revision)
             answer = _find_program(generation, text)
             if answer is None or len(self.calls) >= plan.most_runs:
                 return generation, text

@@ -11,6 +11,7 @@ from aiohttp import web
 from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN, ContextExcess
 from r1plus_gateway.access.caller import (
     AccessError,
+    AnswerEvidence,
     Caller,
     CallerKind,
     Outcome,
@@ -38,6 +39,7 @@ from r1plus_gateway.http.response_storage import ResponseStorage
 from r1plus_gateway.http.sampling_fields import resolve_new_tokens
 from r1plus_gateway.http.schema_owners import choose_schema_owner
 from r1plus_gateway.serving.errors import AnswerFailedError, CallerRevokedError, ServingError
+from r1plus_gateway.serving.evidence import UNVERIFIED
 from r1plus_gateway.serving.generation import Generation, State, count_tokens
 from r1plus_gateway.serving.pods import PodPool
 from r1plus_gateway.serving.running_requests import RunningRequest
@@ -278,7 +280,7 @@ class Completions:
         body = form.build_answer(head, text, end)
         if request.storage is not None:
             body = form.build_answer(await self._store(exchange, head, body), text, end)
-        headers = {**build_evidence_headers(generation), **request.headers}
+        headers = {**build_evidence_headers(head.evidence), **request.headers}
         return web.Response(body=body, content_type="application/json", headers=headers)
 
     async def _stream(
@@ -300,12 +302,12 @@ class Completions:
             await generation.wait()
             if stream.needs_heartbeat and generation.state in (State.QUEUED, State.WAITING):
                 if not stream.is_started:
-                    await stream.start({**build_evidence_headers(generation), **request.headers})
+                    await stream.start({**build_evidence_headers(generation.evidence), **request.headers})
                 await stream.write_heartbeat()
         if not stream.is_started:
             if generation.error is not None:
                 raise generation.error
-            await stream.start({**build_evidence_headers(generation), **request.headers})
+            await stream.start({**build_evidence_headers(generation.evidence), **request.headers})
 
     async def _write_events(
         self,
@@ -326,7 +328,9 @@ class Completions:
                 await stream.write(events.build_first())
                 listener = StreamedRounds(stream, cast(CodeEventWriter, events))
                 generation, whole = await exchange.rounds.finish(generation, listener)
-                head = replace(head, code=tuple(exchange.rounds.calls))
+                head = replace(
+                    head, evidence=_find_evidence(exchange, generation), code=tuple(exchange.rounds.calls)
+                )
             elif request.has_tools:  # only the whole answer says whether it is a call
                 await stream.write(events.build_first())
                 whole = await read_whole(generation, stream)
@@ -378,7 +382,7 @@ class Completions:
             exchange.id,
             int(self._parts.read_time()),
             request,
-            generation.evidence,
+            _find_evidence(exchange, generation),
             storage,
             exchange.math,
             () if exchange.rounds is None else tuple(exchange.rounds.calls),
@@ -443,9 +447,14 @@ def _check_end(generation: Generation) -> None:
         raise AnswerFailedError("the answer broke off; try again")
 
 
-def build_evidence_headers(generation: Generation) -> Mapping[str, str]:
+def _find_evidence(exchange: Exchange, generation: Generation) -> AnswerEvidence:
+    """Return what has answered: nothing of it is verified where a revision was replaced between two rounds."""
+    is_mixed = exchange.rounds is not None and len(exchange.rounds.revisions) > 1
+    return UNVERIFIED if is_mixed else generation.evidence
+
+
+def build_evidence_headers(evidence: AnswerEvidence) -> Mapping[str, str]:
     """Return the headers that say what answers: revision and verdict of the pod, and what its gate measured."""
-    evidence = generation.evidence
     headers = {"x-r1plus-verdict": evidence.verdict}
     if evidence.revision:
         headers["x-r1plus-revision"] = evidence.revision

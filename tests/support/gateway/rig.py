@@ -51,14 +51,14 @@ class FakeMonitor:
         return web.Response(text=self.body, content_type="application/json")
 
     @asynccontextmanager
-    async def listen(self) -> AsyncIterator["FakeMonitor"]:
+    async def listen(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator["FakeMonitor"]:
         """Serve until the block ends."""
         app = web.Application()
         app.router.add_get("/verdict", self._answer)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            await web.TCPSite(runner, host, port).start()
             self.port = runner.addresses[0][1]
             yield self
         finally:

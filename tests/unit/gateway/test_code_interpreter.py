@@ -5,7 +5,8 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,20 @@ from r1plus_gateway.http.code_interpreter import read_cut_text
 from r1plus_gateway.http.code_rounds import LAST_ONE
 from r1plus_gateway.http.json_body import LONE_SURROGATE
 from support.calculator.process import running_patient_interpreter
-from support.gateway.access import KEY
+from support.gateway.access import ALICE, KEY
 from support.gateway.fake_calculator import FakeCalculator
 from support.gateway.fake_triton import FakeTriton, Inputs, Piece, PromptCounter, Script, fail, serving
 from support.gateway.process import running_process
-from support.gateway.rig import Rig, read_typed_events, read_until, running, running_before
+from support.gateway.rig import (
+    REPORT,
+    REVISION,
+    FakeMonitor,
+    Rig,
+    read_typed_events,
+    read_until,
+    running,
+    running_before,
+)
 from support.paths import TESTS
 from support.tables import for_each
 from support.waiting import eventually
@@ -496,6 +506,46 @@ async def test_the_model_reads_the_ends_of_a_long_output_and_the_client_all_of_i
     assert len(body["output"][0]["outputs"][0]["logs"]) == 8000
     said = rounds.read_messages(1)[-1]["content"]
     assert said.endswith("a" * 256 + "\n[7488 bytes are left out]\n" + "z" * 256)
+
+
+@for_each("is_streamed", {"as a whole": False, "as a stream": True})
+@for_each("revision, evidence", {
+    "another revision": ("credit-2", (None, None, "unverified")),
+    "another pod of that revision": ("credit-1", ("credit-1", "sha256:0123456789abcdef", "Pass")),
+})  # fmt: skip
+async def test_an_answer_whose_rounds_two_revisions_answered_names_neither(
+    tmp_path: Path, revision: str, evidence: tuple[Any, ...], is_streamed: bool
+) -> None:
+    rounds = Rounds(write_program("1"), say("Done."))
+    revisions = [REVISION, {"name": "credit-2", "identity": "2d", "engineDigest": "fedcba9876543210"}]
+    identity = {"credit-1": "1d", "credit-2": "2d"}[revision]
+    async with AsyncExitStack() as stack:
+        rig = await stack.enter_async_context(running(tmp_path, rounds, **MODEL, revisions=revisions))
+        rig.calculator.gate = asyncio.Event()
+
+        async def fetch() -> tuple[Any, Any]:
+            """Return headers and body."""
+            async with rig.respond("Go", tools=[TOOL], stream=is_streamed) as response:
+                body = (await read_typed_events(response))[-2]["response"] if is_streamed else await response.json()
+                return response.headers, body
+
+        asked = asyncio.create_task(fetch())
+        await eventually(lambda: rig.calculator.programs, "a program runs")
+        await stack.enter_async_context(serving(FakeTriton(rounds), "127.0.0.2", rig.pod.port))
+        monitor = await stack.enter_async_context(FakeMonitor().listen("127.0.0.2", rig.monitor.port))
+        monitor.body = dumps(replace(REPORT, revision=revision, identity=identity))
+        rig.addresses = frozenset({"127.0.0.2"})
+        pool = rig.gateway.models.find("credit", ALICE)
+        assert pool is not None
+        await pool.refresh()
+        rig.calculator.gate.set()
+        headers, body = await asked
+        await rig.until_settled()
+    assert tuple(body["r1plus"][name] for name in ("revision", "engine_digest", "verdict")) == evidence
+    if not is_streamed:
+        assert headers.get("x-r1plus-revision") == evidence[0]
+    settled = rig.ledger.settled[0].evidence
+    assert settled is not None and settled.revision == revision, "the audit log names what answered last"
 
 
 async def test_each_round_reserves_its_tokens_before_it_begins(tmp_path: Path) -> None:
