@@ -42,6 +42,7 @@ from r1plus_gateway.http.hosts import build_host_check, check_host
 from r1plus_gateway.http.knowledge_search import make_finder
 from r1plus_gateway.http.memories import Memories
 from r1plus_gateway.http.metrics import classify_refusal
+from r1plus_gateway.http.operating_points import OperatingPoint, classify_preset
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.page import Page
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
@@ -385,9 +386,9 @@ def describe_model(model: ModelSettings) -> list[dict[str, Any]]:
         "default_temperature": 0,
         "capabilities": [capability.value for capability in model.capabilities],
     }
-    entries = [{"id": model.name, **common, "r1plus": {**about, "preset": None, "accuracy": "gated"}}]
+    entries = [{"id": model.name, **common, "r1plus": {**about, "preset": None, "accuracy": OperatingPoint.GATED}}]
     for name, preset in PRESETS.items():
-        accuracy = "measured" if name in model.measured_presets else "unmeasured"
+        accuracy = classify_preset(name, model)
         own = {**about, "default_temperature": preset.temperature or 0, "preset": name, "accuracy": accuracy}
         entries.append({"id": f"{model.name}{SEPARATOR}{name}", **common, "r1plus": own})
     return entries

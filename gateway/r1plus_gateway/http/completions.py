@@ -33,6 +33,7 @@ from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.forms import Form
 from r1plus_gateway.http.kept_events import KeptEvents
 from r1plus_gateway.http.math_mode import MathMode, build_translation_prompt, insert_note, limit_translation
+from r1plus_gateway.http.operating_points import OperatingPoint, find_operating_point
 from r1plus_gateway.http.presets import build_unknown_model_error
 from r1plus_gateway.http.requests import GenerateRequest, ModelName, read_model_name
 from r1plus_gateway.http.response_storage import ResponseStorage
@@ -125,6 +126,7 @@ class Completions:
         exchange.names = replace(names, schema=TOOLS) if request.has_tools else names
         if request.math is not None:
             request = replace(request, math=self._math.plan(request.math, pool.model))
+        exchange.point = find_operating_point(request, pool.model)
         _check_prompt_size(exchange, request, pool.model)
         self._parts.models.queue.check_room(pool.model.name, caller.group_id)
         return await self._admit(exchange, caller, pool, request)
@@ -280,7 +282,7 @@ class Completions:
         body = form.build_answer(head, text, end)
         if request.storage is not None:
             body = form.build_answer(await self._store(exchange, head, body), text, end)
-        headers = {**build_evidence_headers(head.evidence), **request.headers}
+        headers = _build_headers(exchange, request, head.evidence)
         return web.Response(body=body, content_type="application/json", headers=headers)
 
     async def _stream(
@@ -289,25 +291,27 @@ class Completions:
         with EventStream(exchange.request, generation, self._parts.read_settings().limits) as stream:
             generation.on_overflow = stream.cut
             try:
-                await self._await_first(stream, request, generation)
+                await self._await_first(exchange, stream, request, generation)
                 return await self._write_events(exchange, form, request, generation, stream, bill)
             except LEFT:
                 if stream.is_slow:
                     raise _SlowReaderError from None
                 raise
 
-    async def _await_first(self, stream: EventStream, request: GenerateRequest, generation: Generation) -> None:
+    async def _await_first(
+        self, exchange: Exchange, stream: EventStream, request: GenerateRequest, generation: Generation
+    ) -> None:
         """Wait for the first response. Headers go out with it, or with the first heartbeat before it."""
         while generation.state in (State.QUEUED, State.WAITING):
             await generation.wait()
             if stream.needs_heartbeat and generation.state in (State.QUEUED, State.WAITING):
                 if not stream.is_started:
-                    await stream.start({**build_evidence_headers(generation.evidence), **request.headers})
+                    await stream.start(_build_headers(exchange, request, generation.evidence))
                 await stream.write_heartbeat()
         if not stream.is_started:
             if generation.error is not None:
                 raise generation.error
-            await stream.start({**build_evidence_headers(generation.evidence), **request.headers})
+            await stream.start(_build_headers(exchange, request, generation.evidence))
 
     async def _write_events(
         self,
@@ -328,9 +332,7 @@ class Completions:
                 await stream.write(events.build_first())
                 listener = StreamedRounds(stream, cast(CodeEventWriter, events))
                 generation, whole = await exchange.rounds.finish(generation, listener)
-                head = replace(
-                    head, evidence=_find_evidence(exchange, generation), code=tuple(exchange.rounds.calls)
-                )
+                head = replace(head, evidence=_find_evidence(exchange, generation), code=tuple(exchange.rounds.calls))
             elif request.has_tools:  # only the whole answer says whether it is a call
                 await stream.write(events.build_first())
                 whole = await read_whole(generation, stream)
@@ -453,15 +455,22 @@ def _find_evidence(exchange: Exchange, generation: Generation) -> AnswerEvidence
     return UNVERIFIED if is_mixed else generation.evidence
 
 
-def build_evidence_headers(evidence: AnswerEvidence) -> Mapping[str, str]:
-    """Return the headers that say what answers: revision and verdict of the pod, and what its gate measured."""
+def _build_headers(exchange: Exchange, request: GenerateRequest, evidence: AnswerEvidence) -> Mapping[str, str]:
+    return {**build_evidence_headers(evidence, exchange.point), **request.headers}
+
+
+def build_evidence_headers(evidence: AnswerEvidence, point: OperatingPoint) -> Mapping[str, str]:
+    """Return the headers that say what answers: revision and verdict of the pod, and what its gate measured.
+
+    `point`: whether that was at this request's operating point.
+    """
     headers = {"x-r1plus-verdict": evidence.verdict}
     if evidence.revision:
         headers["x-r1plus-revision"] = evidence.revision
     if evidence.gate is not None:
         gate = evidence.gate
         # A string with parameters, as RFC 9651 writes them.
-        figures = f"items={gate.items};lost={gate.lost};allowed={gate.allowed}"
+        figures = f"items={gate.items};lost={gate.lost};allowed={gate.allowed};point={point}"
         headers["x-r1plus-gate"] = f'"{gate.suite}";{figures}'
     return headers
 

@@ -15,6 +15,7 @@ from r1plus_gateway.http.code_rounds import CodeRounds
 from r1plus_gateway.http.errors import FieldNames
 from r1plus_gateway.http.math_answers import MathOutcome
 from r1plus_gateway.http.metrics import GatewayMetrics
+from r1plus_gateway.http.operating_points import OperatingPoint
 from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.settings import GatewaySettings
@@ -52,6 +53,7 @@ class Exchange:
     names: FieldNames = field(default_factory=FieldNames)
     is_billed: bool = False
     """Whether the request is counted when its bill is settled."""
+    point: OperatingPoint = OperatingPoint.UNMEASURED
     has_answer: bool = False
     """Whether an answer has begun: its status is said."""
     math: MathOutcome | None = None

@@ -20,16 +20,17 @@ function addFact(list, name, value, className) {
   if (value) list.append(make("div", {}, make("dt", { text: name }), make("dd", { text: value, className })));
 }
 
-// `"smollm2-full-v1";items=211;lost=0;allowed=4`: a string with parameters, as RFC 9651 writes them.
+// `"smollm2-full-v1";items=211;lost=0;allowed=4;point=gated`: a string with parameters, as RFC 9651 writes them.
 function readGate(header) {
-  const match = /^"([^"]*)";items=(\d+);lost=(\d+);allowed=(\d+)$/.exec(header ?? "");
-  return match && { suite: match[1], items: Number(match[2]), lost: Number(match[3]), allowed: Number(match[4]) };
+  const match = /^"([^"]*)";items=(\d+);lost=(\d+);allowed=(\d+)(?:;point=(\w+))?$/.exec(header ?? "");
+  return match && { suite: match[1], items: Number(match[2]), lost: Number(match[3]), allowed: Number(match[4]), isOfOther: (match[5] ?? "gated") !== "gated" };
 }
 
 function describeGate(gate) {
   if (!gate) return "";
   const share = (100 * (gate.items - gate.lost)) / gate.items;
-  return `${gate.items - gate.lost} of ${gate.items} of ${gate.suite} (${share.toFixed(1)} %; ${gate.allowed} may be lost)`;
+  const other = gate.isOfOther ? ", without this answer's settings" : "";
+  return `${gate.items - gate.lost} of ${gate.items} of ${gate.suite} (${share.toFixed(1)} %; ${gate.allowed} may be lost)${other}`;
 }
 
 function showFacts(article, answer, headers, times) {

@@ -38,7 +38,7 @@ async def test_a_chat_has_the_form_of_openai(tmp_path: Path) -> None:
         }
         assert response.headers["x-r1plus-revision"] == "credit-1"
         assert response.headers["x-r1plus-verdict"] == "Pass"
-        assert response.headers["x-r1plus-gate"] == '"credit-v1";items=210;lost=3;allowed=4'
+        assert response.headers["x-r1plus-gate"] == '"credit-v1";items=210;lost=3;allowed=4;point=gated'
         assert response.headers["x-ratelimit-limit-requests"] == "60"
         assert response.headers["x-ratelimit-remaining-requests"] == "59"
         assert response.headers["x-ratelimit-reset-requests"] == "1.000s"
@@ -308,6 +308,30 @@ async def test_what_does_not_match_is_unverified(tmp_path: Path, body: str) -> N
             assert "x-r1plus-revision" not in response.headers
             assert (await response.json())["system_fingerprint"] is None
     assert rig.ledger.settled[0].evidence is None
+
+
+@for_each("fields, point", {
+    "no sampling": ({}, "gated"),
+    "the default temperature": ({"temperature": 0, "top_p": 0.5, "seed": 1}, "gated"),
+    "a higher temperature": ({"temperature": 2}, "unmeasured"),
+    "a penalty": ({"repetition_penalty": 1.1}, "unmeasured"),
+    "a preset that a suite has measured": ({"model": "credit:code"}, "measured"),
+    "that preset, by its field": ({"preset": "code"}, "measured"),
+    "that preset and another temperature": ({"model": "credit:code", "temperature": 0.2}, "unmeasured"),
+    "that preset and temperature 0": ({"model": "credit:code", "temperature": 0}, "gated"),
+    "a preset that none has measured": ({"model": "credit:creative"}, "unmeasured"),
+    "a calculation": ({"math_mode": True}, "unmeasured"),
+    "a preset that calculates": ({"model": "credit:math"}, "unmeasured"),
+})  # fmt: skip
+@for_each("is_streamed", {"streamed": True, "whole": False})
+async def test_the_gates_figures_say_whether_they_are_of_such_an_answer(
+    tmp_path: Path, fields: dict[str, Any], point: str, is_streamed: bool
+) -> None:
+    async with (
+        running(tmp_path, answer("a", "b"), measuredPresets=["code"]) as rig,
+        rig.chat(stream=is_streamed, **fields) as response,
+    ):
+        assert response.headers["x-r1plus-gate"].endswith(f";point={point}")
 
 
 async def test_models_usage_and_key(tmp_path: Path) -> None:
