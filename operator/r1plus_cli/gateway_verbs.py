@@ -212,7 +212,7 @@ def usage_command(
 ) -> None:
     """Show what was used, by caller, model and day, and what is left of this month's budgets.
 
-    UNSETTLED are tokens of requests whose gateway crashed: their whole reservation counts as used.
+    UNSETTLED are tokens of requests whose gateway crashed and whose use no pod knows: all that was reserved for them.
     """
     values = {"first": first, "last": last, "key": key, "model": model, "end_user": end_user}
     query = {name: value for name, value in values.items() if value is not None}

@@ -27,7 +27,7 @@ from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import PodPool
 from r1plus_gateway.serving.running_requests import RunningRequest
-from r1plus_gateway.serving.triton_wire import Prompt, build_request
+from r1plus_gateway.serving.triton_wire import Prompt, build_request, name_round
 from r1plus_gateway.settings import Capability
 
 LAST_ONE: Final = "No further program is run; answer now."
@@ -125,10 +125,10 @@ class CodeRounds:
     async def _begin(self, prompt: Prompt) -> Generation:
         """Reserve the tokens of another round, and begin it."""
         model, used = self.pool.model, self.bill.sum_usage(None)
-        number = len(self.calls)
+        round_id = name_round(self._request_id, len(self.calls))
         counted = None
         if model.can(Capability.COUNT_ONLY):
-            counted = await self.count(self.pool, f"{self._request_id}-{number}", prompt)
+            counted = await self.count(self.pool, round_id, prompt)
         tokens = prompt.size + TEMPLATE_TOKENS if counted is None else counted
         new_tokens = self._resolve_new_tokens(counted, used.completion_tokens)
         most = min(tokens + (new_tokens or self.request.limit.tokens), model.context_tokens)
@@ -137,7 +137,7 @@ class CodeRounds:
             await self.bill.extend(more)
         sampling = replace(self.request.sampling, max_new_tokens=new_tokens)
         owner = choose_schema_owner(prompt, self.running.caller)
-        wire = build_request(f"{self._request_id}-{number}", prompt, sampling, owner)
+        wire = build_request(round_id, prompt, sampling, owner)
         generation = self.models.begin(self.pool, self.running, wire, counted_prompt_tokens=counted or 0)
         self.bill.add(generation)
         return generation

@@ -21,7 +21,7 @@ from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import PodPool
 from r1plus_gateway.serving.running_requests import RunningRequest
-from r1plus_gateway.serving.triton_wire import Prompt, Sampling, build_request
+from r1plus_gateway.serving.triton_wire import Prompt, Sampling, build_request, name_translation
 from r1plus_gateway.settings import Capability, ModelSettings
 
 CALCULATION_SECONDS: Final = 10.0
@@ -105,7 +105,7 @@ class MathMode:
     def _begin_translation(
         self, task: TranslationTask, running: RunningRequest, pool: PodPool, bill: Bill
     ) -> Generation:
-        name, prompt = f"{bill.reservation.request_id}-math", build_translation_prompt(task)
+        name, prompt = name_translation(bill.reservation.request_id), build_translation_prompt(task)
         return self._models.begin(pool, running, build_request(name, prompt, _SAMPLING, GATEWAY_OWNER))
 
     async def _calculate_all(self, expressions: tuple[PlannedExpression, ...], group: str) -> tuple[MathEntry, ...]:

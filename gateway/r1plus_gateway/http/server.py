@@ -28,6 +28,7 @@ from r1plus_gateway.http.connections import (
     create_listener,
 )
 from r1plus_gateway.http.exchange import GatewayParts
+from r1plus_gateway.http.left_requests import watch_left_requests
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.statement_embedding import running_statement_embedder
 from r1plus_gateway.http.tasks import TaskKeeper
@@ -133,6 +134,7 @@ async def run_gateway(
         watches.append(asyncio.create_task(_watch_series(file, metrics, store)))
         if store is not None:
             watches.append(asyncio.create_task(_watch_revocations(store, models.requests)))
+            watches.append(asyncio.create_task(watch_left_requests(store, models)))
         log.info("Gateway of %s listens on port %d, metrics on port %d", settings.namespace, port, internal)
         try:
             yield RunningGateway(api, models, port, internal)

@@ -26,6 +26,7 @@ from r1plus_gateway.serving.evidence import UNVERIFIED
 from r1plus_gateway.serving.fair_queue import FairQueue
 from r1plus_gateway.serving.pods import Pod, PodPool
 from r1plus_gateway.serving.triton_wire import Progress, build_usage_request, classify_status
+from r1plus_gateway.settings import ModelSettings
 
 USAGE_SECONDS: Final = 5.0
 """Longest wait for what a cut request has used: the engine ends it after its present step."""
@@ -131,12 +132,8 @@ class Generation:
 
     @property
     def usage(self) -> Usage:
-        """Tokens by the last response seen; of a cut request those that the engine counted, if it says so.
-
-        Neither is more than the model's context: an engine must not use up a caller's budget by what it says.
-        """
-        most = self._pool.model.context_tokens
-        return Usage(min(self._progress.prompt_tokens, most), min(self._progress.completion_tokens, most))
+        """Tokens by the last response seen; of a cut request those that the engine counted, if it says so."""
+        return bound_usage(self._progress, self._pool.model)
 
     async def wait(self, on_text: Callable[[], bool] | None = None) -> None:
         """Wait until text has arrived, the request has ended, or `wake` was called.
@@ -316,6 +313,15 @@ class Generation:
             self.state = State.ENDED
             self.times.ended = self._clock()
         self.wake()
+
+
+def bound_usage(progress: Progress, model: ModelSettings) -> Usage:
+    """Return the tokens that an engine has counted for a generation.
+
+    Neither is more than the model's context: an engine must not use up a caller's budget by what it says.
+    """
+    most = model.context_tokens
+    return Usage(min(progress.prompt_tokens, most), min(progress.completion_tokens, most))
 
 
 async def _update(progress: Progress, call: Any, response: Any) -> None:

@@ -71,6 +71,10 @@ class Models:
         pool = self._pools.get(name)
         return pool if pool is not None and self._is_allowed(pool.model, caller) else None
 
+    def find_pool(self, name: str) -> PodPool | None:
+        """Return a model's pods, whoever may call it; None if there is no such model."""
+        return self._pools.get(name)
+
     def begin(
         self,
         pool: PodPool,

@@ -146,6 +146,10 @@ class PodPool:
     def __len__(self) -> int:
         return len(self._pods)
 
+    def list_pods(self) -> list[Pod]:
+        """Return the listed pods."""
+        return list(self._pods.values())
+
     def choose(self, exclude: Pod | None = None) -> Pod:
         """Return the listed pod with the fewest requests in flight; those that failed just now come last.
 

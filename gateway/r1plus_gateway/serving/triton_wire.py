@@ -102,6 +102,16 @@ def _add_constraint(request: Any, prompt: Prompt, schema_owner: str) -> None:
             request.parameters[inference.SCHEMA_OWNER].string_param = schema_owner
 
 
+def name_round(request_id: str, number: int) -> str:
+    """Return the id of a request's generation after so many programs."""
+    return f"{request_id}-{number}" if number else request_id
+
+
+def name_translation(request_id: str) -> str:
+    """Return the id of the generation that translates a request's question for the calculator."""
+    return f"{request_id}-math"
+
+
 def build_usage_request(request_id: str) -> Any:
     """Build a `ModelInferRequest` that asks what the request of this id has used."""
     request = service_pb2.ModelInferRequest(model_name=inference.MODEL_NAME)

@@ -68,8 +68,9 @@ class StoreLedger:
     ) -> None:
         """Record what was used, as `Ledger` says.
 
-        While the data cannot be written it waits in memory, and if the gateway dies meanwhile, the next one counts the
-        whole reservation as used: usage is never lost. So this returns after a while even if nothing is recorded yet.
+        While the data cannot be written it waits in memory. If the gateway dies meanwhile, the next one asks the pods,
+        or counts the whole reservation as used: usage is never lost. So this returns after a while even if nothing is
+        recorded yet.
         """
 
         def settle(ledger: LedgerRepository) -> bool:

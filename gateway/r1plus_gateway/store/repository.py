@@ -234,21 +234,35 @@ class LedgerRepository:
             self._remove_reservation(row)
             self._return_tokens(row, limits, row.tokens)
 
-    def settle_orphans(self, instances: Sequence[str] | None = None) -> int:
-        """Settle the reservations of gateways that are gone as used in full; None: of all but this one.
-
-        Return their number.
-        """
+    def list_other_instances(self) -> Sequence[str]:
+        """Return the gateways that have reservations, without this one."""
         c = t.reservations.c
-        condition = c.instance != self._instance if instances is None else c.instance.in_(instances)
-        rows = self.connection.execute(sa.select(t.reservations).where(condition)).all()
-        for row in rows:
-            if row.request_id in self._settled:
-                continue
-            self._remove_reservation(row)
-            record = replace(self._describe(row), unsettled_tokens=row.tokens, outcome=UNSETTLED)
-            self._record(row, record)
-        return len(rows)
+        return self.connection.scalars(sa.select(c.instance).where(c.instance != self._instance).distinct()).all()
+
+    def settle_orphans(self, instances: Sequence[str]) -> int:
+        """Settle the reservations of gateways that are gone as used in full. Return their number."""
+        rows = list_reservations(self.connection, instances)
+        return sum(self._settle_orphan(row, None) for row in rows)
+
+    def settle_orphan(self, request_id: str, usage: Usage | None) -> bool:
+        """Settle a reservation of a gateway that is gone; `usage` None: as used in full.
+
+        Return False, and change nothing, if it was settled before.
+        """
+        row = self._find_reservation(request_id)
+        return row is not None and self._settle_orphan(row, usage)
+
+    def _settle_orphan(self, row: Any, usage: Usage | None) -> bool:
+        if row.request_id in self._settled:
+            return False
+        self._remove_reservation(row)
+        record = replace(self._describe(row), outcome=UNSETTLED)
+        if usage is None:
+            record = replace(record, unsettled_tokens=row.tokens)
+        else:
+            record = replace(record, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+        self._record(row, record)
+        return True
 
     def append_audit(self, record: AuditRecord) -> None:
         """Append a record to the audit log."""
@@ -421,6 +435,11 @@ class LedgerRepository:
         standing = self._find_standing(key, limits)
         returned = leak(unused, limits.tokens_per_minute, self.now - row.reserved_at) if unused > 0 else unused
         self._set_counters(key, limits, standing.requests, max(0.0, standing.tokens - returned))
+
+
+def list_reservations(connection: Connection, instances: Sequence[str]) -> Sequence[Any]:
+    """Return the reservations of gateways, as rows."""
+    return connection.execute(sa.select(t.reservations).where(t.reservations.c.instance.in_(instances))).all()
 
 
 def _date_unused(row: Any, limits: Limits, used: int, now: float) -> float:

@@ -12,11 +12,13 @@ from r1plus_gateway.access.authenticator import CredentialAuthenticator
 from r1plus_gateway.access.service_accounts import Grant, JwksFile, TokenVerifier
 from r1plus_gateway.settings import DataSettings, SettingsError, SettingsFile
 from r1plus_gateway.store.opening import StoreConfig
-from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant import Periods, TenantStore
 from r1plus_gateway.store.usage_reader import StoreUsage
 
 FIRST_TRY_SECONDS: Final = 15.0
 """Longest wait for the tenant's data before the gateway listens without them."""
+LEFT_SECONDS: Final = 60.0
+"""For so long pods are asked what requests have used whose gateway is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ async def run_access(file: SettingsFile) -> AsyncIterator[AccessService]:
         SettingsError: the file with the database's URL cannot be read.
     """
     settings = file.current
-    store = TenantStore(build_store_config(settings.data))
+    store = TenantStore(build_store_config(settings.data), periods=Periods(left=LEFT_SECONDS))
     tokens = settings.tokens
 
     def find_grant(namespace: str) -> Grant | None:

@@ -110,7 +110,7 @@ usage = Table(
     _make_count_column("completion_tokens"),
     _make_count_column("unsettled_tokens"),
 )
-"""`unsettled_tokens` are those of requests whose gateway crashed: their whole reservation counts as used."""
+"""`unsettled_tokens` are of requests whose gateway crashed and whose use no pod knows: all that they had reserved."""
 
 audit = Table(
     "audit",

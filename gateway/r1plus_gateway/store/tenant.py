@@ -9,7 +9,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 
 from r1plus_contract.gateway import DataReason, DataState
 from r1plus_gateway.access.api_keys import KeyRecord
+from r1plus_gateway.access.caller import Usage
 from r1plus_gateway.store.audit import AuditHead, OutsideHead, write_head_file
 from r1plus_gateway.store.clock import LedgerClock
 from r1plus_gateway.store.content_cipher import ContentCipher, Owner, UnreadableContentError
@@ -40,7 +41,7 @@ from r1plus_gateway.store.key_rotation import continue_rotation
 from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
 from r1plus_gateway.store.opening import OpenData, StoreConfig, has_other_root, open_data, refresh_ring, reopen_keys
 from r1plus_gateway.store.plaintext_cache import PlaintextCache
-from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository
+from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository, list_reservations
 from r1plus_gateway.store.retention import date_back, prune_content, prune_knowledge
 from r1plus_gateway.store.retention_clock import RetentionClock
 from r1plus_gateway.store.unit_of_work import UnitOfWork
@@ -100,6 +101,16 @@ class Periods:
     """Between two beats while the data cannot be used."""
     check: float = 60.0
     """Between two looks at data that are damaged."""
+    left: float = 0.0
+    """For so long reservations of a gateway that is gone wait for `settle_left`, before they count as used in full."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftRequest:
+    """A request that ran when its gateway went."""
+
+    id: str
+    model: str
 
 
 class TenantStore:
@@ -133,6 +144,8 @@ class TenantStore:
         self._head = AuditHead()
         self._stored_head = OutsideHead(AuditHead())
         self._instances = InstanceWatch(self.instance, self._periods.gone)
+        self._left: dict[str, float] = {}
+        """Gateways that are gone -> when what they have reserved counts as used in full, by the monotonic clock."""
         self._readers = {
             kind: ThreadPoolExecutor(1 if kind.is_long else _READERS, thread_name_prefix=f"gateway-{kind.value}-reader")
             for kind in ReadKind
@@ -518,7 +531,7 @@ class TenantStore:
         """Commit what waits, store the head of the audit log, and close the data."""
         left = await asyncio.get_running_loop().run_in_executor(self._keeper, self._writer.close)
         if left:
-            log.warning("Gateway ends with %d settlements unwritten; the next start counts them as used in full", left)
+            log.warning("Gateway ends with %d settlements unwritten; the next start asks the pods what they used", left)
         with contextlib.suppress(StoreError):
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._store_head)
         for threads in (*self._readers.values(), self._keeper):
@@ -532,7 +545,7 @@ class TenantStore:
         work = self.make_work(data)
         if data.problem is None:
             try:
-                self._settle_left(work, data)
+                self._find_left(work, data)
             except BaseException:
                 data.database.close()
                 raise
@@ -547,17 +560,48 @@ class TenantStore:
                 " follow ledger time", self.clock.seconds_ahead,
             )  # fmt: skip
 
-    def _settle_left(self, work: UnitOfWork, data: OpenData) -> None:
-        """Settle what is left of a crashed gateway: this one is the only user of a file; replicas are watched first."""
+    def _find_left(self, work: UnitOfWork, data: OpenData) -> None:
+        """Find what is left of a crashed gateway: this one is the only user of a file; replicas are watched first."""
         with work.open_repository() as repository:
             repository.beat()
             self.retention.begin(repository)
-            count = repository.settle_orphans() if data.database.is_sqlite else 0
             if data.database.is_sqlite:
+                self._note_gone(repository.list_other_instances())
                 repository.forget_other_instances()
         self._head = repository.head
+        self._settle_due(work)
+
+    def _note_gone(self, instances: Sequence[str]) -> None:
+        due = time.monotonic() + self._periods.left
+        self._left = {name: self._left.get(name, due) for name in instances}
+
+    def _settle_due(self, work: UnitOfWork) -> None:
+        """Count what is left of gateways that are gone as used in full, once nobody has settled it in time."""
+        due = [name for name, at in self._left.items() if time.monotonic() >= at]
+        if not due:
+            return
+        with work.open_repository() as repository:
+            count = repository.settle_orphans(due)
+            repository.forget_instances(due)
+        self._head = repository.head
+        self._left = {name: at for name, at in self._left.items() if name not in due}
         if count:
-            log.warning("%d requests of a gateway that crashed were settled as used in full", count)
+            log.warning("%d requests of %d gateways that are gone were settled as used in full", count, len(due))
+
+    async def read_left(self) -> list[LeftRequest]:
+        """Return the requests of gateways that are gone, which wait for `settle_left`. Raises StoreError."""
+        instances = list(self._left)
+        if not instances:
+            return []
+        rows = await self.read(lambda connection: list_reservations(connection, instances))
+        return [LeftRequest(row.request_id, row.model) for row in rows]
+
+    async def settle_left(self, request_id: str, usage: Usage | None) -> bool:
+        """Settle a request of a gateway that is gone; `usage` None: as used in full. Raises StoreError.
+
+        Return False, and change nothing, if it was settled before, as by another replica.
+        """
+        return await self.write(lambda ledger: ledger.settle_orphan(request_id, usage))
 
     async def _tidy(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._keeper, self._tidy_now)
@@ -572,11 +616,8 @@ class TenantStore:
         if not data.database.is_sqlite:
             with data.database.transaction(writes=False) as connection:
                 beats = read_beats(connection)
-            if gone := self._instances.observe(beats, time.monotonic()):
-                with work.open_repository() as repository:
-                    count = repository.settle_orphans(gone)
-                    repository.forget_instances(gone)
-                log.warning("%d requests of %d gateways that are gone were settled as used in full", count, len(gone))
+            self._note_gone(self._instances.observe(beats, time.monotonic()))
+        self._settle_due(work)
         with contextlib.suppress(TooManyFilesError):  # The next beat stores it.
             self._store_head()
 

@@ -170,7 +170,7 @@ class Writer:
 
     def _keep_failed(self, job: _Job) -> None:
         """Keep a step that has failed by itself, if it must happen. It is called where an exception is handled."""
-        more = "; it is tried again, and a restart of the gateway counts its request as used in full"
+        more = "; it is tried again, and after a restart of the gateway its pods say what it used"
         log.error("Step of the ledger failed%s", more if job.is_required else "", exc_info=not job.has_failed)
         job.has_failed = True
         if not job.is_required:

@@ -197,6 +197,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                 self.running -= 1
                 self._ended[request.id].set()
 
+    def remember(self, request_id: str, prompt_tokens: int, completion_tokens: int) -> None:
+        """Have run a request to its end."""
+        self.usage[request_id] = (prompt_tokens, completion_tokens)
+        self._ended[request_id] = asyncio.Event()
+        self._ended[request_id].set()
+
     async def _count(self, inputs: Inputs) -> AsyncIterator[Piece]:
         yield Piece(prompt_tokens=self.count_tokens(inputs), finish_reason="stop")
 

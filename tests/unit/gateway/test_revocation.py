@@ -23,7 +23,7 @@ from support.waiting import eventually
 
 BODY = {"model": "credit", "messages": [{"role": "user", "content": "Hi"}]}
 BOB = "r1p_bob"
-CODE = {"capabilities": ["messages", "response_schema"]}
+CODE: dict[str, Any] = {"capabilities": ["messages", "response_schema"]}
 
 
 def revoke(rig: Rig) -> int:
