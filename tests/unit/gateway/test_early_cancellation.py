@@ -22,7 +22,7 @@ from support.waiting import eventually
 pytestmark = pytest.mark.first_run_counts
 
 TURNS = 40
-"""Of the event loop: by then the request has been sent."""
+"""Of the event loop: by then the request has been sent, on a quiet machine."""
 SILENCE_SECONDS = 0.0005
 USES: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "write": lambda call: call.write(pb.ModelInferRequest()),
@@ -70,13 +70,15 @@ def begin(rig: Rig, request_id: str) -> Generation:
 
 async def test_a_request_that_is_cancelled_at_any_turn_of_the_loop_ends(tmp_path: Path) -> None:
     async with running(tmp_path, Gated(("a",))) as rig:
-        for turns in range(TURNS):
+        turns = 0
+        while turns < TURNS or not rig.pod.ids:  # on a machine that does other things it takes more to reach the engine
+            assert turns < 100 * TURNS, "none has reached the engine"
             generation = begin(rig, f"at-{turns}")
             await wait_turns(turns)
             await generation.end()
             assert generation.is_ended
+            turns += 1
         await rig.until_running(0)
-        assert rig.pod.ids, "the last ones have reached the engine"
 
 
 async def test_a_request_ends_as_that_of_a_silent_engine_at_whichever_turn_the_loop_stands_still(
