@@ -32,13 +32,14 @@ from r1plus_gateway.store.content import Page
 from r1plus_gateway.store.database import StoreLimits
 from r1plus_gateway.store.erasure import erase
 from r1plus_gateway.store.erasure_records import ErasureScope
+from r1plus_gateway.store.erasure_steps import ErasureStep, begin_erasure, continue_erasure, find_unfinished
 from r1plus_gateway.store.errors import DataReason, StoreError
 from r1plus_gateway.store.key_records import KeyChange, KeySpec
 from r1plus_gateway.store.migration import ADVISORY_LOCK, Patience, migrate
 from r1plus_gateway.store.opening import open_data
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from r1plus_gateway.store.tenant_keys import make_half
-from support.gateway.content import make_content, say
+from support.gateway.content import check_books, make_content, say
 from support.gateway.tenant_data import ADMIN, Time, Volume, count_from, make_caller, settle
 from support.registry.postgres import PASSWORD, Cluster, Postgres
 from support.waiting import DEADLINE_SECONDS, eventually
@@ -93,6 +94,27 @@ async def test_memory_sees_what_another_replica_stored_and_erased(tenant: Volume
         assert len(one.plaintext) == 0
         with pytest.raises(RequestError):
             await read()
+
+
+async def test_another_replica_finishes_an_erasure_and_refuses_what_began_before_it(tenant: Volume) -> None:
+    scope, step = ErasureScope(caller_kind=CALLER.kind.value, caller_id=CALLER.id), ErasureStep(keys=1, rows=2)
+    async with tenant.open() as one, tenant.open() as two:
+        here, there = make_content(one), make_content(two)
+        made = await here.write(CALLER, lambda content: content.create_conversation({}, [say("x")] * 9))
+        before = two.audit_seq
+        erasure_id = await one.write(lambda ledger: begin_erasure(ledger, ADMIN.id, scope, "", step))
+        assert await there.write(CALLER, lambda content: content.is_erased_since(before)), (
+            "its keys are being destroyed"
+        )
+        await one.write(lambda ledger: continue_erasure(ledger, erasure_id, step))
+        assert await there.read(CALLER, lambda content: content.find_conversation(made.id)) is None
+        assert await there.write(CALLER, lambda content: content.is_erased_since(before))
+        again = await there.write(CALLER, lambda content: content.create_conversation({}, [say("again")]))
+        await two.maintain()
+        assert await two.read(find_unfinished) is None
+        assert await here.read(CALLER, lambda content: content.find_conversation(again.id)) is not None
+        await one.read(check_books)
+        assert not await here.write(CALLER, lambda content: content.is_erased_since(two.audit_seq))
 
 
 def start_replica(tenant: Volume, name: str) -> "subprocess.Popen[str]":
