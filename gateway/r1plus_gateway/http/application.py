@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from r1plus_contract.gateway import DATA_PATH, DataState
 from r1plus_contract.jsonable import to_jsonable
 from r1plus_gateway.access.caller import AccessError, Caller
+from r1plus_gateway.access.turns import Places
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
 from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.calculation.desk import CalculatorDesk
@@ -64,6 +65,8 @@ MODEL_ID: Final = Parameter(
     "model", "Id of a model, with its preset if it has one: `NAME:code`.", {"type": "string"}, is_in_path=True
 )
 SINGLE_HEADERS: Final = ("Authorization", HEADER_END_USER, "Content-Encoding", "Transfer-Encoding")
+MOST_USAGE_READS: Final = 4
+"""Of one caller at one time: reads of the store have a bound in all, and each request looks up its key by one."""
 EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 
 
@@ -85,6 +88,7 @@ class Api:
         self._parts = parts
         self._store = store
         self._usage = usage
+        self._usage_reads = Places()
         self._content = TenantContent(store, self._read_content_limits) if store is not None else None
         self._turns = ContentTurns()
         storage = (
@@ -150,7 +154,14 @@ class Api:
                 parameters=(MODEL_ID,),
                 errors=(404,),
             ),
-            Operation("GET", "/v1/usage", "Your usage in this calendar month, UTC.", self._get_usage, "OwnUsage"),
+            Operation(
+                "GET",
+                "/v1/usage",
+                "Your usage in this calendar month, UTC.",
+                self._get_usage,
+                "OwnUsage",
+                errors=(429,),
+            ),
             Operation("GET", "/v1/key", "Describe your key, without the key.", self._get_key, "OwnKey"),
             Operation("GET", "/openapi.json", "This document.", self._get_document, "Document", is_public=True),
             Operation("GET", "/healthz", "Whether the process runs.", self.get_health, "", is_public=True),
@@ -267,7 +278,9 @@ class Api:
         raise build_unknown_model_error(model_id)
 
     async def _get_usage(self, request: web.Request) -> web.Response:
-        summary = await self._usage.read_usage(await self._authenticate(request))
+        caller = await self._authenticate(request)
+        with self._usage_reads.take(caller.group_id, MOST_USAGE_READS, _refuse_usage):
+            summary = await self._usage.read_usage(caller)
         request[EXCHANGE].remaining = summary.remaining
         return _respond(describe_usage(summary))
 
@@ -340,6 +353,11 @@ class Api:
             ]
         )
         return app
+
+
+def _refuse_usage() -> AccessError:
+    message = f"{MOST_USAGE_READS} requests of yours read usage now; wait for one to end"
+    return AccessError(429, "rate_limit_exceeded", message, retry_after=1.0)
 
 
 def _check_headers(request: web.Request) -> None:

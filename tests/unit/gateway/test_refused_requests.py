@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from r1plus_gateway.access.caller import AccessError, Caller
+from r1plus_gateway.access.usage import UsageSummary
 from r1plus_gateway.http import admission, bodies
 from r1plus_gateway.http.admission import MOST_REFUSED, REFUSED_BYTES, RefusalAllowance
+from r1plus_gateway.http.application import MOST_USAGE_READS
 from r1plus_gateway.http.json_body import parse_object
 from support.gateway.access import ALICE
 from support.gateway.fake_triton import answer
@@ -139,3 +141,32 @@ def test_an_end_user_takes_half_of_its_keys_allowance() -> None:
     assert [is_refused(allowance, one) for one in (anna, bert, ALICE, BOB)] == [True, False, False, False]
     charge(allowance, bert, MOST_REFUSED // 2)
     assert [is_refused(allowance, one) for one in (anna, bert, ALICE, BOB)] == [True, True, True, False]
+
+
+@for_each("times", {"the bound": 1.0, "a tenth more": 1.1, "ten times as much": 10.0})
+async def test_a_key_reads_its_usage_a_few_times_at_once_and_others_go_on(tmp_path: Path, times: float) -> None:
+    gate = asyncio.Event()
+
+    class GatedUsage:
+        async def read_usage(self, caller: Caller) -> UsageSummary:
+            if caller.id == ALICE.id:
+                await gate.wait()
+            return UsageSummary()
+
+    async with running(tmp_path, answer("a")) as rig:
+        rig.gateway.api._usage = GatedUsage()
+        rig.authenticator.callers["r1p_bob"] = BOB
+        statuses: list[int] = []
+
+        async def read() -> None:
+            async with rig.get("/v1/usage") as response:
+                statuses.append(response.status)
+
+        number = round(MOST_USAGE_READS * times + 0.4)
+        reading = [asyncio.create_task(read()) for _ in range(number)]
+        await eventually(lambda: statuses == [429] * (number - MOST_USAGE_READS), "those beyond the bound are refused")
+        async with rig.get("/v1/usage", "r1p_bob") as response:
+            assert response.status == 200
+        gate.set()
+        await asyncio.gather(*reading)
+        assert Counter(statuses) == Counter({200: MOST_USAGE_READS, 429: number - MOST_USAGE_READS})
