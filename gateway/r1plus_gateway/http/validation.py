@@ -24,7 +24,11 @@ MOST_PROBLEM_CHARACTERS: Final = 300
 _STEPS_PER_WEIGHT: Final = 4
 """To compile a pattern."""
 _BYTES_PER_STEP: Final = 64
-"""Of what a step compares."""
+"""Of what a step compares, names or writes into a message."""
+_ITEMS_PER_STEP: Final = 8
+"""Of an object or a list, which most keywords go through."""
+_BYTES_PER_LOOKUP_STEP: Final = 16
+"""Of a schema in which a name is looked for: each time all of it is read."""
 _MATCHES_PER_STEP: Final = 2048
 """Of a pattern's characters with those of a text."""
 _CLASS: Final = re.compile(r"\\.", re.DOTALL)
@@ -32,6 +36,10 @@ _CLASSES: Final = {r"\w": "[0-9A-Za-z_]", r"\W": "[^0-9A-Za-z_]", r"\d": "[0-9]"
 """As JavaScript has them. Those of Unicode take a thousand times as long to compile."""
 _PROPERTY: Final = re.compile(r"\\[pP]")
 _COMPARING: Final = ("enum", "const")
+_REFERRING: Final = ("$ref", "$dynamicRef")
+_UNCOUNTED: Final = re.compile(rb'"(patternProperties|dependentSchemas|\$dynamicRef|\$anchor|\$dynamicAnchor|\$id)"')
+"""What the library follows for unevaluated parts beside the keywords, without an end that is near."""
+_UNEVALUATED: Final = ("unevaluatedProperties", "unevaluatedItems")
 _Errors = Iterator[Any]
 _Keyword = Callable[[Any, Any, Any, Mapping[str, Any]], _Errors | None]
 
@@ -60,7 +68,7 @@ def validate(schema: Mapping[str, Json], value: Json, size: int) -> Finding:
         "patternProperties": steps.match_properties,
         "additionalProperties": steps.find_additional,
         "uniqueItems": steps.find_double,
-        "unevaluatedProperties": partial(steps.find_unevaluated, keywords["unevaluatedProperties"]),
+        **{name: partial(steps.find_unevaluated, name, keywords[name]) for name in _UNEVALUATED},
     }
     counted = {name: partial(steps.count, name, own.get(name, keyword)) for name, keyword in keywords.items()}
     build = cast("Callable[..., Any]", extend)
@@ -91,15 +99,24 @@ class _Steps:
         self._weight = 1 + size // _BYTES_PER_STEP
         """Steps to compare the whole value once."""
         self._patterns: dict[str, _Pattern] = {}
-        self._has_named_patterns = b'"patternProperties"' in orjson.dumps(schema)
+        text = orjson.dumps(schema)
+        self._uncounted = _UNCOUNTED.search(text)
+        self._has_ids = b'"$id"' in text
+        self._lookup_steps = len(text) // _BYTES_PER_LOOKUP_STEP
 
     def count(
         self, name: str, keyword: _Keyword, validator: Any, value: Any, instance: Any, schema: Mapping[str, Any]
     ) -> _Errors:
-        """Run a keyword, once its steps are paid: those that compare pay for what they compare."""
-        parts = len(value) if isinstance(value, list | dict) else 1
+        """Run a keyword, once its steps are paid; a message, which may repeat all of the value, once it is written."""
+        parts = _count_parts(value)
         self._pay(parts * self._weigh(instance) if name in _COMPARING else 1 + parts)
-        yield from keyword(validator, value, instance, schema) or ()
+        if isinstance(instance, list | dict):
+            self._pay(len(instance) // _ITEMS_PER_STEP)
+        if name in _REFERRING and (self._has_ids or not str(value).startswith("#/")) and value != "#":
+            self._pay(self._lookup_steps)
+        for error in keyword(validator, value, instance, schema) or ():
+            self._pay(len(error.message) // _BYTES_PER_STEP)
+            yield error
 
     def match_pattern(self, validator: Any, pattern: str, instance: Any, _: Mapping[str, Any]) -> _Errors:
         """See JSON Schema."""
@@ -150,11 +167,11 @@ class _Steps:
             seen.add(text)
 
     def find_unevaluated(
-        self, keyword: _Keyword, validator: Any, more: Any, instance: Any, schema: Mapping[str, Any]
+        self, name: str, keyword: _Keyword, validator: Any, more: Any, instance: Any, schema: Mapping[str, Any]
     ) -> _Errors:
-        """See JSON Schema. The library's own keyword matches `patternProperties` with a backtracking matcher."""
-        if self._has_named_patterns:
-            raise _UncheckedError("it has both unevaluatedProperties and patternProperties")
+        """See JSON Schema. The library's own keyword follows others by itself, and matches patterns by backtracking."""
+        if self._uncounted is not None:
+            raise _UncheckedError(f"it has both {name} and {self._uncounted[1].decode()}")
         yield from keyword(validator, more, instance, schema) or ()
 
     def _weigh(self, instance: Any) -> int:
@@ -201,6 +218,15 @@ def _compile(pattern: str) -> _Pattern:
         raise _UncheckedError(f"{shown} {error}") from None
     except SchemaError:
         raise _UncheckedError(f"{shown} has no match in linear time") from None
+
+
+def _count_parts(value: Any) -> int:
+    """Return the parts of a keyword's value that the keyword may go through."""
+    if isinstance(value, dict):
+        return len(value) + sum(len(one) for one in value.values() if isinstance(one, list))
+    if isinstance(value, str):
+        return 1 + len(value) // _BYTES_PER_STEP
+    return len(value) if isinstance(value, list) else 1
 
 
 def _unify(value: Any) -> Any:

@@ -83,6 +83,9 @@ def test_a_value_is_validated_against_the_whole_schema(schema: Json, value: Json
 FANNING = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 9} for n in range(9)}
 OPTIONAL = "a?" * 100 + "a" * 100
 """Takes a backtracking matcher for ever on a hundred a's."""
+DOUBLING = {
+    f"d{n}": {"dependentSchemas": {name: {"$ref": f"#/$defs/d{n + 1}"} for name in ("a", "b")}} for n in range(16)
+}
 HOSTILE: dict[str, tuple[Json, Json, str]] = {
     "references that multiply": ({"$ref": "#/$defs/d0", "$defs": {**FANNING, "d9": {}}}, 1, "steps"),
     "a reference to itself": ({"$ref": "#"}, 1, "nested too deep"),
@@ -108,6 +111,23 @@ HOSTILE: dict[str, tuple[Json, Json, str]] = {
         {"patternProperties": {OPTIONAL: {}}, "unevaluatedProperties": False},
         {"a" * 100: 1},
         "unevaluatedProperties",
+    ),
+    "references that double where others are unevaluated": (
+        {"unevaluatedProperties": False, "$ref": "#/$defs/d0", "$defs": {**DOUBLING, "d16": {}}},
+        {"a": 1, "b": 1},
+        "dependentSchemas",
+    ),
+    "a long text that is repeated in each message": ({"anyOf": [{"type": "null"}] * 3000}, "a" * 10_000, "steps"),
+    "many items, often": ({"allOf": [{"items": {}}] * 5000}, [0] * 1000, "steps"),
+    "a name that is looked for in a large schema, often": (
+        {"items": {"$ref": "#a"}, "$defs": {**{f"d{n}": {} for n in range(2000)}, "a": {"$anchor": "a"}}},
+        [0] * 100,
+        "steps",
+    ),
+    "names that need many others, often": (
+        {"items": {"dependentRequired": {"a": ["a"] * 2000}}},
+        [{"a": 1}] * 100,
+        "steps",
     ),
 }
 
