@@ -114,6 +114,7 @@ class Generation:
         now = clock()
         self.times = Times(now if arrived is None else arrived, now)
         self._task = pool.start(self._run())
+        self._task.add_done_callback(self._conclude)
 
     @property
     def is_ended(self) -> bool:
@@ -182,7 +183,6 @@ class Generation:
         if not self.is_ended:
             self.cancel()
             await asyncio.wait([self._task])
-            self._end()  # A task that is cancelled before it has begun does nothing itself.
 
     async def _run(self) -> None:
         try:
@@ -199,10 +199,12 @@ class Generation:
             self.error = error
         except TimeoutError:
             self.error = QueueFullError(f"no slot was free for {self._queue_seconds:g} s; try again later")
-        finally:
-            if self._is_revoked and not self.is_ended:
-                self.error = CallerRevokedError()
-            self._end()
+
+    def _conclude(self, _: asyncio.Task[None]) -> None:
+        """End it with its task, which does nothing itself where it is cancelled before it has begun."""
+        if self._is_revoked and not self.is_ended:
+            self.error = CallerRevokedError()
+        self._end()
 
     async def _send_with_retry(self) -> None:
         self.times.started = self._clock()

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from r1plus_gateway.serving.errors import AnswerFailedError
+from r1plus_gateway.serving.errors import AnswerFailedError, CallerRevokedError
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.serving.running_requests import RunningRequest
 from r1plus_gateway.serving.triton_wire import METHOD
@@ -61,11 +61,12 @@ async def test_a_call_that_has_ended_answers(
         assert await call.code() is status
 
 
-def begin(rig: Rig, request_id: str) -> Generation:
+def begin(rig: Rig, request_id: str, request: RunningRequest | None = None) -> Generation:
     """Begin a request at the pod."""
     pool = rig.gateway.models.find("credit", ALICE)
     assert pool is not None
-    return rig.gateway.models.begin(pool, RunningRequest("alice"), pb.ModelInferRequest(id=request_id))
+    message = pb.ModelInferRequest(id=request_id)
+    return rig.gateway.models.begin(pool, request or RunningRequest("alice"), message)
 
 
 async def test_a_request_that_is_cancelled_at_any_turn_of_the_loop_ends(tmp_path: Path) -> None:
@@ -79,6 +80,19 @@ async def test_a_request_that_is_cancelled_at_any_turn_of_the_loop_ends(tmp_path
             assert generation.is_ended
             turns += 1
         await rig.until_running(0)
+
+
+async def test_a_request_whose_caller_is_revoked_at_any_turn_of_the_loop_ends_with_that(tmp_path: Path) -> None:
+    async with running(tmp_path, Gated(("a",))) as rig:
+        for turns in range(TURNS):
+            request = RunningRequest("alice")
+            generation = begin(rig, f"at-{turns}", request)
+            await wait_turns(turns)
+            request.revoke()
+            async with asyncio.timeout(30):
+                while not generation.is_ended:
+                    await generation.wait()
+            assert isinstance(generation.error, CallerRevokedError)
 
 
 async def test_a_request_ends_as_that_of_a_silent_engine_at_whichever_turn_the_loop_stands_still(
