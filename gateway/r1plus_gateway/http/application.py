@@ -240,7 +240,7 @@ class Api:
     def _refuse(self, exchange: Exchange, error: RequestError) -> web.Response:
         if not exchange.is_billed:
             self._parts.metrics.count_request(exchange.model, exchange.key, classify_refusal(error))
-            if exchange.caller is not None:
+            if exchange.caller is not None and exchange.is_taken:
                 read_bytes = min(exchange.request.content.total_bytes, self._read_limits().body_bytes)
                 self._parts.refusals.charge(exchange.caller, error.status, read_bytes)
         if exchange.has_answer:

@@ -51,6 +51,8 @@ class Exchange:
     model: str = ""
     remaining: Remaining | None = None
     names: FieldNames = field(default_factory=FieldNames)
+    is_taken: bool = False
+    """Whether the caller's requests are read, so that a refusal of this one counts for it."""
     is_billed: bool = False
     """Whether the request is counted when its bill is settled."""
     point: OperatingPoint = OperatingPoint.UNMEASURED
@@ -85,4 +87,5 @@ async def authenticate(parts: GatewayParts, exchange: Exchange) -> Caller:
     )
     if caller.kind is not CallerKind.ADMIN:
         parts.refusals.check(caller)
+    exchange.is_taken = True
     return caller

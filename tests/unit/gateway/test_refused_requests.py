@@ -95,6 +95,18 @@ async def test_a_key_whose_requests_are_refused_is_read_no_more_and_others_are(
         assert await ask(rig, "alice", "Hi") == 200, "one goes each so many seconds"
 
 
+async def test_what_is_refused_unread_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an end user that floods its key with large bodies would take the key's other half, too."""
+    monkeypatch.setattr(admission, "MOST_REFUSED", 20)
+    monkeypatch.setattr(admission, "REFUSED_BYTES", 100)
+    now = 0.0
+    async with running(tmp_path, answer("a"), clock=lambda: now) as rig:
+        statuses = [await ask(rig, "alice", "x" * 1000, "no-such-model") for _ in range(20)]
+        assert statuses == [404] * 2 + [429] * 18
+        now = 60.0
+        assert await ask(rig, "alice", "Hi") == 200
+
+
 def charge(allowance: RefusalAllowance, caller: Caller, count: int, status: int = 404, size: int = 0) -> None:
     """Refuse so many requests of a caller."""
     for _ in range(count):
