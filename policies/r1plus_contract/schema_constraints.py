@@ -5,8 +5,8 @@ inside an engine's step would end the engine for everybody. So sizes are bounded
 of bounds; the gateway drops it from schemas that are not strict, names it, and validates the answer.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from r1plus_contract.constraint_shape import ShapeError, measure_pattern
@@ -17,7 +17,13 @@ MOST_DEPTH: Final = 32
 MOST_NODES: Final = 2000
 """Values in a schema with its references resolved; symbols in a grammar."""
 MOST_VISITS: Final = 10 * MOST_NODES
-"""Values that are looked at to find out what of a schema fits."""
+"""Values and unknown keywords that are looked at to find out what of a schema fits."""
+MOST_VISITS_TOGETHER: Final = 5 * MOST_VISITS
+"""Of several schemas that become one."""
+MOST_PLACE: Final = 256
+"""Characters of the place of what was dropped."""
+MOST_WRITTEN: Final = 2**20
+"""Characters of names and values of what fits, with its references written out: one may be named many times."""
 MOST_PROPERTIES: Final = 100
 """Properties of one object: the time to compile optional ones grows with their square."""
 MOST_REPETITIONS: Final = 128
@@ -71,6 +77,14 @@ class SchemaCost:
     """Values, with what references name."""
     repetitions: int = 0
     """Characters that lengths and patterns repeat."""
+    written: int = 0
+    """Characters of names and values; a strict schema's, which is sent as it is, are not counted."""
+    visits: int = field(default=0, compare=False)
+    """What was looked at, also where it was dropped."""
+
+    def take(self, other: "SchemaCost") -> None:
+        """Become what another one is, but for what was looked at."""
+        self.nodes, self.repetitions, self.written = other.nodes, other.repetitions, other.written
 
 
 @dataclass(slots=True)
@@ -105,15 +119,17 @@ class SchemaWalk:
         for keyword, value in schema.items():
             if keyword in _ANNOTATIONS:
                 continue
+            if keyword not in _ENFORCED:
+                self._look()
             where = f"{place}.{keyword!s:.40}"
-            before, count = (self.cost.nodes, self.cost.repetitions), len(self.dropped)
+            before, count = replace(self.cost), len(self.dropped)
             try:
                 enforced[keyword] = self._visit_keyword(schema, keyword, value, where, depth + 1, references)
             except UnenforceableError:
                 if self.is_strict:
                     raise
-                self.cost.nodes, self.cost.repetitions = before
-                self.dropped[count:] = [where]
+                self.cost.take(before)
+                self.dropped[count:] = [where[:MOST_PLACE]]
         return _loosen(schema, enforced)
 
     def _visit_keyword(
@@ -136,7 +152,7 @@ class SchemaWalk:
         elif keyword == "pattern":
             self._visit_pattern(value, place)
         else:
-            self._visit_data(value, depth)
+            self._visit_data(value, place, depth)
         return value
 
     def _visit_map(self, keyword: str, value: Any, place: str, depth: int, references: tuple[str, ...]) -> Any:
@@ -145,6 +161,7 @@ class SchemaWalk:
         if keyword in _DEFINITIONS:
             return value  # Counted where they are referred to.
         check_limit(place, "properties", len(value), MOST_PROPERTIES)
+        self._write(value, place)
         return {name: self.visit(item, f"{place}.{name!s:.40}", depth + 1, references) for name, item in value.items()}
 
     def _visit_list(self, keyword: str, value: Any, place: str, depth: int, references: tuple[str, ...]) -> Any:
@@ -157,6 +174,8 @@ class SchemaWalk:
     def _visit_reference(self, value: Any, place: str, depth: int, references: tuple[str, ...]) -> Any:
         if not isinstance(value, str) or not value.startswith("#"):
             raise ConstraintError(place, f"{value!r:.80} is outside of the schema; write what it names under $defs")
+        if value[1:2] not in ("", "/"):
+            raise UnenforceableError(place, f"{value!r:.80} names an anchor; write it as a path, such as #/$defs/name")
         if value == "#" or value in references:
             raise UnenforceableError(place, f"{value!r:.80} is recursive; write out as many levels as you need")
         return self.visit(self._resolve(value, place), place, depth, (*references, value))
@@ -189,20 +208,32 @@ class SchemaWalk:
             raise UnenforceableError(place, str(error)) from error
         self._repeat(shape.repeated, place)
 
-    def _visit_data(self, value: Any, depth: int) -> None:
+    def _visit_data(self, value: Any, place: str, depth: int) -> None:
         pending = [(value, depth)]
         while pending:
             item, level = pending.pop()
             self._count(level)
             if isinstance(item, dict):
+                self._write(item, place)
                 pending += [(one, level + 1) for one in item.values()]
             elif isinstance(item, list):
                 pending += [(one, level + 1) for one in item]
+            elif isinstance(item, str):
+                self._write([item], place)
+
+    def _write(self, texts: Iterable[str], place: str) -> None:
+        if not self.is_strict:
+            self.cost.written += sum(map(len, texts))
+            check_limit(place, "characters, with what references name,", self.cost.written, MOST_WRITTEN)
+
+    def _look(self) -> None:
+        self._visits += 1
+        self.cost.visits += 1
+        if self._visits > MOST_VISITS or self.cost.visits > MOST_VISITS_TOGETHER:
+            raise _CostlySchemaError(self.place, f"has more than {MOST_VISITS} values; simplify it")
 
     def _count(self, depth: int) -> None:
-        self._visits += 1
-        if self._visits > MOST_VISITS:
-            raise _CostlySchemaError(self.place, f"has more than {MOST_VISITS} values; simplify it")
+        self._look()
         self.cost.nodes += 1
         check_limit(self.place, "values, with what its references name,", self.cost.nodes, MOST_NODES)
         check_depth(self.place, depth)
@@ -237,12 +268,12 @@ def fit_schema(document: Mapping[str, Any], place: str, cost: SchemaCost, depth:
     Raises:
         ConstraintError: it is no schema.
     """
-    before = (cost.nodes, cost.repetitions)
+    before = replace(cost)
     walk = SchemaWalk(document, place, cost, is_strict=False)
     try:
         fitting = walk.visit(document, place, depth, ())
     except (UnenforceableError, _CostlySchemaError):
-        cost.nodes, cost.repetitions = before
+        cost.take(before)
         return loosen_wholly(document), [place]
     return fitting if isinstance(fitting, dict) else {}, walk.dropped
 

@@ -10,9 +10,6 @@ from r1plus_gateway.http.schemas import SchemaCheck
 from r1plus_gateway.http.tools import parse_tool_answer
 from r1plus_gateway.http.validation import Finding, validate
 
-MOST_NAMED: Final = 64
-"""Dropped fields that an answer names."""
-MOST_NAME_CHARACTERS: Final = 256
 _NO_JSON: Final = Finding(False, "the answer is no JSON")
 
 
@@ -25,11 +22,9 @@ class SchemaReport:
 
     def describe(self) -> dict[str, Any]:
         """Return it as the API writes it."""
-        names = [name[:MOST_NAME_CHARACTERS] for name in self.check.dropped[:MOST_NAMED]]
-        more = len(self.check.dropped) - len(names)
         return {
-            "dropped": names,
-            "dropped_more": more,
+            "dropped": self.check.dropped,
+            "dropped_more": self.check.more,
             "valid": self.finding.is_valid,
             "problem": self.finding.problem or None,
         }

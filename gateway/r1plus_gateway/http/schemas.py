@@ -1,6 +1,6 @@
 """JSON schemas that constrain an answer: `response_format`, `text.format` and the parameters of tools."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -28,6 +28,8 @@ STRICT: Final = FlagField("strict")
 DESCRIPTION: Final = ObjectField(
     "json_schema", Table((SCHEMA, STRICT), ignored=frozenset({"name", "description"})), is_required=True
 )
+MOST_NAMED: Final = 64
+"""Dropped fields that an answer names."""
 _PLAIN: Final = Table((StringField("type", values=("text", "json_object"), is_required=True),))
 
 
@@ -35,8 +37,10 @@ _PLAIN: Final = Table((StringField("type", values=("text", "json_object"), is_re
 class SchemaCheck:
     """What an answer is validated against when it is whole: schemas of which the engine enforces a part."""
 
-    dropped: tuple[str, ...]
-    """Fields of the request that the engine does not enforce."""
+    dropped: Sequence[str]
+    """Fields of the request that the engine does not enforce; of many, the first."""
+    more: int
+    """How many others it does not enforce."""
     answer: Mapping[str, Json] | None = None
     """The schema of the answer; None: it is of calls."""
     arguments: Mapping[str, Mapping[str, Json]] | None = None
@@ -51,6 +55,16 @@ class AnswerSchema:
     """JSON, as the engine gets it."""
     check: SchemaCheck | None = None
     """None: the engine enforces all of it."""
+
+
+def build_check(
+    dropped: Sequence[str],
+    answer: Mapping[str, Json] | None = None,
+    arguments: Mapping[str, Mapping[str, Json]] | None = None,
+) -> SchemaCheck | None:
+    """Return what an answer is validated against if anything was dropped; None if nothing was."""
+    named = dropped[:MOST_NAMED]
+    return SchemaCheck(named, len(dropped) - len(named), answer, arguments) if dropped else None
 
 
 ANY_OBJECT: Final = AnswerSchema(b'{"type":"object"}')
@@ -138,7 +152,7 @@ def hold_answer(place: str, schema: Mapping[str, Json], *, is_strict: bool) -> A
         text = orjson.dumps(fitting)
     if len(text) > MOST_BYTES:
         text, dropped = orjson.dumps(loosen_wholly(schema)), [place]
-    return AnswerSchema(text, SchemaCheck(tuple(dropped), answer=schema) if dropped else None)
+    return AnswerSchema(text, build_check(dropped, answer=schema))
 
 
 def encode_schema(place: str, schema: Mapping[str, Json]) -> bytes:

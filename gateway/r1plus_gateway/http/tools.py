@@ -29,6 +29,7 @@ from r1plus_gateway.http.schemas import (
     STRICT,
     AnswerSchema,
     SchemaCheck,
+    build_check,
     check_references,
     convert_constraint_errors,
     encode_schema,
@@ -247,7 +248,7 @@ def _fit_functions(functions: Sequence[Function], cost: SchemaCost, size: int) -
                 checked.setdefault(function.name, function.parameters)
         size += _measure(position, held)
         arguments[function.place] = held
-    return _HeldFunctions(arguments, SchemaCheck(tuple(dropped), arguments=checked) if dropped else None)
+    return _HeldFunctions(arguments, build_check(dropped, arguments=checked))
 
 
 def _measure(position: int, arguments: Mapping[str, Json]) -> int:

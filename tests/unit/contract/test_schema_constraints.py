@@ -12,6 +12,8 @@ from r1plus_contract.schema_constraints import (
     MOST_NODES,
     MOST_PROPERTIES,
     MOST_VISITS,
+    MOST_VISITS_TOGETHER,
+    MOST_WRITTEN,
     ConstraintError,
     SchemaCost,
     SchemaWalk,
@@ -69,6 +71,11 @@ DROPPED: dict[str, tuple[Json, Json, list[str]]] = {
         ["p.$ref.properties.next.$ref"],
     ),
     "itself": ({"properties": {"a": {"$ref": "#"}}}, {"properties": {"a": {}}}, ["p.properties.a.$ref"]),
+    "a name that is no path": (
+        {"properties": {"a": {"$ref": "#b"}}, "$defs": {"b": {"$anchor": "b"}}},
+        {"properties": {"a": {}}},
+        ["p.properties.a.$ref"],
+    ),
     "what stands next to a reference": (
         {"$ref": "#/$defs/a", "minLength": 1, "$defs": {"a": TEXT}, "title": "A"},
         TEXT,
@@ -113,6 +120,34 @@ def test_what_takes_too_long_to_fit_is_dropped_as_a_whole_and_costs_nothing() ->
         walk.visit(schema, "p", 1, ())
     assert fit_schema(schema, "p", cost, 1) == ({"type": "object"}, ["p"])
     assert cost == SchemaCost(7, 3)
+
+
+def refer(definition: Json, times: int) -> Json:
+    return {"anyOf": [{"$ref": "#/$defs/a"}] * times, "$defs": {"a": definition}}
+
+
+NAMED_OFTEN: dict[str, Json] = {
+    "a value": refer({"const": "x" * 10_000}, 300),
+    "a name": refer({"properties": {"x" * 10_000: True}}, 300),
+    "names in a value": refer({"enum": [{"x" * 10_000: 1}]}, 300),
+}
+
+
+@for_each("schema", NAMED_OFTEN)
+def test_what_is_named_often_is_written_out_within_a_bound(schema: Json) -> None:
+    fitting, dropped = fit_schema(schema, "p", SchemaCost(), 1)
+    assert len(json.dumps(fitting)) < 1.1 * MOST_WRITTEN
+    assert len(dropped) >= 300 - MOST_WRITTEN // 10_000
+
+
+def test_unknown_keywords_that_are_named_often_are_looked_at_within_a_bound() -> None:
+    cost = SchemaCost()
+    unknown = refer({f"x{number}": 1 for number in range(MOST_VISITS // 10)}, 9)
+    assert len(fit_schema(unknown, "p", cost, 1)[1]) == 9 * MOST_VISITS // 10
+    for _ in range(9):
+        fit_schema(unknown, "p", cost, 1)
+    assert fit_schema({"type": "string", "title": "A", "maxLength": 3}, "p", cost, 1) == ({"type": "string"}, ["p"])
+    assert MOST_VISITS_TOGETHER < cost.visits < MOST_VISITS_TOGETHER + 20
 
 
 SCALARS = st.sampled_from(
