@@ -8,7 +8,7 @@ from pathlib import Path
 
 _LIMITS = frozenset({"timeout", "seconds", "deadline", "within", "grace_s"})
 _LIMIT_ENDS = ("_seconds", "_timeout")
-_HARMLESS = frozenset({"retry_seconds", "shutdown_timeout", "verdict_seconds"})
+_HARMLESS = frozenset({"failure_retry_seconds", "retry_seconds", "shutdown_timeout", "verdict_seconds"})
 """How often something happens, and how long a server waits at its end: no test fails because they are over."""
 _POSITIONAL_LIMITS = frozenset({"timeout", "wait_for", "join"})
 """Functions whose last argument is a limit."""
