@@ -139,12 +139,14 @@ class Completions:
         A caller whose requests were refused after too many counts gets none for a while: its prompts are reserved by
         their size, as where the engine cannot count. So a flood of refused requests costs the pods little, and takes
         nothing from the caller's requests that its budget has room for.
+
+        A few requests of a caller are counted or reserved at one time, so others find room in the store's writer.
         """
-        if not pool.model.can(Capability.COUNT_ONLY):
-            return await self._reserve(exchange, caller, pool, request, None)
         group, most = caller.group_id, self._parts.read_settings().limits.queue_per_key
         async with self._counts.wait_for_turn(f"{group} {pool.model.name}", most, self._count_waiting(pool)):
             self._parts.models.queue.check_room(pool.model.name, group)
+            if not pool.model.can(Capability.COUNT_ONLY):
+                return await self._reserve(exchange, caller, pool, request, None)
             if self._counts.take(group, most):
                 request, prompt_tokens = await self._count_fitting(pool, exchange.id, request)
                 admitted = await self._reserve(exchange, caller, pool, request, prompt_tokens)

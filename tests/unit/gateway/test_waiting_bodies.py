@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,33 @@ async def test_a_line_of_a_key_is_bounded_and_another_key_does_not_notice(
         await asyncio.gather(*asking)
         assert Counter(status for status, _ in ends) == Counter({200: most, 503: number - most})
         async with rig.chat(HELD, **fields) as response:
+            assert response.status == 200
+
+
+@for_each("times", {"the bound": 1.0, "a tenth more": 1.1, "ten times as much": 10.0})
+@for_each("capabilities", {
+    "whose engine counts prompts": ("messages", "count_only"),
+    "whose engine counts none": ("messages",),
+})  # fmt: skip
+async def test_a_key_has_a_few_requests_at_the_ledger_and_another_key_comes_next(
+    tmp_path: Path, capabilities: Sequence[str], times: float
+) -> None:
+    """Each takes a place before the store's writer, which all keys share."""
+    settings = {"limits": {"queuePerKey": LINE}}
+    async with running(tmp_path, answer("a"), settings=settings, capabilities=capabilities, batch=SLOTS) as rig:
+        rig.ledger.gate, most = asyncio.Event(), LINE + LINE + SLOTS
+        ends: Ends = []
+        number = round(most * times + 0.4)
+        asking = [asyncio.create_task(ask(rig, "Hi", ends)) for _ in range(number)]
+        await eventually(lambda: count_refused(ends) == number - most, "those beyond the line are refused")
+        await eventually(lambda: rig.ledger.arrived == LINE, "a few are at the ledger")
+        others = asyncio.create_task(ask_as_bob(rig, "Hi"))
+        await eventually(lambda: rig.ledger.arrived == LINE + 1, "another key's comes next")
+        rig.ledger.gate.set()
+        await asyncio.gather(*asking)
+        assert await others == 200
+        assert len([status for status, _ in ends if status == 200]) >= LINE, "the others go on as the queue has room"
+        async with rig.chat("Hi") as response:
             assert response.status == 200
 
 
