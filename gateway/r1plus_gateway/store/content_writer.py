@@ -34,6 +34,7 @@ from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
 from r1plus_gateway.store.content_reader import ContentReader
 from r1plus_gateway.store.erasure_records import is_erased_since
 from r1plus_gateway.store.knowledge_books import read_caller_knowledge
+from r1plus_gateway.store.knowledge_limits import compute_share
 
 DAY_SECONDS: Final = 86_400.0
 _APART_SECONDS: Final = 0.001
@@ -248,18 +249,25 @@ class ContentWriter(ContentReader):
         add_size(self.connection, self.owner, size)
 
     def _check_room(self, size: int) -> None:
+        limits, stored = self._limits, read_stored_bytes(self.connection)
+        of_caller = read_caller_bytes(self.connection, self.owner)
         size += measure_new_owner(self.connection, self.owner)
-        kept = read_caller_bytes(self.connection, self.owner) - read_caller_knowledge(self.connection, self.owner).bytes
-        if kept + size > self._limits.caller_bytes:
+        kept = of_caller - read_caller_knowledge(self.connection, self.owner).bytes
+        if kept + size > limits.caller_bytes:
             raise ContentLimitError(
-                f"{size} bytes more exceed the {self._limits.caller_bytes} that this key may store, of which {kept} are"
+                f"{size} bytes more exceed the {limits.caller_bytes} that this key may store, of which {kept} are"
                 " in use; delete conversations and responses"
             )
-        if read_stored_bytes(self.connection) + size > self._limits.tenant_bytes:
+        if stored + size > limits.tenant_bytes:
             # How much the others have stored is not the caller's to know.
             raise ContentLimitError(
-                f"{size} bytes more exceed what is left of the {self._limits.tenant_bytes} that all of the tenant may"
+                f"{size} bytes more exceed what is left of the {limits.tenant_bytes} that all of the tenant may"
                 " store; delete conversations and responses, or ask the platform team"
+            )
+        if kept + size > compute_share(limits.caller_bytes, limits.tenant_bytes, stored - of_caller):
+            raise ContentLimitError(
+                f"{size} bytes more exceed this key's share of the tenant's {limits.tenant_bytes}, of which it has"
+                f" {kept}: what is left is for other keys; delete conversations and responses, or ask the platform team"
             )
 
 

@@ -1,6 +1,7 @@
 """Stored content: whose it is, how much there may be, what the file shows, and when it goes."""
 
 import asyncio
+import contextlib
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,6 +20,7 @@ from r1plus_gateway.store.content import (
     OWNER_BYTES,
     ContentLimitError,
     ContentLimits,
+    Conversation,
     HistoryBrokenError,
     HistoryTooLongError,
     Listed,
@@ -297,7 +299,31 @@ async def test_entries_without_text_fill_the_limit_as_well(store: TenantStore) -
         for number in range(1000):
             caller = make_caller("key000000002", end_user=f"user-{number}")
             await content.write(caller, lambda one: one.create_conversation({}, []))
-    assert number == 20_000 // (OWNER_BYTES + ENTRY_BYTES + 30)
+    assert number == 10_000 // (OWNER_BYTES + ENTRY_BYTES + 30), "half of what it may have alone"
+    await read_size(store)
+
+
+@for_each("times", {"the bound": 1.0, "a tenth more": 1.1, "ten times as much": 10.0})
+async def test_keys_that_store_all_they_may_leave_another_key_room(store: TenantStore, times: float) -> None:
+    """As many as would fill the tenant, if each stored what one may alone."""
+    limits, text = ContentLimits(MIB // 8, MIB), say("x" * 8000)
+    content, left = make_content(store, limits), MIB
+    greedy = [make_caller(f"key{number:09}") for number in range(8)]
+    made: list[tuple[Caller, Conversation]] = []
+    for caller in greedy:
+        for _ in range(round(times * limits.caller_bytes / 8000)):
+            with contextlib.suppress(ContentLimitError):
+                made.append((caller, await content.write(caller, lambda one: one.create_conversation({}, [text]))))
+        before, left = left, MIB - await read_size(store)
+        assert left >= before * 7 / 8, "it has an eighth of what the others leave, and no more"
+    with pytest.raises(ContentLimitError, match="this key's share of the tenant's"):
+        await content.write(greedy[-1], lambda one: one.create_conversation({}, [text]))
+    other = make_caller("key000000009")
+    for _ in range(3):
+        await content.write(other, lambda one: one.create_conversation({}, [text]))
+    for caller, conversation in made:
+        await content.write(caller, lambda one: one.delete_conversation(conversation.id))  # noqa: B023
+    await content.write(greedy[0], lambda one: one.create_conversation({}, [text]))
     await read_size(store)
 
 
