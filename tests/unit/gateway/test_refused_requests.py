@@ -1,6 +1,7 @@
 """What refused requests, and large ones, take from others: turns in a thread, and an allowance in a minute."""
 
 import asyncio
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -81,10 +82,11 @@ async def test_a_large_body_is_parsed_beside_the_loop_and_keys_take_turns(tmp_pa
 
 @for_each("times", {"the bound": 1.0, "a tenth more": 1.1, "ten times as much": 10.0})
 async def test_a_key_whose_requests_are_refused_is_read_no_more_and_others_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, times: float
 ) -> None:
     most = 20
     monkeypatch.setattr(admission, "MOST_REFUSED", most)
+    caplog.set_level(logging.INFO, "r1plus_gateway")
     now = 0.0
     async with running(tmp_path, answer("a"), clock=lambda: now) as rig:
         statuses = Counter([await ask(rig, "alice", "Hi", "no-such-model") for _ in range(round(most * times))])
@@ -93,6 +95,7 @@ async def test_a_key_whose_requests_are_refused_is_read_no_more_and_others_are(
         assert await ask(rig, "bob", "Hi") == 200
         now = 60.0 / most
         assert await ask(rig, "alice", "Hi") == 200, "one goes each so many seconds"
+        assert len(caplog.records) < most, "a refused request writes no line"
 
 
 async def test_what_is_refused_unread_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

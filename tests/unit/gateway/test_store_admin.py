@@ -8,6 +8,7 @@ import pytest
 
 from r1plus_gateway.access.api_keys import parse_key, verify_key
 from r1plus_gateway.access.caller import Limits
+from r1plus_gateway.store import admin
 from r1plus_gateway.store.admin import (
     BudgetRow,
     KeyRevokedError,
@@ -25,6 +26,7 @@ from r1plus_gateway.store.key_records import LIMITS, KeyChange, KeySpec
 from r1plus_gateway.store.repository import LedgerRepository
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.tenant_data import ADMIN, Volume, make_caller, settle
+from support.tables import for_each
 
 EVER = UsageQuery(date(2000, 1, 1), date(2999, 1, 1))
 SPEC = KeySpec(
@@ -234,6 +236,25 @@ async def test_usage_is_reported_of_the_days_callers_and_models_that_are_asked_f
     }
     for name, (query, count) in counts.items():
         assert len((await report_usage(store, query)).rows) == count, name
+
+
+@for_each("times", {"the bound": 1.0, "a tenth more": 1.1, "ten times as much": 10.0})
+async def test_a_report_has_so_many_rows_and_that_of_one_key_has_its_own(
+    store: TenantStore, monkeypatch: pytest.MonkeyPatch, times: float
+) -> None:
+    monkeypatch.setattr(admin, "MOST_ROWS", 10)
+    callers = [make_caller("key000000001", end_user=f"user-{number}") for number in range(30)]
+    for number, caller in enumerate((*callers, make_caller("key000000002"))):
+        await settle(store, await store.ledger.reserve(f"u{number}", caller, "credit", 10), 1, 1)
+    report = await report_usage(store, EVER)
+    assert (len(report.rows), report.is_cut) == (2, False), "end users of a key are in one row"
+    for number in range(round(10 * times)):
+        reservation = await store.ledger.reserve(f"r{number}", callers[0], f"model-{number}", 10)
+        await settle(store, reservation, 1, 1)
+    report = await report_usage(store, EVER)
+    assert (len(report.rows), report.is_cut) == (10, True)
+    own = await report_usage(store, replace(EVER, caller_id="key000000002"))
+    assert ([row.requests for row in own.rows], own.is_cut) == ([1], False)
 
 
 async def test_after_a_clock_was_wrong_ledger_time_is_taken_back_by_hand(volume: Volume) -> None:
