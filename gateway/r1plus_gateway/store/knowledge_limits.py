@@ -3,6 +3,8 @@
 A caller's share is its limit times the part of the tenant's limit that others leave. With a limit of half, one caller
 has half, two have a third each, and n callers an (n + 1)-th each: as much is free for the next one. These are the
 dynamic thresholds of shared buffers (Choudhury and Hahne, IEEE/ACM Transactions on Networking 6 (2), 1998).
+
+An end user that a key names has half of the key's chunks that the key's others leave.
 """
 
 from sqlalchemy.engine import Connection
@@ -10,7 +12,7 @@ from sqlalchemy.engine import Connection
 from r1plus_gateway.store.content import ContentLimitError, ContentLimits
 from r1plus_gateway.store.content_books import read_caller_bytes, read_stored_bytes
 from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.knowledge_books import count_tenant_chunks, read_caller_knowledge
+from r1plus_gateway.store.knowledge_books import count_owner_chunks, count_tenant_chunks, read_caller_knowledge
 
 
 def compute_share(caller_limit: int, tenant_limit: int, others: int) -> int:
@@ -31,11 +33,21 @@ def require_chunks(connection: Connection, owner: Owner, limits: ContentLimits, 
             f"{count} chunks more exceed the {limits.tenant_chunks} that all of the tenant may have; delete"
             " files from vector stores, choose larger chunks, or ask the platform team"
         )
-    if own + count > compute_share(limits.caller_chunks, limits.tenant_chunks, used - own):
+    share = compute_share(limits.caller_chunks, limits.tenant_chunks, used - own)
+    if own + count > share:
         raise ContentLimitError(
             f"{count} chunks more exceed this key's share of the tenant's {limits.tenant_chunks}, of which it has"
             f" {own}: what is left is for other keys; delete files from vector stores, choose larger chunks, or ask the"
             " platform team"
+        )
+    if not owner.end_user:
+        return
+    of_user = count_owner_chunks(connection, owner)
+    if of_user + count > (share - (own - of_user)) // 2:
+        raise ContentLimitError(
+            f"{count} chunks more exceed this end user's share of what its key may have, of which it has {of_user}:"
+            " what is left is for the key and its other end users; delete files from vector stores, choose larger"
+            " chunks, or ask the platform team"
         )
 
 

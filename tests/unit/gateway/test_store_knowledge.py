@@ -190,11 +190,21 @@ async def test_an_end_user_counts_as_its_key_and_who_deletes_has_room_again(stor
         return await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, *"ab"), INGESTION))
 
     assert await append()
-    assert await take_chunks(knowledge, ANNA) == 2
-    with pytest.raises(ContentLimitError, match="1 chunks more exceed the 4 that this key may have, of which 4 are"):
-        await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(1, "c"), INGESTION))
+    assert await take_chunks(knowledge, ANNA) == 1
+    with pytest.raises(ContentLimitError, match="2 chunks more exceed the 4 that this key may have, of which 3 are"):
+        await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(1, *"cd"), INGESTION))
     await knowledge.write(owner, lambda one: one.clear_batches(added))
     assert await append()
+
+
+@for_each("times", {"the bound": 1.0, "a tenth more": 1.1, "ten times as much": 10.0})
+async def test_an_end_user_leaves_chunks_to_its_key_and_the_others_of_it(store: TenantStore, times: float) -> None:
+    knowledge = make_knowledge(store, ContentLimits(MIB, 2 * MIB, tenant_chunks=60, caller_chunks=30))
+    assert await take_chunks(knowledge, ANNA, round(15 * times)) == 15
+    assert await take_chunks(knowledge, BERT) == 7, "half of what she leaves"
+    assert await take_chunks(knowledge, KEY) == 8, "the key has all that is left"
+    assert await take_chunks(knowledge, OTHER) == 15
+    await store.read(check_books)
 
 
 async def test_a_refusal_names_what_is_ones_own_and_not_what_others_have(store: TenantStore) -> None:
