@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence import records
-from evidence.targets import HOME, load_targets
+from evidence.targets import HOME, load_targets, type_command
 
 
 class FigureError(Exception):
@@ -43,7 +43,7 @@ def origin(target: str, machine: str = HOME, folder: Path | None = None) -> str:
     where = f"{record.machine.name.replace('-', ' ')} ({record.machine.gpu or record.machine.processor})"
     load = f", load {record.load_before:.1f} before" if record.load_before >= 1 else ""
     end = ", failed" if record.result == "FAILED" else ", from before the ledger" if record.transcribed_from else ""
-    return f"`{record.command}` on {where}, {day.day} {day:%B %Y}, commit {record.commit[:8]}{load}{end}"
+    return f"`{type_command(record.command)}` on {where}, {day.day} {day:%B %Y}, commit {record.commit[:8]}{load}{end}"
 
 
 def duration(target: str, machine: str = HOME, folder: Path | None = None) -> str:

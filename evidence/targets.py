@@ -1,5 +1,6 @@
 """The long targets: `evidence/targets.toml`, one table each."""
 
+import re
 import shlex
 import tomllib
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Target:
     @property
     def command(self) -> str:
         """What a person types."""
-        return shlex.join(["make", self.make, *self.arguments])
+        return type_command(shlex.join(["make", self.make, *self.arguments]))
 
 
 def load_targets(file: Path = FILE) -> dict[str, Target]:
@@ -44,11 +45,26 @@ def load_targets(file: Path = FILE) -> dict[str, Target]:
     return {name: _parse(name, table) for name, table in tomllib.loads(file.read_text()).items()}
 
 
+def type_command(command: str) -> str:
+    """Return a call of make as `make help` shows it: `make bench NAME=gateway` for `make bench-gateway`."""
+    for pattern, typed in _MEMBERS.items():
+        command = re.sub(rf"^make {pattern}(?= |$)", f"make {typed}", command)
+    return command
+
+
 def find_target(make: str, arguments: tuple[str, ...], targets: dict[str, Target]) -> Target | None:
     """Return the target that `make` with just these arguments is, in any order; None if no table has them."""
     wanted = (make, sorted(arguments))
     return next((one for one in targets.values() if (one.make, sorted(one.arguments)) == wanted), None)
 
+
+_MEMBERS: Final = {
+    r"bench-(\S+)": r"bench NAME=\1",
+    r"e2e-(\S+)": r"e2e STORY=\1",
+    r"test-(?!flaky|long)(\S+)": r"test-long NAME=\1",
+    r"(unit-long|fuzz-cr|cel-mutants)": r"test-long NAME=\1",
+}
+"""Targets that belong to one of the Makefile's lists, and how they are typed."""
 
 _FIELDS: Final[dict[str, type | tuple[type, ...]]] = {
     "make": str,

@@ -1,6 +1,6 @@
 """For every test: a property test fails by what it finds, never by how long an example takes on a shared machine.
 
-`make test` tries two fifths of the examples, and the same in each run: a change fails by what it touched. `make unit-long`
+`make test` tries two fifths of the examples, and the same in each run: a change fails by what it touched. `make test-long NAME=unit-long`
 tries all, and new ones in each run (`--hypothesis-profile=thorough`); what it finds becomes an `@example`.
 """
 

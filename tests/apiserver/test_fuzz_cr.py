@@ -1,4 +1,4 @@
-"""A sample of `make fuzz-cr`: on every document the API server and the models are of one mind."""
+"""A sample of `make test-long NAME=fuzz-cr`: on every document the API server and the models are of one mind."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`make bench`: figures of this machine, in about half a minute. Not a test: nothing here passes or fails.
+"""`make bench NAME=apply`: figures of this machine, in about half a minute. Not a test: nothing here passes or fails.
 
 Planning is measured alone; admission and applying against the real kube-apiserver and etcd, which share the processor
 with the client, so compare ratios and client CPU rather than rates. Figures of other setups are in no way implied.

@@ -1,6 +1,6 @@
 """Real checkpoints out of GGUF files: the logits that OpenVINO has for the same numbers, and the ids of the tokenizer.
 
-`make test-checkpoint`. The ids in golden/checkpoint are of Qwen's own vocabulary (qwen.tiktoken of Alibaba's package
+`make test-long NAME=checkpoint`. The ids in golden/checkpoint are of Qwen's own vocabulary (qwen.tiktoken of Alibaba's package
 dashscope 2.0.2) by tiktoken 0.12, with the NFC normalization of its QwenTokenizer: another implementation.
 """
 

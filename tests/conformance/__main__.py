@@ -1,4 +1,4 @@
-"""`make test-conformance`: what programs written for OpenAI's API find at a gateway; a JSON line last.
+"""`make test-long NAME=conformance`: what programs written for OpenAI's API find at a gateway; a JSON line last.
 
 llm-comply, clients such as `openai` and LangChain, and schemathesis, each in an environment of its own. With names of
 clients (`python -m conformance langchain`) those alone run. The

@@ -1,4 +1,4 @@
-"""Code of the clients' scripts for docs/clients.md, which cog writes: what a page shows is what `make test-conformance` runs."""
+"""Code of the clients' scripts for docs/clients.md, which cog writes: what a page shows is what `make test-long NAME=conformance` runs."""
 
 import ast
 import re

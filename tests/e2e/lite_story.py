@@ -1,6 +1,6 @@
 """What happens to `lite` while other tests run: it becomes Ready, its prober hangs, and then one of two pods of it goes bad.
 
-That the pod is bad is written into its monitor's memory: a pod that really computes otherwise is in `make e2e-accuracy STORY=4b`.
+That the pod is bad is written into its monitor's memory: a pod that really computes otherwise is in `make e2e STORY=accuracy PART=4b`.
 """
 
 from concurrent.futures import Future

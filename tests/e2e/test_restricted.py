@@ -1,6 +1,6 @@
 """A namespace that assigns users to its pods and refuses every other, as OpenShift's do: `edge` serves in it, isolated.
 
-`make e2e-restricted`. The admission is imitated (`tests/support/restricted_v2.yaml`); the pods run as users of the range.
+`make e2e STORY=restricted`. The admission is imitated (`tests/support/restricted_v2.yaml`); the pods run as users of the range.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Beside the story: a tenant's gateway as applications use it, and that nothing else calls that tenant's models.
 
 It runs after `test_story`, by its name, on the gateway that the example's tenant asks for. Kills, promotions and removal
-are in `make e2e-gateway`.
+are in `make e2e STORY=gateway`.
 """
 
 import re

@@ -1,6 +1,6 @@
 """The three tiers, each gated by the whole suite that the product ships for it; the story gates them by a part of it.
 
-`make e2e-story-long`. All gates run at the same time.
+`make e2e STORY=story-long`. All gates run at the same time.
 """
 
 import pytest

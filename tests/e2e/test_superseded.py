@@ -1,6 +1,6 @@
 """A rollout superseded five times in a row under traffic: nobody's request fails, and nothing is left behind.
 
-`make e2e-rollouts`. Uses the smallest of the demo's deployments and leaves it as it was.
+`make e2e STORY=rollouts`. Uses the smallest of the demo's deployments and leaves it as it was.
 """
 
 import pytest

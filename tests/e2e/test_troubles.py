@@ -1,6 +1,6 @@
 """Ten broken deployments on a real cluster: `kubectl describe` names the cause and the remedy of each.
 
-`make e2e-troubles`. They share one tenant; their engines are catalog entries of their own, gone at the end.
+`make e2e STORY=troubles`. They share one tenant; their engines are catalog entries of their own, gone at the end.
 """
 
 import re

@@ -1,6 +1,6 @@
 """The three tiers of the examples, served: each by a small suite of its tenant.
 
-`make e2e-story-long` gates them by all that the product ships, as the demo does.
+`make e2e STORY=story-long` gates them by all that the product ships, as the demo does.
 """
 
 from dataclasses import dataclass

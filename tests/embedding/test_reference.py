@@ -1,4 +1,4 @@
-"""`make test-embedding`: the shipped engine's vectors against the reference implementation's, on over 200 texts."""
+"""`make test-long NAME=embedding`: the shipped engine's vectors against the reference implementation's, on over 200 texts."""
 
 import json
 from pathlib import Path

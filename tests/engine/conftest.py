@@ -1,7 +1,7 @@
 """One tritonserver for all tests that only ask, delivered and configured as a pod's is, and a control that is open.
 
-With `--engine vllm` (`make test-vllm`) the same tests ask vLLM on CPU, which serves the same model, and with
-`--engine torch` (`make test-model`) R1+'s own architecture in torch, with all that it adds switched off.
+With `--engine vllm` (`make test-long NAME=vllm`) the same tests ask vLLM on CPU, which serves the same model, and with
+`--engine torch` (`make test-long NAME=model`) R1+'s own architecture in torch, with all that it adds switched off.
 """
 
 import json

@@ -1,6 +1,6 @@
 """`make quickstart` as an ordinary user in a clone: what it prints works, nothing is left, Ctrl-C leaves nothing.
 
-`make test` runs it once; all else of it is in `make test-edge`.
+`make test` runs it once; all else of it is in `make test-long NAME=edge`.
 """
 
 import json

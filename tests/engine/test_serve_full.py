@@ -1,6 +1,6 @@
 """The largest engine that is shipped, as the tier `full`: its gate asks all of its suite, then it answers.
 
-`make test-full` runs it alone: the weights are 1 GB of packages, and the gate takes longer than all of `make test`. The
+`make test-long NAME=full` runs it alone: the weights are 1 GB of packages, and the gate takes longer than all of `make test`. The
 last line is JSON.
 """
 

@@ -1,4 +1,4 @@
-"""torch, transformers and what exports are made with, from the cache; `make test-exports` runs the tests of this folder."""
+"""torch, transformers and what exports are made with, from the cache; `make test-long NAME=exports` runs the tests of this folder."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`make fuzz-cr`: CRs from the CRDs' own schema; the real API server and the pydantic models must agree on each.
+"""`make test-long NAME=fuzz-cr`: CRs from the CRDs' own schema; the real API server and the pydantic models must agree on each.
 
 The last line is JSON. The exit status is 1 where the judges disagree, or where a share of verdicts is too small for the
 run to have tested anything.

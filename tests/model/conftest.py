@@ -1,4 +1,4 @@
-"""torch for the tests of this folder, from the cache; `make test-model` runs them."""
+"""torch for the tests of this folder, from the cache; `make test-long NAME=model` runs them."""
 
 import shutil
 from pathlib import Path

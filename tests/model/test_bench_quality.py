@@ -1,4 +1,4 @@
-"""What `make bench-model PART=quality` measures beside our own architecture."""
+"""What `make bench NAME=model PART=quality` measures beside our own architecture."""
 
 from pathlib import Path
 

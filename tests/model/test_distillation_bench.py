@@ -1,4 +1,4 @@
-"""The arms of `make bench-distillation` on a tiny teacher: what its rows say, and that a run goes on in its folder."""
+"""The arms of `make bench NAME=distillation` on a tiny teacher: what its rows say, and that a run goes on in its folder."""
 
 import argparse
 import json

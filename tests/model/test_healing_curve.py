@@ -1,4 +1,4 @@
-"""The curve of `make bench-model PART=healing`: measured meanwhile, without a change of the training, and kept."""
+"""The curve of `make bench NAME=model PART=healing`: measured meanwhile, without a change of the training, and kept."""
 
 import json
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""The part `served` of `make bench-model`, in small: half of the neurons, without training, so a part of what was known is lost.
+"""The part `served` of `make bench NAME=model`, in small: half of the neurons, without training, so a part of what was known is lost.
 
 The real Triton, the product's commands and `r1plus serve`: a suite of its own passes, the dense model's refuses it.
 """

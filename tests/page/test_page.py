@@ -1,4 +1,4 @@
-"""`make test-page`: what a person can do on the gateway's page, in a real browser, before a real model."""
+"""`make test-long NAME=page`: what a person can do on the gateway's page, in a real browser, before a real model."""
 
 import json
 import re

@@ -7,5 +7,5 @@ DEFAULT = 100
 
 
 def count_examples(thorough: int) -> int:
-    """Return a test's share of its examples: all of them in `make unit-long`, fewer in `make test`."""
+    """Return a test's share of its examples: all of them in `make test-long NAME=unit-long`, fewer in `make test`."""
     return max(1, thorough * settings().max_examples // DEFAULT)

@@ -1,6 +1,6 @@
 """Tests about test tools: a pytest plugin (`-p support.tool_tests`) leaves out those whose tool has not changed.
 
-`make unit` loads it. `make unit-long` runs all of them: `python -m support.tool_tests` prints where they are. Without a
+`make unit` loads it. `make test-long NAME=unit-long` runs all of them: `python -m support.tool_tests` prints where they are. Without a
 commit to compare with, as on the main branch itself, none is left out.
 """
 
@@ -53,7 +53,7 @@ class LeftOut:
         count = sum(len(_TEST.findall((root / file).read_text())) for file in self.files)
         return (
             f"{count} tests about test tools in {len(self.files)} files are left out: neither they nor their tools have"
-            f" changed since {self.base[:8]} of the main branch. make unit-long runs them."
+            f" changed since {self.base[:8]} of the main branch. make test-long NAME=unit-long runs them."
         )
 
 

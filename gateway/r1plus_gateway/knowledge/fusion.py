@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORD_WEIGHT: Final = 0.25
-"""Of words; the rest is that of vectors. Chosen on the development halves of `make bench-knowledge`."""
+"""Of words; the rest is that of vectors. Chosen on the development halves of `make bench NAME=knowledge`."""
 
 
 def fuse_scores(words: NDArray[np.float32], cosines: NDArray[np.float32]) -> NDArray[np.float32]:

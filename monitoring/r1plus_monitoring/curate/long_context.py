@@ -1,6 +1,6 @@
 """The stratum `context`: questions about long agreements, whose answers are single sentences somewhere in them.
 
-Called by the curator and by `make bench-context`. An agreement has as many clauses as its length asks for, each with
+Called by the curator and by `make bench NAME=context`. An agreement has as many clauses as its length asks for, each with
 names and amounts of its own, so nothing but reading it gives the answer. Three kinds of question:
 
 - needle: one sentence says it;

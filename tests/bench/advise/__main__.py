@@ -1,4 +1,4 @@
-"""`make bench-advise`: `r1plus advise` on the example of a lender, with the engines of all three tiers of the demo.
+"""`make bench NAME=advise`: `r1plus advise` on the example of a lender, with the engines of all three tiers of the demo.
 
 It needs a machine that does nothing else for its speeds to mean anything. Not a test: it prints. The last line is JSON:
 what `r1plus advise -o json` writes.

@@ -1,4 +1,4 @@
-"""`make bench-backends`: the same numbers in OpenVINO and in vLLM on CPU, each through the real Triton.
+"""`make bench NAME=backends`: the same numbers in OpenVINO and in vLLM on CPU, each through the real Triton.
 
 Both are gated on the same golden suite by the monitor's own gate. Then it compares the answers of the sweep at batch 1,
 item by item, and measures tokens per second and memory. The last line is JSON. The exit status is 1 unless both pass.

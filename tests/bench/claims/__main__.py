@@ -1,4 +1,4 @@
-"""`make bench-claims`: what R1+'s publisher says of speed, memory and batch on an A100, measured on this hardware.
+"""`make bench NAME=claims`: what R1+'s publisher says of speed, memory and batch on an A100, measured on this hardware.
 
 Memory of FP16 against FP32, batch 1 to 64, and engine against engine. On CPU that is SmolLM2-135M in OpenVINO and in
 vLLM; `--engine` names others, and those for GPUs. Each engine runs in a process of its own, with the settings that the

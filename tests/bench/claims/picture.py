@@ -1,4 +1,4 @@
-"""The picture of the batch curve: tokens per second against requests at once, drawn from a record of `make bench-claims`.
+"""The picture of the batch curve: tokens per second against requests at once, drawn from a record of `make bench NAME=claims`.
 
 `python -m bench.claims.picture RECORD [-o FILE]`. The same record gives the same picture.
 """
@@ -51,7 +51,7 @@ def _draw_engine(axes: Axes, one: EngineFigures, color: str) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Draw and write; return the exit status: 1 where the record has no curve."""
     parser = argparse.ArgumentParser(prog="bench.claims.picture", description=__doc__)
-    parser.add_argument("record", type=Path, help="of make bench-claims, or a file with its output")
+    parser.add_argument("record", type=Path, help="of make bench NAME=claims, or a file with its output")
     parser.add_argument("-o", "--output", type=Path, default=TARGET)
     given = parser.parse_args(arguments)
     try:

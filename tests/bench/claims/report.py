@@ -80,7 +80,7 @@ def read_run(figures: Mapping[str, Any]) -> Run:
     try:
         return Run(**{**values, "engines": tuple(EngineFigures(**one) for one in values["engines"])})
     except (TypeError, KeyError) as error:
-        raise ValueError(f"no figures of make bench-claims: {error}") from error
+        raise ValueError(f"no figures of make bench NAME=claims: {error}") from error
 
 
 def list_claims(run: Run) -> list[tuple[str, str, tuple[str, ...]]]:

@@ -1,4 +1,4 @@
-"""`make bench-context`: time to the first token, memory and accuracy against length: dense, sparse and evicted.
+"""`make bench NAME=context`: time to the first token, memory and accuracy against length: dense, sparse and evicted.
 
 Not a test: it prints. Items are those of the stratum `context` (curate/long_context.py), asked one at a time of the
 backend's own engine, each length and attention in a process of its own. A length beyond what the model was trained for

@@ -1,4 +1,4 @@
-"""`python -m bench.context.picture FILE... [-o docs/context.png]`: draws records of `make bench-context`.
+"""`python -m bench.context.picture FILE... [-o docs/context.png]`: draws records of `make bench NAME=context`.
 
 Three panels over the length of the prompt: time to the first token, KV cache while an answer is generated, and the
 share of needles that were found: runs with few items ask nothing else. Nothing is drawn that the records do not say. The lengths may be measured in several runs.
@@ -28,7 +28,7 @@ MARKS: Final = "o", "s", "^"
 def main() -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("reports", nargs="+", type=Path, help="records of make bench-context, or files with its output")
+    parser.add_argument("reports", nargs="+", type=Path, help="records of make bench NAME=context, or files with its output")
     parser.add_argument("-o", "--output", type=Path, default=TARGET)
     arguments = parser.parse_args()
     reports = [read_figures(path) for path in arguments.reports]

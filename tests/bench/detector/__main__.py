@@ -1,4 +1,4 @@
-"""`make bench-detector`: the figures of the accuracy detector, the gate and the interval, on simulated engines.
+"""`make bench NAME=detector`: the figures of the accuracy detector, the gate and the interval, on simulated engines.
 
 It drives the shipped functions; simulated is only what the engine answers. Seeded by the commit, so that a figure can
 be had again and no lucky seed be chosen; `--seed` overrides it. `--quick` is a rehearsal whose figures mean little.

@@ -1,4 +1,4 @@
-"""The arms of `make bench-distillation`: the same data, and the same measurements of each student."""
+"""The arms of `make bench NAME=distillation`: the same data, and the same measurements of each student."""
 
 import argparse
 import json

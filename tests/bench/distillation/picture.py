@@ -1,4 +1,4 @@
-"""`python -m bench.distillation.picture FILE... [-o docs/distillation.png]`: draws records of `make bench-distillation`.
+"""`python -m bench.distillation.picture FILE... [-o docs/distillation.png]`: draws records of `make bench NAME=distillation`.
 
 Three panels over the processor seconds of a training, the teacher's predictions included: items of the golden suite that
 are right, KL from the teacher, perplexity. Nothing is drawn that the records do not say. The rows may be of several runs.
@@ -29,7 +29,7 @@ def main() -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "reports", nargs="+", type=Path, help="records of make bench-distillation, or files with its output"
+        "reports", nargs="+", type=Path, help="records of make bench NAME=distillation, or files with its output"
     )
     parser.add_argument("-o", "--output", type=Path, default=TARGET)
     arguments = parser.parse_args()
@@ -49,7 +49,7 @@ def join(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for report in sorted(reports, key=lambda report: str(report["measured_at"])):
         rows |= {row["name"]: row for row in report.get("rows", ())}
     if not rows:
-        raise ValueError("the files have no rows: run make bench-distillation with its part arms")
+        raise ValueError("the files have no rows: run make bench NAME=distillation with its part arms")
     if len(items := sorted({row["items"] for row in rows.values()})) > 1:
         raise ValueError(f"the files count {' and '.join(map(str, items))} items of the suite: name files of one count")
     layers = sorted({row["record"]["recipe"]["layers"] for row in rows.values() if "record" in row})

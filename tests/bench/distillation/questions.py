@@ -1,4 +1,4 @@
-"""Questions of `make bench-distillation`: a part to train on, and candidates for a suite that the data must not have.
+"""Questions of `make bench NAME=distillation`: a part to train on, and candidates for a suite that the data must not have.
 
 Candidates are the questions of the shipped suites, and a part of the others, by their ids: the same each time. Both
 halves share forms, such as "What is the capital of ...?", and no question.

@@ -1,4 +1,4 @@
-"""`make bench-edge`: `r1plus serve` on this machine with the real Triton, from a cold start to a power cut; JSON last.
+"""`make bench NAME=edge`: `r1plus serve` on this machine with the real Triton, from a cold start to a power cut; JSON last.
 
 Not a test: it prints. Seconds depend on the machine and on what else runs there, so processor seconds stand beside them,
 and what can be compared is a ratio of one run. Triton and the engine are in the cache before. Each figure has a field of

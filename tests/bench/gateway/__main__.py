@@ -1,4 +1,4 @@
-"""`make bench-gateway`: what the gateway adds to bare gRPC, beside LiteLLM on the same timetable; a JSON line last.
+"""`make bench NAME=gateway`: what the gateway adds to bare gRPC, beside LiteLLM on the same timetable; a JSON line last.
 
 Ratios of one run decide; absolute figures orient. Each figure has a field of `Report`. LiteLLM comes from PyPI into an
 environment of its own in the cache, with `--litellm`.

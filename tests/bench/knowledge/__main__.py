@@ -1,4 +1,4 @@
-"""`make bench-knowledge`: what a search finds, how long it takes, and what reading a long PDF costs.
+"""`make bench NAME=knowledge`: what a search finds, how long it takes, and what reading a long PDF costs.
 
 Quality: how often the one right answer is first, and among the first five, by words alone, vectors alone, and both:
 on a set of our own and on Perl's list of frequent questions, the halves on which nothing was chosen. Vectors are of the shipped engine, all-MiniLM-L6-v2, through the embedder's process. Times: a search in an index

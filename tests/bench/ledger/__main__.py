@@ -1,4 +1,4 @@
-"""`make bench-ledger`: what the gateway's ledger adds to a request, with every commit on the disk.
+"""`make bench NAME=ledger`: what the gateway's ledger adds to a request, with every commit on the disk.
 
 One request after another, then 64 at once, each a reservation and a settlement of one key with all limits; and the
 look-up of a key. A table, then one JSON line. `--folder` says which disk; the default is that of the scratch files.

@@ -1,4 +1,4 @@
-"""How fast and how right the calculator is, through its socket: `make bench-math`. A JSON line last.
+"""How fast and how right the calculator is, through its socket: `make bench NAME=math`. A JSON line last.
 
 Tasks are texts with an expression in them, built backwards from their answers without SymPy. Figures are of the half
 that was written before the rules (`reported`); the other half (`practice`) is shown for comparison.

@@ -1,4 +1,4 @@
-"""`make bench-memory`: how many facts of a conversation are in the prompt, at a quarter of the conversation's tokens.
+"""`make bench NAME=memory`: how many facts of a conversation are in the prompt, at a quarter of the conversation's tokens.
 
 Each of 120 scripted conversations has 20 turns and five facts, some of which change. After the last turn each fact is
 asked for, and the prompt is searched for its latest value. Rules may be written on the half `development`; figures are

@@ -1,4 +1,4 @@
-"""`make bench-model`: what R1+'s architecture costs and saves, on SmolLM2-135M as `r1plus engine convert` writes it.
+"""`make bench NAME=model`: what R1+'s architecture costs and saves, on SmolLM2-135M as `r1plus engine convert` writes it.
 
 Parts: `quality`, perplexity against sparsity and window, and the suite against sparsity, without training; `cache`,
 bytes of keys and values at 64K as allocated; `speed`, decoding at batch 1 and 16 in turn with the dense model of the

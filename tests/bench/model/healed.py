@@ -1,4 +1,4 @@
-"""Models that `make bench-model` heals, and what each is worth while it is: kept in the working folder, as the training is."""
+"""Models that `make bench NAME=model` heals, and what each is worth while it is: kept in the working folder, as the training is."""
 
 import json
 import statistics

@@ -1,4 +1,4 @@
-"""The parts of `make bench-model`. Each prints a table of its figures and returns them."""
+"""The parts of `make bench NAME=model`. Each prints a table of its figures and returns them."""
 
 import argparse
 import tempfile

@@ -1,4 +1,4 @@
-"""`python -m bench.model.picture FILE... [-o docs/healing.png]`: draws records of `make bench-model PART=healing`.
+"""`python -m bench.model.picture FILE... [-o docs/healing.png]`: draws records of `make bench NAME=model PART=healing`.
 
 Two panels over the steps of healing: items of the golden suite that are right, and perplexity of prose; dashed, the dense
 model. Nothing is drawn that the records do not say. The models may be healed in several runs.
@@ -23,7 +23,7 @@ def main() -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "reports", nargs="+", type=Path, help="records of make bench-model PART=healing, or files with its output"
+        "reports", nargs="+", type=Path, help="records of make bench NAME=model PART=healing, or files with its output"
     )
     parser.add_argument("-o", "--output", type=Path, default=TARGET)
     arguments = parser.parse_args()

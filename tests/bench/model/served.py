@@ -1,4 +1,4 @@
-"""The part `served` of `make bench-model`: a healed model as an engine of the edge tier, beside the dense one.
+"""The part `served` of `make bench NAME=model`: a healed model as an engine of the edge tier, beside the dense one.
 
 It is imported, gated by the monitor's own gate on a suite of its own and on the dense model's, timed in turn with the
 dense engine, and served by `r1plus serve`. All of it with the product's commands and the real Triton.

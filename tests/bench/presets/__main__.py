@@ -1,4 +1,4 @@
-"""`make bench-presets`: how much of the golden suite survives each preset's sampling, on the real Triton.
+"""`make bench NAME=presets`: how much of the golden suite survives each preset's sampling, on the real Triton.
 
 At temperature 0 `top_p` has no effect, so preset `code` also sets a temperature. This bench shows what each temperature
 costs: the share of the suite's items that are still answered right. It asks every item `SEEDS` times.

@@ -1,4 +1,4 @@
-"""`make bench-reconcile N=200`: the operator against a bare client that writes the same, on a real API server.
+"""`make bench NAME=reconcile N=200`: the operator against a bare client that writes the same, on a real API server.
 
 In order: the floor, N CRs at once, some of them made Ready, an idle minute, a restart, drift, and the floor again, so
 that a machine that changes its pace meanwhile does so on both sides. Not a test: nothing here passes or fails, except

@@ -1,4 +1,4 @@
-"""One run of `make bench-reward`: questions, training, and what is measured with."""
+"""One run of `make bench NAME=reward`: questions, training, and what is measured with."""
 
 import argparse
 import json
@@ -114,7 +114,7 @@ def _compare_templates(questions: Sequence[Question], before: Sequence[bool], af
 
 
 def _list_reported(count: int) -> list[RewardTask]:
-    """Return questions of `make bench-math` that are meant for a translation."""
+    """Return questions of `make bench NAME=math` that are meant for a translation."""
     makers = tuple(one for one in REPORTED if one[0] == "translation")
     questions = generate_questions(makers, count, 1)
     return [build_translation_task(one.text, one.answer) for one in questions if one.answer is not None]

@@ -1,4 +1,4 @@
-"""`python -m bench.reward.picture FILE [-o docs/reward.png]`: draws a record of `make bench-reward`.
+"""`python -m bench.reward.picture FILE [-o docs/reward.png]`: draws a record of `make bench NAME=reward`.
 
 Held-out questions that are right before and after, by the form of the expression that is asked for.
 """
@@ -20,7 +20,7 @@ WIDTH: Final = 0.4
 def main() -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("report", type=Path, help="a record of make bench-reward, or a file with its output")
+    parser.add_argument("report", type=Path, help="a record of make bench NAME=reward, or a file with its output")
     parser.add_argument("-o", "--output", type=Path, default=TARGET)
     arguments = parser.parse_args()
     # No date in the file: the same data make the same picture.

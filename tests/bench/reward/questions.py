@@ -1,4 +1,4 @@
-"""Questions in prose for `make bench-reward`, built backwards from their answers: a half to train on, one held out.
+"""Questions in prose for `make bench NAME=reward`, built backwards from their answers: a half to train on, one held out.
 
 The halves share no template, no name, no good and no number: numbers are even in training and odd in what is held out.
 `split_questions` checks that of what it has made.

@@ -1,4 +1,4 @@
-"""`make bench-serving`: the demo's engine through the real Triton, streaming, against the same engine in process.
+"""`make bench NAME=serving`: the demo's engine through the real Triton, streaming, against the same engine in process.
 
 Not a test: it prints. Whoever reads it compares ratios of one run on one machine: speeds of two are not comparable. The
 last line is JSON. Each figure has a field of `Report`, which says what it is.

@@ -1,4 +1,4 @@
-"""`make bench-tenancy`: what tenants cost each other, on a real API server with its controllers.
+"""`make bench NAME=tenancy`: what tenants cost each other, on a real API server with its controllers.
 
 Four phases: a tenant's start, walls before pods, as often as asked for; walls that are deleted under traffic; a tenant
 that joins many; a tenant that makes noise beside one that is quiet. Nothing passes or fails here: the last line is JSON.

@@ -1,6 +1,6 @@
 """One cluster and one install for all stories, one tenant for each, and a line for each at the end.
 
-`make e2e-accuracy`. What is raised is raised by the CR (`accuracy.probesPerMinute`); of the chart only how long a
+`make e2e STORY=accuracy`. What is raised is raised by the CR (`accuracy.probesPerMinute`); of the chart only how long a
 revision must have served to count as good is another value than a platform's.
 """
 

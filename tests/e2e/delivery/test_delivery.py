@@ -1,6 +1,6 @@
 """Engines on volumes, on a real cluster: fetched, verified, served, scored; and every way in which that can go wrong.
 
-`make e2e-delivery`. The engine is the demo's smallest, its weights real; the artifact server is a pod.
+`make e2e STORY=delivery`. The engine is the demo's smallest, its weights real; the artifact server is a pod.
 """
 
 import re

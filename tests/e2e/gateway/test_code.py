@@ -1,6 +1,6 @@
 """Programs of a model in a real cluster: the calculator's container has a seccomp profile, a read-only root and a limit.
 
-`make e2e-gateway`. The model is too small to write a program; it copies the one in its question, as its examples show.
+`make e2e STORY=gateway`. The model is too small to write a program; it copies the one in its question, as its examples show.
 """
 
 from collections.abc import Iterator

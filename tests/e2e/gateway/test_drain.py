@@ -1,6 +1,6 @@
 """Streams of minutes and short requests while pods of the model leave, and name servers keep old answers for half a minute.
 
-`make e2e-gateway`. The model has two pods, and both run streams when one of them is evicted, when the model is scaled down, and
+`make e2e STORY=gateway`. The model has two pods, and both run streams when one of them is evicted, when the model is scaled down, and
 when another revision takes the traffic.
 """
 

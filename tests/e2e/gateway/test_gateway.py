@@ -1,6 +1,6 @@
 """What happens to clients of a tenant's gateway that ask all the time: through promotion, rollback, kills and removal.
 
-`make e2e-gateway`. The tests run in this order on one tenant; the last two change where its gateway keeps its data.
+`make e2e STORY=gateway`. The tests run in this order on one tenant; the last two change where its gateway keeps its data.
 """
 
 import time

@@ -1,6 +1,6 @@
 """A tenant's documents in a real cluster: pods with the embedding engine, the reader of documents, and a store to search.
 
-`make e2e-gateway`. Each place of the data is one test: a volume with one pod, and PostgreSQL with two.
+`make e2e STORY=gateway`. Each place of the data is one test: a volume with one pod, and PostgreSQL with two.
 """
 
 from collections.abc import Iterator

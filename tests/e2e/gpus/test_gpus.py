@@ -1,6 +1,6 @@
 """An engine for GPUs on a cluster that has none: built by its Job, sealed, verified, loaded, gated, asked.
 
-`make e2e-gpus`. Real are API server, scheduler, kubelet, containerd, walls, operator, monitor, Triton and its Python
+`make e2e STORY=gpus`. Real are API server, scheduler, kubelet, containerd, walls, operator, monitor, Triton and its Python
 backend. Stand-ins are the GPU (a number and labels, `node`), and in the image NVIDIA's entry point, `trtllm-build`,
 `tensorrt_llm` and `transformers` (`stand_ins/`): the builder writes down what it was called with, the library says
 prompts again.

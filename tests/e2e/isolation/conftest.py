@@ -1,6 +1,6 @@
 """One cluster, two tenants, and the matrix's line at the end.
 
-`make e2e-isolation`. The embedded cluster alone: its policies are enforced by real packet filters, which the tests also
+`make e2e STORY=isolation`. The embedded cluster alone: its policies are enforced by real packet filters, which the tests also
 switch off, and its people have certificates that the tests issue.
 """
 

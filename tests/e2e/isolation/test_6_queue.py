@@ -1,4 +1,4 @@
-"""One tenant keeps the operator busy; another's wall is back as soon as before. `make bench-tenancy` has the figures of a thousand."""
+"""One tenant keeps the operator busy; another's wall is back as soon as before. `make bench NAME=tenancy` has the figures of a thousand."""
 
 import threading
 import time

@@ -1,6 +1,6 @@
 """A student that a Job trains: one is refused, the next goes on after its pod was deleted, passes its gate and serves.
 
-`make e2e-trainjob`, with the cluster, the teacher and the suite of `test_trainjob`. Here one Job fetches, trains and
+`make e2e STORY=trainjob`, with the cluster, the teacher and the suite of `test_trainjob`. Here one Job fetches, trains and
 makes the engine.
 """
 

@@ -1,6 +1,6 @@
 """A student that two pods train together, of which one is killed in the middle: gated, then served.
 
-`make e2e-trainjob`. All of it is real: API server, kubelet, containerd, network policies, operator, Kubeflow's trainer
+`make e2e STORY=trainjob`. All of it is real: API server, kubelet, containerd, network policies, operator, Kubeflow's trainer
 and JobSet, torch, OpenVINO, Triton, monitor. The teacher is a toy, the cluster has one node, and the controllers of
 Kubeflow are processes of the node.
 """

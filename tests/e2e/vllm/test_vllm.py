@@ -1,6 +1,6 @@
 """vLLM on CPU through the operator: a checkpoint is imported, gated by a golden suite, served, and restarted.
 
-`make e2e-vllm`. All of it is real: API server, kubelet, containerd, operator, monitor, Triton, vLLM, the model's weights.
+`make e2e STORY=vllm`. All of it is real: API server, kubelet, containerd, operator, monitor, Triton, vLLM, the model's weights.
 The image's packages are a third party's build of vLLM for CPUs, and substitutes for CUDA's libraries.
 """
 

@@ -1,4 +1,4 @@
-"""`make cel-mutants`: does a test notice when a rule of the definitions or of the admission policies is gone?
+"""`make test-long NAME=cel-mutants`: does a test notice when a rule of the definitions or of the admission policies is gone?
 
 Runs the tests against the API server once, one after the other, and notes which rule refused a request of which test. Then each
 rule is dropped on the running server, and the tests that it refused something to are run again, until one fails. Prints a line

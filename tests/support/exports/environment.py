@@ -1,6 +1,6 @@
-"""The packages of `make test-exports`: ONNX Runtime GenAI, its builder, Keras and TensorFlow, each at one version and hash.
+"""The packages of `make test-long NAME=exports`: ONNX Runtime GenAI, its builder, Keras and TensorFlow, each at one version and hash.
 
-A folder in the cache, made once per lock, in addition to the packages of `make test-model`, which has torch and
+A folder in the cache, made once per lock, in addition to the packages of `make test-long NAME=model`, which has torch and
 transformers. `add_to_path` lets this process import them; `list_folders` is for another process's PYTHONPATH.
 """
 

@@ -1,4 +1,4 @@
-"""The packages of `make test-model`: torch, and transformers as its reference, every one at one version and hash.
+"""The packages of `make test-long NAME=model`: torch, and transformers as its reference, every one at one version and hash.
 
 A folder in the cache, 1.2 GB, made once per lock; it is whole or absent. It adds to `.venv`, whose Python runs the
 tests: `add_to_path` here, `write_python` for Triton and `r1plus serve`, and for another process `PYTHONPATH`.

@@ -1,4 +1,4 @@
-"""The environment of `make test-vllm`: vLLM for CPUs with all it needs, every package at one version and hash.
+"""The environment of `make test-long NAME=vllm`: vLLM for CPUs with all it needs, every package at one version and hash.
 
 Some 2.1 GB in the cache, once per lock. It is whole or absent. What was downloaded before an interruption is in uv's
 cache, so the next run goes on there.

@@ -101,7 +101,7 @@ def test_a_record_and_the_output_of_its_run_give_the_same_picture(tmp_path: Path
     [
         pytest.param("no JSON here\n", "no JSON line", id="a file without the line"),
         pytest.param(replace(RUN, engines=(TWIN,)).to_json(), "no speeds", id="a run without speeds"),
-        pytest.param('{"rows": []}\n', "no figures of make bench-claims", id="the output of another bench"),
+        pytest.param('{"rows": []}\n', "no figures of make bench NAME=claims", id="the output of another bench"),
         pytest.param(None, "No such file", id="no file"),
     ],
 )

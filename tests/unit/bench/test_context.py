@@ -1,4 +1,4 @@
-"""`make bench-context` without an engine: which lengths it refuses, and what its picture is drawn from."""
+"""`make bench NAME=context` without an engine: which lengths it refuses, and what its picture is drawn from."""
 
 from pathlib import Path
 from typing import Any, Final

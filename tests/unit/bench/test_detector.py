@@ -1,4 +1,4 @@
-"""What `make bench-detector` reckons with, on sizes small enough for a unit test."""
+"""What `make bench NAME=detector` reckons with, on sizes small enough for a unit test."""
 
 import math
 

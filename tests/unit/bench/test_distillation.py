@@ -1,4 +1,4 @@
-"""`make bench-distillation` without torch: what is trained on, what a training took, and what its picture is drawn from."""
+"""`make bench NAME=distillation` without torch: what is trained on, what a training took, and what its picture is drawn from."""
 
 from pathlib import Path
 from typing import Any
@@ -100,5 +100,5 @@ def test_runs_that_cannot_be_compared_make_no_picture() -> None:
     other_layers = {**LATER, "rows": [make_row("CE", 60, 70.0, 50, record={"recipe": {"layers": 27}})]}
     with pytest.raises(ValueError, match="students of 24 and 27 layers"):
         join([EARLIER, other_layers])
-    with pytest.raises(ValueError, match="have no rows: run make bench-distillation with its part arms"):
+    with pytest.raises(ValueError, match="have no rows: run make bench NAME=distillation with its part arms"):
         join([{"measured_at": "2026-11-30T07:00:00Z", "served": {}}])

@@ -1,4 +1,4 @@
-"""What the picture of `make bench-model PART=healing` is drawn from."""
+"""What the picture of `make bench NAME=model PART=healing` is drawn from."""
 
 from typing import Any
 

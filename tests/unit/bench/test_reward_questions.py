@@ -1,4 +1,4 @@
-"""Questions of `make bench-reward`: halves that share nothing, each with an answer that can be found."""
+"""Questions of `make bench NAME=reward`: halves that share nothing, each with an answer that can be found."""
 
 import re
 from dataclasses import replace

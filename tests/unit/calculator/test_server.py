@@ -26,7 +26,7 @@ from support.waiting import eventually
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.first_run_counts]
 Running = tuple[CalculatorServer, CalculatorClient]
 SAMPLE = 260
-"""Hostile expressions; `make bench-math` tries 10,000."""
+"""Hostile expressions; `make bench NAME=math` tries 10,000."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -228,7 +228,7 @@ async def main():
 
 asyncio.run(main())
 """
-# All but the first in `make unit-long`: the clock that ends them is the same.
+# All but the first in `make test-long NAME=unit-long`: the clock that ends them is the same.
 HANGS = {
     "a thread that reads an engine": "await asyncio.to_thread(time.sleep, 600)",
     "an event loop that does not turn": "time.sleep(600)",

@@ -1,4 +1,4 @@
-"""The stand-ins for TensorRT-LLM and transformers have all that the backend uses: `make e2e-gpus` counts on it."""
+"""The stand-ins for TensorRT-LLM and transformers have all that the backend uses: `make e2e STORY=gpus` counts on it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The checkpoint that `make e2e-vllm` has refused is a valid one, whose only fault are two tensors in each other's place."""
+"""The checkpoint that `make e2e STORY=vllm` has refused is a valid one, whose only fault are two tensors in each other's place."""
 
 from pathlib import Path
 

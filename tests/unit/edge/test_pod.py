@@ -104,7 +104,7 @@ for kind, suffix in (("http", ""), ("grpc", ":8001"), ("metrics", "")):
     listeners.append(listener)
 signal.pause()
 """
-"""It opens its sockets, and the memory for its backend's stub, as the real one does, which the stories of `make test-edge` run."""
+"""It opens its sockets, and the memory for its backend's stub, as the real one does, which the stories of `make test-long NAME=edge` run."""
 
 
 def triton_template() -> dict[str, Any]:

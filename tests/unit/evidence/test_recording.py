@@ -61,7 +61,7 @@ def test_a_run_is_recorded_with_its_commit_and_figures(repository: ToyRepository
     assert (status, output) == (0, 'line\n{"ms": 1.5}\nend\n')
     assert "Recorded: evidence/records/toy/bench-x.json" in errors
     record = read(repository)
-    assert (record["result"], record["figures"], record["command"]) == ("PASSED", {"ms": 1.5}, "make bench-x")
+    assert (record["result"], record["figures"], record["command"]) == ("PASSED", {"ms": 1.5}, "make bench NAME=x")
     assert record["commit"] == repository.git("rev-parse", "HEAD")
 
 
@@ -81,7 +81,7 @@ def test_a_record_of_before_leaves_the_tree_clean(repository: ToyRepository) -> 
 def test_each_table_has_its_own_arguments(repository: ToyRepository) -> None:
     _, _, errors = run(repository, "run", "bench-x", "--variables", "N=9", *PRINT)
     assert "bench-x-long.json" in errors
-    assert read(repository, "bench-x-long")["command"] == "make bench-x N=9"
+    assert read(repository, "bench-x-long")["command"] == "make bench NAME=x N=9"
 
 
 def test_a_call_that_no_table_has_runs_without_a_record(repository: ToyRepository) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,13 @@ def test_every_target_is_one_of_the_makefile_and_its_files_exist() -> None:
         for path in (*target.entry, *target.also):
             assert (TESTS.parent / path).exists(), f"{target.name}: {path}"
         assert find_target(target.make, target.arguments, targets) is target
+
+
+def test_what_is_typed_for_a_target_runs_it() -> None:
+    """Make's own words: a dry run of what `make evidence` prints comes to the target's recipe."""
+    for target in load_targets().values():
+        dry = subprocess.run([*shlex.split(target.command), "-n"], cwd=TESTS.parent, capture_output=True, text=True)
+        assert re.search(rf"ledger run {target.make} |runner .*--record {target.make}$", dry.stdout, re.MULTILINE), target.name
 
 
 def test_every_target_of_the_makefile_that_records_has_a_table() -> None:

@@ -1,4 +1,4 @@
-"""The data of `make bench-memory`: halves that share nothing, and values that nothing else in them has."""
+"""The data of `make bench NAME=memory`: halves that share nothing, and values that nothing else in them has."""
 
 import random
 from itertools import chain, combinations

@@ -1,4 +1,4 @@
-"""Snippets of docs/clients.md are code of the scripts that `make test-conformance` runs."""
+"""Snippets of docs/clients.md are code of the scripts that `make test-long NAME=conformance` runs."""
 
 import pytest
 

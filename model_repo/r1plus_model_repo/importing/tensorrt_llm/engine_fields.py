@@ -1,6 +1,6 @@
 """The fields of an R1PlusEngine of a model whose files are served as they are. Called by `manifest`.
 
-Sources of the figures: the head of catalog/r1plus.yaml; for vLLM on CPU, `make test-vllm` (tests/vllm_cpu).
+Sources of the figures: the head of catalog/r1plus.yaml; for vLLM on CPU, `make test-long NAME=vllm` (tests/vllm_cpu).
 """
 
 from collections.abc import Mapping

@@ -476,7 +476,7 @@ def walk(examples: int) -> settings:
     )
 
 
-# A walk takes half a second of processor time. `make unit-long` takes others in each run.
+# A walk takes half a second of processor time. `make test-long NAME=unit-long` takes others in each run.
 Operated.TestCase.settings = Answered.TestCase.settings = walk(5)
 TestOperated = Operated.TestCase
 TestAnswered = Answered.TestCase
