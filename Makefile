@@ -153,7 +153,7 @@ check: $(SYNCED) ## Check style, types, import arrows and generated files
 	@$(PYTHON) -m evidence.ledger check
 	@$(PYTHON) -m cogapp --check --check-fail-msg="make generate writes figures of records into pages" $(PAGES)
 	@$(COLLECT); { $(PYTHON) -m support.type_check && .venv/bin/lint-imports --no-logo \
-	    && $(PYTHON) -m r1plus_operator.api.generate --check && $(PYTHON) -m r1plus_dashboards.generate --check \
+	    && $(PYTHON) -m r1plus_operator.api.generate --check \
 	    && collect -m "not e2e_long" tests/engine tests/registry tests/tenant_data tests/faults tests/apiserver tests/e2e; } & others=$$!; \
 	  unit=0; collect tests/unit || unit=$$?; wait $$others && exit $$unit
 
@@ -686,11 +686,10 @@ audit: $(SYNCED) ## List known vulnerabilities of the locked packages; 3: no ans
 	@$(LEDGER) $(PYTHON) -m audit
 
 ##@ Every day
-#| The copies are those of catalog, suites and rules; the digests are the suites'. Pages get the figures of records.
+#| The copies are those of catalog, suites, rules and dashboards; the digests are the suites'. Pages get the figures of records.
 .PHONY: generate
-generate: $(SYNCED) ## Write CRDs, RBAC, digests, dashboards and the chart's copies
+generate: $(SYNCED) ## Write CRDs, RBAC, digests and the chart's copies
 	$(PYTHON) -m r1plus_operator.api.generate
-	$(PYTHON) -m r1plus_dashboards.generate
 	$(PYTHON) -m cogapp -r $(PAGES)
 
 # The locked environment, made again when the lock changes.

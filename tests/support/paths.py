@@ -3,4 +3,5 @@
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
 GOLDEN = TESTS / "golden"

@@ -1,7 +1,7 @@
 """Generator of the chart's files: `make generate`, or `python -m r1plus_operator.api.generate [--check]`.
 
-The CRDs come from the pydantic models, the roles from `rbac`, the policy from `fence`, the engine catalog and the
-golden suites from their rooms (helm reads nothing outside its chart). `--check` (`make check`) fails on a difference.
+The CRDs come from the pydantic models, the roles from `rbac`, the policy from `fence`; engine catalog, golden suites, alert
+rules and dashboards are copies (helm reads nothing outside its chart). `--check` (`make check`) fails on a difference.
 """
 
 import argparse
@@ -20,8 +20,12 @@ ROOT = Path(__file__).resolve().parents[3]
 CHART = Path("charts/r1plus-operator")
 CATALOG = Path("model_repo/r1plus_model_repo/catalog")
 SUITES = Path("monitoring/suites")
+RULES = Path("monitoring/rules")
+DASHBOARDS = Path("monitoring/dashboards")
 PINS = Path("operator/r1plus_operator/pins.py")
-GENERATED_FOLDERS = (CHART / "crds", CHART / "files" / "catalog", CHART / "files" / "suites", reference.PAGES)
+COPIES = {"catalog": CATALOG / "*.yaml", "rules": RULES / "*.yaml", "dashboards": DASHBOARDS / "*.json"}
+"""Folders of the chart's files, and what each has a copy of."""
+GENERATED_FOLDERS = (CHART / "crds", *(CHART / "files" / name for name in (*COPIES, "suites")), reference.PAGES)
 """Folders that hold nothing else: a file that is no longer generated is removed."""
 
 _ROLE = """\
@@ -101,8 +105,9 @@ def build_outputs(root: Path) -> dict[Path, str]:
     files[templates / "registry-tenant-clusterrole.yaml"] = _render_if("registry.enabled", reader_role)
     files[templates / "tenant-roles.yaml"] = render_tenant_roles()
     files[templates / "fence.yaml"] = _render_if("leaderElection.fence", render_fence())
-    for source in sorted((root / CATALOG).glob("*.yaml")):
-        files[CHART / "files" / "catalog" / source.name] = source.read_text("utf-8")
+    for name, sources in COPIES.items():
+        for source in sorted(root.glob(str(sources))):
+            files[CHART / "files" / name / source.name] = source.read_text("utf-8")
     for header in sorted((root / SUITES).glob(f"*/{SUITE_FILE}")):
         for name, text in _read_suite(header.parent).texts().items():
             files[CHART / "files" / "suites" / header.parent.name / name] = text

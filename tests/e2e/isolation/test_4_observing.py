@@ -13,7 +13,7 @@ from e2e.isolation.stage import MODEL, Side, World, deployment
 from e2e.story import condition
 from e2e.waiting import wait_for
 from r1plus_contract.names import PORT_MONITOR
-from r1plus_dashboards.asking import Window, ask
+from support.dashboards.asking import Window, ask
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 

@@ -1,5 +1,5 @@
 """Dashboards: every query is one that Prometheus takes and finds something for, on series labelled as the rooms label
-them; what the chart ships is what the code says."""
+them; panels are what Grafana can show."""
 
 import json
 import re
@@ -16,10 +16,6 @@ from r1plus_contract import metrics
 from r1plus_contract.gateway import DataReason, GatewayOutcome
 from r1plus_contract.suite import load_suite
 from r1plus_contract.verdict import Verdict, WatchStanding
-from r1plus_dashboards import generate
-from r1plus_dashboards.asking import Chosen
-from r1plus_dashboards.build import Board, PanelKind, Query
-from r1plus_dashboards.generate import BOARDS
 from r1plus_gateway.access.caller import Usage
 from r1plus_gateway.access.usage import KeyBudget
 from r1plus_gateway.http.metrics import GatewayMetrics
@@ -27,22 +23,25 @@ from r1plus_gateway.serving.generation import State, Times
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_operator.metrics.instruments import OperatorMetrics
 from r1plus_operator.plan.manifests.promql import format_series
+from support.dashboards.asking import Chosen
+from support.dashboards.boards import BOARDS, Board
+from support.paths import ROOT
 from support.promtool import promtool
 
-ROOT = Path(__file__).parents[3]
 CHOSEN = Chosen("team", "credit", rate_interval="5m")
 QUERIES = [
-    pytest.param(query, id=f"{name}: {panel.title} {place}")
+    pytest.param(expr, id=f"{name}: {panel.title} {place}")
     for name, board in BOARDS.items()
     for panel in board.panels
-    for place, query in enumerate(panel.queries)
+    for place, expr in enumerate(panel.queries)
 ]
-EVENTS = [event.expr for board in BOARDS.values() for event in board.events]
+EVENTS = [expr for board in BOARDS.values() for expr in board.events]
 
 POD = {"namespace": "team", "deployment": "credit", "revision": "credit-1", "pod": "p1"}
 """On what a pod's monitor says, and, by the PodMonitor, on what its Triton does."""
 CR = {"namespace": "team", "deployment": "credit", "pod": "operator-1"}
 ABOVE_ZERO = "0+3x60"
+GRAFANA_COLUMNS = 24
 
 
 Scraped = Iterator[tuple[str, dict[str, str], str]]
@@ -149,7 +148,7 @@ WORLD = [*of_a_pod(), *of_the_operator(), *of_a_gateway()]
 def empty(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What promtool complains of: expressions that yield nothing, or nothing but NaN."""
     folder = tmp_path_factory.mktemp("boards")
-    asked = [query.expr for param in QUERIES for query in param.values if isinstance(query, Query)]
+    asked = [str(param.values[0]) for param in QUERIES]
     test = {
         "evaluation_interval": "1m",
         "tests": [
@@ -177,9 +176,9 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> str:
     return told.replace('\\"', '"')
 
 
-@pytest.mark.parametrize("query", QUERIES)
-def test_the_query_is_sound_and_finds_something(empty: str, query: Query) -> None:
-    assert f"({CHOSEN.fill(query.expr)})" not in empty
+@pytest.mark.parametrize("expr", QUERIES)
+def test_the_query_is_sound_and_finds_something(empty: str, expr: str) -> None:
+    assert f"({CHOSEN.fill(expr)})" not in empty
 
 
 @pytest.mark.parametrize("expr", EVENTS)
@@ -246,55 +245,53 @@ def test_the_series_tried_are_labelled_as_the_monitor_and_the_operator_label_the
 
 def test_every_metric_asked_for_is_the_contracts() -> None:
     known = {value for name, value in vars(metrics).items() if name.isupper() and str(value).startswith("r1plus_")}
-    asked = {name for p in QUERIES for q in p.values for name in re.findall(r"r1plus_\w+", q.expr)}  # type: ignore[attr-defined]
+    asked = {name for param in QUERIES for name in re.findall(r"r1plus_\w+", str(param.values[0]))}
     assert {re.sub("_(bucket|sum|count)$", "", name) for name in asked} <= known
 
 
+OF_ONE, OF_TENANT = {"deployment", "serving"}, {"usage"}
+"""About the deployment that is chosen above the panels; about the tenant."""
+
+
+def test_these_are_the_dashboards() -> None:
+    assert set(BOARDS) == {"fleet", "operator", *OF_ONE, *OF_TENANT}
+
+
 @pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())
-def test_what_grafana_gets_holds_every_panel_and_query(board: Board) -> None:
-    name = next(name for name, found in BOARDS.items() if found is board)
-    shipped = json.loads((ROOT / generate.FILES / "dashboards" / f"{name}.json").read_text())
-    panels: list[dict[str, Any]] = [panel for panel in shipped["panels"] if panel["type"] != "row"]
-    assert [panel["title"] for panel in panels] == [panel.title for panel in board.panels]
-    for made, meant in zip(panels, board.panels, strict=True):
-        assert [target["expr"] for target in made["targets"]] == [query.expr for query in meant.queries]
-        assert made["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
-        assert made["description"]
-        assert all(target["instant"] == (meant.kind in (PanelKind.STAT, PanelKind.TABLE)) for target in made["targets"])
-    variables = [variable["name"] for variable in shipped["templating"]["list"]]
-    own = ["deployment"] if board.of_one else ["model", "key"] if board.of_tenant else []
-    assert variables == (["datasource", "namespace", *own] if own else ["datasource"])
-    assert [name for name in own if f"${name}" not in json.dumps(panels)] == []
-    assert ("$namespace" in json.dumps(panels)) is bool(own)
+def test_a_panel_says_what_it_shows_and_asks_the_chosen_prometheus(board: Board) -> None:
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    for panel in board.panels:
+        assert panel.raw["description"], panel.title
+        assert panel.raw["datasource"] == source, panel.title
+        assert {tuple(target["datasource"].items()) for target in panel.raw["targets"]} == {tuple(source.items())}
+        is_one_moment = panel.raw["type"] in ("stat", "table")
+        assert {target["instant"] for target in panel.raw["targets"]} == {is_one_moment}, panel.title
 
 
-def test_titles_and_uids_are_not_used_twice() -> None:
-    assert len({board.uid for board in BOARDS.values()}) == len(BOARDS)
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())
+def test_every_variable_of_a_dashboard_is_used(board: Board) -> None:
+    own = ["deployment"] if board.name in OF_ONE else ["model", "key"] if board.name in OF_TENANT else []
+    assert board.variables == (("datasource", "namespace", *own) if own else ("datasource",))
+    panels = json.dumps([dict(panel.raw) for panel in board.panels])
+    assert [name for name in own if f"${name}" not in panels] == []
+    assert ("$namespace" in panels) is bool(own)
+
+
+def test_panels_lie_beside_and_below_each_other() -> None:
+    for board in BOARDS.values():
+        cells = [
+            (column, line)
+            for panel in board.raw["panels"]
+            for column in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+            for line in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+        ]
+        assert len(cells) == len(set(cells)), board.name
+        assert max(column for column, _ in cells) < GRAFANA_COLUMNS
+
+
+def test_titles_uids_and_queries_letters_are_not_used_twice() -> None:
+    assert len({board.raw["uid"] for board in BOARDS.values()}) == len(BOARDS)
     for board in BOARDS.values():
         assert len({panel.title for panel in board.panels}) == len(board.panels)
-
-
-def test_nothing_shipped_is_stale() -> None:
-    assert generate.differences(ROOT) == []
-
-
-def test_a_file_that_is_edited_absent_or_left_over_is_named_and_put_right(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / generate.RULES).mkdir(parents=True)
-    (tmp_path / generate.RULES / "operator.yaml").write_text("groups: []\n")
-    generate.write(tmp_path)
-    assert generate.main(["--check", f"--root={tmp_path}"]) == 0
-    edited, absent = generate.FILES / "rules" / "operator.yaml", generate.FILES / "dashboards" / "fleet.json"
-    left = generate.FILES / "dashboards" / "gone.json"
-    (tmp_path / edited).write_text("edited")
-    (tmp_path / absent).unlink()
-    (tmp_path / left).write_text("{}")
-    assert generate.main(["--check", f"--root={tmp_path}"]) == 1
-    told = sorted(capsys.readouterr().err.splitlines())
-    assert told == sorted(
-        f"{path}; run: make generate"
-        for path in (f"{edited}: differs", f"{absent}: is absent", f"{left}: is left over")
-    )
-    generate.write(tmp_path)
-    assert generate.differences(tmp_path) == []
+        for panel in board.panels:
+            assert len({target["refId"] for target in panel.raw["targets"]}) == len(panel.queries), panel.title

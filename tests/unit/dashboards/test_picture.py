@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from r1plus_contract import metrics
-from r1plus_dashboards import picture
-from r1plus_dashboards.asking import AskingError, Chosen, Window, ask, rules
-from r1plus_dashboards.picture import answers, draw
+from support.dashboards import picture
+from support.dashboards.asking import AskingError, Chosen, Window, ask, rules
+from support.dashboards.picture import answers, draw
 
 CHOSEN = Chosen("team", "credit")
 WINDOW = Window(0.0, 600.0, 60.0)

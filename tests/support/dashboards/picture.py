@@ -1,6 +1,6 @@
 """README's picture: the dashboard's accuracy panel, drawn from a Prometheus by the panel's own queries.
 
-`python -m r1plus_dashboards.picture --prometheus URL --namespace NS --deployment NAME [--minutes 60] [-o FILE]`
+`PYTHONPATH=tests python -m support.dashboards.picture --prometheus URL --namespace NS --deployment NAME [--minutes 60]`
 Nothing is drawn that Prometheus does not say; without data there is no picture, and the exit status is 1.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from r1plus_dashboards.asking import AskingError, Chosen, Line, Window, ask
-from r1plus_dashboards.deployment import CONFIRMED, LOWER, RATIO, THRESHOLD, UPPER
-from r1plus_dashboards.generate import ROOT
+from support.dashboards.asking import AskingError, Chosen, Line, Window, ask
+from support.dashboards.boards import find_panel
+from support.paths import ROOT
 
 TARGET = ROOT / "docs" / "accuracy.png"
 INCHES, DPI = (8.0, 3.4), 120
@@ -24,15 +24,18 @@ STEP_SECONDS = 15.0
 MARGIN = 0.01
 """Of the share, above and below all that is drawn."""
 
+QUERIES = find_panel("deployment", "Accuracy").by_legend
+RATIO, LOWER, UPPER = "{{revision}}", "{{revision}}, lower bound", "{{revision}}, upper bound"
+THRESHOLD, CONFIRMED = "threshold", "{{revision}}, counted after the alarm"
+
 Answers = dict[str, list[Line]]
 """By the query's legend."""
 
 
 def answers(url: str, chosen: Chosen, window: Window) -> Answers:
     """All that the panel shows. AskingError where Prometheus says nothing of this deployment's accuracy."""
-    queries = (RATIO, LOWER, UPPER, THRESHOLD, CONFIRMED)
-    found = {query.legend: ask(url, chosen.fill(query.expr), window) for query in queries}
-    if not found[RATIO.legend]:
+    found = {legend: ask(url, chosen.fill(expr), window) for legend, expr in QUERIES.items()}
+    if not found[RATIO]:
         raise AskingError(f"{url} knows no accuracy of {chosen.namespace}/{chosen.deployment} in that time")
     return found
 
@@ -42,13 +45,13 @@ def draw(found: Answers, chosen: Chosen) -> Figure:
     start = min(line.times[0] for lines in found.values() for line in lines)
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
     axes: Axes = figure.subplots()
-    for place, line in enumerate(found[RATIO.legend]):
+    for place, line in enumerate(found[RATIO]):
         revision, color = line.labels.get("revision", ""), f"C{place}"
         axes.step(_minutes(line.times, start), line.values, where="post", label=revision, color=color)
         _band(axes, found, revision, color, start)
-    for line in found[THRESHOLD.legend]:
+    for line in found[THRESHOLD]:
         axes.plot(_minutes(line.times, start), line.values, color="tab:red", linestyle="--", label="threshold")
-    for line in found[CONFIRMED.legend]:
+    for line in found[CONFIRMED]:
         label = f"{line.labels.get('revision', '')}, counted after the alarm"
         axes.plot(
             _minutes(line.times[:1], start), line.values[:1], color="black", marker="x", linestyle="", label=label
@@ -65,8 +68,8 @@ def draw(found: Answers, chosen: Chosen) -> Figure:
 def _band(axes: Axes, found: Answers, revision: str, color: str, start: float) -> None:
     """Between the bounds, at the times that both have."""
     bounds = []
-    for query in (LOWER, UPPER):
-        line = next((one for one in found[query.legend] if one.labels.get("revision", "") == revision), None)
+    for legend in (LOWER, UPPER):
+        line = next((one for one in found[legend] if one.labels.get("revision", "") == revision), None)
         bounds.append(dict(zip(line.times, line.values, strict=True)) if line else {})
     lower, upper = bounds
     times = sorted(lower.keys() & upper.keys())
@@ -80,7 +83,7 @@ def _minutes(times: Sequence[float], start: float) -> list[float]:
 
 def main(arguments: Sequence[str]) -> int:
     """Draw and write; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="r1plus_dashboards.picture", description=__doc__)
+    parser = argparse.ArgumentParser(prog="support.dashboards.picture", description=__doc__)
     parser.add_argument("--prometheus", required=True, help="its base URL")
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--deployment", required=True)
