@@ -540,8 +540,8 @@ bench-distillation: $(SYNCED)
 	@$(LEDGER) $(PYTHON) -m bench.distillation $(if $(PART),--part $(PART)) $(foreach one,$(STEPS),--steps $(one)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(if $(PROSE),--prose $(PROSE)) $(if $(ITEMS),--items $(ITEMS)) $(if $(SEED),--seed $(SEED)) $(foreach one,$(ARM),--arm $(one)) $(if $(THREADS),--threads $(THREADS)) $(if $(WORK),--work $(WORK))
 
 #bench> Measure a model trained on its own right translations; JSON last
-#| SmolLM2-135M: held-out questions before and after with an interval, by template too; questions of make bench NAME=math; items of
-#| the golden suite. Needs the packages of make test-long NAME=model.
+#| SmolLM2-135M: held-out questions before and after with an interval, by template too; questions of make bench NAME=math;
+#| items of the golden suite. Needs the packages of make test-long NAME=model.
 #: ROUNDS       default: 3
 #: QUESTIONS    to train on; default: 70
 #: HELD_OUT     to measure with; default: 102

@@ -28,7 +28,7 @@ WINDOW_SECONDS, STEP_SECONDS = 1800.0, 15.0
 PANELS = [pytest.param(panel, id=f"{name}: {panel.title}") for name, board in BOARDS.items() for panel in board.panels]
 RIGHTLY_EMPTY = {
     ("deployment", metrics.CONFIRMED_RATIO),
-    ("usage", "outcome=~"),
+    ("usage", 'outcome=~"budget_exhausted'),
     ("usage", f"rate({metrics.GATEWAY_CANCELLED_TOTAL}"),
 }
 """Board, and a part of a query: while no detector has alarmed, and the gateway has refused nobody and nobody has left."""

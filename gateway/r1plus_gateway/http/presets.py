@@ -19,8 +19,8 @@ class Preset:
 
 
 PRESETS: Final[Mapping[str, Preset]] = {
-    # At temperature 0 `top_p` has no effect. Of the temperatures in `make bench NAME=presets`, 0.1 is the highest that loses
-    # no more of smollm2's golden suite than its gate allows.
+    # At temperature 0 `top_p` has no effect. Of the temperatures in `make bench NAME=presets`, 0.1 is the highest that
+    # loses no more of smollm2's golden suite than its gate allows.
     "code": Preset(temperature=0.1, top_p=0.92),
     "creative": Preset(repetition_penalty=1.2),
     # Greedy, and with `math_mode` (`math_fields`).

@@ -1,7 +1,7 @@
 """R1+'s own architecture in torch as a `Pipeline`, on CPU: settings, sampling, tokens.
 
-Runs in the real Triton with torch 2.13, transformers 5.19 and xgrammar 0.2.8 (`make test-long NAME=model`). Importing this module
-imports no torch: only an engine of this kind needs it.
+Runs in the real Triton with torch 2.13, transformers 5.19 and xgrammar 0.2.8 (`make test-long NAME=model`). Importing
+this module imports no torch: only an engine of this kind needs it.
 """
 
 import itertools

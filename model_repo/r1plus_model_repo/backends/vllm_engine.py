@@ -1,7 +1,7 @@
 """vLLM as a `Pipeline`: settings, sampling, tokens.
 
-Runs with vLLM 0.32.0 on CPU in the real Triton (`make test-long NAME=vllm`), with substitutes for it elsewhere. Checked against
-the sources of vLLM 0.11.0, 0.24.0 (Triton 26.07) and 0.33.0, all of engine V1: EngineArgs
+Runs with vLLM 0.32.0 on CPU in the real Triton (`make test-long NAME=vllm`), with substitutes for it elsewhere. Checked
+against the sources of vLLM 0.11.0, 0.24.0 (Triton 26.07) and 0.33.0, all of engine V1: EngineArgs
 (engine/arg_utils.py), LLMEngine.from_engine_args, add_request, step and abort_request (v1/engine/llm_engine.py),
 SamplingParams, StructuredOutputsParams and RequestOutputKind (sampling_params.py), CompletionOutput (outputs.py),
 FINISH_REASON_STRINGS (v1/engine/__init__.py).

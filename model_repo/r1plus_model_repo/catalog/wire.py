@@ -1,4 +1,4 @@
-"""The base of the API's pydantic models, which accept exactly what the API server accepts (`make test-long NAME=fuzz-cr`).
+"""The base of the API's pydantic models, which accept exactly what the API server does (`make test-long NAME=fuzz-cr`).
 
 No lax conversions, null means absent, numbers as kube-apiserver reads them, and CEL rules with equivalent Python
 validators. Patterns are read by RE2 there and by Rust's regex here; for both, `$` is the very end.

@@ -1,7 +1,7 @@
 """The stratum `context`: questions about long agreements, whose answers are single sentences somewhere in them.
 
-Called by the curator and by `make bench NAME=context`. An agreement has as many clauses as its length asks for, each with
-names and amounts of its own, so nothing but reading it gives the answer. Three kinds of question:
+Called by the curator and by `make bench NAME=context`. An agreement has as many clauses as its length asks for, each
+with names and amounts of its own, so nothing but reading it gives the answer. Three kinds of question:
 
 - needle: one sentence says it;
 - hops: one sentence names a person, another, far from it, says what is asked of that person;

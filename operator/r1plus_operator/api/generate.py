@@ -1,7 +1,8 @@
 """Generator of the chart's files: `make generate`, or `python -m r1plus_operator.api.generate [--check]`.
 
-The CRDs come from the pydantic models, the roles from `rbac`, the policy from `fence`; engine catalog, golden suites, alert
-rules and dashboards are copies (helm reads nothing outside its chart). `--check` (`make check`) fails on a difference.
+The CRDs come from the pydantic models, the roles from `rbac`, the policy from `fence`; engine catalog, golden suites,
+alert rules and dashboards are copies (helm reads nothing outside its chart). `--check` (`make check`) fails on a
+difference.
 """
 
 import argparse

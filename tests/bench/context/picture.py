@@ -28,7 +28,9 @@ MARKS: Final = "o", "s", "^"
 def main() -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("reports", nargs="+", type=Path, help="records of make bench NAME=context, or files with its output")
+    parser.add_argument(
+        "reports", nargs="+", type=Path, help="records of make bench NAME=context, or files with its output"
+    )
     parser.add_argument("-o", "--output", type=Path, default=TARGET)
     arguments = parser.parse_args()
     reports = [read_figures(path) for path in arguments.reports]

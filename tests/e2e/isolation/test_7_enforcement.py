@@ -16,8 +16,8 @@ from e2e.waiting import wait_for
 from r1plus_contract.metrics import ISOLATION_VERIFIED
 from r1plus_contract.names import PORT_GRPC, TENANT
 from r1plus_contract.timestamps import parse_timestamp
-from support.dashboards.asking import Window, ask
 from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestRun, read_run
+from support.dashboards.asking import Window, ask
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 

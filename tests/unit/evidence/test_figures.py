@@ -60,7 +60,8 @@ def test_a_record_that_was_edited_prints_nothing(tmp_path: Path) -> None:
 def test_an_origin_names_command_machine_day_and_commit(tmp_path: Path) -> None:
     write_record(make_record(target="quiet"), tmp_path)
     assert (
-        origin("quiet", folder=tmp_path) == "`make bench NAME=x` on two cores (AMD EPYC), 1 December 2026, commit 00000000"
+        origin("quiet", folder=tmp_path)
+        == "`make bench NAME=x` on two cores (AMD EPYC), 1 December 2026, commit 00000000"
     )
     write_record(make_record(target="busy", load_before=5.25, result="FAILED"), tmp_path)
     assert origin("busy", folder=tmp_path).endswith("commit 00000000, load 5.2 before, failed")

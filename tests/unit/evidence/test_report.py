@@ -160,7 +160,9 @@ def test_what_is_typed_for_a_target_runs_it() -> None:
     """Make's own words: a dry run of what `make evidence` prints comes to the target's recipe."""
     for target in load_targets().values():
         dry = subprocess.run([*shlex.split(target.command), "-n"], cwd=TESTS.parent, capture_output=True, text=True)
-        assert re.search(rf"ledger run {target.make} |runner .*--record {target.make}$", dry.stdout, re.MULTILINE), target.name
+        assert re.search(rf"ledger run {target.make} |runner .*--record {target.make}$", dry.stdout, re.MULTILINE), (
+            target.name
+        )
 
 
 def test_every_target_of_the_makefile_that_records_has_a_table() -> None:
