@@ -17,9 +17,9 @@ from typing import Final, Protocol
 from r1plus_contract.jsonable import ContractError, dumps, loads, to_jsonable
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.places import short_path
+from r1plus_edge.pods.places import short_path
 from r1plus_edge.report import Narrator, ServeStatus, Step
-from r1plus_edge.update import UpdateRequest, UpdateResult
+from r1plus_edge.update.request import UpdateRequest, UpdateResult
 
 log = logging.getLogger(__name__)
 _MOST_REQUEST: Final = 8 * 2**20

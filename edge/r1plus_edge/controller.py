@@ -15,14 +15,14 @@ from typing import Final
 from r1plus_contract import names
 from r1plus_contract.gateway import ModelSettings
 from r1plus_contract.verdict import MonitorReport
-from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF
 from r1plus_edge.data_folder import DataFolder
-from r1plus_edge.deployment import Request
-from r1plus_edge.images import Images
 from r1plus_edge.objects import Objects
-from r1plus_edge.places import LOOPBACK
-from r1plus_edge.pod import Pod, Sources
-from r1plus_edge.triton_sockets import read_schema_share
+from r1plus_edge.pods.container import FIRST_BACKOFF, LONGEST_BACKOFF
+from r1plus_edge.pods.images import Images
+from r1plus_edge.pods.places import LOOPBACK
+from r1plus_edge.pods.pod import Pod, Sources
+from r1plus_edge.pods.triton_sockets import read_schema_share
+from r1plus_edge.start.deployment import Request
 from r1plus_edge.world import World
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.observation import Observation, PodFacts

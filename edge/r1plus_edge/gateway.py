@@ -43,16 +43,16 @@ from r1plus_contract.streams import read_at_most
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_edge.controller import run_pod
 from r1plus_edge.data_folder import DataFolder
-from r1plus_edge.engines import find_embedding_files
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.images import Images
-from r1plus_edge.listening import Listening
 from r1plus_edge.objects import write_synced
-from r1plus_edge.on_demand import OnDemandContainer
-from r1plus_edge.places import LOOPBACK
-from r1plus_edge.pod import Pod, Sources
-from r1plus_edge.preparation import prepare_embedding
-from r1plus_edge.tenant import TenantRequest
+from r1plus_edge.pods.images import Images
+from r1plus_edge.pods.on_demand import OnDemandContainer
+from r1plus_edge.pods.places import LOOPBACK
+from r1plus_edge.pods.pod import Pod, Sources
+from r1plus_edge.start.engines import find_embedding_files
+from r1plus_edge.start.listening import Listening
+from r1plus_edge.start.preparation import prepare_embedding
+from r1plus_edge.start.tenant import TenantRequest
 from r1plus_operator.plan.observation import NamespaceFacts, TokenIssuer
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy import gateway_objects

@@ -8,14 +8,14 @@ from typing import Final
 from r1plus_contract.gateway import DataReason, DataState
 from r1plus_contract.names import CONTAINER_TRITON, PORT_MONITOR
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
-from r1plus_edge.container import Container
 from r1plus_edge.controller import Controller
 from r1plus_edge.gateway import EdgeGateway
-from r1plus_edge.listening import Listening
-from r1plus_edge.places import LOOPBACK
-from r1plus_edge.pod import Pod
+from r1plus_edge.pods.container import Container
+from r1plus_edge.pods.places import LOOPBACK
+from r1plus_edge.pods.pod import Pod
 from r1plus_edge.remedies import localize
 from r1plus_edge.report import Reporter, ServePhase, describe_data, list_conditions
+from r1plus_edge.start.listening import Listening
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.observation import Json
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.delivery import digest_folder
-from r1plus_edge.claims import find_claims, link_claim, remove_other_claims
 from r1plus_edge.data_folder import DataFolder
-from r1plus_edge.deployment import Request
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.images import Images
-from r1plus_edge.machine import GIB, MIB, RESERVED_BYTES
-from r1plus_edge.options import ServeOptions, build_config
-from r1plus_edge.preparation import prepare_engine
+from r1plus_edge.pods.claims import find_claims, link_claim, remove_other_claims
+from r1plus_edge.pods.images import Images
 from r1plus_edge.remedies import localize
+from r1plus_edge.start.deployment import Request
+from r1plus_edge.start.machine import GIB, MIB, RESERVED_BYTES
+from r1plus_edge.start.options import ServeOptions, build_config
+from r1plus_edge.start.preparation import prepare_engine
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import Reason

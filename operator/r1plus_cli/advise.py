@@ -26,9 +26,9 @@ from r1plus_cli.registry import DEFAULT, Registry, parse_address
 from r1plus_contract.suite import Suite
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_edge.data_folder import DataFolder, check_path, find_holder, hold
-from r1plus_edge.engines import find_cache, find_default_data
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.machine import Machine, check_machine, describe_node, read_machine
+from r1plus_edge.start.engines import find_cache, find_default_data
+from r1plus_edge.start.machine import Machine, check_machine, describe_node, read_machine
 from r1plus_model_repo.catalog.types import Engine
 
 
@@ -208,7 +208,7 @@ def _measure_all(
 def _list_software() -> tuple[str, ...]:
     """Return the digests of all that serves. Raises UsageError where it is not installed."""
     try:
-        from r1plus_edge.images import find_images
+        from r1plus_edge.pods.images import find_images
 
         images = find_images(find_cache())
     except (ImportError, PackageNotFoundError) as error:

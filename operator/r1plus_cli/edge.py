@@ -20,11 +20,11 @@ from r1plus_cli import local
 from r1plus_cli.errors import UsageError, converted_errors
 from r1plus_cli.suite import read_signing_key, say
 from r1plus_contract.suite_files import key_id
-from r1plus_edge.bundle import open_bundle
-from r1plus_edge.bundle_keys import find_keys_file, load_keys
-from r1plus_edge.bundle_manifest import SBOM_FILE, BundleManifest, Part
-from r1plus_edge.engines import find_cache, select_engines
+from r1plus_edge.bundle.archive import open_bundle
+from r1plus_edge.bundle.keys import find_keys_file, load_keys
+from r1plus_edge.bundle.manifest import SBOM_FILE, BundleManifest, Part
 from r1plus_edge.errors import EdgeError
+from r1plus_edge.start.engines import find_cache, select_engines
 from r1plus_model_repo.importing.triton_server import PYTHON
 
 app = typer.Typer(
@@ -60,12 +60,12 @@ def bundle_command(
     With **--software**, the installer install.pyz is written beside it. A first installation needs --software,
     --triton and --engine; an update has what changes.
     """
-    from r1plus_edge.bundle_contents import TRITON, gather_engine, gather_suite
-    from r1plus_edge.bundle_installer import INSTALLER, build_installer
-    from r1plus_edge.bundle_sbom import build_sbom
-    from r1plus_edge.bundle_software import find_project, gather_wheels, read_wheel_version
-    from r1plus_edge.bundle_writer import Signer, list_folder, write_bundle
-    from r1plus_edge.preparation import prepare_engine, prepare_triton
+    from r1plus_edge.bundle.contents import TRITON, gather_engine, gather_suite
+    from r1plus_edge.bundle.installer import INSTALLER, build_installer
+    from r1plus_edge.bundle.sbom import build_sbom
+    from r1plus_edge.bundle.software import find_project, gather_wheels, read_wheel_version
+    from r1plus_edge.bundle.writer import Signer, list_folder, write_bundle
+    from r1plus_edge.start.preparation import prepare_engine, prepare_triton
 
     if not (engine or suite or software or triton):
         raise UsageError("nothing to pack: give --software, --triton, --engine or --suite")
@@ -123,7 +123,7 @@ def install_command(
 
     Its software is not installed: this one does it. `install.pyz`, beside the bundle, begins with the software.
     """
-    from r1plus_edge.bundle_contents import install_contents, needs_catalog
+    from r1plus_edge.bundle.contents import install_contents, needs_catalog
 
     with converted_errors():
         verified = open_bundle(bundle, (key,) if key else load_keys(find_keys_file()))

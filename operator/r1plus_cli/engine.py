@@ -364,7 +364,7 @@ def make_command(
     Example: `r1plus engine make qwen-lite-q8-0 --out engines`
     """
     with _translate_errors():
-        from r1plus_edge.engines import find_cache
+        from r1plus_edge.start.engines import find_cache
         from r1plus_model_repo.importing.shipped import make_shipped_engine
 
         result = make_shipped_engine(name, out, find_cache() / "engines", image, report_progress)

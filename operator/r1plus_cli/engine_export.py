@@ -68,7 +68,7 @@ def export_command(
     Example: `r1plus engine export engines/bank-lite --weights bank-Q8_0.gguf --suite bank-v1 --to hf --out bank-hf`
     """
     with _translate_errors(to), _end_on_sigterm():
-        from r1plus_edge.engines import find_cache
+        from r1plus_edge.start.engines import find_cache
         from r1plus_export.export import ExportRequest, export_engine
 
         def find_suite(opened: "ExportedEngine") -> tuple[Suite, str]:

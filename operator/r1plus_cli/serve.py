@@ -22,19 +22,19 @@ from r1plus_cli.errors import CliError, UsageError, converted_errors
 from r1plus_cli.options import Output, OutputOption, print_document
 from r1plus_cli.serve_options import ServeArguments, build_options
 from r1plus_contract.verdict import Gate
-from r1plus_edge.background import find_parent, start_in_background
 from r1plus_edge.data_folder import DataFolder, check_readable, find_holder
-from r1plus_edge.engines import find_default_data
-from r1plus_edge.handover import Handover, HandoverKind, return_handover, take_handover
-from r1plus_edge.listening import Listening, adopt_listening, read_listening
-from r1plus_edge.places import LOOPBACK
-from r1plus_edge.processes import EndWatch, find_processes, list_children, send
+from r1plus_edge.pods.places import LOOPBACK
+from r1plus_edge.pods.processes import EndWatch, find_processes, list_children, send
 from r1plus_edge.report import LineNarrator, ServePhase, ServeStatus, read_status
+from r1plus_edge.start.background import find_parent, start_in_background
+from r1plus_edge.start.engines import find_default_data
+from r1plus_edge.start.listening import Listening, adopt_listening, read_listening
+from r1plus_edge.update.handover import Handover, HandoverKind, return_handover, take_handover
 from r1plus_edge.usage import describe_usage, is_journal
 from r1plus_model_repo.catalog.types import Tier
 
 if TYPE_CHECKING:
-    from r1plus_edge.options import ServeOptions
+    from r1plus_edge.start.options import ServeOptions
 
 STOP_SECONDS = 4.5
 """From the first signal until this process has ended, whatever it does then."""
@@ -128,7 +128,7 @@ def _read_listening(listen: str, cert: Path | None, key: Path | None, handover: 
 async def _serve_until_signal(options: "ServeOptions", handover: Handover | None) -> None:
     """Serve; the first signal ends it, further ones change nothing: it takes `STOP_SECONDS` at most."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    from r1plus_edge.serve import serve  # With the libraries of extra `edge`, which other verbs do not need.
+    from r1plus_edge.start.serve import serve  # With the libraries of extra `edge`, which other verbs do not need.
 
     folder, parent = DataFolder(options.data.absolute()), find_parent()
 

@@ -15,11 +15,11 @@ from r1plus_cli.serve_tenant import read_tenant
 from r1plus_cli.validate import find_problems
 from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT, KIND_TENANT
 from r1plus_contract.verdict import Gate
-from r1plus_edge.deployment import DEFAULT_NAMESPACE, Request, build_request
-from r1plus_edge.engines import find_default_data, select_engines
 from r1plus_edge.errors import RequestError
-from r1plus_edge.listening import Listening
-from r1plus_edge.update import UpdateRequest
+from r1plus_edge.start.deployment import DEFAULT_NAMESPACE, Request, build_request
+from r1plus_edge.start.engines import find_default_data, select_engines
+from r1plus_edge.start.listening import Listening
+from r1plus_edge.update.request import UpdateRequest
 from r1plus_model_repo.catalog.types import Engine, Tier
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.config import read_suite_folder
@@ -30,7 +30,7 @@ from r1plus_operator.plan.settings import SuiteTrust
 from r1plus_policies.rollback.response import BAKE_SECONDS
 
 if TYPE_CHECKING:
-    from r1plus_edge.options import ServeOptions
+    from r1plus_edge.start.options import ServeOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def build_options(arguments: ServeArguments, documents: dict[str, list[Document]
 
     `documents`: of `arguments.file`, where it was read before: standard input gives them once.
     """
-    from r1plus_edge.options import ServeOptions  # With the libraries of extra `edge`, as above.
+    from r1plus_edge.start.options import ServeOptions  # With the libraries of extra `edge`, as above.
 
     engines = tuple(
         {

@@ -8,9 +8,9 @@ import typer
 
 from r1plus_cli.errors import converted_errors
 from r1plus_cli.serve_owner import app as app
-from r1plus_edge.engines import find_cache, find_default_data
-from r1plus_edge.machine import read_machine
-from r1plus_edge.service import NAME, build_service, find_command, find_unit, remove_unit, render_unit, write_unit
+from r1plus_edge.start.engines import find_cache, find_default_data
+from r1plus_edge.start.machine import read_machine
+from r1plus_edge.start.service import NAME, build_service, find_command, find_unit, remove_unit, render_unit, write_unit
 
 SystemOption = Annotated[
     bool, typer.Option("--system/--user", help="For the machine, which needs root, or for your user (the default).")

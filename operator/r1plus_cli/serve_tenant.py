@@ -6,9 +6,9 @@ from pathlib import Path
 from r1plus_cli.documents import Document
 from r1plus_cli.errors import UsageError
 from r1plus_cli.validate import find_tenant_problems
-from r1plus_edge.deployment import DEFAULT_NAMESPACE
 from r1plus_edge.errors import RequestError
-from r1plus_edge.tenant import DEFAULT_SPEC, TenantRequest, build_tenant
+from r1plus_edge.start.deployment import DEFAULT_NAMESPACE
+from r1plus_edge.start.tenant import DEFAULT_SPEC, TenantRequest, build_tenant
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.loader import load_all_engines
 from r1plus_operator.api.tenants import R1PlusTenantSpec

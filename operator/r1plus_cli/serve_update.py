@@ -11,8 +11,8 @@ import typer
 from r1plus_cli.errors import UsageError, converted_errors
 from r1plus_cli.serve import DataOption, find_folder
 from r1plus_cli.serve import app as app
-from r1plus_edge.bundle import open_bundle
-from r1plus_edge.bundle_install import (
+from r1plus_edge.bundle.archive import open_bundle
+from r1plus_edge.bundle.install import (
     ALLOW_OLDER,
     CURRENT,
     check_age,
@@ -20,14 +20,14 @@ from r1plus_edge.bundle_install import (
     find_software_root,
     install_software,
 )
-from r1plus_edge.bundle_keys import find_keys_file, load_keys
-from r1plus_edge.bundle_manifest import Part
+from r1plus_edge.bundle.keys import find_keys_file, load_keys
+from r1plus_edge.bundle.manifest import Part
 from r1plus_edge.control import ask_for_update
-from r1plus_edge.engines import find_cache
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.report import LineNarrator
-from r1plus_edge.slots import find_program, is_own, is_slot, make_current, remove_other_slots
-from r1plus_edge.update import UpdateRequest, read_suite_texts
+from r1plus_edge.start.engines import find_cache
+from r1plus_edge.update.request import UpdateRequest, read_suite_texts
+from r1plus_edge.update.slots import find_program, is_own, is_slot, make_current, remove_other_slots
 
 
 @app.command("update")
@@ -90,7 +90,7 @@ def update_command(
 
 def _unpack_bundle(file: Path, key: str, *, is_older_allowed: bool) -> UpdateRequest:
     """Verify a bundle, put its contents where `serve` finds them, and return the update to them."""
-    from r1plus_edge.bundle_contents import install_contents
+    from r1plus_edge.bundle.contents import install_contents
 
     os.umask(os.umask(0o077) | 0o022)  # What runs out of these folders is for nobody else to change.
     bundle, software = open_bundle(file, (key,) if key else load_keys(find_keys_file())), ""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from devcluster.host import daemon_cgroup
 from devcluster.layout import Layout
-from r1plus_edge.processes import find_start
+from r1plus_edge.pods.processes import find_start
 from support.waiting import WaitError, wait_until
 
 TERM_GRACE_S = 5.0

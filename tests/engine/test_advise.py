@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from devcluster.cache import cache_dir
-from r1plus_edge.processes import find_processes
+from r1plus_edge.pods.processes import find_processes
 from support.edge.served import COMMAND, START_SECONDS
 from support.edge.suites import write_part
 from support.waiting import wait_until

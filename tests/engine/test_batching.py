@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.inference import QUEUE_FULL
-from r1plus_edge.processes import has_ended
+from r1plus_edge.pods.processes import has_ended
 from r1plus_model_repo.backends.engine_loop import WAITING_PER_SLOT
 from support.engine.client import LONG_STORY, Client
 from support.engine.server import BATCH, Server, serving

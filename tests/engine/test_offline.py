@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from devcluster.cache import cache_dir
-from r1plus_edge.bundle_install import CURRENT
+from r1plus_edge.bundle.install import CURRENT
 from r1plus_edge.data_folder import DataFolder, find_holder
-from r1plus_edge.processes import find_processes
+from r1plus_edge.pods.processes import find_processes
 from support.edge.engines import NEWER
 from support.edge.served import COMMAND, read_command
 from support.edge.whole_bundle import Bundled

@@ -20,7 +20,7 @@ import pytest
 
 from devcluster.cache import cache_dir
 from r1plus_edge.data_folder import DataFolder, find_holder
-from r1plus_edge.processes import find_processes
+from r1plus_edge.pods.processes import find_processes
 from r1plus_model_repo.importing.smollm2 import build_engines
 from r1plus_model_repo.importing.triton_server import WHEEL, install_server
 from support.edge.served import read_command

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.reconcile.stage import machine
-from r1plus_edge.processes import read_proportional_memory
+from r1plus_edge.pods.processes import read_proportional_memory
 from r1plus_edge.report import ServePhase
 from support.edge.served import DEPLOYMENT, Served, split_processes
 

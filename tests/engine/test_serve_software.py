@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_edge.bundle_install import CURRENT
+from r1plus_edge.bundle.install import CURRENT
 from r1plus_edge.data_folder import find_holder
 from r1plus_edge.report import ServePhase
 from support.edge.served import DEPLOYMENT, START_SECONDS, Served, calling, read_command, serving

@@ -11,7 +11,7 @@ import pytest
 from devcluster.cache import cache_dir
 from r1plus_edge.objects import load_objects
 from r1plus_edge.report import ServePhase
-from r1plus_edge.update import UpdateRecord, load_record
+from r1plus_edge.update.request import UpdateRecord, load_record
 from r1plus_operator.plan.revision.record import find_current_revision
 from r1plus_operator.plan.revision.storage import read_revisions
 from support.edge.engines import write_broken

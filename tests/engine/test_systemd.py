@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_edge.report import read_status
-from r1plus_edge.service import NAME
+from r1plus_edge.start.service import NAME
 from support.edge import sandbox_probe
 from support.edge.engines import NEWER
 from support.edge.served import START_SECONDS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_edge.processes import has_ended
+from r1plus_edge.pods.processes import has_ended
 from r1plus_policies.engine.memory_fit import compute_fit
 from support.engine.client import Client
 from support.vllm.engine import describe_on_cpu

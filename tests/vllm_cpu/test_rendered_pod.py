@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_edge.processes import read_thread_seconds
+from r1plus_edge.pods.processes import read_thread_seconds
 from r1plus_model_repo.catalog.types import VLLM_CPU_BLOCK_TOKENS
 from r1plus_model_repo.delivery import assemble
 from r1plus_operator.plan.settings import TritonRuntime

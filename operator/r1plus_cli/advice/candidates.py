@@ -9,9 +9,9 @@ from r1plus_cli.advice.figures import Exclusion
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN
 from r1plus_contract.suite import Suite
-from r1plus_edge.engines import find_made_engine
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.machine import GIB, RESERVED_BYTES
+from r1plus_edge.start.engines import find_made_engine
+from r1plus_edge.start.machine import GIB, RESERVED_BYTES
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.feasibility import find_placement

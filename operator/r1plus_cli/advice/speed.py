@@ -12,7 +12,7 @@ from r1plus_cli.errors import CliError
 from r1plus_client import AsyncClient, ChatCompletion, InvalidRequestError, R1PlusError
 from r1plus_client.protocol import Options
 from r1plus_contract.suite import Item, Suite, SuiteSampling
-from r1plus_edge.processes import read_processor_seconds, read_proportional_memory
+from r1plus_edge.pods.processes import read_processor_seconds, read_proportional_memory
 from r1plus_monitoring.curate.asking import shuffle
 
 SINGLE_ASKS = 20

@@ -27,10 +27,10 @@ from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT
 from r1plus_contract.suite import Suite
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import GateReport
-from r1plus_edge.container import die_with_parent
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.objects import load_objects
-from r1plus_edge.processes import find_processes
+from r1plus_edge.pods.container import die_with_parent
+from r1plus_edge.pods.processes import find_processes
 from r1plus_edge.report import ServePhase, ServeStatus, read_status
 from r1plus_model_repo.catalog.quantity import cores_of
 from r1plus_operator.plan.revision.storage import read_revisions

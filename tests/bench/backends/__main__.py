@@ -20,7 +20,7 @@ from bench.reconcile.stage import machine
 from bench.running import exit_at_sigterm
 from devcluster.cache import cache_dir
 from r1plus_contract.verdict import Verdict
-from r1plus_edge.processes import read_proportional_memory
+from r1plus_edge.pods.processes import read_proportional_memory
 from r1plus_model_repo.importing.smollm2 import build_engines
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_policies.gate.verdict import Rules

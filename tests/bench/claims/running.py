@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 import r1plus_contract
 import r1plus_model_repo
 from bench.claims.engines import Subject
-from r1plus_edge.processes import read_proportional_memory
+from r1plus_edge.pods.processes import read_proportional_memory
 from r1plus_model_repo.catalog.types import Backend
 from support.engine.server import list_descendants
 from support.paths import TESTS

@@ -28,7 +28,7 @@ from bench.reconcile.stage import machine
 from bench.running import exit_at_sigterm
 from devcluster.cache import cache_dir
 from r1plus_client import AsyncClient
-from r1plus_edge.processes import find_processes, read_processor_seconds, read_proportional_memory
+from r1plus_edge.pods.processes import find_processes, read_processor_seconds, read_proportional_memory
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.suite_files import SuiteSignature, write_signature
-from r1plus_edge.bundle_install import switch_current
-from r1plus_edge.bundle_manifest import (
+from r1plus_edge.bundle.install import switch_current
+from r1plus_edge.bundle.manifest import (
     END,
     MANIFEST_FILE,
     SIGNATURE_FILE,
@@ -19,7 +19,7 @@ from r1plus_edge.bundle_manifest import (
     build_signed_bytes,
     encode_manifest,
 )
-from r1plus_edge.bundle_writer import Signer, describe_file, write_bundle
+from r1plus_edge.bundle.writer import Signer, describe_file, write_bundle
 from r1plus_operator.observe.suite_signature import KeyPair, generate_key
 
 HOST: Final = Host("x86_64", "3.11")

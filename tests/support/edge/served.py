@@ -17,7 +17,7 @@ import httpx
 
 from devcluster.cache import cache_dir
 from r1plus_edge.data_folder import DataFolder, find_holder
-from r1plus_edge.processes import find_processes, list_children
+from r1plus_edge.pods.processes import find_processes, list_children
 from r1plus_edge.report import ServePhase, ServeStatus, read_status
 from support.waiting import wait_until
 
@@ -171,7 +171,7 @@ def read_command(pid: int) -> str:
 def split_processes(served: Served) -> tuple[list[int], list[int]]:
     """Return the processes of `serve` without the engine's, and the engine's."""
     marked = find_processes(served.folder.root)
-    guardians = [pid for pid in list_children(served.pid) if "r1plus_edge.guardian" in read_command(pid)]
+    guardians = [pid for pid in list_children(served.pid) if "r1plus_edge.pods.guardian" in read_command(pid)]
     engine = [pid for pid in marked if any(word in read_command(pid) for word in ENGINE_PROGRAMS)]
     others = {served.pid, *guardians, *marked} - set(engine)
     return sorted(others), engine

@@ -14,16 +14,16 @@ import r1plus_model_repo
 import r1plus_monitoring
 import r1plus_operator
 import r1plus_policies
-from r1plus_edge.bundle_install import COMPLETE, switch_current
+from r1plus_edge.bundle.install import COMPLETE, switch_current
 
 SOURCES = (
     *(r1plus_cli, r1plus_contract, r1plus_edge, r1plus_gateway),
     *(r1plus_model_repo, r1plus_monitoring, r1plus_operator, r1plus_policies),
 )
-DEAD = ("r1plus_edge/serve.py", 'raise SystemExit("this release is broken")')
+DEAD = ("r1plus_edge/start/serve.py", 'raise SystemExit("this release is broken")')
 """Ends what imports it."""
 LAME = (
-    "r1plus_edge/trial.py",
+    "r1plus_edge/update/trial.py",
     'def adopt_trial(folder: DataFolder) -> None:\n    raise ValueError("this release is lame")',
 )
 """Passes its trial, and does not take over."""

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from r1plus_edge.machine import RESERVED_BYTES
+from r1plus_edge.start.machine import RESERVED_BYTES
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.plan.podspec.pod import POD_OVERHEAD
 from support.edge.served import Served, read_objects

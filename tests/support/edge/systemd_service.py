@@ -9,7 +9,7 @@ from typing import Any
 
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.report import ServePhase, read_status
-from r1plus_edge.service import NAME
+from r1plus_edge.start.service import NAME
 from support.edge.served import START_SECONDS
 from support.edge.systemd_machine import SystemdMachine
 from support.waiting import wait_until

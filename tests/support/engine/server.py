@@ -17,7 +17,7 @@ from typing import Final
 
 from devcluster.cache import cache_dir
 from devcluster.images import triton
-from r1plus_edge.processes import has_ended, list_children, read_processor_seconds
+from r1plus_edge.pods.processes import has_ended, list_children, read_processor_seconds
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec

@@ -28,7 +28,7 @@ from r1plus_cli.errors import CliError
 from r1plus_contract.history import Evaluation, Evaluations
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
-from r1plus_edge.machine import GIB, LABELS
+from r1plus_edge.start.machine import GIB, LABELS
 from r1plus_operator.plan.observation import NodeFacts
 from r1plus_policies.gate.verdict import GateReason
 from support.cli.command import run

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_cli.errors import UsageError
-from r1plus_edge.bundle import open_bundle
+from r1plus_edge.bundle.archive import open_bundle
 from r1plus_operator.observe.suite_signature import generate_key
 from support.cli.command import run
 from support.edge.bundles import make_bundle

@@ -18,19 +18,19 @@ from r1plus_cli.errors import CliError
 from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES
 from r1plus_cli.serve import STOP_SECONDS, build_end
 from r1plus_cli.serve_options import ServeArguments, build_options
-from r1plus_edge.bundle_install import COMPLETE, CURRENT, switch_current
-from r1plus_edge.bundle_manifest import BundleManifest, read_host
-from r1plus_edge.bundle_writer import Signer, write_bundle
+from r1plus_edge.bundle.install import COMPLETE, CURRENT, switch_current
+from r1plus_edge.bundle.manifest import BundleManifest, read_host
+from r1plus_edge.bundle.writer import Signer, write_bundle
 from r1plus_edge.control import encode_answer
 from r1plus_edge.data_folder import DataFolder, open_data_folder
 from r1plus_edge.errors import RequestError
 from r1plus_edge.gateway import DRAIN_SECONDS, END_SECONDS
-from r1plus_edge.listening import Listening
-from r1plus_edge.options import ServeOptions
-from r1plus_edge.places import short_path
-from r1plus_edge.processes import find_processes, has_ended
-from r1plus_edge.serve import POD_END_SECONDS
-from r1plus_edge.update import UpdateRequest, UpdateResult
+from r1plus_edge.pods.places import short_path
+from r1plus_edge.pods.processes import find_processes, has_ended
+from r1plus_edge.start.listening import Listening
+from r1plus_edge.start.options import ServeOptions
+from r1plus_edge.start.serve import POD_END_SECONDS
+from r1plus_edge.update.request import UpdateRequest, UpdateResult
 from r1plus_model_repo.catalog.types import Tier
 from r1plus_model_repo.importing.triton_server import WHEEL
 from r1plus_operator.observe.suite_signature import KeyPair, generate_key
@@ -210,8 +210,8 @@ import asyncio, signal, subprocess, sys, time
 from pathlib import Path
 from r1plus_cli.serve import build_end, limit_stop
 from r1plus_edge.data_folder import hold, open_data_folder
-from r1plus_edge.processes import mark
-from r1plus_edge.serve import guard
+from r1plus_edge.pods.processes import mark
+from r1plus_edge.start.serve import guard
 
 async def serve():
     DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('runs', flush=True); time.sleep(600)"
@@ -292,7 +292,7 @@ FADING = """
 import os, subprocess, signal, sys, time
 from pathlib import Path
 from r1plus_edge.data_folder import hold, open_data_folder
-from r1plus_edge.processes import mark, read_stat
+from r1plus_edge.pods.processes import mark, read_stat
 
 CHILD = '''
 import ctypes, os, sys, threading

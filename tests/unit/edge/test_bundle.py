@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.suite_files import SuiteSignature
-from r1plus_edge.bundle import Bundle, open_bundle
-from r1plus_edge.bundle_manifest import (
+from r1plus_edge.bundle.archive import Bundle, open_bundle
+from r1plus_edge.bundle.manifest import (
     MANIFEST_FILE,
     MAX_BYTES,
     MAX_MANIFEST_BYTES,
@@ -23,8 +23,8 @@ from r1plus_edge.bundle_manifest import (
     encode_manifest,
     read_host,
 )
-from r1plus_edge.bundle_signature import verify_signature
-from r1plus_edge.bundle_writer import describe_file, list_folder, write_bundle
+from r1plus_edge.bundle.signature import verify_signature
+from r1plus_edge.bundle.writer import describe_file, list_folder, write_bundle
 from r1plus_edge.errors import EdgeError
 from r1plus_operator.observe.suite_signature import generate_key
 from support.edge.bundles import (

@@ -15,9 +15,9 @@ from typing import cast
 
 import pytest
 
-from r1plus_edge.bundle import Bundle, open_bundle
-from r1plus_edge.bundle_contents import gather_engine, gather_suite, install_contents, needs_catalog
-from r1plus_edge.bundle_install import (
+from r1plus_edge.bundle.archive import Bundle, open_bundle
+from r1plus_edge.bundle.contents import gather_engine, gather_suite, install_contents, needs_catalog
+from r1plus_edge.bundle.install import (
     COMPLETE,
     CURRENT,
     check_age,
@@ -26,11 +26,11 @@ from r1plus_edge.bundle_install import (
     read_version,
     switch_current,
 )
-from r1plus_edge.bundle_installer import build_installer
-from r1plus_edge.bundle_keys import add_key, find_keys_file, load_keys
-from r1plus_edge.bundle_manifest import Part
-from r1plus_edge.bundle_sbom import build_sbom
-from r1plus_edge.bundle_software import (
+from r1plus_edge.bundle.installer import build_installer
+from r1plus_edge.bundle.keys import add_key, find_keys_file, load_keys
+from r1plus_edge.bundle.manifest import Part
+from r1plus_edge.bundle.sbom import build_sbom
+from r1plus_edge.bundle.software import (
     CERTIFICATES,
     find_project,
     find_uv,
@@ -38,7 +38,7 @@ from r1plus_edge.bundle_software import (
     list_platforms,
     read_wheel_version,
 )
-from r1plus_edge.bundle_writer import list_folder, write_bundle
+from r1plus_edge.bundle.writer import list_folder, write_bundle
 from r1plus_edge.errors import EdgeError
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
@@ -433,7 +433,7 @@ def test_another_releases_triton_is_refused(tmp_path: Path) -> None:
 def test_without_a_clone_there_is_no_lock(tmp_path: Path) -> None:
     assert (find_project() / "uv.lock").is_file()
     with pytest.raises(EdgeError, match="installed without its lock"):
-        find_project(tmp_path / "lib" / "r1plus_edge" / "bundle_software.py")
+        find_project(tmp_path / "lib" / "r1plus_edge" / "bundle" / "software.py")
 
 
 def test_wheels_are_for_debians_c_library_and_older_ones() -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_edge.confinement import find_refusals
+from r1plus_edge.pods.confinement import find_refusals
 
 pytestmark = pytest.mark.first_run_counts
 
 REFUSING = """
 import ctypes, json, struct, sys
 from pathlib import Path
-from r1plus_edge.confinement import find_refusals
+from r1plus_edge.pods.confinement import find_refusals
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 # What a container runtime or an older kernel does: a filter refuses these calls with these errors.

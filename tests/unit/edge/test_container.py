@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from r1plus_edge.container import Container, Program
-from r1plus_edge.probes import Probe
-from r1plus_edge.processes import find_processes, mark, measure_memory
+from r1plus_edge.pods.container import Container, Program
+from r1plus_edge.pods.probes import Probe
+from r1plus_edge.pods.processes import find_processes, mark, measure_memory
 from r1plus_operator.plan.observation import ContainerFacts
 from support.waiting import eventually
 
@@ -129,7 +129,7 @@ async def test_what_fails_its_liveness_is_started_again(tmp_path: Path) -> None:
 async def test_one_that_has_run_well_and_ends_once_is_not_said_to_end_repeatedly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("r1plus_edge.container.SOUND_SECONDS", 0.0)
+    monkeypatch.setattr("r1plus_edge.pods.container.SOUND_SECONDS", 0.0)
     seen: list[ContainerFacts] = []
     program = make(tmp_path, "raise SystemExit('lost')").program
     container = Container(program, lambda: seen.append(container.facts))
@@ -157,7 +157,7 @@ time.sleep(600)
 async def test_the_probes_go_on_where_the_log_cannot_be_shortened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("r1plus_edge.container.WATCH_SECONDS", 0.01)
+    monkeypatch.setattr("r1plus_edge.pods.container.WATCH_SECONDS", 0.01)
     sign = tmp_path / "ready"
     probe = Probe(0.05, 10.0, 1, command=("test", "-e", str(sign)))
     container = make(tmp_path, "import time; time.sleep(600)", readiness=probe)

@@ -15,9 +15,9 @@ from r1plus_contract.jsonable import dumps
 from r1plus_edge.control import Message, MessageKind, OwnerVerb, ask, ask_for_update, listen_for_requests
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.places import short_path
+from r1plus_edge.pods.places import short_path
 from r1plus_edge.report import Narrator, ServeStatus, Step
-from r1plus_edge.update import UpdateRequest, UpdateResult
+from r1plus_edge.update.request import UpdateRequest, UpdateResult
 from support.waiting import eventually
 
 

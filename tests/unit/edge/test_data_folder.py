@@ -27,7 +27,7 @@ import asyncio, sys
 from pathlib import Path
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.preparation import prepare_triton
+from r1plus_edge.start.preparation import prepare_triton
 
 root = Path(sys.argv[1])
 for step in (lambda: open_data_folder(root / 'data'), lambda: asyncio.run(prepare_triton(root / 'cache', root, print))):

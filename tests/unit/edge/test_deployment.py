@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from r1plus_contract.verdict import Gate
-from r1plus_edge.deployment import Request, build_request
 from r1plus_edge.errors import RequestError
+from r1plus_edge.start.deployment import Request, build_request
 from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
 
 

@@ -21,10 +21,10 @@ from r1plus_contract.names import PORT_GRPC
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.gateway import EdgeGateway, make_half
-from r1plus_edge.images import find_images
-from r1plus_edge.listening import open_listener, read_listening
-from r1plus_edge.tenant import DEFAULT_SPEC, TenantRequest
-from r1plus_edge.triton_sockets import find_sockets
+from r1plus_edge.pods.images import find_images
+from r1plus_edge.pods.triton_sockets import find_sockets
+from r1plus_edge.start.listening import open_listener, read_listening
+from r1plus_edge.start.tenant import DEFAULT_SPEC, TenantRequest
 from r1plus_gateway.settings import parse_settings
 from r1plus_operator.api.types import MAX_NAME
 from r1plus_operator.plan.tenancy.gateway_objects import CONTAINER

@@ -12,12 +12,12 @@ from r1plus_contract.delivery import digest_folder
 from r1plus_contract.gateway import ENV_CODE_INTERPRETER
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.gateway import EdgeGateway
-from r1plus_edge.images import find_images
-from r1plus_edge.listening import open_listener, read_listening
-from r1plus_edge.on_demand import OnDemandContainer
-from r1plus_edge.places import short_path
-from r1plus_edge.processes import find_processes
-from r1plus_edge.tenant import TenantRequest
+from r1plus_edge.pods.images import find_images
+from r1plus_edge.pods.on_demand import OnDemandContainer
+from r1plus_edge.pods.places import short_path
+from r1plus_edge.pods.processes import find_processes
+from r1plus_edge.start.listening import open_listener, read_listening
+from r1plus_edge.start.tenant import TenantRequest
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine, EmbeddingEngineSpec
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.plan.observation import Json

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from r1plus_edge.errors import EdgeError, RequestError
-from r1plus_edge.listening import DEFAULT_PORT, LOOPBACK_NAMES, Listening, open_listener, read_listening
-from r1plus_edge.places import LOOPBACK, is_free
+from r1plus_edge.pods.places import LOOPBACK, is_free
+from r1plus_edge.start.listening import DEFAULT_PORT, LOOPBACK_NAMES, Listening, open_listener, read_listening
 from support.edge.certificates import write_certificate
 from support.ports import free_port
 from support.tables import for_each

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.handover import Handover, HandoverKind
-from r1plus_edge.machine import (
+from r1plus_edge.start.machine import (
     EARLIEST,
     FREE_BYTES,
     GIB,
@@ -26,8 +25,9 @@ from r1plus_edge.machine import (
     read_free_memory,
     read_machine,
 )
-from r1plus_edge.serve import check_start
-from r1plus_edge.takeover import TakeOver
+from r1plus_edge.start.serve import check_start
+from r1plus_edge.update.handover import Handover, HandoverKind
+from r1plus_edge.update.takeover import TakeOver
 from support.waiting import wait_until
 
 FIT = Machine("x86_64", (3, 11), 2.0, 4 * GIB, 20 * GIB, has_avx2=True)
@@ -131,7 +131,7 @@ def test_a_units_limit_and_what_is_kept_for_the_system_are_not_both_taken_from_a
 
 V1_GROUPS = Path("/sys/fs/cgroup")
 """Of version 1: a group of version 2 that limits needs the whole hierarchy to be so."""
-READ = "from pathlib import Path; from r1plus_edge.machine import *"
+READ = "from pathlib import Path; from r1plus_edge.start.machine import *"
 CORES = f"{READ}; print(read_machine(Path('/')).cores)"
 
 

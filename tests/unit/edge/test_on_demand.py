@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from r1plus_edge.confinement import SCOPE_VERSION, build_confinement, read_landlock_version
-from r1plus_edge.container import Program
-from r1plus_edge.on_demand import IDLE_SECONDS, OnDemandContainer
-from r1plus_edge.processes import find_processes, mark
+from r1plus_edge.pods.confinement import SCOPE_VERSION, build_confinement, read_landlock_version
+from r1plus_edge.pods.container import Program
+from r1plus_edge.pods.on_demand import IDLE_SECONDS, OnDemandContainer
+from r1plus_edge.pods.processes import find_processes, mark
 from support.virtual_time import read_loop_time, skip_seconds
 from support.waiting import eventually
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract import names
-from r1plus_edge.places import Places
+from r1plus_edge.pods.places import Places
 from r1plus_operator.plan.podspec.pod import build_readiness_script
 
 POD = Path("/home/maria/pods/edge-1")

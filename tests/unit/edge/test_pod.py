@@ -22,9 +22,9 @@ from r1plus_contract.names import (
 )
 from r1plus_edge.controller import Controller, _RunningPod, run_pod
 from r1plus_edge.data_folder import open_data_folder
-from r1plus_edge.images import Images
-from r1plus_edge.places import LOOPBACK, short_path
-from r1plus_edge.pod import Pod, Sources
+from r1plus_edge.pods.images import Images
+from r1plus_edge.pods.places import LOOPBACK, short_path
+from r1plus_edge.pods.pod import Pod, Sources
 from r1plus_monitoring.config import ENV_LISTEN_FD
 from support.edge.foreign_listener import try_to_listen
 from support.waiting import eventually

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.preparation import check_cache_owner, prepare_engine
+from r1plus_edge.start.preparation import check_cache_owner, prepare_engine
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 

@@ -12,7 +12,7 @@ import pytest
 
 from devcluster import daemons
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.processes import (
+from r1plus_edge.pods.processes import (
     SHARED_MEMORY,
     EndWatch,
     check_unmarked,
@@ -33,8 +33,8 @@ SERVE = """
 import subprocess, sys, time
 from pathlib import Path
 from r1plus_edge.data_folder import open_data_folder
-from r1plus_edge.processes import mark
-from r1plus_edge.serve import guard
+from r1plus_edge.pods.processes import mark
+from r1plus_edge.start.serve import guard
 
 folder = open_data_folder(Path(sys.argv[1]))
 with guard(folder):

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from r1plus_cli.serve import STOP_SECONDS
-from r1plus_edge.bundle_install import switch_current
+from r1plus_edge.bundle.install import switch_current
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.errors import EdgeError, RequestError
-from r1plus_edge.service import (
+from r1plus_edge.start.service import (
     MARK,
     NAME,
     SYSTEM_FOLDER,

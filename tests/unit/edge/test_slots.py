@@ -12,17 +12,24 @@ from typing import Any
 
 import pytest
 
-from r1plus_edge.bundle_install import COMPLETE, CURRENT, switch_current
+from r1plus_edge.bundle.install import COMPLETE, CURRENT, switch_current
 from r1plus_edge.data_folder import DataFolder, find_holder
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.handover import ENV_HANDOVER, Handover, HandoverKind, build_environment, take_handover, tell_asker
-from r1plus_edge.images import Images
 from r1plus_edge.objects import Objects
+from r1plus_edge.pods.images import Images
 from r1plus_edge.report import ServePhase, ServeStatus
-from r1plus_edge.serve import heed_signals
-from r1plus_edge.slots import check_slot, make_current, remove_other_slots
-from r1plus_edge.trial import adopt_trial, load_own_objects, remove_trial, run_trial, settle_trial
-from r1plus_edge.update import UpdateRecord, UpdateRequest, load_record, save_record
+from r1plus_edge.start.serve import heed_signals
+from r1plus_edge.update.handover import (
+    ENV_HANDOVER,
+    Handover,
+    HandoverKind,
+    build_environment,
+    take_handover,
+    tell_asker,
+)
+from r1plus_edge.update.request import UpdateRecord, UpdateRequest, load_record, save_record
+from r1plus_edge.update.slots import check_slot, make_current, remove_other_slots
+from r1plus_edge.update.trial import adopt_trial, load_own_objects, remove_trial, run_trial, settle_trial
 from r1plus_operator.plan.deployment import Plan
 
 
@@ -91,7 +98,7 @@ SERVES_FROM = """
 import fcntl, os, socket, sys
 from pathlib import Path
 from r1plus_edge.data_folder import DataFolder, hold
-from r1plus_edge.handover import Handover, HandoverKind, become
+from r1plus_edge.update.handover import Handover, HandoverKind, become
 folder, software = DataFolder(Path(sys.argv[1])), Path(sys.argv[2])
 with hold(folder) as lock, socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as asker:
     print(listener.getsockname()[1], flush=True)
@@ -184,8 +191,8 @@ REFUSES_THE_FOLDER = """
 import asyncio, sys
 from pathlib import Path
 from types import SimpleNamespace
-from r1plus_edge.handover import Handover, HandoverKind
-from r1plus_edge.serve import serve
+from r1plus_edge.update.handover import Handover, HandoverKind
+from r1plus_edge.start.serve import serve
 options = SimpleNamespace(data=Path(sys.argv[1]), words=("serve", "--tier", "edge"))
 asyncio.run(serve(options, None, Handover(HandoverKind.FORWARD, former=sys.argv[2])))
 """
@@ -284,9 +291,9 @@ STATUS = """
 import json, os, sys, time
 from pathlib import Path
 from r1plus_contract.jsonable import dumps
-from r1plus_edge.handover import take_handover
+from r1plus_edge.update.handover import take_handover
 from r1plus_edge.report import ServePhase, ServeStatus
-from r1plus_edge.serve import heed_signals
+from r1plus_edge.start.serve import heed_signals
 handover = take_handover()
 status = ServeStatus(ServePhase({phase!r}), pid=os.getpid(), message="lost 3 of 4", verdict="Pass", percent=50)
 (Path(handover.data) / "status.json").write_text(dumps(status))

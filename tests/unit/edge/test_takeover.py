@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from r1plus_contract.verdict import Gate, GateProgress, MonitorReport, Phase, Verdict
-from r1plus_edge.bundle_install import CURRENT
+from r1plus_edge.bundle.install import CURRENT
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.handover import Handover, HandoverKind
-from r1plus_edge.takeover import MOST_SECONDS, TakeOver
-from r1plus_edge.trial import adopt_trial
+from r1plus_edge.update.handover import Handover, HandoverKind
+from r1plus_edge.update.takeover import MOST_SECONDS, TakeOver
+from r1plus_edge.update.trial import adopt_trial
 from r1plus_edge.world import World
 from support.plan.world import CONFIG, NODE, serve_world
 

@@ -12,7 +12,7 @@ from r1plus_cli.serve_tenant import read_tenant
 from r1plus_contract.gateway import GatewayLimits
 from r1plus_contract.names import API_VERSION, KIND_TENANT
 from r1plus_edge.errors import RequestError
-from r1plus_edge.tenant import DEFAULT_SPEC, TenantRequest, build_tenant
+from r1plus_edge.start.tenant import DEFAULT_SPEC, TenantRequest, build_tenant
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.loader import load_all_engines
 from r1plus_operator.api.tenants import R1PlusTenantSpec

@@ -10,9 +10,9 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.admission import TOKEN_FILE
 from r1plus_contract.heartbeat import HEARTBEAT, format_due, read_uptime
-from r1plus_edge.places import Places
-from r1plus_edge.probes import Probe, build_liveness, build_readiness
-from r1plus_edge.triton_sockets import Drain, build_drain, find_sockets, read_schema_share
+from r1plus_edge.pods.places import Places
+from r1plus_edge.pods.probes import Probe, build_liveness, build_readiness
+from r1plus_edge.pods.triton_sockets import Drain, build_drain, find_sockets, read_schema_share
 from r1plus_monitoring.probe.client import TritonEngine
 from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, build_liveness_script, build_readiness_script
 from support.monitoring.patience import wait_long_for_metrics

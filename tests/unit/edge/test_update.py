@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_edge.errors import RequestError
-from r1plus_edge.update import (
+from r1plus_edge.update.request import (
     UpdateRecord,
     UpdateRequest,
     keep_texts,
@@ -112,7 +112,7 @@ def test_a_suite_larger_than_any_is_not_read(tmp_path: Path) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
-from r1plus_edge.update import UpdateRecord, UpdateRequest, save_record
+from r1plus_edge.update.request import UpdateRecord, UpdateRequest, save_record
 path = Path(sys.argv[1])
 save_record(path, UpdateRecord("these", UpdateRequest(engine="q8")))
 resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))

@@ -11,8 +11,8 @@ import pytest
 from r1plus_contract.verdict import Verdict
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.report import LineNarrator, Reporter
-from r1plus_edge.update import UpdateRecord, UpdateRequest
-from r1plus_edge.updater import Updater, _suspend, judge
+from r1plus_edge.update.request import UpdateRecord, UpdateRequest
+from r1plus_edge.update.updater import Updater, _suspend, judge
 from r1plus_edge.world import Installation
 from support.plan.falls import rolled_back
 from support.plan.world import NEXT, World, serve_world

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_edge.volumes import read_config, write_config
+from r1plus_edge.pods.volumes import read_config, write_config
 
 
 def test_a_folder_gets_exactly_the_files_of_its_config(tmp_path: Path) -> None:

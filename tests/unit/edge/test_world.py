@@ -11,14 +11,14 @@ from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES, load_engines, load
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.names import INIT_VERIFY
 from r1plus_edge.data_folder import DataFolder
-from r1plus_edge.deployment import build_request
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.images import Images
-from r1plus_edge.listening import Listening
-from r1plus_edge.machine import LABELS
-from r1plus_edge.options import ServeOptions
-from r1plus_edge.pod import Pod, Sources
-from r1plus_edge.tenant import TenantRequest
+from r1plus_edge.pods.images import Images
+from r1plus_edge.pods.pod import Pod, Sources
+from r1plus_edge.start.deployment import build_request
+from r1plus_edge.start.listening import Listening
+from r1plus_edge.start.machine import LABELS
+from r1plus_edge.start.options import ServeOptions
+from r1plus_edge.start.tenant import TenantRequest
 from r1plus_edge.world import Installation, Preparation, has_room_for_trial, prepare
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api.tenants import R1PlusTenantSpec

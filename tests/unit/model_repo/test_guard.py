@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from r1plus_edge.processes import has_ended, list_children
+from r1plus_edge.pods.processes import has_ended, list_children
 from support.waiting import wait_until
 
 STUB = """

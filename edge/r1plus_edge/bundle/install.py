@@ -23,9 +23,9 @@ from typing import Any, Final
 from r1plus_contract.atomic_files import replace_link
 from r1plus_contract.suite_files import key_id
 from r1plus_edge.base_folders import find_data_home
-from r1plus_edge.bundle import Bundle, check_room, open_bundle
-from r1plus_edge.bundle_keys import add_key, find_keys_file, load_keys
-from r1plus_edge.bundle_manifest import Part
+from r1plus_edge.bundle.archive import Bundle, check_room, open_bundle
+from r1plus_edge.bundle.keys import add_key, find_keys_file, load_keys
+from r1plus_edge.bundle.manifest import Part
 from r1plus_edge.errors import EdgeError
 
 COMPLETE: Final = ".complete"

@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 from r1plus_contract.atomic_files import sync
 from r1plus_contract.suite import SuiteError
 from r1plus_contract.suite_files import PUBLIC_KEY_BYTES, decode_base64, key_id, read_signature
-from r1plus_edge.bundle_manifest import (
+from r1plus_edge.bundle.manifest import (
     BLOCK,
     END,
     MANIFEST_FILE,
@@ -37,7 +37,7 @@ from r1plus_edge.bundle_manifest import (
     read_host,
     read_manifest,
 )
-from r1plus_edge.bundle_signature import verify_signature
+from r1plus_edge.bundle.signature import verify_signature
 from r1plus_edge.errors import EdgeError
 
 _CHUNK_BYTES: Final = 2**20

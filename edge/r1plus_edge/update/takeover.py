@@ -12,12 +12,12 @@ from r1plus_contract.verdict import Gate, MonitorReport, Phase
 from r1plus_edge.control import encode_answer
 from r1plus_edge.controller import Controller
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.handover import Handover, HandoverKind, tell_asker
 from r1plus_edge.report import list_conditions
-from r1plus_edge.slots import make_current
-from r1plus_edge.trial import settle_trial
-from r1plus_edge.update import UpdateResult
-from r1plus_edge.updater import describe_failing, describe_measurement
+from r1plus_edge.update.handover import Handover, HandoverKind, tell_asker
+from r1plus_edge.update.request import UpdateResult
+from r1plus_edge.update.slots import make_current
+from r1plus_edge.update.trial import settle_trial
+from r1plus_edge.update.updater import describe_failing, describe_measurement
 from r1plus_edge.world import World
 
 MOST_SECONDS: Final = 600.0

@@ -18,7 +18,7 @@ from r1plus_contract import names
 from r1plus_contract.admission import TOKEN_FILE
 from r1plus_contract.heartbeat import HEARTBEAT, describe_lateness, measure_lateness
 from r1plus_contract.inference import MODEL_NAME
-from r1plus_edge.places import LOOPBACK, Places, short_path
+from r1plus_edge.pods.places import LOOPBACK, Places, short_path
 
 PERIOD_SECONDS, TIMEOUT_SECONDS, FAILURES = 10.0, 1.0, 3
 """Kubernetes' defaults."""

@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from r1plus_edge.container import FIRST_BACKOFF, Container, Program
-from r1plus_edge.machine import read_free_memory
-from r1plus_edge.places import short_path
+from r1plus_edge.pods.container import FIRST_BACKOFF, Container, Program
+from r1plus_edge.pods.places import short_path
+from r1plus_edge.start.machine import read_free_memory
 from r1plus_operator.plan.observation import ContainerFacts
 
 log = logging.getLogger(__name__)

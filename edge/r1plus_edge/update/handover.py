@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.jsonable import ContractError, loads, to_jsonable
-from r1plus_edge.background import ENV_PARENT
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.slots import find_program
-from r1plus_edge.update import UpdateRequest
+from r1plus_edge.start.background import ENV_PARENT
+from r1plus_edge.update.request import UpdateRequest
+from r1plus_edge.update.slots import find_program
 
 ENV_HANDOVER: Final = "R1PLUS_SERVE_HANDOVER"
 MOST_PROBLEM: Final = 8000

@@ -23,27 +23,25 @@ import aiohttp
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
-from r1plus_edge.confinement import find_refusals
 from r1plus_edge.control import OwnerVerb, listen_for_requests
 from r1plus_edge.controller import Controller
 from r1plus_edge.data_folder import DataFolder, hold, open_data_folder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.gateway import END_SECONDS, EdgeGateway
-from r1plus_edge.guardian import END
-from r1plus_edge.handover import Handover, HandoverKind, become, return_handover
-from r1plus_edge.images import Images, find_images
-from r1plus_edge.listening import Listening, open_listener
-from r1plus_edge.machine import Machine, await_clock, check_machine, describe_node, read_machine
 from r1plus_edge.objects import Objects
-from r1plus_edge.options import ServeOptions
-from r1plus_edge.places import LOOPBACK
-from r1plus_edge.preparation import prepare_triton
-from r1plus_edge.processes import check_unmarked, measure_processor, remove_remains
+from r1plus_edge.pods.confinement import find_refusals
+from r1plus_edge.pods.guardian import END
+from r1plus_edge.pods.images import Images, find_images
+from r1plus_edge.pods.places import LOOPBACK
+from r1plus_edge.pods.processes import check_unmarked, measure_processor, remove_remains
 from r1plus_edge.progress import Progress
 from r1plus_edge.report import Narrator, Reporter, ServePhase
-from r1plus_edge.takeover import TakeOver
-from r1plus_edge.trial import adopt_trial, load_own_objects, remove_trial
-from r1plus_edge.update import (
+from r1plus_edge.start.listening import Listening, open_listener
+from r1plus_edge.start.machine import Machine, await_clock, check_machine, describe_node, read_machine
+from r1plus_edge.start.options import ServeOptions
+from r1plus_edge.start.preparation import prepare_triton
+from r1plus_edge.update.handover import Handover, HandoverKind, become, return_handover
+from r1plus_edge.update.request import (
     UpdateRecord,
     UpdateRequest,
     UpdateResult,
@@ -51,7 +49,9 @@ from r1plus_edge.update import (
     save_record,
     settle_interrupted,
 )
-from r1plus_edge.updater import Updater
+from r1plus_edge.update.takeover import TakeOver
+from r1plus_edge.update.trial import adopt_trial, load_own_objects, remove_trial
+from r1plus_edge.update.updater import Updater
 from r1plus_edge.world import Installation, Preparation, prepare
 from r1plus_model_repo.importing.triton_server import SERVER_VERSION
 from r1plus_operator.plan.revision.storage import read_revisions
@@ -346,7 +346,7 @@ class _ReportReader:
 def guard(folder: DataFolder) -> Iterator[None]:
     """Have a guardian for the block: if this process is killed, it ends what is left."""
     # -P: no module of the current folder, such as a medium's, in place of Python's own.
-    command = [sys.executable, "-P", "-m", "r1plus_edge.guardian", str(folder.root)]
+    command = [sys.executable, "-P", "-m", "r1plus_edge.pods.guardian", str(folder.root)]
     # It lives as long as this process, so it must not hold a pipe to whoever waits for our output.
     silence = subprocess.DEVNULL
     with subprocess.Popen(

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.child_processes import signal_child
-from r1plus_edge.confinement import Confinement, PrivateFiles
-from r1plus_edge.probes import Probe
-from r1plus_edge.processes import measure_memory
-from r1plus_edge.triton_sockets import Drain
+from r1plus_edge.pods.confinement import Confinement, PrivateFiles
+from r1plus_edge.pods.probes import Probe
+from r1plus_edge.pods.processes import measure_memory
+from r1plus_edge.pods.triton_sockets import Drain
 from r1plus_operator.plan.observation import ContainerFacts
 from r1plus_policies.backoff import double_delay
 

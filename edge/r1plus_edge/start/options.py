@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.jsonable import dumps
-from r1plus_edge.deployment import Request
-from r1plus_edge.engines import find_cache
-from r1plus_edge.images import Images
-from r1plus_edge.listening import Listening
-from r1plus_edge.tenant import TenantRequest
-from r1plus_edge.update import UpdateRequest
+from r1plus_edge.pods.images import Images
+from r1plus_edge.start.deployment import Request
+from r1plus_edge.start.engines import find_cache
+from r1plus_edge.start.listening import Listening
+from r1plus_edge.start.tenant import TenantRequest
+from r1plus_edge.update.request import UpdateRequest
 from r1plus_model_repo.catalog.types import Backend, Engine
 from r1plus_operator.plan.observation import SuiteSource
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms

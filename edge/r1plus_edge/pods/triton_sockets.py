@@ -13,7 +13,7 @@ from typing import Final
 
 from r1plus_contract import names
 from r1plus_contract.metrics import ENGINE_RUNNING_REQUESTS, ENGINE_SCHEMA_USED_RATIO, ENGINE_WAITING_REQUESTS
-from r1plus_edge.probes import open_answer
+from r1plus_edge.pods.probes import open_answer
 from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, PRESTOP_SECONDS
 
 _HTTP, _GRPC, _METRICS = "http.sock", "grpc.sock", "metrics.sock"

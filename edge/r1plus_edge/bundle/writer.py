@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from r1plus_contract.suite_files import SuiteSignature, write_signature
-from r1plus_edge.bundle_manifest import (
+from r1plus_edge.bundle.manifest import (
     END,
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,

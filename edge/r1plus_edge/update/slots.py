@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from r1plus_edge.bundle_install import COMPLETE, CURRENT, switch_current
+from r1plus_edge.bundle.install import COMPLETE, CURRENT, switch_current
 from r1plus_edge.errors import EdgeError
 
 _PROC: Final = Path("/proc")

@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from r1plus_edge.container import die_with_parent
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.handover import Handover, build_environment
-from r1plus_edge.images import Images
 from r1plus_edge.objects import Objects, load_objects, write_synced
-from r1plus_edge.processes import remove_remains
+from r1plus_edge.pods.container import die_with_parent
+from r1plus_edge.pods.images import Images
+from r1plus_edge.pods.processes import remove_remains
 from r1plus_edge.report import ServePhase, ServeStatus, read_status
-from r1plus_edge.slots import find_program
+from r1plus_edge.update.handover import Handover, build_environment
+from r1plus_edge.update.slots import find_program
 
 TRIAL_SECONDS: Final = 3600.0
 """As long as a rollout may take."""

@@ -21,9 +21,9 @@ import r1plus_model_repo.backends
 import r1plus_monitoring
 import r1plus_policies
 from r1plus_contract import calculator, embedder, names
-from r1plus_edge import triton_sockets
-from r1plus_edge.places import LOOPBACK, Places
-from r1plus_edge.processes import mark, name_region
+from r1plus_edge.pods import triton_sockets
+from r1plus_edge.pods.places import LOOPBACK, Places
+from r1plus_edge.pods.processes import mark, name_region
 from r1plus_model_repo.importing import triton_server
 from r1plus_operator.plan.settings import TritonRuntime
 from r1plus_operator.plan.tenancy import gateway_objects

@@ -18,16 +18,16 @@ from r1plus_contract.verdict import Phase
 from r1plus_edge.control import Asker
 from r1plus_edge.controller import Controller
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.handover import Handover, HandoverKind
-from r1plus_edge.machine import check_machine, read_machine
-from r1plus_edge.options import ServeOptions
-from r1plus_edge.pod import Pod
+from r1plus_edge.pods.pod import Pod
 from r1plus_edge.progress import compute_percent
 from r1plus_edge.remedies import localize
 from r1plus_edge.report import Narrator, Reporter, Step, StepInProgress
-from r1plus_edge.slots import check_slot, is_own
-from r1plus_edge.trial import run_trial
-from r1plus_edge.update import UpdateRecord, UpdateRequest, UpdateResult, keep_texts, save_record
+from r1plus_edge.start.machine import check_machine, read_machine
+from r1plus_edge.start.options import ServeOptions
+from r1plus_edge.update.handover import Handover, HandoverKind
+from r1plus_edge.update.request import UpdateRecord, UpdateRequest, UpdateResult, keep_texts, save_record
+from r1plus_edge.update.slots import check_slot, is_own
+from r1plus_edge.update.trial import run_trial
 from r1plus_edge.world import Installation, Preparation, has_room_for_trial, prepare
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.observation import Json

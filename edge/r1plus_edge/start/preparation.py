@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from r1plus_edge.container import die_with_parent
 from r1plus_edge.data_folder import check_path
-from r1plus_edge.engines import find_embedding_files, find_made_engine
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.machine import MIB
-from r1plus_edge.processes import mark
+from r1plus_edge.pods.container import die_with_parent
+from r1plus_edge.pods.processes import mark
+from r1plus_edge.start.engines import find_embedding_files, find_made_engine
+from r1plus_edge.start.machine import MIB
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.demo_engines import DEMO_EMBEDDING_ENGINE, MAKERS

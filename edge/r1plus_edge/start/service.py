@@ -12,10 +12,10 @@ from typing import Final
 
 from r1plus_contract.atomic_files import replace_text
 from r1plus_edge.base_folders import find_config_home
-from r1plus_edge.bundle_install import CURRENT
+from r1plus_edge.bundle.install import CURRENT
 from r1plus_edge.data_folder import DataFolder, check_path, find_holder
 from r1plus_edge.errors import EdgeError, RequestError
-from r1plus_edge.machine import FREE_BYTES
+from r1plus_edge.start.machine import FREE_BYTES
 
 MARK: Final = "# Written by `r1plus serve install`, and replaced by it."
 _DATA: Final = "# Data: "

@@ -12,12 +12,12 @@ import yaml
 from r1plus_contract.delivery import digest_folder
 from r1plus_contract.names import API_VERSION, KIND_ENGINE
 from r1plus_contract.suite_files import MAX_BYTES as SUITE_FILES
-from r1plus_edge.bundle import Bundle
-from r1plus_edge.bundle_install import NAME_DIGITS
-from r1plus_edge.bundle_manifest import Part
-from r1plus_edge.bundle_writer import list_folder
+from r1plus_edge.bundle.archive import Bundle
+from r1plus_edge.bundle.install import NAME_DIGITS
+from r1plus_edge.bundle.manifest import Part
+from r1plus_edge.bundle.writer import list_folder
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.preparation import check_cache_owner
+from r1plus_edge.start.preparation import check_cache_owner
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.triton_server import WHEEL
 

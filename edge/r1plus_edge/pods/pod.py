@@ -13,15 +13,15 @@ from typing import Final
 
 from r1plus_contract import names
 from r1plus_contract.gateway import ENV_HELPER_START_SECONDS, ENV_INTERNAL_LISTENER, ENV_LISTENER
-from r1plus_edge.confinement import Confinement, PrivateFiles, build_confinement
-from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF, Container, Program
 from r1plus_edge.data_folder import DataFolder
-from r1plus_edge.images import Images, build_command, build_environment
-from r1plus_edge.on_demand import SOCKET, START_SECONDS, OnDemandContainer
-from r1plus_edge.places import LOOPBACK, Places
-from r1plus_edge.probes import Probe, build_liveness, build_readiness, read_probe
-from r1plus_edge.triton_sockets import build_drain, find_sockets
-from r1plus_edge.volumes import write_config
+from r1plus_edge.pods.confinement import Confinement, PrivateFiles, build_confinement
+from r1plus_edge.pods.container import FIRST_BACKOFF, LONGEST_BACKOFF, Container, Program
+from r1plus_edge.pods.images import Images, build_command, build_environment
+from r1plus_edge.pods.on_demand import SOCKET, START_SECONDS, OnDemandContainer
+from r1plus_edge.pods.places import LOOPBACK, Places
+from r1plus_edge.pods.probes import Probe, build_liveness, build_readiness, read_probe
+from r1plus_edge.pods.triton_sockets import build_drain, find_sockets
+from r1plus_edge.pods.volumes import write_config
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_monitoring.config import ENV_LISTEN_FD
 from r1plus_operator.plan.observation import Json, PodFacts

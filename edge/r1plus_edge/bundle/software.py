@@ -30,7 +30,7 @@ _MOST_ERROR: Final = 1500
 
 def find_project(module: Path = Path(__file__)) -> Path:
     """Return the clone that this code is in. Raises EdgeError: it is installed without one."""
-    root = module.resolve().parents[2]
+    root = module.resolve().parents[3]
     if not (root / "uv.lock").is_file():
         raise EdgeError(
             "--software: this r1plus is installed without its lock, which says what belongs to it; make the bundle with"

@@ -12,11 +12,12 @@ INSTALLER: Final = "install.pyz"
 _MODULES: Final = (
     "__init__",
     "base_folders",
-    "bundle",
-    "bundle_install",
-    "bundle_keys",
-    "bundle_manifest",
-    "bundle_signature",
+    "bundle/__init__",
+    "bundle/archive",
+    "bundle/install",
+    "bundle/keys",
+    "bundle/manifest",
+    "bundle/signature",
     "errors",
 )
 _MAIN: Final = """\
@@ -25,7 +26,7 @@ import sys
 if sys.version_info < (3, 11):
     sys.exit("Error: this python3 is older than 3.11, for which the bundle is; Debian 12 has 3.11")
 
-from r1plus_edge.bundle_install import main
+from r1plus_edge.bundle.install import main
 
 sys.exit(main(sys.argv[1:]))
 """

@@ -1,4 +1,4 @@
-"""Leaves nothing running if `serve` is killed. `python -m r1plus_edge.guardian ROOT`, started by `serve`.
+"""Leaves nothing running if `serve` is killed. `python -m r1plus_edge.pods.guardian ROOT`, started by `serve`.
 
 It reads a pipe whose other end only `serve` has. The word `end` says that all is ended; the end of the pipe without it
 says that `serve` is gone. Its own session has no terminal, and it ignores what a terminal sends.
@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from r1plus_edge.processes import remove_remains
+from r1plus_edge.pods.processes import remove_remains
 
 END = b"end\n"
 

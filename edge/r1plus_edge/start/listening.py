@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_edge.errors import EdgeError, RequestError
-from r1plus_edge.places import LOOPBACK, find_free_port, is_free
+from r1plus_edge.pods.places import LOOPBACK, find_free_port, is_free
 
 DEFAULT_PORT: Final = 8400
 LOOPBACK_NAMES: Final = ("127.0.0.1", "::1", "localhost")

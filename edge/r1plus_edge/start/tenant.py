@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from r1plus_edge.deployment import format_value
 from r1plus_edge.errors import RequestError
+from r1plus_edge.start.deployment import format_value
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_operator.api.tenants import DeletionPolicy, Quota, R1PlusTenantSpec
 

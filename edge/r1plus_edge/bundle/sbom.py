@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from packaging.requirements import Requirement
 
-from r1plus_edge.bundle_manifest import BundleFile, BundleManifest, Part
-from r1plus_edge.bundle_writer import describe_file
+from r1plus_edge.bundle.manifest import BundleFile, BundleManifest, Part
+from r1plus_edge.bundle.writer import describe_file
 from r1plus_edge.errors import EdgeError
 
 SPEC_VERSION: Final = "1.6"

@@ -1,0 +1,1 @@
+"""Bundles for machines without a network: written, signed, read and installed."""

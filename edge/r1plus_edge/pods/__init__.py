@@ -1,0 +1,1 @@
+"""The pods of the plan as supervised processes of this machine."""

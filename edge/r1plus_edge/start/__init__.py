@@ -1,0 +1,1 @@
+"""From the options of `r1plus serve` to what serves."""

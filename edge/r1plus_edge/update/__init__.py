@@ -1,0 +1,1 @@
+"""Updates of what serves, and of the software that serves it."""
