@@ -9,11 +9,12 @@ from typing import Final
 
 from evidence.repository import ROOT, is_below, list_files
 
-SOURCES: Final = ("policies", "model_repo", "monitoring", "operator", "gateway", "edge", "cli", "addons", "tests")
-"""Folders that hold packages."""
+SOURCES: Final = ("policies", "model_repo", "monitoring", "operator", "gateway", "edge", "cli", "addons/[^/]+", "tests")
+"""Folders that hold packages, as patterns."""
 LOCK: Final = "uv.lock"
 """Every target runs with its packages."""
 _MODULE: Final = re.compile(r"r1plus_\w+|\w+(\.\w+)+")
+_PYTHON: Final = re.compile(rf"(?:{'|'.join(SOURCES)})/(?P<module>.+?)(?:/__init__|/__main__)?\.py")
 
 
 def list_dependencies(entry: Iterable[str], also: Iterable[str], root: Path = ROOT) -> frozenset[str]:
@@ -59,10 +60,8 @@ def _map_modules(root: Path) -> dict[str, list[str]]:
     """Return the paths of each module: two where a package has an `__init__` and, for `python -m`, a `__main__`."""
     modules = dict[str, list[str]]()
     for path in list_files(root):
-        source, _, rest = path.partition("/")
-        if source in SOURCES and rest.endswith(".py"):
-            name = rest.removesuffix(".py").removesuffix("/__init__").removesuffix("/__main__")
-            modules.setdefault(name.replace("/", "."), []).append(path)
+        if match := _PYTHON.fullmatch(path):
+            modules.setdefault(match["module"].replace("/", "."), []).append(path)
     return modules
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("policies", "model_repo", "monitoring", "operator", "gateway", "edge")
+FOLDERS = ("policies", "model_repo", "monitoring", "operator", "gateway", "edge", "addons")
 
 
 def find_classes(folder: Path) -> Iterator[tuple[str, str]]:

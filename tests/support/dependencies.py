@@ -15,7 +15,7 @@ from support.paths import TESTS
 ROOT = TESTS.parent
 BASE = "base"
 """Stands for the dependencies that every extra has."""
-PROJECTS = (ROOT / "pyproject.toml", ROOT / "gateway" / "pyproject.toml")
+PROJECTS = (ROOT / "pyproject.toml", ROOT / "addons" / "client" / "pyproject.toml")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from support.paths import TESTS
+from support.paths import SOURCES
 
-ROOT = TESTS.parent
-FOLDERS = ("policies", "model_repo", "monitoring", "operator", "gateway", "edge")
 _NEVER_INSTALLED = {"onnx_ir": "onnx-ir", "onnxruntime_genai": "onnxruntime-genai", "tensorflow": "tensorflow-cpu"}
 """Modules whose package has another name and is in no lock of this environment."""
 
@@ -19,8 +17,7 @@ _NEVER_INSTALLED = {"onnx_ir": "onnx-ir", "onnxruntime_genai": "onnxruntime-gena
 @cache
 def list_sources() -> dict[str, Path]:
     """Return every module of the project, by the path that it has in the wheel."""
-    folders = [ROOT / folder for folder in FOLDERS]
-    return {path.relative_to(f).as_posix(): path for f in folders for path in f.glob("r1plus_*/**/*.py")}
+    return {path.relative_to(f).as_posix(): path for f in SOURCES for path in f.glob("r1plus_*/**/*.py")}
 
 
 @cache

@@ -5,3 +5,8 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 GOLDEN = TESTS / "golden"
+SOURCES = tuple(
+    TESTS.parent / name
+    for name in ("policies", "model_repo", "monitoring", "operator", "gateway", "edge", "addons/client")
+)
+"""Folders that hold the product's packages."""

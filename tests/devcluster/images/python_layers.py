@@ -31,6 +31,7 @@ _WHEEL_INPUTS = (
     "operator",
     "gateway",
     "edge",
+    "addons",
     "pyproject.toml",
     "README.md",
     "LICENSE",

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-ROOMS = ("edge", "policies", "model_repo", "monitoring", "operator", "gateway")
+ROOMS = ("edge", "policies", "model_repo", "monitoring", "operator", "gateway", "addons")
 """Folders with packages."""
 _FILES = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", "Makefile")
 

@@ -17,7 +17,10 @@ FILES = {
     "gateway/r1plus_gateway/store/tables.sql": "",
     "uv.lock": "",
     "tests/bench/other/__main__.py": "import r1plus_unused\n",
-    "gateway/r1plus_gateway/__init__.py": "import r1plus_contract\n",
+    "gateway/r1plus_gateway/__init__.py": "import r1plus_contract\nimport r1plus_client.streams\n",
+    "addons/client/r1plus_client/__init__.py": "",
+    "addons/client/r1plus_client/streams.py": "",
+    "addons/client/r1plus_client/other.py": "",
     "gateway/r1plus_gateway/http/server.py": "def serve():\n    from r1plus_gateway.http import late\n",
     "gateway/r1plus_gateway/http/late.py": "",
     "gateway/r1plus_gateway/http/errors.json": "{}",
@@ -45,6 +48,7 @@ def dependencies(tmp_path: Path) -> frozenset[str]:
         pytest.param("gateway/r1plus_gateway/http/late.py", id="what a function imports when it runs"),
         pytest.param("gateway/r1plus_gateway/__init__.py", id="the package around an imported module"),
         pytest.param("policies/r1plus_contract/__init__.py", id="what that package imports"),
+        pytest.param("addons/client/r1plus_client/streams.py", id="what it imports of an add-on"),
         pytest.param("edge/r1plus_edge/helper/__main__.py", id="a program that is started by its name"),
         pytest.param("edge/r1plus_edge/helper/parts.py", id="what that program imports"),
         pytest.param("gateway/r1plus_gateway/http/errors.json", id="data in the folder of an imported module"),
@@ -62,6 +66,7 @@ def test_a_target_depends_on(dependencies: frozenset[str], path: str) -> None:
 def test_a_target_depends_on_nothing_else(dependencies: frozenset[str]) -> None:
     others = FILES.keys() - dependencies
     assert others == {
+        "addons/client/r1plus_client/other.py",
         "tests/bench/other/__main__.py",
         "tests/engine/conftest.py",
         "gateway/r1plus_gateway/store/tables.py",

@@ -390,7 +390,7 @@ def test_events_are_cut_wherever_chunks_end() -> None:
 
 
 def test_the_wheel_needs_httpx_and_nothing_else() -> None:
-    project = tomllib.loads((TESTS.parent / "gateway" / "pyproject.toml").read_text(encoding="utf-8"))
+    project = tomllib.loads((TESTS.parent / "addons" / "client" / "pyproject.toml").read_text(encoding="utf-8"))
     assert [name.split(">")[0] for name in project["project"]["dependencies"]] == ["httpx"]
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["r1plus_client"]
 

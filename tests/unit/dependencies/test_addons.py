@@ -1,0 +1,62 @@
+"""The core without its add-ons: nothing of it imports them, its processes start and its command prints its help."""
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from support.dependencies import ROOT
+from support.tables import for_each
+
+ADDONS = sorted(path.name for path in ROOT.glob("addons/*/r1plus_*") if any(path.glob("*.py")))
+BLOCKED = f"""
+import runpy, sys
+
+class Absence:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ADDONS}:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+
+sys.meta_path.insert(0, Absence())
+"""
+
+
+def run_without_addons(code: str) -> subprocess.CompletedProcess[str]:
+    """Run this code where no add-on can be imported."""
+    command = [sys.executable, "-c", BLOCKED + code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.mark.parametrize("addon", ADDONS)
+def test_an_addon_cannot_be_imported_here(addon: str) -> None:
+    assert f"No module named '{addon}'" in run_without_addons(f"import {addon}").stderr
+
+
+@for_each("module", {
+    "the operator": "r1plus_operator.main",
+    "the supervisor of the monitor": "r1plus_monitoring.process.supervisor",
+    "the prober of the monitor": "r1plus_monitoring.process.prober",
+    "the check of an engine": "r1plus_model_repo.delivery",
+    "the fetching of an engine": "r1plus_model_repo.engine_fetch.__main__",
+    "the engines that Triton loads": "r1plus_model_repo.backends.engine_loop",
+    "the gateway": "r1plus_gateway.process",
+    "r1plus serve": "r1plus_edge.start.serve",
+})  # fmt: skip
+def test_a_process_of_the_core_loads_without_addons(module: str) -> None:
+    done = run_without_addons(f"import {module}; print('loaded')")
+    assert done.stdout == "loaded\n", done.stderr
+
+
+@for_each("words", {"the command": [], "what makes engines": ["engine"], "what serves here": ["serve"]})
+def test_the_command_prints_its_help_without_addons(words: list[str]) -> None:
+    code = f"sys.argv = {['r1plus', *words, '--help']}; from r1plus_cli.main import main; main()"
+    done = run_without_addons(code)
+    assert (done.returncode, "Usage: r1plus" in done.stdout) == (0, True), done.stderr
+
+
+def test_import_linter_knows_each_addon() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (contract,) = [one for one in settings["contracts"] if one["name"].startswith("The core imports no add-on")]
+    assert sorted(contract["forbidden_modules"]) == ADDONS
+    assert sorted([*contract["source_modules"], *ADDONS]) == sorted(settings["root_packages"])
