@@ -1,5 +1,6 @@
 """The forms whose streams are chunks: chat and text completions as OpenAI has them, and the native `generate`."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
@@ -137,11 +138,13 @@ class ChatForm:
         self, fields: Fields, name: ModelName, model: ModelSettings, caller: Caller
     ) -> GenerateRequest:
         """See `Form`."""
-        search, found = read_knowledge(fields), None
-        if search is not None:
-            said = [message.content for message in read_messages(fields) if message.role == Role.USER]
-            found = await self._find_knowledge(search, "\n".join(said[-1:]), caller)
-        return parse_chat(fields, name, model, found)
+        search = read_knowledge(fields)
+        if search is None:
+            return parse_chat(fields, name, model)
+        said = [message.content for message in read_messages(fields) if message.role == Role.USER]
+        found = await self._find_knowledge(search, "\n".join(said[-1:]), caller)
+        # In a thread: quoting fifty long passages takes as long as many events of streams.
+        return await asyncio.to_thread(parse_chat, fields, name, model, found)
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
         """See `Form`."""

@@ -40,7 +40,7 @@ IN_PROGRESS: Final = "in_progress"
 MOST_SENTENCES_AT_ONCE: Final = 64
 """Said before, above which memory is packed in a thread: it takes milliseconds for a few hundred."""
 MOST_PACKING: Final = 2
-"""Requests whose memory is packed at once: it takes processor time from running streams."""
+"""Requests whose memory, or what they found in documents, is packed at once: it takes processor time from streams."""
 SEARCH_STATES: Final = ("in_progress", "searching", "completed")
 """Of the events of a search."""
 MARK: Final = 10**15
@@ -101,10 +101,11 @@ class ResponseForm:
         if search is not None:
             found = await self._find_knowledge(search, find_question(INPUT.read(fields)), caller)
         recollection = earlier.recollection
-        if recollection is not None and recollection.sentence_count > MOST_SENTENCES_AT_ONCE:
-            async with self._packing:
-                return await asyncio.to_thread(parse_response, fields, name, model, earlier, found, code)
-        return parse_response(fields, name, model, earlier, found, code)
+        has_much = recollection is not None and recollection.sentence_count > MOST_SENTENCES_AT_ONCE
+        if found is None and not has_much:
+            return parse_response(fields, name, model, earlier, found, code)
+        async with self._packing:
+            return await asyncio.to_thread(parse_response, fields, name, model, earlier, found, code)
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
         """See `Form`."""

@@ -123,11 +123,8 @@ class KnowledgeSearch:
         most: int,
         condition: Filter | None,
     ) -> list[Hit]:
-        allowed = None
-        if condition is not None:
-            allowed = [condition.matches(file.ingestion.attributes) for file in index.files]
         async with self._turns:
-            return await asyncio.to_thread(index.search, question, vector, most, allowed)
+            return await asyncio.to_thread(_search_index, index, question, vector, most, condition)
 
     async def _embed(self, question: str) -> tuple[NDArray[np.float32] | None, str]:
         """Return the question's vector and the engine; nothing without an embedder that answers."""
@@ -147,6 +144,16 @@ class KnowledgeSearch:
             store = await self._knowledge.read(owner, lambda reader: reader.find_expiry(store_id))  # noqa: B023
             if store is not None and store.now - store.used_at > TOUCH_SECONDS:
                 await self._knowledge.write(owner, lambda writer: writer.touch_vector_store(store_id))  # noqa: B023
+
+
+def _search_index(
+    index: StoreIndex, question: str, vector: NDArray[np.float32] | None, most: int, condition: Filter | None
+) -> list[Hit]:
+    """Search an index among the files that a filter lets through, of which there may be ten thousand."""
+    allowed = None
+    if condition is not None:
+        allowed = [condition.matches(file.ingestion.attributes) for file in index.files]
+    return index.search(question, vector, most, allowed)
 
 
 def _read_passages(reader: KnowledgeReader, found: Sequence[tuple[str, Hit]]) -> list[Passage]:

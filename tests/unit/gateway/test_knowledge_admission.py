@@ -1,7 +1,9 @@
 """What a search for an answer costs before the request is admitted: few searches of one caller, and none in vain."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,15 @@ from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.embedding import client as embedder_client
 from r1plus_gateway.http import answers, embeddings
 from r1plus_gateway.http.admission import MOST_SEARCHES
+from r1plus_gateway.knowledge import quotation
 from r1plus_gateway.knowledge.citations import find_citations
+from r1plus_gateway.knowledge.filters import Comparison
 from r1plus_gateway.knowledge.search import KnowledgeSearch, Passage, SearchMethod, SearchResult
 from r1plus_gateway.store.knowledge import Chunk
+from support.gateway.access import ALICE
 from support.gateway.fake_embedder import EMBEDDING
 from support.gateway.fake_triton import FakeTriton, Gated, answer, serving
+from support.gateway.knowledge import add_file, ingest, make_batch, make_knowledge, make_store, upload
 from support.gateway.rig import Rig, read_events, read_typed_events, running, running_before
 from support.gateway.tenant_data import Volume
 from support.tables import for_each
@@ -105,6 +111,43 @@ async def test_searches_of_vector_stores_take_the_same_turns(rig: Rig) -> None:
     rig.embedder.gate.set()
     assert await asyncio.gather(*searches) == [200] * (MOST_SEARCHES + 4)
     assert (await chat)[0] == 200
+
+
+@for_each("form", FORMS)
+async def test_a_search_filters_and_quotes_beside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """A filter of 32 lists is compared with ten thousand files, and fifty long passages are quoted: streams go on."""
+    is_beside: dict[str, set[bool]] = defaultdict(set)
+    loop = threading.get_ident()
+
+    def spy(owner: Any, name: str) -> None:
+        function: Callable[..., Any] = getattr(owner, name)
+
+        def note(*values: Any) -> Any:
+            is_beside[name].add(threading.get_ident() != loop)
+            return function(*values)
+
+        monkeypatch.setattr(owner, name, note)
+
+    spy(Comparison, "matches")
+    spy(quotation, "quote_text")
+    volume, settings = Volume(tmp_path / "volume").make(), {"data": {"hasKnowledge": True}}
+    async with (
+        volume.open() as store,
+        running(tmp_path, answer("a"), settings=settings, has_embedder=False, store=store) as rig,
+    ):
+        knowledge = make_knowledge(store)
+        owner = knowledge.identify(ALICE)
+        store_id, file = await make_store(knowledge, owner), await upload(knowledge, owner, b"x")
+        added = await add_file(knowledge, owner, store_id, file.id)
+        await ingest(knowledge, owner, added, make_batch(0, "The hotel costs 210 francs.", engine=""))
+        search = {"vector_store_ids": [store_id], "filters": {"type": "in", "key": "topic", "value": ["tests"]}}
+        ask_by: Callable[..., Any] = rig.chat if form == "chat" else rig.respond
+        fields = {"knowledge": search} if form == "chat" else {"tools": [{"type": "file_search", **search}]}
+        async with ask_by("Which hotel?", **fields) as response:
+            assert response.status == 200, await response.text()
+    assert is_beside == {"matches": {True}, "quote_text": {True}}
 
 
 async def test_a_search_for_an_answer_is_a_request_that_uses_stored_content(tmp_path: Path) -> None:
