@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.http.content_handlers import require
 from r1plus_gateway.http.indexed_history import (
     HistoryMark,
@@ -26,7 +27,8 @@ MOST_ITEMS_AT_ONCE: Final = 16
 MOST_CHARACTERS_AT_ONCE: Final = 8_192
 """Items, and their characters, above which they are indexed in a thread: a million take seconds."""
 MOST_INDEXING: Final = 2
-"""Requests whose items are indexed at once: it takes processor time from running streams."""
+"""Requests whose items are indexed at once: it takes processor time from running streams. A caller has one of them at a
+time."""
 _TRIES: Final = 3
 """Times that a request looks again at what another one has indexed meanwhile."""
 KNOWN: Final = "memories"
@@ -69,6 +71,7 @@ class Recall:
         self._statements = statements
         self._cache = content.plaintext
         self._indexing = asyncio.Semaphore(MOST_INDEXING)
+        self._turns = Turns()
 
     async def recall(self, caller: Caller, continued: Continued) -> tuple[Recollection, Sequence[StoredMemory]]:
         """Return what was said before, and what the user said in other conversations.
@@ -87,16 +90,16 @@ class Recall:
             begun = self._cache.begin(owner)
             read = await self._content.read(caller, lambda content: _read(content, continued, find))
             history = read.history or IndexedHistory()
-            recollection = await self._add(history, read)
+            recollection = await self._add(caller, history, read)
             if recollection is not None:
                 break
         else:
             read = await self._content.read(caller, lambda content: _read(content, continued, _find_nothing))
             history = IndexedHistory()
-            recollection = await self._add(history, read)
+            recollection = await self._add(caller, history, read)
             assert recollection is not None, "nobody else has this index"
         self._keep(owner, history, read, begun)
-        known = await self._index_known(owner, read, begun)
+        known = await self._index_known(caller, owner, read, begun)
         recollection = replace(recollection, known=known.view())
         if self._statements is not None:
             parts = [
@@ -107,11 +110,11 @@ class Recall:
             recollection = replace(recollection, ranking=ranking)
         return recollection, read.memories
 
-    async def _add(self, history: IndexedHistory, read: _Read) -> Recollection | None:
+    async def _add(self, caller: Caller, history: IndexedHistory, read: _Read) -> Recollection | None:
         """Index what is new; None where another request has indexed something else since it was read."""
         if _is_short(read.items):
             return history.add(read.items, read.before, read.after)
-        async with self._indexing:
+        async with self._turns.wait(caller.group_id, 1), self._indexing:
             return await asyncio.to_thread(history.add, read.items, read.before, read.after)
 
     def _keep(self, owner: Owner, history: IndexedHistory, read: _Read, begun: tuple[int, int]) -> None:
@@ -121,13 +124,15 @@ class Recall:
         former = "" if before is None else _name_entry(before)
         self._cache.put(owner, _name_entry(after), history, after, history.size, begun, instead_of=former)
 
-    async def _index_known(self, owner: Owner, read: _Read, begun: tuple[int, int]) -> KnownStatements:
+    async def _index_known(
+        self, caller: Caller, owner: Owner, read: _Read, begun: tuple[int, int]
+    ) -> KnownStatements:
         texts = tuple(memory.text for memory in read.memories)
         if not texts:
             return KnownStatements(())
         known: KnownStatements | None = self._cache.get(owner, KNOWN)
         if known is None or known.texts != texts:
-            async with self._indexing:
+            async with self._turns.wait(caller.group_id, 1), self._indexing:
                 known = await asyncio.to_thread(KnownStatements, texts)
         mark = MemoriesMark([memory.id for memory in read.memories], read.memories_key)
         self._cache.put(owner, KNOWN, known, mark, known.size, begun)

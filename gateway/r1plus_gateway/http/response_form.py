@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from r1plus_gateway.access.caller import AnswerEvidence, Caller, Usage
+from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.http.answers import DONE, AnswerEnd, AnswerHead, EventWriter, split_event
 from r1plus_gateway.http.code_interpreter import KIND as CODE_KIND
 from r1plus_gateway.http.code_interpreter import CodeCall, build_call_item, read_cut_text, split_code_interpreter
@@ -40,7 +41,8 @@ IN_PROGRESS: Final = "in_progress"
 MOST_SENTENCES_AT_ONCE: Final = 64
 """Said before, above which memory is packed in a thread: it takes milliseconds for a few hundred."""
 MOST_PACKING: Final = 2
-"""Requests whose memory, or what they found in documents, is packed at once: it takes processor time from streams."""
+"""Requests whose memory, or what they found in documents, is packed at once: it takes processor time from streams.
+A caller has one of them at a time."""
 SEARCH_STATES: Final = ("in_progress", "searching", "completed")
 """Of the events of a search."""
 MARK: Final = 10**15
@@ -85,6 +87,7 @@ class ResponseForm:
         self._read_continuation = read_continuation
         self._find_knowledge = find_knowledge
         self._packing = asyncio.Semaphore(MOST_PACKING)
+        self._turns = Turns()
 
     def has_search(self, fields: Fields) -> bool:
         """See `Form`."""
@@ -104,7 +107,7 @@ class ResponseForm:
         has_much = recollection is not None and recollection.sentence_count > MOST_SENTENCES_AT_ONCE
         if found is None and not has_much:
             return parse_response(fields, name, model, earlier, found, code)
-        async with self._packing:
+        async with self._turns.wait(caller.group_id, 1), self._packing:
             return await asyncio.to_thread(parse_response, fields, name, model, earlier, found, code)
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:

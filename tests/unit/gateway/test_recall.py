@@ -27,6 +27,7 @@ from r1plus_gateway.store.tenant_content import TenantContent
 from support.gateway.content import make_content, say
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
 from support.tables import for_each
+from support.waiting import eventually
 
 ANNA = make_caller(end_user="anna@example.com")
 BERT = make_caller(end_user="bert@example.com")
@@ -306,6 +307,33 @@ async def test_long_texts_are_indexed_in_a_thread(
     for text in ("Short.", "Long. " * MOST_CHARACTERS_AT_ONCE):
         await read(recall, await begin(content, text))
     assert threads == [False, True]
+
+
+async def test_a_caller_indexes_one_text_at_a_time_and_another_comes_next(
+    content: TenantContent, recall: Recall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten of one key wait, each for seconds; another key's is indexed meanwhile."""
+    begun, released = list[str](), threading.Event()
+    add = IndexedHistory.add
+
+    def wait(history: IndexedHistory, items: Any, before: Any, after: Any) -> Any:
+        begun.append(items[0]["content"][0]["text"][:4])
+        assert begun[-1] == "Next" or released.wait(60)
+        return add(history, items, before, after)
+
+    monkeypatch.setattr(IndexedHistory, "add", wait)
+    other = make_caller("key000000002")
+    mine = [await begin(content, "Long " * MOST_CHARACTERS_AT_ONCE) for _ in range(10)]
+    its = await begin(content, "Next " * MOST_CHARACTERS_AT_ONCE, caller=other)
+    reads = [asyncio.create_task(read(recall, one)) for one in mine]
+    try:
+        await eventually(lambda: begun, "one is indexed")
+        assert (await read(recall, its, other))[0].startswith("Next")
+        assert begun == ["Long", "Next"]
+    finally:
+        released.set()
+    await asyncio.gather(*reads)
+    assert begun == ["Long", "Next", *["Long"] * 9]
 
 
 async def test_a_text_of_short_lines_does_not_fill_the_memory(content: TenantContent, recall: Recall) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,21 @@ import grpc
 import pytest
 
 from r1plus_gateway.access.caller import Caller, Outcome, Usage
+from r1plus_gateway.http import response_form
 from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.indexed_history import index_items
 from r1plus_gateway.http.messages import describe_call
 from r1plus_gateway.http.requests import ModelName
-from r1plus_gateway.http.response_form import ResponseForm
+from r1plus_gateway.http.response_form import MOST_SENTENCES_AT_ONCE, ResponseForm
 from r1plus_gateway.http.response_items import build_messages
 from r1plus_gateway.http.response_requests import Continuation
 from r1plus_gateway.settings import Capability, ModelSettings
 from support.gateway.access import ALICE
+from support.gateway.content import say
 from support.gateway.fake_triton import Gated, Inputs, Piece, answer, fail
 from support.gateway.rig import read_typed_events, read_until, running
 from support.tables import for_each
+from support.waiting import eventually
 
 CAPABILITIES = ["messages", "response_schema"]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -592,6 +598,39 @@ async def test_earlier_messages_come_between_instructions_and_input() -> None:
         ("assistant", "Hello."),
         ("user", "Who am I?"),
     ]
+
+
+async def test_a_caller_packs_one_memory_at_a_time_and_another_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten of one key wait, each for a part of a second; another key's is packed meanwhile."""
+    known = index_items([say("It is so. " * (MOST_SENTENCES_AT_ONCE + 1))])
+    begun, released = list[str](), threading.Event()
+    pack = response_form.parse_response
+
+    def wait(fields: Fields, *values: Any) -> Any:
+        begun.append(fields.get("user"))
+        assert begun[-1] == "bob" or released.wait(60)
+        return pack(fields, *values)
+
+    async def read_continuation(*_: Any) -> Continuation:
+        return Continuation(recollection=known)
+
+    monkeypatch.setattr(response_form, "parse_response", wait)
+    form = ResponseForm(read_continuation)
+    model = ModelSettings("credit", "h", 1024, 4, capabilities=tuple(Capability))
+
+    async def ask(name: str) -> None:
+        fields = Fields({"model": "credit", "input": "Is it?", "memory": {"enabled": True}, "user": name})
+        await form.read_request(fields, ModelName("credit", "credit", ""), model, replace(ALICE, id=name))
+
+    asking = [asyncio.create_task(ask("alice")) for _ in range(10)]
+    try:
+        await eventually(lambda: begun, "one is packed")
+        await ask("bob")
+        assert begun == ["alice", "bob"]
+    finally:
+        released.set()
+    await asyncio.gather(*asking)
+    assert begun == ["alice", "bob", *["alice"] * 9]
 
 
 def test_many_calls_in_a_row_are_read_in_the_time_that_their_length_takes() -> None:
