@@ -15,6 +15,8 @@ from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 
 MOST_SMALL_CHUNKS: Final = 4_000
 """Of a vector store whose index is built within a second or two, and waits for no larger one."""
+MOST_INDEXES: Final = 1_000
+"""Also of vector stores without text: each takes some memory, and is looked for in the store every few seconds."""
 
 
 @dataclass(slots=True)
@@ -58,14 +60,17 @@ class IndexCache:
             if store_id in self._entries and self._entries[store_id].owner == owner:
                 self.forget(store_id)
             return None
-        entry = self._entries.setdefault(store_id, _Entry(store_owner))
+        most = self._read_most_bytes()
+        if store_id not in self._entries:
+            self._entries[store_id] = _Entry(store_owner)
+            self._evict(store_id, most)
+        entry = self._entries[store_id]
         self._entries.move_to_end(store_id)
         async with entry.lock:
             index = entry.index
             if not engine and index is not None:
                 engine = index.engine
             if index is None or index.version != version or index.engine != engine:
-                most = self._read_most_bytes()
                 try:
                     index = await self._knowledge.read(
                         owner,
@@ -114,10 +119,10 @@ class IndexCache:
         size = self.size
         for other in list(self._entries):
             index = self._entries[other].index
-            if size <= most:
+            if size <= most and len(self._entries) <= MOST_INDEXES:
                 return
-            if other != store_id and index is not None and not self._entries[other].lock.locked():
-                size -= index.size
+            if other != store_id and not self._entries[other].lock.locked():
+                size -= 0 if index is None else index.size
                 del self._entries[other]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from r1plus_gateway.embedding.client import EmbedderUnavailableError
+from r1plus_gateway.knowledge import index_cache
 from r1plus_gateway.knowledge.filters import Comparison
 from r1plus_gateway.knowledge.index_cache import IndexCache
 from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchMethod, SearchResult
@@ -18,6 +19,7 @@ from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 from support.gateway.fake_embedder import FakeEmbedder
 from support.gateway.knowledge import ENGINE, add_file, ingest, make_batch, make_knowledge, make_store, upload
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
+from support.tables import for_each
 
 KEY = make_caller()
 
@@ -83,6 +85,21 @@ async def test_a_foreign_key_that_knows_an_id_leaves_the_owners_index(base: Base
     await base.knowledge.write(base.owner, lambda one: one.delete_vector_store(base.store_id))
     assert await base.indexes.get(base.owner, base.store_id, ENGINE) is None
     assert base.indexes.size == 0
+
+
+@for_each("times", {"the bound": 1.0, "a tenth more": 1.1, "ten times as much": 10.0})
+async def test_of_many_small_vector_stores_a_bounded_number_has_an_index(
+    base: Base, monkeypatch: pytest.MonkeyPatch, times: float
+) -> None:
+    """Without text they count no bytes, and each takes memory all the same."""
+    most = 10
+    monkeypatch.setattr(index_cache, "MOST_INDEXES", most)
+    for _ in range(round(most * times)):
+        store_id = await make_store(base.knowledge, base.owner)
+        assert await base.indexes.get(base.owner, store_id, ENGINE) is not None
+        assert len(base.indexes._entries) <= most
+    await base.add("the red door")
+    assert len((await base.find("door")).passages) == 1
 
 
 async def test_an_index_that_is_searched_is_not_changed_when_files_are_added(base: Base, volume: Volume) -> None:
