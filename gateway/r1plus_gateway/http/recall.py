@@ -124,9 +124,7 @@ class Recall:
         former = "" if before is None else _name_entry(before)
         self._cache.put(owner, _name_entry(after), history, after, history.size, begun, instead_of=former)
 
-    async def _index_known(
-        self, caller: Caller, owner: Owner, read: _Read, begun: tuple[int, int]
-    ) -> KnownStatements:
+    async def _index_known(self, caller: Caller, owner: Owner, read: _Read, begun: tuple[int, int]) -> KnownStatements:
         texts = tuple(memory.text for memory in read.memories)
         if not texts:
             return KnownStatements(())
