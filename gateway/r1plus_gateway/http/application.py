@@ -133,7 +133,7 @@ class Api:
                 self._calculate,
                 "Calculation",
                 body=CALCULATE,
-                errors=(429, 502),
+                errors=(502,),
             ),
             Operation(
                 "POST",
@@ -142,7 +142,7 @@ class Api:
                 self._embed,
                 "Embeddings",
                 body=EMBED,
-                errors=(404, 429),
+                errors=(404,),
             ),
             Operation("GET", "/v1/models", "List the models that you may call.", self._list_models, "Models"),
             Operation(
@@ -160,7 +160,6 @@ class Api:
                 "Your usage in this calendar month, UTC.",
                 self._get_usage,
                 "OwnUsage",
-                errors=(429,),
             ),
             Operation("GET", "/v1/key", "Describe your key, without the key.", self._get_key, "OwnKey"),
             Operation("GET", "/openapi.json", "This document.", self._get_document, "Document", is_public=True),
@@ -207,7 +206,7 @@ class Api:
             about.answer,
             about.events,
             body=about.body,
-            errors=(404, 429, 502),
+            errors=(404, 502),
         )
 
     @web.middleware

@@ -47,8 +47,8 @@ class Conversations(ContentHandlers):
         """Return the endpoints."""
         every, one = "/v1/conversations", "/v1/conversations/{id}"
         items, item = f"{one}/items", f"{one}/items/{{item}}"
-        named: dict[str, Any] = {"parameters": (ID,), "errors": (404, 429)}
-        listed: dict[str, Any] = {"errors": (404, 429)}
+        named: dict[str, Any] = {"parameters": (ID,), "errors": (404,)}
+        listed: dict[str, Any] = {"errors": (404,)}
         return [
             Operation(
                 "POST",
@@ -58,7 +58,7 @@ class Conversations(ContentHandlers):
                 "Conversation",
                 body=CREATION,
                 is_body_required=False,
-                errors=(413, 429),
+                errors=(413,),
             ),
             Operation(
                 "GET",

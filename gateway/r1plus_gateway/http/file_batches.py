@@ -42,7 +42,7 @@ class VectorStoreBatches(KnowledgeHandlers):
         """Return the endpoints."""
         every = "/v1/vector_stores/{id}/file_batches"
         one = f"{every}/{{batch}}"
-        named: dict[str, Any] = {"parameters": (ID, BATCH_ID), "errors": (404, 410, 429)}
+        named: dict[str, Any] = {"parameters": (ID, BATCH_ID), "errors": (404, 410)}
         guard = self._guard
         return [
             Operation(
@@ -53,7 +53,7 @@ class VectorStoreBatches(KnowledgeHandlers):
                 "FileBatch",
                 body=BATCH,
                 parameters=(ID,),
-                errors=(404, 410, 413, 429),
+                errors=(404, 410, 413),
             ),
             Operation("GET", one, "Describe a batch of files.", guard(self._get), "FileBatch", **named),
             Operation(
@@ -66,7 +66,7 @@ class VectorStoreBatches(KnowledgeHandlers):
                 guard(self._list_files),
                 "VectorStoreFiles",
                 parameters=(ID, BATCH_ID, BY_STATE, *PAGE),
-                errors=(404, 410, 429),
+                errors=(404, 410),
             ),
         ]
 

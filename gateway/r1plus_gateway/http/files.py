@@ -47,7 +47,7 @@ class Files(KnowledgeHandlers):
     def list_operations(self) -> Sequence[Operation]:
         """Return the endpoints."""
         every, one = "/v1/files", "/v1/files/{file}"
-        named: dict[str, Any] = {"parameters": (ID,), "errors": (404, 410, 429)}
+        named: dict[str, Any] = {"parameters": (ID,), "errors": (404, 410)}
         return [
             Operation(
                 "POST",
@@ -56,7 +56,7 @@ class Files(KnowledgeHandlers):
                 self._guard(self._upload),
                 "File",
                 form=FORM_SCHEMA,
-                errors=(413, 429),
+                errors=(413,),
             ),
             Operation(
                 "GET",
@@ -65,7 +65,7 @@ class Files(KnowledgeHandlers):
                 self._guard(self._list),
                 "Files",
                 parameters=(BY_PURPOSE, *PAGE),
-                errors=(410, 429),
+                errors=(410,),
             ),
             Operation("GET", one, "Describe a file.", self._guard(self._get), "File", **named),
             Operation(

@@ -39,7 +39,7 @@ class Memories(ContentHandlers):
     def list_operations(self) -> Sequence[Operation]:
         """Return the endpoints."""
         every, one = "/v1/memories", "/v1/memories/{id}"
-        named: dict[str, Any] = {"parameters": (ID,), "errors": (404, 410, 429)}
+        named: dict[str, Any] = {"parameters": (ID,), "errors": (404, 410)}
         return [
             Operation(
                 "POST",
@@ -48,7 +48,7 @@ class Memories(ContentHandlers):
                 self._guard(self._create),
                 "Memory",
                 body=CREATION,
-                errors=(413, 429),
+                errors=(413,),
             ),
             Operation(
                 "GET",
@@ -57,7 +57,7 @@ class Memories(ContentHandlers):
                 self._guard(self._list),
                 "Memories",
                 parameters=PAGE,
-                errors=(404, 410, 429),
+                errors=(404, 410),
             ),
             Operation("GET", one, "Return a memory.", self._guard(self._get), "Memory", **named),
             Operation(
@@ -68,7 +68,7 @@ class Memories(ContentHandlers):
                 "Memory",
                 body=CHANGE,
                 parameters=(ID,),
-                errors=(404, 410, 413, 429),
+                errors=(404, 410, 413),
             ),
             Operation("DELETE", one, "Delete a memory.", self._guard(self._delete), "DeletedMemory", **named),
         ]

@@ -21,8 +21,8 @@ FILE: Final = "application/octet-stream"
 FORM: Final = "multipart/form-data"
 ANY: Final = (400, 403, 421, 500)
 """What every request may get: 400 for an Upgrade; 421 and 403 for a Host or Origin that the settings do not name."""
-CALLER: Final = (401, 403, 503)
-"""What every request with a credential may get; 503 while keys cannot be read."""
+CALLER: Final = (401, 403, 429, 503)
+"""What every request with a credential may get; 429 after too many refusals, 503 while keys cannot be read."""
 BODY: Final = (408, 413, 415)
 
 

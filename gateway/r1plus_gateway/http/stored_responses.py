@@ -39,7 +39,7 @@ class StoredResponses(ContentHandlers):
     def list_operations(self) -> Sequence[Operation]:
         """Return the endpoints."""
         one = "/v1/responses/{id}"
-        named: dict[str, Any] = {"parameters": (ID,), "errors": (404, 410, 429)}
+        named: dict[str, Any] = {"parameters": (ID,), "errors": (404, 410)}
         return [
             Operation(
                 "GET",
@@ -48,7 +48,7 @@ class StoredResponses(ContentHandlers):
                 self._guard(self._get),
                 "Response",
                 parameters=(ID, *OPTIONS),
-                errors=(404, 410, 429),
+                errors=(404, 410),
             ),
             Operation(
                 "DELETE", one, "Delete a stored response.", self._guard(self._delete), "DeletedResponse", **named
@@ -60,7 +60,7 @@ class StoredResponses(ContentHandlers):
                 self._guard(self._list_items),
                 "ConversationItems",
                 parameters=(ID, *PAGE),
-                errors=(404, 410, 429),
+                errors=(404, 410),
             ),
         ]
 

@@ -69,8 +69,8 @@ class VectorStores(KnowledgeHandlers):
         """Return the endpoints."""
         every, one = "/v1/vector_stores", "/v1/vector_stores/{id}"
         files, file = f"{one}/files", f"{one}/files/{{file}}"
-        named: dict[str, Any] = {"parameters": (ID,), "errors": (404, 410, 429)}
-        of_file: dict[str, Any] = {"parameters": (ID, FILE), "errors": (404, 410, 429)}
+        named: dict[str, Any] = {"parameters": (ID,), "errors": (404, 410)}
+        of_file: dict[str, Any] = {"parameters": (ID, FILE), "errors": (404, 410)}
         guard = self._guard
         return [
             Operation(
@@ -80,7 +80,7 @@ class VectorStores(KnowledgeHandlers):
                 guard(self._create),
                 "VectorStore",
                 body=CREATION,
-                errors=(404, 413, 429),
+                errors=(404, 413),
             ),
             Operation(
                 "GET",
@@ -89,7 +89,7 @@ class VectorStores(KnowledgeHandlers):
                 guard(self._list),
                 "VectorStores",
                 parameters=PAGE,
-                errors=(410, 429),
+                errors=(410,),
             ),
             Operation("GET", one, "Describe a vector store.", guard(self._get), "VectorStore", **named),
             Operation("POST", one, "Change a vector store.", guard(self._change), "VectorStore", body=CHANGE, **named),
@@ -126,7 +126,7 @@ class VectorStores(KnowledgeHandlers):
                 guard(self._list_files),
                 "VectorStoreFiles",
                 parameters=(ID, BY_STATE, *PAGE),
-                errors=(404, 410, 429),
+                errors=(404, 410),
             ),
             Operation(
                 "GET",

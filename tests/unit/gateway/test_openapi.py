@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from jsonschema import Draft202012Validator
 
+from r1plus_gateway.http import admission
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.file_search import read_knowledge
 from r1plus_gateway.http.page import Page
@@ -245,10 +246,31 @@ class Recording(Fields):
         """The body has fields that this form does not know."""
 
 
+async def test_each_answer_to_a_key_that_was_refused_too_often_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "MOST_REFUSED", 1)
+    async with running(tmp_path, answer("a"), settings={"embedding": EMBEDDING}, clock=lambda: 0.0) as rig:
+        async with rig.get("/v1/models/debit") as response:
+            assert response.status == 404
+        async with rig.client.get(f"{rig.url}/openapi.json") as response:
+            document = await response.json()
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                named = path.replace("{model}", "credit")
+                send = rig.get(named) if method == "get" else rig.post(named, {})
+                async with send as response:
+                    assert response.status == (200 if operation.get("security") == [] else 429), path
+                    assert str(response.status) in operation["responses"], path
+
+
 @pytest.mark.unit_slow
 async def test_the_admin_api_answers_in_the_form_that_it_says(tmp_path: Path) -> None:
     async with serving(FakeTriton(answer("a"))) as pod, running_process(tmp_path, pod) as gateway:
         document = await read_document(gateway)
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                assert ("429" in operation["responses"]) == (operation.get("security") != []), path
         _, made = await gateway.call_admin("POST", "/keys", {"name": "a", "limits": {"budget_tokens": 100.0}})
         check(document, "IssuedKey", made)
         assert made["limits"]["budget_tokens"] == 100
