@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from conformance.clients import CLIENTS, run_client
 from conformance.comply import CHAT, RESPONSES, run_comply
@@ -18,9 +19,12 @@ from conformance.environments import name_version
 from conformance.fuzz import run_fuzz
 from conformance.results import Result, Tally
 from support.engine.server import CONTEXT
-from support.gateway.fake_triton import FakeTriton, answer
+from support.gateway.fake_triton import FakeTriton, answer, stay_silent
 from support.gateway.fake_triton import serving as serving_stand_in
 from support.gateway.whole import ENGINE, running_gateway, serving_engine
+
+SILENT: Final = "silent"
+"""Name of a model that never answers, for clients that give up."""
 
 
 async def run_before_engine(tally: Tally, clients: Sequence[str]) -> None:
@@ -33,7 +37,11 @@ async def run_before_engine(tally: Tally, clients: Sequence[str]) -> None:
         folder = Path(name)
         (folder / "gateway").mkdir()
         with serving_engine(folder) as pod:
-            async with running_gateway(folder / "gateway", pod) as gateway:
+            async with (
+                serving_stand_in(FakeTriton(stay_silent)) as silent,
+                running_gateway(folder / "gateway", pod) as gateway,
+            ):
+                await gateway.add_model(SILENT, silent)
                 key = await gateway.create_key()
                 for kind in () if clients else (CHAT, RESPONSES):
                     part = f"{name_version('llm-comply')}, {kind}"

@@ -82,6 +82,12 @@ def answer(*tokens: str, finish_reason: str = "stop", gap_s: float = 0.0) -> Scr
     return run
 
 
+async def stay_silent(_: Inputs) -> AsyncIterator[Piece]:
+    """Answer nothing until the client leaves: a script."""
+    await asyncio.Event().wait()
+    yield Piece()
+
+
 async def count_up(inputs: Inputs) -> AsyncIterator[Piece]:
     """Answer with as many tokens as the prompt says, a hundred in a second: a script."""
     most = int(inputs["text_input"])

@@ -160,6 +160,18 @@ class GatewayProcess(PythonProcess):
         assert status == 201, answer
         return str(answer["key"])
 
+    async def add_model(self, name: str, pod: Listener) -> None:
+        """Add a model at this pod, which is otherwise as the first one is, and wait until it can be called."""
+        self.settings["models"].append({**self.settings["models"][0], "name": name, "grpcPort": pod.port})
+        self.write_settings()
+        client = self.make_client(await self.create_key())
+
+        async def is_listed() -> bool:
+            return name in {model.id for model in await client.list_models()}
+
+        async with client:
+            await eventually(is_listed, f"the model {name} is listed")
+
     async def until_ready(self) -> None:
         """Wait until it takes requests."""
 
