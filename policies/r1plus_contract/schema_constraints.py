@@ -20,6 +20,8 @@ MOST_VISITS: Final = 10 * MOST_NODES
 """Values and unknown keywords that are looked at to find out what of a schema fits."""
 MOST_VISITS_TOGETHER: Final = 5 * MOST_VISITS
 """Of several schemas that become one."""
+_CHARACTERS_PER_VISIT: Final = 256
+"""Of a reference, which take as long as one look at a value."""
 MOST_PLACE: Final = 256
 """Characters of the place of what was dropped."""
 MOST_WRITTEN: Final = 2**20
@@ -174,6 +176,7 @@ class SchemaWalk:
     def _visit_reference(self, value: Any, place: str, depth: int, references: tuple[str, ...]) -> Any:
         if not isinstance(value, str) or not value.startswith("#"):
             raise ConstraintError(place, f"{value!r:.80} is outside of the schema; write what it names under $defs")
+        self._look(len(value) // _CHARACTERS_PER_VISIT)  # Each time that it is followed, all of it is read.
         if value[1:2] not in ("", "/"):
             raise UnenforceableError(place, f"{value!r:.80} names an anchor; write it as a path, such as #/$defs/name")
         if value == "#" or value in references:
@@ -226,9 +229,9 @@ class SchemaWalk:
             self.cost.written += sum(map(len, texts))
             check_limit(place, "characters, with what references name,", self.cost.written, MOST_WRITTEN)
 
-    def _look(self) -> None:
-        self._visits += 1
-        self.cost.visits += 1
+    def _look(self, visits: int = 1) -> None:
+        self._visits += visits
+        self.cost.visits += visits
         if self._visits > MOST_VISITS or self.cost.visits > MOST_VISITS_TOGETHER:
             raise _CostlySchemaError(self.place, f"has more than {MOST_VISITS} values; simplify it")
 

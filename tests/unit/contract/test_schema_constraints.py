@@ -150,6 +150,21 @@ def test_unknown_keywords_that_are_named_often_are_looked_at_within_a_bound() ->
     assert MOST_VISITS_TOGETHER < cost.visits < MOST_VISITS_TOGETHER + 20
 
 
+LONG_NAME = "x" * 100_000
+LONG_REFERENCES: dict[str, Json] = {
+    "to a name": {"items": {"$ref": f"#/$defs/{LONG_NAME}"}, "$defs": {LONG_NAME: {"uniqueItems": True}}},
+    "to itself": {"items": {"$ref": f"#/$defs/{LONG_NAME}"}, "$defs": {LONG_NAME: {"$ref": f"#/$defs/{LONG_NAME}"}}},
+    "to an anchor": {"items": {"$ref": f"#{LONG_NAME}"}},
+}
+
+
+@for_each("schema", LONG_REFERENCES)
+def test_long_references_that_are_named_often_are_followed_within_a_bound(schema: Json) -> None:
+    cost, named = SchemaCost(), {**schema, "anyOf": [schema["items"]] * 1000}
+    assert fit_schema({**named, "type": "object"}, "p", cost, 1) == ({"type": "object"}, ["p"])
+    assert MOST_VISITS < cost.visits < MOST_VISITS + len(LONG_NAME)
+
+
 SCALARS = st.sampled_from(
     [
         {"type": "string"},
