@@ -5,6 +5,10 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -44,6 +48,32 @@ class Turns:
             users.count -= 1
             if not users.count:
                 del self._lines[name]
+
+
+class ThreadTurns:
+    """Work of callers in threads: a few of all at one time, of each caller one, and callers take turns."""
+
+    def __init__(self, most: int = 1) -> None:
+        self._turns = Turns()
+        self._running = asyncio.Semaphore(most)
+
+    async def run(self, caller: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what a function returns that runs in a thread.
+
+        Nothing stops a thread. So a request that is cancelled meanwhile keeps its turn until its thread has ended: else
+        callers that leave would have as many threads as they send requests.
+        """
+        async with self._turns.wait(caller, 1), self._running:
+            work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                while not work.done():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([work])
+                if not work.cancelled():
+                    work.exception()  # else it is logged, though nobody waits for it
+                raise
 
 
 class Places:

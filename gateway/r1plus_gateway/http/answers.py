@@ -1,12 +1,12 @@
 """What every form of an answer has: its head, its end, and the writer of a stream's events."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from r1plus_gateway.access.caller import AnswerEvidence, Usage
+from r1plus_gateway.access.turns import ThreadTurns
 from r1plus_gateway.http.code_interpreter import CodeCall
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.math_answers import MathOutcome
@@ -78,12 +78,15 @@ class AnswerHead:
         return {**math, **schema, **ignored, **({"lowered": lowered} if lowered else {})}
 
 
-async def judge_answer(head: AnswerHead, text: str) -> AnswerHead:
-    """Return the head with what is said of a whole text: whether it has the results, and follows the schema."""
+async def judge_answer(head: AnswerHead, text: str, threads: ThreadTurns, caller: str) -> AnswerHead:
+    """Return the head with what is said of a whole text: whether it has the results, and follows the schema.
+
+    `caller`: whose turn it takes in `threads`.
+    """
     if head.math is not None:
         head = replace(head, math=head.math.compare(text))
     if (check := head.request.schema_check) is not None:
-        head = replace(head, schema=await asyncio.to_thread(check_text, check, text))
+        head = replace(head, schema=await threads.run(caller, check_text, check, text))
     return head
 
 

@@ -1,6 +1,5 @@
 """Bodies of requests, read within a bound on all that are in memory before their answers begin."""
 
-import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -10,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.access.turns import Turns
+from r1plus_gateway.access.turns import ThreadTurns
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json, parse_object, read_body
 from r1plus_gateway.serving.errors import QueueFullError
@@ -48,8 +47,7 @@ class BodyBudget:
     def __init__(self) -> None:
         self._all = 0
         self._of: Counter[str] = Counter()
-        self._turns = Turns()
-        self._parsing = asyncio.Semaphore(1)
+        self._parsing = ThreadTurns()
 
     @contextlib.asynccontextmanager
     async def read(self, request: web.Request, caller: Caller, limits: GatewayLimits) -> AsyncIterator[Body]:
@@ -73,8 +71,7 @@ class BodyBudget:
         """Parse a body: a large one in a thread, one at a time, and callers take turns."""
         if len(data) <= LARGE_BYTES:
             return parse_object(data)
-        async with self._turns.wait(caller, 1), self._parsing:
-            return await asyncio.to_thread(parse_object, data)
+        return await self._parsing.run(caller, parse_object, data)
 
     def _reserve(self, caller: str, length: int | None, limits: GatewayLimits) -> Body:
         size = min(limits.body_bytes if length is None else length, limits.body_bytes)

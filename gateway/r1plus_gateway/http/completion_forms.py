@@ -1,6 +1,5 @@
 """The forms whose streams are chunks: chat and text completions as OpenAI has them, and the native `generate`."""
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
@@ -9,6 +8,7 @@ import orjson
 
 from r1plus_contract.inference import Role
 from r1plus_gateway.access.caller import Caller, Usage
+from r1plus_gateway.access.turns import ThreadTurns
 from r1plus_gateway.http.answers import (
     DONE,
     AnswerEnd,
@@ -42,6 +42,8 @@ from r1plus_gateway.http.requests import (
 from r1plus_gateway.http.tools import ToolCall, parse_tool_answer
 from r1plus_gateway.settings import ModelSettings
 
+MOST_QUOTING: Final = 2
+"""Chats whose passages are quoted at once, of a caller one."""
 SCHEMA_FIELD: Final = "response_format.json_schema.schema"
 CHAT_FORM: Final = FormDescription(
     "/v1/chat/completions",
@@ -129,6 +131,7 @@ class ChatForm:
     def __init__(self, find_knowledge: KnowledgeFinder = refuse_search) -> None:
         """`find_knowledge`: what `knowledge` of a request finds."""
         self._find_knowledge = find_knowledge
+        self._quoting = ThreadTurns(MOST_QUOTING)
 
     def has_search(self, fields: Fields) -> bool:
         """See `Form`."""
@@ -144,7 +147,7 @@ class ChatForm:
         said = [message.content for message in read_messages(fields) if message.role == Role.USER]
         found = await self._find_knowledge(search, "\n".join(said[-1:]), caller)
         # In a thread: quoting fifty long passages takes as long as many events of streams.
-        return await asyncio.to_thread(parse_chat, fields, name, model, found)
+        return await self._quoting.run(caller.group_id, parse_chat, fields, name, model, found)
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
         """See `Form`."""

@@ -17,6 +17,7 @@ from r1plus_gateway.access.caller import (
     Outcome,
     Remaining,
 )
+from r1plus_gateway.access.turns import ThreadTurns
 from r1plus_gateway.calculation.desk import CalculatorDesk
 from r1plus_gateway.http.admission import CountAllowance, Holds, SearchTurns
 from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, CodeEventWriter, StorageOutcome, judge_answer
@@ -72,6 +73,7 @@ class Completions:
         self.bodies = BodyBudget()
         self.holds = Holds(parts.clock)
         self._counts = CountAllowance(parts.clock)
+        self._judging = ThreadTurns()
 
     async def answer(self, exchange: Exchange, form: Form) -> web.StreamResponse:
         """Answer one request of this form.
@@ -280,7 +282,7 @@ class Completions:
         _check_end(generation)
         await bill.settle(Outcome.ANSWERED, generation)
         head, end = self._build_head(exchange, request, generation), self._build_end(exchange, generation, bill)
-        head = await judge_answer(head, text)
+        head = await judge_answer(head, text, self._judging, bill.reservation.caller.group_id)
         body = form.build_answer(head, text, end)
         if request.storage is not None:
             body = form.build_answer(await self._store(exchange, head, body), text, end)
@@ -352,7 +354,7 @@ class Completions:
             data += events.build_tool_answer(whole)
         end = self._build_end(exchange, generation, bill)
         text = whole if request.has_tools else events.read_text()
-        head = await judge_answer(head, text)
+        head = await judge_answer(head, text, self._judging, bill.reservation.caller.group_id)
         if request.storage is not None:
             head = await self._store(exchange, head, form.build_answer(head, text, end))
         await stream.write(data + events.build_end(head, end))

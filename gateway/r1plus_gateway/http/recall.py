@@ -1,12 +1,11 @@
 """Recall: what a request with memory continues, read from the store as far as this process does not have it indexed."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.access.turns import Turns
+from r1plus_gateway.access.turns import ThreadTurns
 from r1plus_gateway.http.content_handlers import require
 from r1plus_gateway.http.indexed_history import (
     HistoryMark,
@@ -70,8 +69,7 @@ class Recall:
         self._content = content
         self._statements = statements
         self._cache = content.plaintext
-        self._indexing = asyncio.Semaphore(MOST_INDEXING)
-        self._turns = Turns()
+        self._indexing = ThreadTurns(MOST_INDEXING)
 
     async def recall(self, caller: Caller, continued: Continued) -> tuple[Recollection, Sequence[StoredMemory]]:
         """Return what was said before, and what the user said in other conversations.
@@ -114,8 +112,7 @@ class Recall:
         """Index what is new; None where another request has indexed something else since it was read."""
         if _is_short(read.items):
             return history.add(read.items, read.before, read.after)
-        async with self._turns.wait(caller.group_id, 1), self._indexing:
-            return await asyncio.to_thread(history.add, read.items, read.before, read.after)
+        return await self._indexing.run(caller.group_id, history.add, read.items, read.before, read.after)
 
     def _keep(self, owner: Owner, history: IndexedHistory, read: _Read, begun: tuple[int, int]) -> None:
         before, after = read.before, read.after
@@ -130,8 +127,7 @@ class Recall:
             return KnownStatements(())
         known: KnownStatements | None = self._cache.get(owner, KNOWN)
         if known is None or known.texts != texts:
-            async with self._turns.wait(caller.group_id, 1), self._indexing:
-                known = await asyncio.to_thread(KnownStatements, texts)
+            known = await self._indexing.run(caller.group_id, KnownStatements, texts)
         mark = MemoriesMark([memory.id for memory in read.memories], read.memories_key)
         self._cache.put(owner, KNOWN, known, mark, known.size, begun)
         return known

@@ -1,6 +1,5 @@
 """`POST /v1/responses`: OpenAI's Responses API, as a whole object and as typed events."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -8,7 +7,7 @@ from typing import Any, Final
 import orjson
 
 from r1plus_gateway.access.caller import AnswerEvidence, Caller, Usage
-from r1plus_gateway.access.turns import Turns
+from r1plus_gateway.access.turns import ThreadTurns
 from r1plus_gateway.http.answers import DONE, AnswerEnd, AnswerHead, EventWriter, split_event
 from r1plus_gateway.http.code_interpreter import KIND as CODE_KIND
 from r1plus_gateway.http.code_interpreter import CodeCall, build_call_item, read_cut_text, split_code_interpreter
@@ -86,8 +85,7 @@ class ResponseForm:
         self._runs_code = runs_code
         self._read_continuation = read_continuation
         self._find_knowledge = find_knowledge
-        self._packing = asyncio.Semaphore(MOST_PACKING)
-        self._turns = Turns()
+        self._packing = ThreadTurns(MOST_PACKING)
 
     def has_search(self, fields: Fields) -> bool:
         """See `Form`."""
@@ -107,8 +105,7 @@ class ResponseForm:
         has_much = recollection is not None and recollection.sentence_count > MOST_SENTENCES_AT_ONCE
         if found is None and not has_much:
             return parse_response(fields, name, model, earlier, found, code)
-        async with self._turns.wait(caller.group_id, 1), self._packing:
-            return await asyncio.to_thread(parse_response, fields, name, model, earlier, found, code)
+        return await self._packing.run(caller.group_id, parse_response, fields, name, model, earlier, found, code)
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
         """See `Form`."""

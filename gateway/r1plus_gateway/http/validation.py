@@ -6,10 +6,11 @@ fetched. What cannot be decided within that is said not to be checked.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
+from urllib.parse import unquote
 
 import orjson
 
@@ -68,7 +69,7 @@ def validate(schema: Mapping[str, Json], value: Json, size: int) -> Finding:
         "patternProperties": steps.match_properties,
         "additionalProperties": steps.find_additional,
         "uniqueItems": steps.find_double,
-        **{name: partial(steps.find_unevaluated, name, keywords[name]) for name in _UNEVALUATED},
+        **{name: partial(steps.find_unevaluated, name) for name in _UNEVALUATED},
     }
     counted = {name: partial(steps.count, name, own.get(name, keyword)) for name, keyword in keywords.items()}
     build = cast("Callable[..., Any]", extend)
@@ -99,6 +100,7 @@ class _Steps:
         self._weight = 1 + size // _BYTES_PER_STEP
         """Steps to compare the whole value once."""
         self._patterns: dict[str, _Pattern] = {}
+        self._schema = schema
         text = orjson.dumps(schema)
         self._uncounted = _UNCOUNTED.search(text)
         self._has_ids = b'"$id"' in text
@@ -167,12 +169,63 @@ class _Steps:
             seen.add(text)
 
     def find_unevaluated(
-        self, name: str, keyword: _Keyword, validator: Any, more: Any, instance: Any, schema: Mapping[str, Any]
+        self, name: str, validator: Any, more: Any, instance: Any, schema: Mapping[str, Any]
     ) -> _Errors:
-        """See JSON Schema. The library's own keyword follows others by itself, and matches patterns by backtracking."""
+        """See JSON Schema. The library's own keyword looks each part up in a list, and counts none of it."""
+        from jsonschema import ValidationError
+
+        if not validator.is_type(instance, "object" if name == "unevaluatedProperties" else "array"):
+            return
         if self._uncounted is not None:
             raise _UncheckedError(f"it has both {name} and {self._uncounted[1].decode()}")
-        yield from keyword(validator, more, instance, schema) or ()
+        evaluated = self._find_evaluated(validator, instance, schema)
+        left = next((place for place, _ in _list_parts(instance) if place not in evaluated), None)
+        if left is not None:
+            yield ValidationError(f"{left!r:.80} is allowed by no part of the schema")
+
+    def _find_evaluated(self, validator: Any, instance: Any, schema: Any) -> set[Any]:
+        """Return the names, or the positions, of the parts of an instance that a schema allows."""
+        if not isinstance(schema, dict):
+            return set()
+        self._pay(1 + len(instance) // _ITEMS_PER_STEP)
+        if isinstance(instance, dict):
+            properties, keywords = schema.get("properties", {}), ("additionalProperties", "unevaluatedProperties")
+            evaluated: set[Any] = {name for name in instance if name in properties}
+        else:
+            most, keywords = len(schema.get("prefixItems", ())), ("contains", "unevaluatedItems")
+            evaluated = set(range(len(instance) if "items" in schema else min(most, len(instance))))
+        for keyword in keywords:
+            if keyword in schema:
+                of_keyword = schema[keyword]
+                evaluated.update(
+                    place for place, item in _list_parts(instance) if self._is_valid(validator, item, of_keyword)
+                )
+        for one in self._list_applied(validator, instance, schema):
+            evaluated |= self._find_evaluated(validator, instance, one)
+        return evaluated
+
+    def _list_applied(self, validator: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
+        """Yield the schemas within a schema that say something of the same instance, which follows them."""
+        if "$ref" in schema:
+            yield self._resolve(schema["$ref"])
+        for keyword in ("allOf", "anyOf", "oneOf"):
+            yield from (one for one in schema.get(keyword, ()) if self._is_valid(validator, instance, one))
+        if "if" in schema:
+            is_valid = self._is_valid(validator, instance, schema["if"])
+            yield from (schema["if"], schema.get("then")) if is_valid else (schema.get("else"),)
+
+    def _is_valid(self, validator: Any, instance: Any, schema: Any) -> bool:
+        self._pay(1)
+        return schema if isinstance(schema, bool) else bool(validator.evolve(schema=schema).is_valid(instance))
+
+    def _resolve(self, reference: str) -> Any:
+        """Return what a reference names. The library has resolved it before: anchors and ids are not followed here."""
+        self._pay(1 + len(reference) // _BYTES_PER_STEP)
+        at: Any = self._schema
+        for step in unquote(reference.removeprefix("#")).split("/")[1:]:
+            name = step.replace("~1", "/").replace("~0", "~")
+            at = at[int(name)] if isinstance(at, list) else at[name]
+        return at
 
     def _weigh(self, instance: Any) -> int:
         """Return the steps to compare something with an instance."""
@@ -218,6 +271,11 @@ def _compile(pattern: str) -> _Pattern:
         raise _UncheckedError(f"{shown} {error}") from None
     except SchemaError:
         raise _UncheckedError(f"{shown} has no match in linear time") from None
+
+
+def _list_parts(instance: Any) -> Iterable[tuple[Any, Any]]:
+    """Return the parts of an object by their names, or of a list by their positions."""
+    return instance.items() if isinstance(instance, dict) else enumerate(instance)
 
 
 def _count_parts(value: Any) -> int:

@@ -71,13 +71,32 @@ async def test_a_large_body_is_parsed_beside_the_loop_and_keys_take_turns(tmp_pa
         asking = [asyncio.create_task(ask(rig, "alice", LARGE)) for _ in range(20)]
         await eventually(parser.begun.is_set, "one is parsed")
         asking.append(asyncio.create_task(ask(rig, "bob", LARGE)))
-        await eventually(lambda: len(rig.gateway.api._completions.bodies._turns._lines) == 2, "the other one waits")
+        await eventually(
+            lambda: len(rig.gateway.api._completions.bodies._parsing._turns._lines) == 2, "the other one waits"
+        )
         assert await ask(rig, "alice", "Hi") == 200
         assert parser.parsed == [("alice", True), ("alice", False)]
         parser.released.set()
         assert await asyncio.gather(*asking) == [200] * 21
         assert parser.parsed[2] == ("bob", True)
         assert Counter(parser.parsed) == {("alice", True): 20, ("bob", True): 1, ("alice", False): 1}
+
+
+async def test_a_client_that_leaves_holds_its_turn_until_its_body_is_parsed(tmp_path: Path, parser: Parser) -> None:
+    """Nothing stops a thread. Else one key would have as many threads as it sends bodies and leaves."""
+    async with running(tmp_path, answer("a"), contextTokens=65536) as rig:
+        bodies_read = rig.gateway.api._completions.bodies
+        leaving = asyncio.create_task(ask(rig, "alice", LARGE))
+        await eventually(parser.begun.is_set, "one is parsed")
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        await eventually(lambda: any(task.cancelling() for task in asyncio.all_tasks()), "its request is cancelled")
+        staying = asyncio.create_task(ask(rig, "alice", LARGE))
+        await eventually(lambda: bodies_read._of["alice"] > 2 * len(LARGE), "both count")
+        assert parser.parsed == [("alice", True)]
+        parser.released.set()
+        assert await staying == 200
+        await eventually(lambda: bodies_read._all == 0, "nothing counts any more")
 
 
 @for_each("times", {"the bound": 1.0, "a tenth more": 1.1, "ten times as much": 10.0})

@@ -1,16 +1,25 @@
 """Tools and forms of an answer that are not strict are taken as OpenAI takes them; the answer says what was dropped."""
 
+import asyncio
 import json
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
 
+from r1plus_gateway.http import answers
+from r1plus_gateway.http.schema_reports import SchemaReport, check_text
+from r1plus_gateway.http.schemas import SchemaCheck
 from r1plus_model_repo.backends.constraints import parse_schema
-from support.gateway.fake_triton import answer
+from support.gateway.access import ALICE, KEY
+from support.gateway.fake_triton import Piece, answer
 from support.gateway.rig import Rig, read_events, running
 from support.tables import for_each
+from support.waiting import eventually
 
 ENGINE: Any = {"capabilities": ["messages", "response_schema"]}
 
@@ -75,6 +84,40 @@ async def test_a_tool_that_cannot_be_enforced_fails_no_request(
     found = report.pop("problem")
     assert report == {"dropped": DROPPED, "dropped_more": 0, "valid": is_valid}
     assert (problem is None and found is None) or problem in found
+
+
+async def test_keys_take_turns_where_answers_are_validated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A validation takes up to 0.2 s of a processor: one key's many answers keep another key's waiting for one."""
+    loop, begun, released, judged = threading.get_ident(), threading.Event(), threading.Event(), []
+
+    def check_slowly(check: SchemaCheck, text: str) -> SchemaReport:
+        assert threading.get_ident() != loop
+        judged.append(text)
+        begun.set()
+        assert released.wait(60)
+        return check_text(check, text)
+
+    async def write(inputs: Any) -> AsyncIterator[Piece]:
+        content = inputs["text_input"]
+        yield Piece(json.dumps({"content": content}), 1)
+        yield Piece("", 1, finish_reason="stop")
+
+    async def ask_as(key: str, text: str) -> None:
+        body = {"model": "credit", "messages": [{"role": "user", "content": text}], "tools": TOOLS}
+        async with rig.post("/v1/chat/completions", body, Authorization=f"Bearer {key}") as response:
+            assert response.status == 200
+
+    monkeypatch.setattr(answers, "check_text", check_slowly)
+    async with running(tmp_path, write, batch=64, **ENGINE) as rig:
+        rig.authenticator.callers["r1p_bob"] = replace(ALICE, id="bob")
+        asking = [asyncio.create_task(ask_as(KEY, "alice")) for _ in range(9)]
+        lines = rig.gateway.api._completions._judging._turns._lines
+        await eventually(lambda: begun.is_set() and lines["alice"].count == 9, "all of one key wait")
+        asking.append(asyncio.create_task(ask_as("r1p_bob", "bob")))
+        await eventually(lambda: "bob" in lines, "the other one waits")
+        released.set()
+        await asyncio.gather(*asking)
+    assert [json.loads(text)["content"] for text in judged][:2] == ["alice", "bob"]
 
 
 async def test_a_stream_says_it_in_its_last_chunk(tmp_path: Path) -> None:

@@ -15,6 +15,11 @@ def check(schema: Json, value: Json) -> Finding:
     return validate(schema, value, len(orjson.dumps(value)))
 
 
+CLOSED: Json = {"unevaluatedProperties": False}
+UNEVALUATED: Json = {
+    **CLOSED,
+    "anyOf": [{"properties": {"b": {"type": "number"}}}, {"properties": {"b": False, "a": {}}}],
+}
 FOUND: dict[str, tuple[Json, Json, bool, str]] = {
     "a text that fits": ({"maxLength": 3}, "abc", True, ""),
     "a text that is too long": (
@@ -59,6 +64,38 @@ FOUND: dict[str, tuple[Json, Json, bool, str]] = {
     "a chain that ends": ({"$ref": "#/$defs/n", "$defs": {"n": {**NODE, "required": []}}}, {"next": {}}, True, ""),
     "a chain that breaks off": (NODE, {"next": {"next": {}}}, False, "$.next.next: 'next' is a required property"),
     "what may not be": ({"not": {"const": 1}}, 1, False, "$: 1 should not be valid"),
+    "a name that a part allows, and its reference": (
+        {"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"a": {}}}}, **UNEVALUATED},
+        {"a": 1, "b": 2},
+        True,
+        "",
+    ),
+    "a name that no part allows": (UNEVALUATED, {"a": 1, "c": 2}, False, "$: 'c' is allowed by no part"),
+    "a name of another kind": (
+        {"properties": {"a": {}}, "unevaluatedProperties": {"type": "null"}},
+        {"a": 1, "b": None, "c": 2},
+        False,
+        "$: 'c' is allowed by no part",
+    ),
+    "names by a condition": (
+        {"if": {"required": ["a"], "properties": {"a": {}}}, "then": {"properties": {"b": {}}}, **CLOSED},
+        {"a": 1, "b": 2},
+        True,
+        "",
+    ),
+    "names by its opposite": (
+        {"if": {"required": ["a"]}, "then": {"properties": {"b": {}}}, "else": {"properties": {"c": {}}}, **CLOSED},
+        {"b": 1},
+        False,
+        "$: 'b' is allowed by no part",
+    ),
+    "an item too many": (
+        {"prefixItems": [{}], "contains": {"const": 7}, "unevaluatedItems": False},
+        [1, 7, 2],
+        False,
+        "$: 2 is allowed by no part",
+    ),
+    "items that all are": ({"allOf": [{"items": {}}], "unevaluatedItems": False}, [1, 2], True, ""),
     "an old schema": (
         {
             "$schema": "http://json-schema.org/draft-07/schema#",
@@ -117,6 +154,11 @@ HOSTILE: dict[str, tuple[Json, Json, str]] = {
         {"a": 1, "b": 1},
         "dependentSchemas",
     ),
+    "many names that each part of many allows": (
+        {"unevaluatedProperties": False, "allOf": [{"additionalProperties": True}] * 2000},
+        {f"n{number}": 1 for number in range(2000)},
+        "steps",
+    ),
     "a long text that is repeated in each message": ({"anyOf": [{"type": "null"}] * 3000}, "a" * 10_000, "steps"),
     "many items, often": ({"allOf": [{"items": {}}] * 5000}, [0] * 1000, "steps"),
     "a name that is looked for in a large schema, often": (
@@ -153,6 +195,27 @@ def test_a_hostile_schema_is_not_checked(schema: Json, value: Json, reason: str)
 def test_a_pattern_that_backtracks_for_ever_is_matched_in_linear_time(schema: Json) -> None:
     text = "a" * 99 + "b"
     assert check(schema, [text if "pattern" in schema["items"] else {text: 1}]).is_valid is not None
+
+
+def test_names_are_not_compared_with_each_other() -> None:
+    """Names that a part of the schema allows were looked up in a list, for each name of the value."""
+    count = 4000
+    Name.compared = 0
+    value = {Name(f"n{number}"): 1 for number in range(count)}
+    known = {f"n{number}": {} for number in range(count // 2)}
+    assert validate({"allOf": [{"properties": known}], "unevaluatedProperties": {"type": "number"}}, value, 1).is_valid
+    assert Name.compared < 4 * count
+
+
+class Name(str):
+    """A name that counts with how many others it is compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Name.compared += 1
+        return str.__eq__(self, other)
 
 
 def test_a_validation_takes_a_bounded_number_of_steps() -> None:
