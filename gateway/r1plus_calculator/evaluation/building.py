@@ -6,8 +6,8 @@ from typing import Any, Final
 import sympy
 
 from r1plus_calculator.evaluation import calculus
-from r1plus_calculator.grammar.errors import NoResultError, UndefinedError
-from r1plus_calculator.grammar.tree import (
+from r1plus_contract.calculator_grammar.errors import NoResultError, UndefinedError
+from r1plus_contract.calculator_grammar.tree import (
     Call,
     Equation,
     Factorial,

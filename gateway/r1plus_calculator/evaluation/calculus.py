@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import sympy
 
-from r1plus_calculator.grammar.errors import NoResultError, UndefinedError
-from r1plus_calculator.grammar.limits import MOST_ORDER, MOST_TERMS
+from r1plus_contract.calculator_grammar.errors import NoResultError, UndefinedError
+from r1plus_contract.calculator_grammar.limits import MOST_ORDER, MOST_TERMS
 
 __all__ = ("MOST_ORDER", "add_up", "differentiate", "expand_series", "factorize", "integrate", "take_limit")
 Expression = Any

@@ -26,9 +26,9 @@ from r1plus_calculator.evaluation.numbers import (
 )
 from r1plus_calculator.evaluation.quadrature import QUADRATURE_DIGITS, integrate_numerically, read_integral
 from r1plus_calculator.evaluation.solving import Solutions
-from r1plus_calculator.grammar.errors import DisagreementError
-from r1plus_calculator.grammar.functions import list_variables
-from r1plus_calculator.grammar.tree import Call, Equation, Items, Name, Node, walk
+from r1plus_contract.calculator_grammar.errors import DisagreementError
+from r1plus_contract.calculator_grammar.functions import list_variables
+from r1plus_contract.calculator_grammar.tree import Call, Equation, Items, Name, Node, walk
 
 PRECISION: Final = 50
 """Decimal digits of a check."""

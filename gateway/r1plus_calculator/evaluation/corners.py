@@ -12,8 +12,8 @@ from typing import Any, Final
 from mpmath import mp
 
 from r1plus_calculator.evaluation.numbers import UncertainError, Value, convert, evaluate, is_finite, is_real
-from r1plus_calculator.grammar.functions import list_variables
-from r1plus_calculator.grammar.tree import Call, Inverse, Negative, Node, Number, Power, Product, Sum, walk
+from r1plus_contract.calculator_grammar.functions import list_variables
+from r1plus_contract.calculator_grammar.tree import Call, Inverse, Negative, Node, Number, Power, Product, Sum, walk
 
 SCAN_STEPS: Final = 40
 _FINE_STEPS: Final = 240

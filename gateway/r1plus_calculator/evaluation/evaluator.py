@@ -13,14 +13,14 @@ from r1plus_calculator.evaluation.quadrature import integrate_numerically
 from r1plus_calculator.evaluation.reading import read
 from r1plus_calculator.evaluation.solving import Solutions, solve
 from r1plus_calculator.evaluation.writing import write_number, write_value
-from r1plus_calculator.grammar.errors import LimitExceededError, NoResultError
-from r1plus_calculator.grammar.functions import list_variables
-from r1plus_calculator.grammar.limits import MOST_RESULT_CHARACTERS
-from r1plus_calculator.grammar.parser import parse, parse_result
-from r1plus_calculator.grammar.printer import print_tree
-from r1plus_calculator.grammar.sizes import check_sizes
-from r1plus_calculator.grammar.tree import Call, Node
 from r1plus_contract.calculator import Calculation
+from r1plus_contract.calculator_grammar.errors import LimitExceededError, NoResultError
+from r1plus_contract.calculator_grammar.functions import list_variables
+from r1plus_contract.calculator_grammar.limits import MOST_RESULT_CHARACTERS
+from r1plus_contract.calculator_grammar.parser import parse, parse_result
+from r1plus_contract.calculator_grammar.printer import print_tree
+from r1plus_contract.calculator_grammar.sizes import check_sizes
+from r1plus_contract.calculator_grammar.tree import Call, Node
 
 NUMERIC_DIGITS: Final = 9
 """Of a result that quadrature alone gives."""

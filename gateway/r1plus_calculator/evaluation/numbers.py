@@ -8,8 +8,8 @@ from typing import Any, Final
 import mpmath
 from mpmath import mp
 
-from r1plus_calculator.grammar.limits import MOST_BITS, MOST_ORDER, MOST_TERMS
-from r1plus_calculator.grammar.tree import (
+from r1plus_contract.calculator_grammar.limits import MOST_BITS, MOST_ORDER, MOST_TERMS
+from r1plus_contract.calculator_grammar.tree import (
     Call,
     Equation,
     Factorial,

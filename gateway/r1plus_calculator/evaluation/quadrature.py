@@ -13,8 +13,8 @@ from mpmath import mp
 
 from r1plus_calculator.evaluation.corners import find_corners, is_near, scan
 from r1plus_calculator.evaluation.numbers import UncertainError, Value, convert, evaluate, is_finite, is_real
-from r1plus_calculator.grammar.functions import list_variables
-from r1plus_calculator.grammar.tree import Call, Name, Node, walk
+from r1plus_contract.calculator_grammar.functions import list_variables
+from r1plus_contract.calculator_grammar.tree import Call, Name, Node, walk
 
 QUADRATURE_DIGITS: Final = 20
 _THIRDS: Final = 3

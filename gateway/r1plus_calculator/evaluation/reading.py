@@ -6,8 +6,19 @@ from typing import Any, Final
 
 import sympy
 
-from r1plus_calculator.grammar.errors import NoResultError
-from r1plus_calculator.grammar.tree import Call, Factorial, Inverse, Name, Negative, Node, Number, Power, Product, Sum
+from r1plus_contract.calculator_grammar.errors import NoResultError
+from r1plus_contract.calculator_grammar.tree import (
+    Call,
+    Factorial,
+    Inverse,
+    Name,
+    Negative,
+    Node,
+    Number,
+    Power,
+    Product,
+    Sum,
+)
 
 Expression = Any
 """A `sympy.Expr`."""

@@ -9,10 +9,10 @@ import sympy
 
 from r1plus_calculator.evaluation.building import build, create_symbol
 from r1plus_calculator.evaluation.reading import read
-from r1plus_calculator.grammar.errors import CalculatorError, NoResultError, UnknownNameError
-from r1plus_calculator.grammar.functions import COMMANDS, CONSTANTS, list_variables
-from r1plus_calculator.grammar.limits import MOST_UNKNOWNS
-from r1plus_calculator.grammar.tree import Call, Equation, Items, Name, Node
+from r1plus_contract.calculator_grammar.errors import CalculatorError, NoResultError, UnknownNameError
+from r1plus_contract.calculator_grammar.functions import COMMANDS, CONSTANTS, list_variables
+from r1plus_contract.calculator_grammar.limits import MOST_UNKNOWNS
+from r1plus_contract.calculator_grammar.tree import Call, Equation, Items, Name, Node
 
 Expression = Any
 REAL_ONLY = "real solutions only"

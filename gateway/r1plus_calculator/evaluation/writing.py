@@ -7,7 +7,7 @@ import mpmath
 from mpmath import mp
 
 from r1plus_calculator.evaluation.numbers import UncertainError, Value, convert, evaluate, is_finite
-from r1plus_calculator.grammar.tree import Node
+from r1plus_contract.calculator_grammar.tree import Node
 
 GUARD_DIGITS: Final = 15
 """More than asked for, so that the last digit is right."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from r1plus_calculator.evaluation.evaluator import calculate
-from r1plus_calculator.grammar.errors import CalculatorError
 from r1plus_calculator.server.wire import encode_failure
 from r1plus_contract.calculator import (
     MOST_DIGITS,
@@ -16,6 +15,7 @@ from r1plus_contract.calculator import (
     CalculatorReply,
     FailureCode,
 )
+from r1plus_contract.calculator_grammar.errors import CalculatorError
 from r1plus_contract.frames import pack, read_frame_from, write_to
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_sandbox.confinement import SOCKET, WorkerLimits, confine, keep_only_socket, reset_signals

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_calculator.grammar.errors import CalculatorError
-from r1plus_calculator.grammar.functions import COMMANDS, list_variables
-from r1plus_calculator.grammar.limits import MOST_UNKNOWNS
-from r1plus_calculator.grammar.parser import parse
-from r1plus_calculator.grammar.tree import Call, Name, Negative, Node, Number, Percent, walk
+from r1plus_contract.calculator_grammar.errors import CalculatorError
+from r1plus_contract.calculator_grammar.functions import COMMANDS, list_variables
+from r1plus_contract.calculator_grammar.limits import MOST_UNKNOWNS
+from r1plus_contract.calculator_grammar.parser import parse
+from r1plus_contract.calculator_grammar.tree import Call, Name, Negative, Node, Number, Percent, walk
 from r1plus_gateway.calculation.conversions import has_other_unit
 from r1plus_gateway.calculation.lookalikes import mask_lookalikes
 from r1plus_gateway.calculation.quantities import FACTOR_WORDS, NUMBER_WORDS

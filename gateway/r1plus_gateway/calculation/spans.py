@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_calculator.grammar.functions import ARITIES
+from r1plus_contract.calculator_grammar.functions import ARITIES
 
 MOST_PIECES: Final = 800
 """Of a run; no expression has more."""

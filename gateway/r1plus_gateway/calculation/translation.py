@@ -12,10 +12,10 @@ from fractions import Fraction
 from itertools import combinations, permutations
 from typing import Final
 
-from r1plus_calculator.grammar.errors import CalculatorError
-from r1plus_calculator.grammar.parser import parse
-from r1plus_calculator.grammar.printer import print_tree
-from r1plus_calculator.grammar.tree import Inverse, Name, Negative, Node, Number, Percent, Product, Sum, walk
+from r1plus_contract.calculator_grammar.errors import CalculatorError
+from r1plus_contract.calculator_grammar.parser import parse
+from r1plus_contract.calculator_grammar.printer import print_tree
+from r1plus_contract.calculator_grammar.tree import Inverse, Name, Negative, Node, Number, Percent, Product, Sum, walk
 from r1plus_gateway.calculation.conversions import write_scaled
 from r1plus_gateway.calculation.quantities import MOST_TEXT, Quantity, find_quantities, has_range
 from r1plus_gateway.calculation.units import NUMBER, BaseUnit, Unit, describe_dimension, find_base_unit, list_unit_words

@@ -5,10 +5,6 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from r1plus_calculator.grammar.errors import CalculatorError
-from r1plus_calculator.grammar.limits import MOST_BYTES
-from r1plus_calculator.grammar.parser import parse
-from r1plus_calculator.grammar.sizes import check_sizes
 from r1plus_contract.calculator import (
     DEFAULT_DIGITS,
     MOST_DIGITS,
@@ -17,6 +13,10 @@ from r1plus_contract.calculator import (
     CalculatorReply,
     FailureCode,
 )
+from r1plus_contract.calculator_grammar.errors import CalculatorError
+from r1plus_contract.calculator_grammar.limits import MOST_BYTES
+from r1plus_contract.calculator_grammar.parser import parse
+from r1plus_contract.calculator_grammar.sizes import check_sizes
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome
 from r1plus_gateway.calculation.client import CalculatorUnavailableError
 from r1plus_gateway.calculation.desk import CalculatorDesk, CallerBusyError

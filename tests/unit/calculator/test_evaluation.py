@@ -14,7 +14,8 @@ from r1plus_calculator.evaluation.evaluator import calculate
 from r1plus_calculator.evaluation.numbers import UncertainError
 from r1plus_calculator.evaluation.quadrature import integrate_numerically
 from r1plus_calculator.evaluation.solving import solve
-from r1plus_calculator.grammar.errors import (
+from r1plus_contract.calculator import DEFAULT_DIGITS, Calculation
+from r1plus_contract.calculator_grammar.errors import (
     CalculatorError,
     DisagreementError,
     LimitExceededError,
@@ -22,9 +23,8 @@ from r1plus_calculator.grammar.errors import (
     UndefinedError,
     UnknownNameError,
 )
-from r1plus_calculator.grammar.parser import parse, parse_result
-from r1plus_calculator.grammar.tree import Call
-from r1plus_contract.calculator import DEFAULT_DIGITS, Calculation
+from r1plus_contract.calculator_grammar.parser import parse, parse_result
+from r1plus_contract.calculator_grammar.tree import Call
 from support.tables import for_each
 
 

@@ -7,19 +7,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from r1plus_calculator.grammar import limits
-from r1plus_calculator.grammar.errors import (
+from r1plus_contract.calculator_grammar import limits
+from r1plus_contract.calculator_grammar.errors import (
     AmbiguousError,
     CalculatorError,
     ExpressionSyntaxError,
     LimitExceededError,
     UnknownNameError,
 )
-from r1plus_calculator.grammar.functions import FUNCTIONS, list_variables
-from r1plus_calculator.grammar.parser import parse, parse_result
-from r1plus_calculator.grammar.printer import print_tree
-from r1plus_calculator.grammar.sizes import check_sizes
-from r1plus_calculator.grammar.tree import (
+from r1plus_contract.calculator_grammar.functions import FUNCTIONS, list_variables
+from r1plus_contract.calculator_grammar.parser import parse, parse_result
+from r1plus_contract.calculator_grammar.printer import print_tree
+from r1plus_contract.calculator_grammar.sizes import check_sizes
+from r1plus_contract.calculator_grammar.tree import (
     Call,
     Equation,
     Factorial,

@@ -8,10 +8,10 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_calculator.grammar.errors import LimitExceededError
-from r1plus_calculator.grammar.functions import COMMANDS, list_variables
-from r1plus_calculator.grammar.limits import MOST_BITS, MOST_EXPONENT
-from r1plus_calculator.grammar.tree import (
+from r1plus_contract.calculator_grammar.errors import LimitExceededError
+from r1plus_contract.calculator_grammar.functions import COMMANDS, list_variables
+from r1plus_contract.calculator_grammar.limits import MOST_BITS, MOST_EXPONENT
+from r1plus_contract.calculator_grammar.tree import (
     Call,
     Equation,
     Factorial,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from r1plus_calculator.grammar.errors import ExpressionSyntaxError, LimitExceededError
-from r1plus_calculator.grammar.limits import MOST_NAME_CHARACTERS, Bounds
+from r1plus_contract.calculator_grammar.errors import ExpressionSyntaxError, LimitExceededError
+from r1plus_contract.calculator_grammar.limits import MOST_NAME_CHARACTERS, Bounds
 
 
 class TokenKind(Enum):

@@ -3,7 +3,7 @@
 from fractions import Fraction
 from typing import Final
 
-from r1plus_calculator.grammar.tree import (
+from r1plus_contract.calculator_grammar.tree import (
     Call,
     Equation,
     Factorial,

@@ -1,4 +1,6 @@
-"""What filters of system calls are written in, and how the kernel takes one: instructions of classic BPF, by `prctl`.
+"""Filters of system calls: the instructions of classic BPF that they are written in, and how the kernel takes one.
+
+The helpers and the edge tier confine their children with them.
 
 No library for it is kept: `pyseccomp` had its last release in January 2021 and needs libseccomp in the image. Our
 filters look at numbers and flags alone, without pointers to look behind, so nothing of a library's translation is

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_calculator.grammar.tree import Name, Node, walk
+from r1plus_contract.calculator_grammar.tree import Name, Node, walk
 
 CONSTANTS: Final = frozenset({"pi", "e", "i", "inf"})
 DIRECTIONS: Final = ("left", "right")

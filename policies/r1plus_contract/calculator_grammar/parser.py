@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from r1plus_calculator.grammar.errors import (
+from r1plus_contract.calculator_grammar.errors import (
     AmbiguousError,
     ExpressionSyntaxError,
     LimitExceededError,
     UnknownNameError,
 )
-from r1plus_calculator.grammar.functions import ARITIES, COMMANDS, CONSTANTS, DIRECTIONS, list_variables
-from r1plus_calculator.grammar.limits import EXPRESSION, MOST_VARIABLES, RESULT, Bounds
-from r1plus_calculator.grammar.tokens import Token, TokenKind, split_tokens
-from r1plus_calculator.grammar.tree import (
+from r1plus_contract.calculator_grammar.functions import ARITIES, COMMANDS, CONSTANTS, DIRECTIONS, list_variables
+from r1plus_contract.calculator_grammar.limits import EXPRESSION, MOST_VARIABLES, RESULT, Bounds
+from r1plus_contract.calculator_grammar.tokens import Token, TokenKind, split_tokens
+from r1plus_contract.calculator_grammar.tree import (
     Call,
     Equation,
     Factorial,

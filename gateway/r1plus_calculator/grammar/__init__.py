@@ -1,1 +1,0 @@
-"""The language of expressions: text to a bounded syntax tree and back. The gateway reads it too: no SymPy here."""
