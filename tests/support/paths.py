@@ -7,6 +7,15 @@ ROOT = TESTS.parent
 GOLDEN = TESTS / "golden"
 SOURCES = tuple(
     TESTS.parent / name
-    for name in ("policies", "model_repo", "monitoring", "operator", "gateway", "edge", "addons/client")
+    for name in (
+        "policies",
+        "model_repo",
+        "monitoring",
+        "operator",
+        "gateway",
+        "edge",
+        "addons/client",
+        "addons/helpers",
+    )
 )
 """Folders that hold the product's packages."""
