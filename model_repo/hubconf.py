@@ -1,6 +1,6 @@
 """R1+'s own architecture for torch.hub: `torch.hub.load(DIR, "r1plus", CHECKPOINT, source="local")`.
 
-DIR is this folder. torch.hub puts it on the path while it loads, so r1plus need not be installed.
+DIR is this folder of a clone. torch.hub puts it on the path while it loads, so r1plus need not be installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ def r1plus(checkpoint: str) -> Generator:
 
     `model.generate("What is the capital of Sweden?")` returns the answer; `model.model` is the torch module.
     """
+    import sys
+    from importlib.util import find_spec
     from pathlib import Path
+
+    if find_spec("r1plus_contract") is None:
+        sys.path.append(str(Path(__file__).resolve().parents[1] / "policies"))
 
     from r1plus_model.generation import open_generator
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 import keras
 from keras import layers, ops
 
+from r1plus_contract.llama_architecture import LlamaShape
 from r1plus_model.answer_end import MOST_NEW_TOKENS, AnswerEnd, check_length_and_stop
-from r1plus_model.architecture import LlamaShape
 from r1plus_model.encoder import Encoder, read_encoder
 from r1plus_model.errors import DistillationError
 

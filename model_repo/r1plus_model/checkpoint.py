@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from r1plus_model.architecture import (
+from r1plus_contract.llama_architecture import (
     DERIVED,
     Architecture,
     LlamaShape,

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1plus_contract.llama_architecture import ModelError
 from r1plus_model.answer_end import MOST_NEW_TOKENS, AnswerEnd, check_length_and_stop
-from r1plus_model.architecture import ModelError
 from r1plus_model.checkpoint import load_model
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.encoder import Encoder, list_end_ids, read_encoder

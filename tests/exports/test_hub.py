@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from r1plus_model.architecture import Architecture, ModelError
+from r1plus_contract.llama_architecture import Architecture, ModelError
 from r1plus_model.checkpoint import load_model, save_model
 from support.paths import TESTS
 from support.tables import for_each
@@ -47,8 +47,8 @@ def test_an_answer_ends_before_a_stop_string(llama: Path) -> None:
     assert model.generate("hello world", max_new_tokens=12, stop=[middle]) == whole.partition(middle)[0]
 
 
-def test_the_folder_is_enough(llama: Path) -> None:
-    """Nothing beside model_repo/ is imported, so that a copy of it without an installation loads."""
+def test_a_clone_is_enough(llama: Path) -> None:
+    """Only the architecture is imported of the core, so that a clone without an installation loads."""
     import subprocess
     import sys
 
@@ -61,7 +61,8 @@ def test_the_folder_is_enough(llama: Path) -> None:
     names = done.stdout.splitlines()[-1]
 
     assert "r1plus_model.generation" in names
-    assert "r1plus_contract" not in names and "r1plus_model_repo" not in names
+    assert "r1plus_contract.llama_architecture" in names and "r1plus_contract.jsonable" not in names
+    assert "r1plus_model_repo" not in names
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

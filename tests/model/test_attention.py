@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from r1plus_model.architecture import Architecture, LlamaShape, read_shape
+from r1plus_contract.llama_architecture import Architecture, LlamaShape, read_shape
 from r1plus_model.attention import Attention, find_visible
 from r1plus_model.model import R1PlusModel
 from support.model.llamas import TINY, draw_ids, load_tiny, write_tiny

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from r1plus_contract.inference import FinishReason
-from r1plus_model.architecture import Architecture
+from r1plus_contract.llama_architecture import Architecture
 from r1plus_model.checkpoint import load_model
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.model import R1PlusModel

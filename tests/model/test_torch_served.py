@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from r1plus_cli.local import SHIPPED_SUITES
+from r1plus_contract.llama_architecture import Architecture
 from r1plus_contract.names import CONTAINER_TRITON
 from r1plus_edge.pods.processes import find_processes
-from r1plus_model.architecture import Architecture
 from r1plus_model.checkpoint import load_model, save_model
 from support.edge.served import Served, calling, read_command, read_objects
 from support.edge.suites import write_part

@@ -160,7 +160,7 @@ def open_model(settings: EngineSettings) -> Any:
     Raises:
         RuntimeError: the checkpoint cannot be served with these settings; the message says what to do.
     """
-    from r1plus_model.architecture import ModelError
+    from r1plus_contract.llama_architecture import ModelError
     from r1plus_model.checkpoint import load_model
 
     try:

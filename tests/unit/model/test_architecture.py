@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_model.architecture import Architecture, ModelError, read_architecture, read_shape, write_fields
+from r1plus_contract.llama_architecture import Architecture, ModelError, read_architecture, read_shape, write_fields
 from support.tables import for_each
 
 FIELDS: dict[str, Any] = {

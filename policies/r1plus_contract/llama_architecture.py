@@ -2,7 +2,7 @@
 
 Names of fields in config.json: huggingface/transformers, models/llama/configuration_llama.py. R1+'s own are in the
 object `r1plus` of the same file. `model_type` is `r1plus` then, so no other program loads it and leaves them out.
-This module needs no torch: the import of engines reads options by it.
+The import of engines, the training and the backend torch read config.json by it.
 """
 
 import math
