@@ -1,7 +1,7 @@
 """The build of an engine as the student of a teacher: its options and its key.
 
-Called by the operator's plan; no I/O. `r1plus_cli.distill_job` trains it in the Job's container `build`. The volume,
-its `built.json` and the revision's config.pbtxt carry the key.
+Called by the operator's plan; no I/O. `r1plus_training.distill_job` trains it in the Job's container `build`. The
+volume, its `built.json` and the revision's config.pbtxt carry the key.
 """
 
 import hashlib

@@ -20,9 +20,6 @@ from r1plus_cli.cluster import Cluster
 from r1plus_cli.documents import CONFIG_MAP, Document, read_documents
 from r1plus_cli.edge import app as edge_app
 from r1plus_cli.engine import app as engine_app
-from r1plus_cli.engine_distil import distil_command
-from r1plus_cli.engine_export import export_command
-from r1plus_cli.engine_reinforce import reinforce_command
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
 from r1plus_cli.fit import fit_command
@@ -44,6 +41,9 @@ from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import SuiteSource
+from r1plus_training.engine_distil import distil_command
+from r1plus_training.engine_export import export_command
+from r1plus_training.engine_reinforce import reinforce_command
 
 app = typer.Typer(
     name="r1plus",

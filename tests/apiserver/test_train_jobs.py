@@ -207,7 +207,7 @@ def check_worker(worker: Json, volume: str) -> None:
     assert container["command"][:3] + container["command"][-1:] == [
         "python3",
         "-m",
-        "r1plus_cli.distill_job",
+        "r1plus_training.distill_job",
         "--worker",
     ]
     env = {one["name"]: one.get("value") for one in container["env"]}
@@ -286,7 +286,7 @@ def merge(target: Json, change: Json) -> Json:
 
 def own_train_job(namespace: str, *, pod: Json, container: Json, job: str = "node", **spec: Any) -> Json:
     """Return a TrainJob as the operator writes them, with changes of its pods, of their container and of its spec."""
-    right = {"image": TRAINER, "command": ["python3", "-m", "r1plus_cli.distill_job", "--worker"]}
+    right = {"image": TRAINER, "command": ["python3", "-m", "r1plus_training.distill_job", "--worker"]}
     containers = [merge({"name": "node", "securityContext": build_container_security_context()}, container)]
     own = {"serviceAccountName": "r1plus-engine-1", "securityContext": build_pod_security_context(PodUser())}
     template = {"spec": merge({**own, "containers": containers}, pod)}
@@ -304,7 +304,7 @@ SECRET = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "r1plus-gateway-
     ("change", "words"),
     [
         ({"trainer": {"image": "registry.local/other:1"}}, "images.trainer"),
-        ({"trainer": {"image": TRAINER, "command": ["sh", "-c", "id"]}}, "r1plus_cli.distill_job"),
+        ({"trainer": {"image": TRAINER, "command": ["sh", "-c", "id"]}}, "r1plus_training.distill_job"),
         ({"initializer": {"model": {"storageUri": "hf://x/y"}}}, "initializer"),
         ({"runtimePatches": []}, "own account"),
         ({"job": "other"}, "job node"),

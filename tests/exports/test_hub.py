@@ -1,4 +1,4 @@
-"""`torch.hub.load` with model_repo/hubconf.py: R1+'s own architecture, and a Llama, as text."""
+"""`torch.hub.load` with addons/training/hubconf.py: R1+'s own architecture, and a Llama, as text."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from support.paths import TESTS
 from support.tables import for_each
 
 pytestmark = [pytest.mark.exports, pytest.mark.timeout(600)]
-FOLDER = TESTS.parent / "model_repo"
+FOLDER = TESTS.parent / "addons" / "training"
 
 
 def load(checkpoint: Path) -> Any:

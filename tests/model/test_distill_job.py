@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from r1plus_cli.distill_job import TrainingError
 from r1plus_contract.engine_fetch import (
     EXIT_PERMANENT,
     EXIT_RETRYABLE,
@@ -27,6 +26,7 @@ from r1plus_model_repo import built_engine
 from r1plus_model_repo.engine_fetch.errors import FillError
 from r1plus_model_repo.engine_fetch.seal import seal
 from r1plus_model_repo.kv_shape import read_kv_shape
+from r1plus_training.distill_job import TrainingError
 from support.golden_suites import files_of
 from support.model import environment
 from support.model.tiny_models import write_tiny
@@ -195,7 +195,7 @@ def test_an_error_of_the_volume_says_what_helps(
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code), "student.gguf")
 
-    monkeypatch.setattr("r1plus_cli.distill_job._place", fail)
+    monkeypatch.setattr("r1plus_training.distill_job._place", fail)
     place.fetch()
     with pytest.raises(TrainingError, match=text) as raised:
         place.train()
@@ -366,7 +366,7 @@ def container(place: TrainingVolume) -> Iterator[Callable[..., "subprocess.Popen
         words = [word for name, path in folders.items() for word in (f"--{name}", str(place.root / path))]
         started.append(
             subprocess.Popen(
-                [sys.executable, "-m", "r1plus_cli.distill_job", *words, "--port", str(free_port())],
+                [sys.executable, "-m", "r1plus_training.distill_job", *words, "--port", str(free_port())],
                 env={**os.environ, "PYTHONPATH": str(environment.prepare()), "OMP_NUM_THREADS": "1"},
                 stderr=subprocess.PIPE,
                 text=True,

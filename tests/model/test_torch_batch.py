@@ -11,12 +11,12 @@ import transformers
 
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.llama_architecture import Architecture
+from r1plus_model import continuous_batch
 from r1plus_model.checkpoint import load_model
+from r1plus_model.continuous_batch import TorchBatch
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.model import R1PlusModel
-from r1plus_model_repo.backends import torch_batch
-from r1plus_model_repo.backends.torch_batch import TorchBatch
-from r1plus_model_repo.backends.torch_sampling import TokenSampler, TorchSampling
+from r1plus_model.token_sampling import TokenSampler, TorchSampling
 from support.model.llamas import CONTEXT, VOCABULARY, draw_ids, load_tiny, make_reference, write_tiny
 from support.tables import for_each
 from support.vllm.engine import convert_smollm2
@@ -69,7 +69,7 @@ LEAVER = 3
 @pytest.fixture(autouse=True)
 def _short_parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Prompts are read in several steps."""
-    monkeypatch.setattr(torch_batch, "READ_TOKENS", 16)
+    monkeypatch.setattr(continuous_batch, "READ_TOKENS", 16)
     with torch.inference_mode():
         yield
 
@@ -243,7 +243,7 @@ def test_a_penalty_as_extreme_as_a_client_can_send_draws_a_token(penalty: float,
 def test_smollm2_says_what_transformers_says_alone_and_in_a_mixed_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch_batch, "READ_TOKENS", 64)
+    monkeypatch.setattr(continuous_batch, "READ_TOKENS", 64)
     folder = convert_smollm2(tmp_path / "checkpoint")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     questions = ("What is the capital of Sweden?", "Tell me a story.", "Count: one two three " * 25, "Hi")

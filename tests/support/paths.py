@@ -16,6 +16,7 @@ SOURCES = tuple(
         "edge",
         "addons/client",
         "addons/helpers",
+        "addons/training",
     )
 )
 """Folders that hold the product's packages."""

@@ -50,8 +50,8 @@ class TorchEngine(NeverRenewed):
         try:
             import torch
 
+            from r1plus_model.continuous_batch import TorchBatch
             from r1plus_model_repo.backends.hf_tokens import HfTokens
-            from r1plus_model_repo.backends.torch_batch import TorchBatch
         except ModuleNotFoundError as error:
             raise RuntimeError(
                 f"{error.name} is not installed where Triton's Python looks; install r1plus[torch] there"
@@ -80,7 +80,7 @@ class TorchEngine(NeverRenewed):
 
     def prepare(self, request: GenerationRequest) -> Job:
         """Tokenise, check against the context, compile a constraint. Raise RefusedError. Safe from any thread."""
-        from r1plus_model_repo.backends.torch_sampling import TorchSampling
+        from r1plus_model.token_sampling import TorchSampling
 
         ids, limit = self._tokens.prepare_prompt(request)
         self._check_vocabulary(ids, request.prompt_input)

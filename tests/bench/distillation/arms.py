@@ -15,7 +15,6 @@ from bench.distillation.questions import split_questions
 from bench.distillation.served import serve_student
 from bench.model.material import SUITES, list_answered, read_prose, sample_items
 from bench.model.quality import Prose, count_right
-from r1plus_cli.engine_distil import load_compared_suites
 from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.llama_architecture import read_shape
 from r1plus_model.checkpoint import load_model, read_fields
@@ -29,6 +28,7 @@ from r1plus_model.suite_overlap import SuiteIndex
 from r1plus_model.training import TrainingProcess, TrainingProgress, choose_batch
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_monitoring.curate.record import read_suite
+from r1plus_training.engine_distil import load_compared_suites
 from support.vllm.engine import convert_smollm2
 
 SUITE: Final = "smollm2-full-v1"

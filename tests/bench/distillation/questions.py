@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from bench.model.prompts import list_prompts, read_suite_prompts
-from r1plus_cli.engine_distil import load_compared_suites
 from r1plus_contract.suite import encode_items
 from r1plus_model.suite_overlap import SuiteIndex
 from r1plus_monitoring.curate.candidates import build_candidates
+from r1plus_training.engine_distil import load_compared_suites
 
 HELD_OUT_OF: Final = 4
 """One of so many questions that no shipped suite has is a candidate; the others are trained on."""

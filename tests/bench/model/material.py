@@ -16,7 +16,6 @@ from torch import Tensor
 from bench.knowledge.perl_faq import fetch_package, strip_marks
 from bench.model.prompts import read_suite_prompts
 from devcluster.cache import cache_dir
-from r1plus_cli.engine_distil import load_compared_suites
 from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.suite import Item, Suite
 from r1plus_model.decoding import decode_greedily
@@ -26,6 +25,7 @@ from r1plus_model.suite_overlap import SuiteIndex
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest
 from r1plus_monitoring.curate.candidates import build_candidates, read_facts
+from r1plus_training.engine_distil import load_compared_suites
 
 ROOT: Final = Path(__file__).parents[3]
 SUITES: Final = ROOT / "monitoring" / "suites"

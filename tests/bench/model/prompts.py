@@ -2,9 +2,9 @@
 
 import random
 
-from r1plus_cli.engine_distil import load_compared_suites
 from r1plus_model.suite_overlap import SuiteIndex
 from r1plus_monitoring.curate.candidates import build_candidates
+from r1plus_training.engine_distil import load_compared_suites
 
 
 def list_prompts(index: SuiteIndex) -> list[str]:

@@ -15,7 +15,6 @@ from bench.math.prose import REPORTED, generate_questions
 from bench.model.material import SUITES, sample_items
 from bench.model.quality import count_right
 from bench.reward.questions import HELD_OUT, Question, split_questions
-from r1plus_cli.translation_reward import build_translation_task
 from r1plus_gateway.calculation.translation import MOST_NEW_TOKENS
 from r1plus_model.checkpoint import load_model
 from r1plus_model.constrained_sampling import PromptEncoder, open_sampler
@@ -27,6 +26,7 @@ from r1plus_model.training import TrainingProcess
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_policies.bounds import mcnemar_exact
+from r1plus_training.translation_reward import build_translation_task
 from support.vllm.engine import convert_smollm2
 
 SUITE: Final = "smollm2-full-v1"

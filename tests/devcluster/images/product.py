@@ -48,9 +48,6 @@ _OPENVINO_NEVER_RUN = (
     "openvino/libs/libopenvino_tensorflow_lite_frontend.so*",
 )
 
-_OF_TORCH = ("r1plus_model_repo/backends/torch_batch.py", "r1plus_model_repo/backends/torch_sampling.py")
-"""No image has torch or r1plus_model, which these import. `torch_engine` is there: it says what is missing."""
-
 _OF_OTHERS = (
     "r1plus_contract/calculator_grammar",
     "r1plus_contract/llama_architecture.py",
@@ -82,7 +79,7 @@ PRODUCTS: dict[str, Product] = {
             "r1plus_model_repo/engine_fetch",
             "r1plus_model_repo/kv_shape.py",
         ),
-        not_rooms=("r1plus_monitoring/curate", *_OF_TORCH, *_OF_OTHERS),
+        not_rooms=("r1plus_monitoring/curate", *_OF_OTHERS),
         left_out=_NEVER_RUN,
     ),
     "registry": Product(
@@ -109,7 +106,7 @@ PRODUCTS: dict[str, Product] = {
         containerfile="model_repo/Containerfile.triton",
         extras=("engine",),
         rooms=("r1plus_contract", "r1plus_model_repo/__init__.py", "r1plus_model_repo/backends"),
-        not_rooms=(*_OF_TORCH, *_OF_OTHERS),
+        not_rooms=_OF_OTHERS,
         # Without openvino-telemetry: nothing in a tenant's pod reports to anyone, and OpenVINO does without it.
         only=("numpy", "openvino", "openvino-genai", "openvino-tokenizers"),
         left_out=(

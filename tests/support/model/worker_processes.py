@@ -54,7 +54,7 @@ class WorkerProcesses:
         command = [
             sys.executable,
             "-m",
-            "r1plus_cli.distill_job",
+            "r1plus_training.distill_job",
             *words,
             "--worker",
             "--save-seconds",

@@ -8,10 +8,10 @@ import pytest
 from bench.distillation.pace import Pace, Part, Stopwatch, match_steps
 from bench.distillation.picture import draw, join
 from bench.distillation.questions import split_questions
-from r1plus_cli.engine_distil import load_compared_suites
 from r1plus_cli.suite_build import read_candidates
 from r1plus_model.suite_overlap import SuiteIndex
 from r1plus_monitoring.curate.selection import Shape, choose, count_strata, require_shape
+from r1plus_training.engine_distil import load_compared_suites
 
 
 def test_no_prompt_to_train_on_holds_a_question_of_a_suite_or_a_candidate(tmp_path: Path) -> None:

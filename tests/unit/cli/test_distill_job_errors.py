@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_cli.distill_job import TrainingError, translate_job_errors
 from r1plus_cli.errors import UsageError
 from r1plus_contract.engine_fetch import EXIT_PERMANENT, EXIT_RETRYABLE
 from r1plus_model import errors
+from r1plus_training.distill_job import TrainingError, translate_job_errors
 from support.paths import TESTS
 from support.tables import for_each
 
@@ -65,7 +65,7 @@ def test_no_message_of_the_trainer_names_an_option_of_a_command() -> None:
     """The trainer has several callers, and each has its own words for a field."""
     named = {
         f"{path.name}: {text}"
-        for path in (TESTS.parent / "model_repo" / "r1plus_model").glob("*.py")
+        for path in (TESTS.parent / "addons" / "training" / "r1plus_model").glob("*.py")
         for text in re.findall(r"--[a-z][a-z-]+", path.read_text(encoding="utf-8"))
     }
 

@@ -10,7 +10,6 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from r1plus_cli.engine_export import find_own_suite
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.local import SHIPPED_SUITES
 from r1plus_cli.main import app
@@ -27,6 +26,7 @@ from r1plus_model_repo.importing.model import VLLM, Claims
 from r1plus_model_repo.importing.options import ImportOptions
 from r1plus_model_repo.importing.shipped import list_shipped
 from r1plus_monitoring.curate.record import read_suite
+from r1plus_training.engine_export import find_own_suite
 from support.model_repo.checkpoints import checkpoint
 from support.tables import for_each
 

@@ -546,7 +546,7 @@ def _build_trainer_container(trainer: Trainer, image: str) -> Json:
         "name": names.INIT_BUILD,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python3", "-m", "r1plus_cli.distill_job", *folders],
+        "command": ["python3", "-m", "r1plus_training.distill_job", *folders],
         "env": [{"name": key, "value": value} for key, value in {**threads, **OFFLINE}.items()],
         "ports": [{"name": "progress", "containerPort": names.PORT_MONITOR, "protocol": "TCP"}],
         "resources": {

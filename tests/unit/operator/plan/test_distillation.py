@@ -78,7 +78,7 @@ def test_the_job_fetches_then_trains_within_its_limits_then_seals() -> None:
     assert [c["name"] for c in pod["initContainers"]] == ["engine", "fetch", "build"]
     fetch, build, fill = *pod["initContainers"][1:], *pod["containers"]
     assert (fetch["command"][-2:], fill["command"][-2:]) == (["--stage", "fetch"], ["--stage", "seal"])
-    assert (build["image"], build["command"][:3]) == (TRAINER, ["python3", "-m", "r1plus_cli.distill_job"])
+    assert (build["image"], build["command"][:3]) == (TRAINER, ["python3", "-m", "r1plus_training.distill_job"])
     assert build["resources"]["limits"] == {"cpu": "2", "memory": "6Gi"}
     assert {"name": "OMP_NUM_THREADS", "value": "2"} in build["env"]
     assert build["securityContext"] == fill["securityContext"]

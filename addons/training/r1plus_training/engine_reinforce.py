@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from r1plus_cli.engine import report_progress, say
-from r1plus_cli.engine_distil import (
+from r1plus_training.engine_distil import (
     PrecisionOption,
     SuiteOption,
     WorkOption,
@@ -78,11 +78,11 @@ def reinforce_command(
     Example: `r1plus engine reinforce model-hf --data questions.jsonl --held-out others.jsonl --out model-math`
     """
     with translate_training_errors("reinforcing", _EXTRAS, _OPTIONS), stop_on_signals() as stopping:
-        from r1plus_cli.translation_reward import build_translation_task
         from r1plus_gateway.calculation.translation import MOST_NEW_TOKENS
         from r1plus_model.reinforcement import ReinforcementRequest, reinforce
         from r1plus_model.reinforcement_recipe import ReinforcementRecipe
         from r1plus_model.training import TrainingProcess
+        from r1plus_training.translation_reward import build_translation_task
 
         recipe = ReinforcementRecipe(
             rounds=rounds,

@@ -23,7 +23,7 @@ def r1plus(checkpoint: str) -> Generator:
     from pathlib import Path
 
     if find_spec("r1plus_contract") is None:
-        sys.path.append(str(Path(__file__).resolve().parents[1] / "policies"))
+        sys.path.append(str(Path(__file__).resolve().parents[2] / "policies"))
 
     from r1plus_model.generation import open_generator
 

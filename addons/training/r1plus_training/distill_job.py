@@ -1,4 +1,4 @@
-"""`python -m r1plus_cli.distill_job --order-dir O --volume V --suite S`: the container `build` of an engine's Job.
+"""`python -m r1plus_training.distill_job --order-dir O --volume V --suite S`: the container `build` of an engine's Job.
 
 It distils the engine of O/order.json from V/.checkpoint/engine, turns the student into an engine as `r1plus engine
 import` does, and leaves that where the stage `seal` looks for it. V/.training has what is done: the successor of a
@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from r1plus_cli.engine_distil import load_compared_suites, stop_on_signals
 from r1plus_cli.errors import CliError
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import (
@@ -48,6 +47,7 @@ from r1plus_contract.termination import TERMINATION_LOG, write_termination_messa
 from r1plus_model_repo.distillation_build import GGUF_PRECISIONS
 from r1plus_model_repo.engine_fetch.progress import ProgressServer
 from r1plus_model_repo.engine_fetch.storage import ReportProgress
+from r1plus_training.engine_distil import load_compared_suites, stop_on_signals
 
 if TYPE_CHECKING:
     from r1plus_model.distillation import DistillationRequest
