@@ -16,6 +16,7 @@ from r1plus_cli import local, plan_text
 from r1plus_cli import status as status_text
 from r1plus_cli.actions import normalise_reason, refresh_all, request_action
 from r1plus_cli.advise import advise_command
+from r1plus_cli.assembly import add_training
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.documents import CONFIG_MAP, Document, read_documents
 from r1plus_cli.edge import app as edge_app
@@ -41,9 +42,6 @@ from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import SuiteSource
-from r1plus_training.engine_distil import distil_command
-from r1plus_training.engine_export import export_command
-from r1plus_training.engine_reinforce import reinforce_command
 
 app = typer.Typer(
     name="r1plus",
@@ -66,9 +64,7 @@ Start here: `r1plus plan -f examples/credit-full.yaml`
 )
 
 app.add_typer(suite_app)
-engine_app.command("distill")(distil_command)
-engine_app.command("reinforce")(reinforce_command)
-engine_app.command("export")(export_command)
+add_training(engine_app)
 app.add_typer(engine_app)
 app.add_typer(edge_app)
 app.add_typer(key_app)

@@ -31,6 +31,7 @@ from r1plus_operator.plan.tenancy import gateway_objects
 _REGISTRY: Final = "localhost"
 _TORCH_PACKAGES: Final = ("torch", "transformers", "safetensors", "xgrammar")
 _MODEL_PACKAGE: Final = "r1plus_model"
+"""Package of the add-on training that Triton's Python computes with."""
 _TRITON_PACKAGES: Final = ("openvino", "openvino-genai", "openvino-tokenizers", "numpy")
 _MONITOR_PACKAGES: Final = ("tritonclient", "grpcio", "jsonschema")
 _SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
@@ -76,13 +77,14 @@ def find_images(server: Path) -> Images:
 
 
 def _find_torch_image(sources: Sequence[Path]) -> TritonRuntime | None:
-    """Return what serves engines of the backend torch; None: their packages are not installed."""
+    """Return what serves engines of the backend torch; None: their packages, or the add-on, are not installed."""
     try:
         versions = _list_versions(_TORCH_PACKAGES)
     except PackageNotFoundError:
         return None
     model = find_spec(_MODEL_PACKAGE)
-    assert model is not None and model.submodule_search_locations is not None
+    if model is None or model.submodule_search_locations is None:
+        return None
     sources = [*sources, *_list_sources(model.submodule_search_locations[0])]
     return TritonRuntime(_name_image("triton-torch", (triton_server.WHEEL, *versions), sources), version("torch"))
 

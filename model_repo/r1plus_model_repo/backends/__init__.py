@@ -1,5 +1,5 @@
 """What Triton loads. Only the contract, the standard library and the inference library: the serving image is small.
-R1+'s own architecture is a library of ours, `r1plus_model`: only `torch_engine` imports it.
+R1+'s own architecture is a library of ours, `r1plus_model`: only `assembly` imports it.
 
 triton_model       the Triton model: tensors in, responses out                    (Triton's Python backend)
   requests         the client's request, checked
@@ -12,6 +12,7 @@ triton_model       the Triton model: tensors in, responses out                  
       vllm_engine      vLLM, on GPUs                                               imported one at a time)
       trtllm_engine    TensorRT-LLM's executor, on one GPU
       torch_engine     R1+'s own architecture in torch, on CPU
+        assembly       the add-on that computes it, where it is installed
         generations    running requests, if an engine returns all tokens at once
         hf_tokens      a Hugging Face tokenizer and its chat template
 openvino_genai     the Triton model under its earlier name

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1plus_model_repo.backends.assembly import TorchParts, load_torch_parts
 from r1plus_model_repo.backends.constraints import Constraint
 from r1plus_model_repo.backends.engine_loop import Handle, Job, NeverRenewed
 from r1plus_model_repo.backends.generations import Generations
@@ -50,8 +51,9 @@ class TorchEngine(NeverRenewed):
         try:
             import torch
 
-            from r1plus_model.continuous_batch import TorchBatch
             from r1plus_model_repo.backends.hf_tokens import HfTokens
+
+            self._parts = load_torch_parts()
         except ModuleNotFoundError as error:
             raise RuntimeError(
                 f"{error.name} is not installed where Triton's Python looks; install r1plus[torch] there"
@@ -62,11 +64,11 @@ class TorchEngine(NeverRenewed):
                 " of that Python"
             ) from error
         torch.set_num_threads(settings.threads)
-        model = open_model(settings)
+        model = open_model(settings, self._parts)
         self._tokens = HfTokens(settings.path, settings.context)
         self._end_ids = self._tokens.get_end_ids()
         self._vocabulary = model.shape.vocabulary
-        self._batch: TorchBatch = TorchBatch(model, settings.max_batch, settings.context, self._end_ids)
+        self._batch = self._parts.build_batch(model, settings.max_batch, settings.context, self._end_ids)
         if self._batch.cache_bytes > settings.kv_cache_bytes:
             raise RuntimeError(
                 f"the KV cache of {settings.max_batch} requests of {settings.context} tokens has"
@@ -80,11 +82,9 @@ class TorchEngine(NeverRenewed):
 
     def prepare(self, request: GenerationRequest) -> Job:
         """Tokenise, check against the context, compile a constraint. Raise RefusedError. Safe from any thread."""
-        from r1plus_model.token_sampling import TorchSampling
-
         ids, limit = self._tokens.prepare_prompt(request)
         self._check_vocabulary(ids, request.prompt_input)
-        sampling = TorchSampling(
+        sampling = self._parts.build_sampling(
             limit,
             request.temperature,
             request.top_p,
@@ -154,19 +154,13 @@ def build_compiler(tokenizer: Any, vocabulary: int, end_ids: Sequence[int]) -> A
     return xgrammar.GrammarCompiler(information, max_threads=1, cache_enabled=False)
 
 
-def open_model(settings: EngineSettings) -> Any:
+def open_model(settings: EngineSettings, parts: TorchParts) -> Any:
     """Return the model of the checkpoint, ready to decode.
 
     Raises:
         RuntimeError: the checkpoint cannot be served with these settings; the message says what to do.
     """
-    from r1plus_contract.llama_architecture import ModelError
-    from r1plus_model.checkpoint import load_model
-
-    try:
-        model = load_model(settings.path)
-    except ModelError as error:
-        raise RuntimeError(str(error)) from error
+    model = parts.load_model(settings.path)
     if settings.context > model.shape.context:
         raise RuntimeError(
             f"context: {settings.context} tokens exceed the {model.shape.context} that the model was trained for"

@@ -48,6 +48,34 @@ def test_a_process_of_the_core_loads_without_addons(module: str) -> None:
     assert done.stdout == "loaded\n", done.stderr
 
 
+@for_each("verb", {"training": "distill", "exports": "export", "training by answers": "reinforce"})
+def test_a_verb_of_an_addon_says_how_to_install_it(verb: str) -> None:
+    code = f"sys.argv = ['r1plus', 'engine', '{verb}', 'model', '--to', 'hf']; from r1plus_cli.main import main; main()"
+    done = run_without_addons(code)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    expected = (
+        f"r1plus engine {verb} needs the add-on training, which is not installed; in a clone: pip install '.[cli,"
+    )
+    assert expected in " ".join(done.stderr.split())
+
+
+def test_the_backend_of_the_own_architecture_says_how_to_install_it() -> None:
+    code = """
+import importlib.machinery, types
+for name in ("torch", "transformers"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)
+sys.modules["transformers"].AutoTokenizer = None
+from pathlib import Path
+from r1plus_model_repo.backends.torch_engine import EngineSettings, TorchEngine
+TorchEngine(EngineSettings(Path("model"), 1, 64, 1, 1))
+"""
+    stderr = run_without_addons(code).stderr
+    assert (
+        "RuntimeError: r1plus_model is not installed where Triton's Python looks; install r1plus[torch] there" in stderr
+    )
+
+
 @for_each("words", {"the command": [], "what makes engines": ["engine"], "what serves here": ["serve"]})
 def test_the_command_prints_its_help_without_addons(words: list[str]) -> None:
     code = f"sys.argv = {['r1plus', *words, '--help']}; from r1plus_cli.main import main; main()"

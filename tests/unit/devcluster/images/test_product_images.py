@@ -11,8 +11,8 @@ from devcluster.images.python_layers import belongs, locked_dependencies
 from devcluster.images.sources import ROOT
 from support.imports import list_imported_modules, list_imported_packages, list_sources
 
-WITHOUT_TORCH = ("r1plus_model_repo/backends/torch_engine.py",)
-"""Reports that torch is missing before it imports what comes with torch."""
+ASSEMBLIES = ("r1plus_model_repo/backends/assembly.py",)
+"""Import an add-on, which an image may lack."""
 BACKENDS = "r1plus_model_repo/backends/"
 """The monitor's image only carries them. In Triton's, each engine's own backend imports what NVIDIA's image has."""
 NOT_IN_THE_OPERATOR = {"tritonclient", "grpcio", "numpy", "packaging"}
@@ -44,7 +44,7 @@ def test_an_image_has_every_module_of_ours_that_its_code_imports(name: str) -> N
     missing = {
         f"{file} imports {module}"
         for file, path in files.items()
-        if file not in WITHOUT_TORCH
+        if file not in ASSEMBLIES
         for module in list_imported_modules(path)
         if module.startswith("r1plus_") and not _present(module, files)
     }
