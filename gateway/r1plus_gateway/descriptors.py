@@ -4,7 +4,7 @@ import logging
 import resource
 from typing import Final
 
-from r1plus_gateway.http.connections import MOST_CONNECTIONS
+from r1plus_gateway.http.listening.connections import MOST_CONNECTIONS
 
 RESERVED_DESCRIPTORS: Final = 512
 """Kept for the store, helpers, pods, the internal port, and connections that are accepted before others are closed."""

@@ -20,12 +20,12 @@ from r1plus_contract.gateway import (
     ENV_LISTENER,
     SETTINGS_FILE,
 )
-from r1plus_gateway.calculation.client import Calculator, SocketCalculator
+from r1plus_gateway.assistant.calculation.client import Calculator, SocketCalculator
+from r1plus_gateway.assistant.embedding.client import Embedder, SocketEmbedder
+from r1plus_gateway.assistant.knowledge.documents import DocumentReader, SocketDocumentReader
 from r1plus_gateway.descriptors import DescriptorLimitError, raise_descriptor_limit
-from r1plus_gateway.embedding.client import Embedder, SocketEmbedder
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import run_gateway
-from r1plus_gateway.knowledge.documents import DocumentReader, SocketDocumentReader
 from r1plus_gateway.settings import ENV_SETTINGS, SettingsError, SettingsFile
 from r1plus_gateway.store.service import run_access
 
@@ -35,7 +35,7 @@ DEFAULT_SETTINGS: Final = f"{DIR_SETTINGS}/{SETTINGS_FILE}"
 def run() -> int:
     """Run the gateway; return the exit status: 2 for settings that cannot be used."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # `store.opening` says which schema there was and is
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # `database.opening` logs the schema before and after
     metrics = GatewayMetrics()
     try:
         file = SettingsFile(Path(os.environ.get(ENV_SETTINGS, DEFAULT_SETTINGS)), metrics.set_settings_validity)

@@ -19,7 +19,7 @@ from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 from r1plus_contract.atomic_files import sync
 from r1plus_contract.timestamps import format_timestamp
-from r1plus_gateway.store.sealed_stream import Read, SealedStreamError, StreamHeader, StreamKind, StreamReader
+from r1plus_gateway.store.copies.sealed_stream import Read, SealedStreamError, StreamHeader, StreamKind, StreamReader
 
 PIECE_BYTES: Final = 256 * 1024
 FileOption = Annotated[Path, typer.Option("--file", help="The backup.", exists=True, dir_okay=False)]

@@ -166,7 +166,7 @@ def verify_receipt_command(
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Verify the receipt of an erasure. Exit status 1 if it was changed, or is not this tenant's."""
-    from r1plus_gateway.store.erasure import verify_receipt
+    from r1plus_gateway.store.upkeep.erasure import verify_receipt
 
     key = public_key or str(call(kubeconfig, namespace, gateway, "GET", "/receipt-key")["public_key"])
     document = _read_receipt(file)

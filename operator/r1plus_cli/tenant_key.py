@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_contract.gateway import GATEWAY_KEY
-from r1plus_gateway.store.tenant_keys import HALF_PREFIX, MOST_HALVES, make_half
+from r1plus_gateway.store.keys.tenant_keys import HALF_PREFIX, MOST_HALVES, make_half
 
 EXPORT_KIND: Final = "R1PlusTenantKeyExport"
 _HALF: Final = re.compile(r"[0-9a-f]{64}")

@@ -34,7 +34,7 @@ from r1plus_contract.gateway import (
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.timestamps import parse_timestamp
 from r1plus_contract.verdict import Verdict
-from r1plus_gateway.store.tenant_keys import make_half
+from r1plus_gateway.store.keys.tenant_keys import make_half
 from r1plus_operator.api import kinds
 from r1plus_operator.api.rbac import TOKEN_ISSUER_URLS
 from r1plus_operator.plan.revision.storage import read_revision

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from r1plus_gateway.access.caller import Outcome
-from r1plus_gateway.calculation.client import Calculator, SocketCalculator
+from r1plus_gateway.assistant.calculation.client import Calculator, SocketCalculator
 from r1plus_gateway.serving.errors import RefusedByEngineError
 from r1plus_gateway.serving.generation import ask_pod
 from r1plus_gateway.serving.pods import Pod

@@ -28,8 +28,8 @@ from r1plus_edge.pods.processes import (
     read_thread_seconds,
 )
 from r1plus_edge.report import ServePhase
-from r1plus_gateway.store.opening import StoreConfig
-from r1plus_gateway.store.repository import MetaName, write_meta
+from r1plus_gateway.store.database.opening import StoreConfig
+from r1plus_gateway.store.ledger.repository import MetaName, write_meta
 from r1plus_gateway.store.tenant import TenantStore
 from support.edge.owner import owning
 from support.edge.served import COMMAND, ENGINE_PROGRAMS, Served, read_objects, serving, split_processes

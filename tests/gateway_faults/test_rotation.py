@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from r1plus_client import AuthenticationError
-from r1plus_gateway.store.tenant_keys import make_half, read_ring
+from r1plus_gateway.store.keys.tenant_keys import make_half, read_ring
 from support.gateway.fake_triton import FakeTriton, answer, serving
 from support.gateway.process import running_process
 from support.waiting import eventually

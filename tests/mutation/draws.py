@@ -29,7 +29,10 @@ DRAWS = (
     # Without the tests of a gateway's own process: it imports the unchanged module.
     Draw(
         "store",
-        ("gateway/r1plus_gateway/store", "gateway/r1plus_gateway/access", "monitoring/r1plus_monitoring/scoring"),
+        (
+            *(f"gateway/r1plus_gateway/{room}" for room in ("store", "assistant/store", "access")),
+            "monitoring/r1plus_monitoring/scoring",
+        ),
         (
             "tests/unit/gateway/test_[!p]*.py",
             "tests/unit/gateway/test_plaintext_cache.py",

@@ -13,16 +13,16 @@ import pytest
 
 from r1plus_contract.gateway import DataReason
 from r1plus_gateway.access.api_keys import verify_key
-from r1plus_gateway.store import migration
-from r1plus_gateway.store.admin import create_key, verify_audit
-from r1plus_gateway.store.content_cipher import UnreadableContentError
-from r1plus_gateway.store.erasure import erase
-from r1plus_gateway.store.erasure_records import ErasureScope
+from r1plus_gateway.store.administration.admin import create_key, verify_audit
+from r1plus_gateway.store.administration.key_records import KeySpec
+from r1plus_gateway.store.copies.restoration import NotNewError, restore_backup
+from r1plus_gateway.store.copies.sealed_stream import StreamKind
+from r1plus_gateway.store.database import migration
 from r1plus_gateway.store.errors import RestoringError, UnavailableError
-from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.restoration import NotNewError, restore_backup
-from r1plus_gateway.store.sealed_stream import StreamKind
+from r1plus_gateway.store.keys.content_cipher import UnreadableContentError
 from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.upkeep.erasure import erase
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
 from support.gateway.backups import (
     BERT,
     Files,

@@ -12,9 +12,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from r1plus_gateway.access.caller import AccessError
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.content import ContentLimitError, ContentLimits, Page
-from r1plus_gateway.store.content_writer import ContentWriter
+from r1plus_gateway.assistant.store.content_writer import ContentWriter
+from r1plus_gateway.store.content.content import ContentLimitError, ContentLimits, Page
+from r1plus_gateway.store.database import tables as t
 from support.gateway.content import check_books, make_content, say
 from support.gateway.content_crash import read_state, take_steps
 from support.gateway.tenant_data import PATIENT_LIMITS, Volume, make_caller

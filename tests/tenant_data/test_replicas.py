@@ -17,9 +17,9 @@ import sqlalchemy as sa
 
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.access.caller import AccessError, Limits, Reservation
+from r1plus_gateway.assistant.conversations.recall import Continued, Recall
 from r1plus_gateway.http.errors import RequestError
-from r1plus_gateway.http.recall import Continued, Recall
-from r1plus_gateway.store.admin import (
+from r1plus_gateway.store.administration.admin import (
     UsageQuery,
     create_key,
     list_keys,
@@ -28,17 +28,17 @@ from r1plus_gateway.store.admin import (
     update_key,
     verify_audit,
 )
-from r1plus_gateway.store.content import Page
-from r1plus_gateway.store.database import StoreLimits
-from r1plus_gateway.store.erasure import erase
-from r1plus_gateway.store.erasure_records import ErasureScope
-from r1plus_gateway.store.erasure_steps import ErasureStep, begin_erasure, continue_erasure, find_unfinished
+from r1plus_gateway.store.administration.key_records import KeyChange, KeySpec
+from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.database.database import StoreLimits
+from r1plus_gateway.store.database.migration import ADVISORY_LOCK, Patience, migrate
+from r1plus_gateway.store.database.opening import open_data
 from r1plus_gateway.store.errors import DataReason, StoreError
-from r1plus_gateway.store.key_records import KeyChange, KeySpec
-from r1plus_gateway.store.migration import ADVISORY_LOCK, Patience, migrate
-from r1plus_gateway.store.opening import open_data
+from r1plus_gateway.store.keys.tenant_keys import make_half
 from r1plus_gateway.store.tenant import Periods, TenantStore
-from r1plus_gateway.store.tenant_keys import make_half
+from r1plus_gateway.store.upkeep.erasure import erase
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
+from r1plus_gateway.store.upkeep.erasure_steps import ErasureStep, begin_erasure, continue_erasure, find_unfinished
 from support.gateway.content import check_books, make_content, say
 from support.gateway.tenant_data import ADMIN, Time, Volume, count_from, make_caller, settle
 from support.registry.postgres import PASSWORD, Cluster, Postgres
@@ -52,7 +52,7 @@ REPLICA = """
 import asyncio, json, sys
 from pathlib import Path
 from r1plus_gateway.access.caller import *
-from r1plus_gateway.store.opening import StoreConfig
+from r1plus_gateway.store.database.opening import StoreConfig
 from r1plus_gateway.store.tenant import TenantStore
 
 async def main(uid, folder, url, name):

@@ -12,18 +12,18 @@ import pytest
 import sqlalchemy as sa
 
 from r1plus_gateway.access.api_keys import verify_key
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import create_key, verify_audit
-from r1plus_gateway.store.adopted_root import open_roots
-from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner, UnreadableContentError
+from r1plus_gateway.store.administration.admin import create_key, verify_audit
+from r1plus_gateway.store.administration.key_records import KeySpec
+from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.database.opening import read_key_material
 from r1plus_gateway.store.errors import CorruptError
-from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.key_rotation import read_rotation
-from r1plus_gateway.store.opening import read_key_material
-from r1plus_gateway.store.repository import MetaName, read_meta
-from r1plus_gateway.store.root_rotation import rotate_root
+from r1plus_gateway.store.keys.adopted_root import open_roots
+from r1plus_gateway.store.keys.content_cipher import ContentCipher, DataKey, Owner, UnreadableContentError
+from r1plus_gateway.store.keys.key_rotation import read_rotation
+from r1plus_gateway.store.keys.root_rotation import rotate_root
+from r1plus_gateway.store.keys.tenant_keys import decode_ring, find_roots, make_half, read_halves
+from r1plus_gateway.store.ledger.repository import MetaName, read_meta
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_keys import decode_ring, find_roots, make_half, read_halves
 from support.gateway.backups import BERT, Filled, back_up, fill, make_elsewhere, read_texts, restore
 from support.gateway.content import make_content, say
 from support.gateway.killed_rotation import kill_rotations, prepare

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from r1plus_calculator.evaluation.evaluator import calculate
 from r1plus_contract.calculator import DEFAULT_DIGITS
 from r1plus_contract.calculator_grammar.errors import CalculatorError
-from r1plus_gateway.calculation.math_plan import plan_math
-from r1plus_gateway.calculation.translation import TranslationError, TranslationTask, read_translation
+from r1plus_gateway.assistant.calculation.math_plan import plan_math
+from r1plus_gateway.assistant.calculation.translation import TranslationError, TranslationTask, read_translation
 
 if TYPE_CHECKING:
     from r1plus_model.reward_tasks import RewardTask

@@ -14,9 +14,7 @@ from aiohttp import web
 from r1plus_gateway.access.api_keys import SCOPES, KeyRecord
 from r1plus_gateway.access.authenticator import can_name_end_user
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits
-from r1plus_gateway.http.copies import FOR_RESTORE, Copies
-from r1plus_gateway.http.errors import InvalidFieldError, RequestError
-from r1plus_gateway.http.field_tables import (
+from r1plus_gateway.http.body.field_tables import (
     IntegerField,
     ListField,
     NumberField,
@@ -24,24 +22,33 @@ from r1plus_gateway.http.field_tables import (
     StringField,
     Table,
 )
-from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.json_body import read_object
+from r1plus_gateway.http.body.fields import Fields
+from r1plus_gateway.http.body.json_body import read_object
+from r1plus_gateway.http.copies import FOR_RESTORE, Copies
+from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.http.private_answers import respond
 from r1plus_gateway.settings import GatewayLimits
-from r1plus_gateway.store import admin
+from r1plus_gateway.store.administration import admin
+from r1plus_gateway.store.administration.key_records import (
+    LIMITS,
+    MODEL_NAME,
+    MOST_LIMIT,
+    MOST_MODELS,
+    KeyChange,
+    KeySpec,
+)
 from r1plus_gateway.store.clock import format_day
-from r1plus_gateway.store.copy_thread import CopyRunningError
-from r1plus_gateway.store.erasure import erase, get_public_key
-from r1plus_gateway.store.erasure_records import ErasureScope
+from r1plus_gateway.store.copies.copy_thread import CopyRunningError
+from r1plus_gateway.store.copies.restoration import NotNewError
 from r1plus_gateway.store.errors import FullError, StoreError
-from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeyChange, KeySpec
-from r1plus_gateway.store.key_rotation import KeyRotation
-from r1plus_gateway.store.ledger import refuse_unavailable
-from r1plus_gateway.store.repository import MOST_TEXT
-from r1plus_gateway.store.restoration import NotNewError
-from r1plus_gateway.store.root_rotation import RotationRunningError, rotate_root
+from r1plus_gateway.store.keys.key_rotation import KeyRotation
+from r1plus_gateway.store.keys.root_rotation import RotationRunningError, rotate_root
+from r1plus_gateway.store.ledger.ledger import refuse_unavailable
+from r1plus_gateway.store.ledger.repository import MOST_TEXT
 from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.upkeep.erasure import erase, get_public_key
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
 
 BODY_SECONDS: Final = 10.0
 LONGEST_LIFE_SECONDS: Final = 100 * 365 * 86400

@@ -15,19 +15,31 @@ from r1plus_contract.jsonable import to_jsonable
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.turns import Places
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
-from r1plus_gateway.calculation.client import Calculator
-from r1plus_gateway.calculation.desk import CalculatorDesk
-from r1plus_gateway.embedding.client import Embedder
+from r1plus_gateway.assistant.calculation.client import Calculator
+from r1plus_gateway.assistant.calculation.desk import CalculatorDesk
+from r1plus_gateway.assistant.conversations.content_handlers import ContentTurns
+from r1plus_gateway.assistant.conversations.conversations import Conversations
+from r1plus_gateway.assistant.conversations.memories import Memories
+from r1plus_gateway.assistant.conversations.statement_embedding import StatementEmbedder
+from r1plus_gateway.assistant.embedding.client import Embedder
+from r1plus_gateway.assistant.embeddings import EMBED, EmbeddingHandlers, describe_engine, find_engine
+from r1plus_gateway.assistant.files.file_batches import VectorStoreBatches
+from r1plus_gateway.assistant.files.file_search import KnowledgeFinder, refuse_search
+from r1plus_gateway.assistant.files.files import Files
+from r1plus_gateway.assistant.files.knowledge_search import make_finder
+from r1plus_gateway.assistant.files.vector_stores import VectorStores
+from r1plus_gateway.assistant.knowledge.service import KnowledgeService, read_content_limits
+from r1plus_gateway.assistant.math.calculations import CALCULATE, Calculations
+from r1plus_gateway.assistant.responses.response_form import ResponseForm
+from r1plus_gateway.assistant.responses.response_requests import refuse_continuation
+from r1plus_gateway.assistant.responses.response_storage import ResponseStorage
+from r1plus_gateway.assistant.responses.stored_responses import StoredResponses
+from r1plus_gateway.assistant.store.tenant_content import TenantContent
 from r1plus_gateway.http.administration import Administration
 from r1plus_gateway.http.answer_schemas import FEATURES
-from r1plus_gateway.http.calculations import CALCULATE, Calculations
-from r1plus_gateway.http.completion_forms import ChatForm, GenerateForm, TextForm
-from r1plus_gateway.http.completions import Completions, build_limit_headers
-from r1plus_gateway.http.content_handlers import ContentTurns
-from r1plus_gateway.http.conversations import Conversations
-from r1plus_gateway.http.embeddings import EMBED, EmbeddingHandlers, describe_engine, find_engine
-from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_http_error
-from r1plus_gateway.http.exchange import (
+from r1plus_gateway.http.completions.completion_forms import ChatForm, GenerateForm, TextForm
+from r1plus_gateway.http.completions.completions import Completions, build_limit_headers
+from r1plus_gateway.http.completions.exchange import (
     HEADER_END_USER,
     HEADER_REQUEST_ID,
     Exchange,
@@ -35,29 +47,17 @@ from r1plus_gateway.http.exchange import (
     authenticate,
     create_request_id,
 )
-from r1plus_gateway.http.file_batches import VectorStoreBatches
-from r1plus_gateway.http.file_search import KnowledgeFinder, refuse_search
-from r1plus_gateway.http.files import Files
-from r1plus_gateway.http.forms import Form
-from r1plus_gateway.http.hosts import build_host_check, check_host
-from r1plus_gateway.http.knowledge_search import make_finder
-from r1plus_gateway.http.memories import Memories
+from r1plus_gateway.http.completions.forms import Form
+from r1plus_gateway.http.completions.operating_points import OperatingPoint, classify_preset
+from r1plus_gateway.http.completions.presets import PRESETS, SEPARATOR, build_unknown_model_error
+from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_http_error
+from r1plus_gateway.http.listening.hosts import build_host_check, check_host
 from r1plus_gateway.http.metrics import classify_refusal
-from r1plus_gateway.http.operating_points import OperatingPoint, classify_preset
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.page import Page
-from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
-from r1plus_gateway.http.response_form import ResponseForm
-from r1plus_gateway.http.response_requests import refuse_continuation
-from r1plus_gateway.http.response_storage import ResponseStorage
-from r1plus_gateway.http.statement_embedding import StatementEmbedder
-from r1plus_gateway.http.stored_responses import StoredResponses
-from r1plus_gateway.http.vector_stores import VectorStores
-from r1plus_gateway.knowledge.service import KnowledgeService, read_content_limits
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
-from r1plus_gateway.store.content import ContentLimits
+from r1plus_gateway.store.content.content import ContentLimits
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_content import TenantContent
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.operations import FILE, Parameter, read_query
 from r1plus_gateway.settings import GatewayLimits
-from r1plus_gateway.store.backup import make_copy
-from r1plus_gateway.store.restoration import RestoreReport, check_backup, restore_backup
-from r1plus_gateway.store.sealed_stream import NAMES, StreamKind
+from r1plus_gateway.store.copies.backup import make_copy
+from r1plus_gateway.store.copies.restoration import RestoreReport, check_backup, restore_backup
+from r1plus_gateway.store.copies.sealed_stream import NAMES, StreamKind
 from r1plus_gateway.store.tenant import TenantStore
 
 FOR_RESTORE: Final = Parameter(

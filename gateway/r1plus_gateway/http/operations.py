@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from r1plus_gateway.assistant.conversations.content_schemas import CONTENT_COMPONENTS
+from r1plus_gateway.assistant.files.knowledge_schemas import KNOWLEDGE_COMPONENTS
+from r1plus_gateway.assistant.responses.response_schemas import RESPONSE_COMPONENTS
 from r1plus_gateway.http.answer_schemas import COMPONENTS, Schema, refer
-from r1plus_gateway.http.content_schemas import CONTENT_COMPONENTS
+from r1plus_gateway.http.body.field_tables import Table
+from r1plus_gateway.http.body.json_body import JSON_TYPE, MERGE_PATCH_TYPE
 from r1plus_gateway.http.errors import InvalidFieldError
-from r1plus_gateway.http.field_tables import Table
-from r1plus_gateway.http.json_body import JSON_TYPE, MERGE_PATCH_TYPE
-from r1plus_gateway.http.knowledge_schemas import KNOWLEDGE_COMPONENTS
-from r1plus_gateway.http.response_schemas import RESPONSE_COMPONENTS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON: Final = JSON_TYPE

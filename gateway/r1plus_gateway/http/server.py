@@ -15,11 +15,17 @@ from aiohttp import web
 
 from r1plus_gateway.access.caller import Authenticator, Ledger
 from r1plus_gateway.access.usage import UsageReader
-from r1plus_gateway.calculation.client import Calculator
-from r1plus_gateway.embedding.client import Embedder
-from r1plus_gateway.http.admission import RefusalAllowance
+from r1plus_gateway.assistant.calculation.client import Calculator
+from r1plus_gateway.assistant.conversations.statement_embedding import running_statement_embedder
+from r1plus_gateway.assistant.embedding.client import Embedder
+from r1plus_gateway.assistant.knowledge.documents import DocumentReader
+from r1plus_gateway.assistant.knowledge.service import run_knowledge
+from r1plus_gateway.http.accounting.admission import RefusalAllowance
+from r1plus_gateway.http.accounting.left_requests import watch_left_requests
+from r1plus_gateway.http.accounting.tasks import TaskKeeper
 from r1plus_gateway.http.application import Api
-from r1plus_gateway.http.connections import (
+from r1plus_gateway.http.completions.exchange import GatewayParts
+from r1plus_gateway.http.listening.connections import (
     BACKLOG,
     MOST_INTERNAL_CONNECTIONS,
     GatewayRunner,
@@ -27,24 +33,18 @@ from r1plus_gateway.http.connections import (
     adopt_listener,
     create_listener,
 )
-from r1plus_gateway.http.exchange import GatewayParts
-from r1plus_gateway.http.left_requests import watch_left_requests
+from r1plus_gateway.http.listening.tls import ServerCertificate
 from r1plus_gateway.http.metrics import GatewayMetrics
-from r1plus_gateway.http.statement_embedding import running_statement_embedder
-from r1plus_gateway.http.tasks import TaskKeeper
-from r1plus_gateway.http.tls import ServerCertificate
-from r1plus_gateway.knowledge.documents import DocumentReader
-from r1plus_gateway.knowledge.service import run_knowledge
 from r1plus_gateway.serving.evidence import FETCH_SECONDS, MonitorReader, open_session
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import Resolver, resolve_service
 from r1plus_gateway.serving.running_requests import RunningRequests
 from r1plus_gateway.settings import POLL_SECONDS, GatewaySettings, SettingsFile
-from r1plus_gateway.store.content_books import read_stored_bytes
+from r1plus_gateway.store.administration.key_records import list_revoked
+from r1plus_gateway.store.content.content_books import read_stored_bytes
 from r1plus_gateway.store.errors import StoreError
-from r1plus_gateway.store.key_records import list_revoked
+from r1plus_gateway.store.ledger.usage_reader import read_key_budgets
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.usage_reader import read_key_budgets
 
 log = logging.getLogger(__name__)
 REVOCATION_SECONDS: Final = 10.0

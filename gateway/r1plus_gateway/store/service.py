@@ -11,9 +11,9 @@ from typing import Final
 from r1plus_gateway.access.authenticator import CredentialAuthenticator
 from r1plus_gateway.access.service_accounts import Grant, JwksFile, TokenVerifier
 from r1plus_gateway.settings import DataSettings, SettingsError, SettingsFile
-from r1plus_gateway.store.opening import StoreConfig
+from r1plus_gateway.store.database.opening import StoreConfig
+from r1plus_gateway.store.ledger.usage_reader import StoreUsage
 from r1plus_gateway.store.tenant import Periods, TenantStore
-from r1plus_gateway.store.usage_reader import StoreUsage
 
 FIRST_TRY_SECONDS: Final = 15.0
 """Longest wait for the tenant's data before the gateway listens without them."""

@@ -20,13 +20,22 @@ from sqlalchemy.engine import Connection
 from r1plus_contract.gateway import DataReason, DataState
 from r1plus_gateway.access.api_keys import KeyRecord
 from r1plus_gateway.access.caller import Usage
-from r1plus_gateway.store.audit import AuditHead, OutsideHead, write_head_file
+from r1plus_gateway.store.administration.audit import AuditHead, OutsideHead, write_head_file
+from r1plus_gateway.store.administration.key_records import find_record
 from r1plus_gateway.store.clock import LedgerClock
-from r1plus_gateway.store.content_cipher import ContentCipher, Owner, UnreadableContentError
-from r1plus_gateway.store.copy_thread import CopyThread
-from r1plus_gateway.store.database import Database
-from r1plus_gateway.store.erasure_records import prune_erasures
-from r1plus_gateway.store.erasure_steps import continue_erasures, find_unfinished
+from r1plus_gateway.store.content.plaintext_cache import PlaintextCache
+from r1plus_gateway.store.copies.copy_thread import CopyThread
+from r1plus_gateway.store.database.database import Database
+from r1plus_gateway.store.database.opening import (
+    OpenData,
+    StoreConfig,
+    has_other_root,
+    open_data,
+    refresh_ring,
+    reopen_keys,
+)
+from r1plus_gateway.store.database.unit_of_work import UnitOfWork
+from r1plus_gateway.store.database.volume_errors import translate_os_error
 from r1plus_gateway.store.errors import (
     BusyError,
     CorruptError,
@@ -35,18 +44,16 @@ from r1plus_gateway.store.errors import (
     TooManyFilesError,
     UnavailableError,
 )
-from r1plus_gateway.store.instances import BEAT_SECONDS, GONE_SECONDS, InstanceWatch, read_beats
-from r1plus_gateway.store.key_records import find_record
-from r1plus_gateway.store.key_rotation import continue_rotation
-from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
-from r1plus_gateway.store.opening import OpenData, StoreConfig, has_other_root, open_data, refresh_ring, reopen_keys
-from r1plus_gateway.store.plaintext_cache import PlaintextCache
-from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository, list_reservations
-from r1plus_gateway.store.retention import date_back, prune_content, prune_knowledge
-from r1plus_gateway.store.retention_clock import RetentionClock
-from r1plus_gateway.store.unit_of_work import UnitOfWork
-from r1plus_gateway.store.volume_errors import translate_os_error
-from r1plus_gateway.store.writer import Step, Writer
+from r1plus_gateway.store.keys.content_cipher import ContentCipher, Owner, UnreadableContentError
+from r1plus_gateway.store.keys.key_rotation import continue_rotation
+from r1plus_gateway.store.ledger.instances import BEAT_SECONDS, GONE_SECONDS, InstanceWatch, read_beats
+from r1plus_gateway.store.ledger.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
+from r1plus_gateway.store.ledger.repository import MOST_PRUNED, LedgerRepository, list_reservations
+from r1plus_gateway.store.ledger.writer import Step, Writer
+from r1plus_gateway.store.upkeep.erasure_records import prune_erasures
+from r1plus_gateway.store.upkeep.erasure_steps import continue_erasures, find_unfinished
+from r1plus_gateway.store.upkeep.retention import date_back, prune_content, prune_knowledge
+from r1plus_gateway.store.upkeep.retention_clock import RetentionClock
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -9,9 +9,16 @@ from numpy.typing import NDArray
 
 from bench.knowledge.catalogue import make_rows
 from bench.knowledge.own import CODE_QUESTIONS, MIXED_QUESTIONS, PASSAGES, QUESTIONS
-from r1plus_gateway.embedding.client import Embedder
-from r1plus_gateway.knowledge.index import StoreIndex
-from r1plus_gateway.store.knowledge import BATCH_CHUNKS, Chunk, ChunkBatch, Ingestion, IngestionState, VectorStoreFile
+from r1plus_gateway.assistant.embedding.client import Embedder
+from r1plus_gateway.assistant.knowledge.index import StoreIndex
+from r1plus_gateway.store.content.knowledge import (
+    BATCH_CHUNKS,
+    Chunk,
+    ChunkBatch,
+    Ingestion,
+    IngestionState,
+    VectorStoreFile,
+)
 
 FIRST: Final = 5
 MOST_BYTES: Final = 2**30

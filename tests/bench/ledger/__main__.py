@@ -19,8 +19,8 @@ from pathlib import Path
 from bench.running import exit_at_sigterm
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.access.caller import Limits
-from r1plus_gateway.store.admin import create_key, verify_audit
-from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.administration.admin import create_key, verify_audit
+from r1plus_gateway.store.administration.key_records import KeySpec
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.tenant_data import ADMIN, Volume, make_caller, settle
 

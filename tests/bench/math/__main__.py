@@ -34,7 +34,7 @@ from r1plus_contract.calculator import MOST_REQUEST_BYTES
 from r1plus_contract.calculator_grammar.errors import CalculatorError
 from r1plus_contract.calculator_grammar.parser import parse_result
 from r1plus_contract.calculator_grammar.tree import Items, Node
-from r1plus_gateway.calculation.expressions import find_expressions
+from r1plus_gateway.assistant.calculation.expressions import find_expressions
 from r1plus_sandbox.confinement import WorkerLimits
 from support.calculator.hostile import generate_hostile
 from support.calculator.running import CalculatorClient, preload_once, running_calculator

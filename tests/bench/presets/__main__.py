@@ -18,7 +18,7 @@ from devcluster.cache import cache_dir
 from r1plus_contract import inference
 from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.suite import Item, Suite
-from r1plus_gateway.http.presets import NO_PRESET, PRESETS, Preset
+from r1plus_gateway.http.completions.presets import NO_PRESET, PRESETS, Preset
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.smollm2 import build_engines

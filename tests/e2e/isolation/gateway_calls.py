@@ -137,8 +137,8 @@ _OPEN = """
 import base64, io, json, sqlite3, sys, tarfile, tempfile
 from pathlib import Path
 from r1plus_gateway.store.errors import StoreError
-from r1plus_gateway.store.key_records import list_records
-from r1plus_gateway.store.opening import StoreConfig, open_data
+from r1plus_gateway.store.administration.key_records import list_records
+from r1plus_gateway.store.database.opening import StoreConfig, open_data
 
 request = json.load(sys.stdin)
 with tempfile.TemporaryDirectory() as scratch:

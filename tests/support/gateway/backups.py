@@ -10,15 +10,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import Caller, Limits
-from r1plus_gateway.store import migration
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import IssuedKey, create_key
-from r1plus_gateway.store.backup import make_copy
-from r1plus_gateway.store.content import Page
-from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.restoration import RestoreReport, check_backup, restore_backup
-from r1plus_gateway.store.sealed_stream import StreamHeader, StreamKind, StreamReader, seal
-from r1plus_gateway.store.table_copy import BACKED_UP, encode_tables
+from r1plus_gateway.store.administration.admin import IssuedKey, create_key
+from r1plus_gateway.store.administration.key_records import KeySpec
+from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.copies.backup import make_copy
+from r1plus_gateway.store.copies.restoration import RestoreReport, check_backup, restore_backup
+from r1plus_gateway.store.copies.sealed_stream import StreamHeader, StreamKind, StreamReader, seal
+from r1plus_gateway.store.database import migration
+from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.database.table_copy import BACKED_UP, encode_tables
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.content import make_content, say
 from support.gateway.tenant_data import ADMIN, Volume, make_caller, settle

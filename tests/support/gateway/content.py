@@ -4,10 +4,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.content import ENTRY_BYTES, OWNER_BYTES, ContentLimits
+from r1plus_gateway.assistant.store.tenant_content import TenantContent
+from r1plus_gateway.store.content.content import ENTRY_BYTES, OWNER_BYTES, ContentLimits
+from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_content import TenantContent
 
 MIB = 2**20
 LIMITS = ContentLimits(caller_bytes=MIB, tenant_bytes=2 * MIB)

@@ -16,16 +16,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import rotate_data_keys, verify_audit
-from r1plus_gateway.store.content import MemoryChanges, MemorySource, Page, StoredResponse
-from r1plus_gateway.store.content_writer import ContentWriter
-from r1plus_gateway.store.erasure import erase
-from r1plus_gateway.store.erasure_records import ErasureScope
-from r1plus_gateway.store.key_rotation import continue_rotation, read_rotation
-from r1plus_gateway.store.migration import get_head
-from r1plus_gateway.store.retention import prune_content
+from r1plus_gateway.assistant.store.content_writer import ContentWriter
+from r1plus_gateway.store.administration.admin import rotate_data_keys, verify_audit
+from r1plus_gateway.store.content.content import MemoryChanges, MemorySource, Page, StoredResponse
+from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.database.migration import get_head
+from r1plus_gateway.store.keys.key_rotation import continue_rotation, read_rotation
 from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.upkeep.erasure import erase
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
+from r1plus_gateway.store.upkeep.retention import prune_content
 from support.gateway.content import check_books, make_content, say
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
 

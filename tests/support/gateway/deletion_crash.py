@@ -11,11 +11,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.content import DeletionStep, Page
-from r1plus_gateway.store.retention import prune_knowledge
+from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
+from r1plus_gateway.store.content.content import DeletionStep, Page
+from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+from r1plus_gateway.store.upkeep.retention import prune_knowledge
 from support.gateway.content import LIMITS, check_books
 from support.gateway.content_crash import State, main
 from support.gateway.knowledge import add_file, ingest, make_batch, make_knowledge, make_store, upload

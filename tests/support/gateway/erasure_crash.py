@@ -9,13 +9,13 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import verify_audit
-from r1plus_gateway.store.content import Page, StoredResponse
-from r1plus_gateway.store.erasure import erase
-from r1plus_gateway.store.erasure_records import ErasureScope
-from r1plus_gateway.store.erasure_steps import ErasureStep, begin_erasure, continue_erasure
+from r1plus_gateway.store.administration.admin import verify_audit
+from r1plus_gateway.store.content.content import Page, StoredResponse
+from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.upkeep.erasure import erase
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
+from r1plus_gateway.store.upkeep.erasure_steps import ErasureStep, begin_erasure, continue_erasure
 from support.gateway.content import check_books, make_content, say
 from support.gateway.content_crash import ANNA, BERT, State, main
 from support.gateway.knowledge import add_file, ingest, make_batch, make_knowledge, make_store, upload

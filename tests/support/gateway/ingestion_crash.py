@@ -14,16 +14,16 @@ from typing import Final, TypeVar
 import sqlalchemy as sa
 
 from r1plus_contract.documents import DocumentFailure, DocumentFailureCode, DocumentReply, TextBlock
-from r1plus_gateway.knowledge.documents import ReadPart, UnreadableDocumentError
-from r1plus_gateway.knowledge.index_cache import IndexCache
-from r1plus_gateway.knowledge.ingestion import IngestionWorker, Pauses
-from r1plus_gateway.knowledge.search import KnowledgeSearch
-from r1plus_gateway.store.content import Page
-from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.knowledge import BATCH_CHUNKS, ChunkBatch, IngestionState, VectorStoreFile
-from r1plus_gateway.store.knowledge_writer import KnowledgeWriter
+from r1plus_gateway.assistant.knowledge.documents import ReadPart, UnreadableDocumentError
+from r1plus_gateway.assistant.knowledge.index_cache import IndexCache
+from r1plus_gateway.assistant.knowledge.ingestion import IngestionWorker, Pauses
+from r1plus_gateway.assistant.knowledge.search import KnowledgeSearch
+from r1plus_gateway.assistant.store.knowledge_writer import KnowledgeWriter
+from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
+from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.content.knowledge import BATCH_CHUNKS, ChunkBatch, IngestionState, VectorStoreFile
+from r1plus_gateway.store.keys.content_cipher import Owner
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 from support.gateway.content import LIMITS, check_books
 from support.gateway.content_crash import State, main
 from support.gateway.fake_embedder import ENGINE, FakeEmbedder

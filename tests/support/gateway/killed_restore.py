@@ -22,8 +22,8 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from r1plus_gateway.store.admin import list_keys, verify_audit
-from r1plus_gateway.store.restoration import restore_backup
+from r1plus_gateway.store.administration.admin import list_keys, verify_audit
+from r1plus_gateway.store.copies.restoration import restore_backup
 from support.gateway.backups import back_up, fill, make_elsewhere
 from support.gateway.tenant_data import ADMIN, PATIENT_LIMITS, Volume
 from support.waiting import DEADLINE_SECONDS

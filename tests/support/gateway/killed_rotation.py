@@ -19,11 +19,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from r1plus_gateway.access.api_keys import verify_key
-from r1plus_gateway.store.admin import verify_audit
-from r1plus_gateway.store.key_rotation import read_rotation
-from r1plus_gateway.store.migration import get_head
-from r1plus_gateway.store.root_rotation import rotate_root
-from r1plus_gateway.store.tenant_keys import read_ring
+from r1plus_gateway.store.administration.admin import verify_audit
+from r1plus_gateway.store.database.migration import get_head
+from r1plus_gateway.store.keys.key_rotation import read_rotation
+from r1plus_gateway.store.keys.root_rotation import rotate_root
+from r1plus_gateway.store.keys.tenant_keys import read_ring
 from support.gateway.backups import ANNA, BERT, Filled, fill, read_texts
 from support.gateway.content import check_books, say
 from support.gateway.killed_restore import STATUS_DONE, Killer, empty, fork

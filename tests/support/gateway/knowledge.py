@@ -2,11 +2,18 @@
 
 import struct
 
-from r1plus_gateway.store.content import ContentLimits
-from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.knowledge import Chunk, ChunkBatch, Ingestion, IngestionState, StoredFile, VectorStoreFile
+from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
+from r1plus_gateway.store.content.content import ContentLimits
+from r1plus_gateway.store.content.knowledge import (
+    Chunk,
+    ChunkBatch,
+    Ingestion,
+    IngestionState,
+    StoredFile,
+    VectorStoreFile,
+)
+from r1plus_gateway.store.keys.content_cipher import Owner
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 from support.gateway.content import LIMITS
 
 ENGINE = "tests@sha256:00"

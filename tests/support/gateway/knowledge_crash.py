@@ -5,15 +5,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from r1plus_gateway.store.admin import rotate_data_keys
-from r1plus_gateway.store.content import Page
-from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.erasure import erase
-from r1plus_gateway.store.erasure_records import ErasureScope
-from r1plus_gateway.store.key_rotation import continue_rotation, read_rotation
-from r1plus_gateway.store.retention import prune_knowledge
+from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
+from r1plus_gateway.store.administration.admin import rotate_data_keys
+from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.keys.content_cipher import Owner
+from r1plus_gateway.store.keys.key_rotation import continue_rotation, read_rotation
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+from r1plus_gateway.store.upkeep.erasure import erase
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
+from r1plus_gateway.store.upkeep.retention import prune_knowledge
 from support.gateway.content import check_books
 from support.gateway.content_crash import State, main
 from support.gateway.knowledge import INGESTION, add_file, make_batch, make_knowledge, make_store

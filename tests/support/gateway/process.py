@@ -17,7 +17,7 @@ from r1plus_contract import embedder as embedder_contract
 from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.gateway import ENV_CODE_INTERPRETER
 from r1plus_gateway.settings import ENV_SETTINGS
-from r1plus_gateway.store.tenant_keys import make_half
+from r1plus_gateway.store.keys.tenant_keys import make_half
 from support.apiserver.process import PythonProcess
 from support.embedding.process import EmbedderProcess
 from support.gateway.rig import REVISION, FakeMonitor

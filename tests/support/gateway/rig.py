@@ -15,8 +15,8 @@ from aiohttp import web
 
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
-from r1plus_gateway.calculation.client import Calculator
-from r1plus_gateway.embedding.client import Embedder
+from r1plus_gateway.assistant.calculation.client import Calculator
+from r1plus_gateway.assistant.embedding.client import Embedder
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import RunningGateway, run_gateway
 from r1plus_gateway.settings import SettingsFile

@@ -7,10 +7,10 @@ import functools
 import shutil
 from dataclasses import replace
 
-from r1plus_gateway.store import migration
-from r1plus_gateway.store.database import lock_folder, open_file
-from r1plus_gateway.store.opening import StoreConfig, get_folder, store_ring
-from r1plus_gateway.store.tenant_keys import create_ring, derive_keys, find_roots, open_ring, read_halves
+from r1plus_gateway.store.database import migration
+from r1plus_gateway.store.database.database import lock_folder, open_file
+from r1plus_gateway.store.database.opening import StoreConfig, get_folder, store_ring
+from r1plus_gateway.store.keys.tenant_keys import create_ring, derive_keys, find_roots, open_ring, read_halves
 from support.scratch import make_scratch_folder
 
 

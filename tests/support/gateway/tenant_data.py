@@ -7,10 +7,10 @@ from pathlib import Path
 
 from r1plus_gateway.access.caller import AnswerEvidence, Caller, CallerKind, Limits, Outcome, Reservation, Usage
 from r1plus_gateway.store.clock import LedgerClock
-from r1plus_gateway.store.database import StoreLimits
-from r1plus_gateway.store.opening import StoreConfig
+from r1plus_gateway.store.database.database import StoreLimits
+from r1plus_gateway.store.database.opening import StoreConfig
+from r1plus_gateway.store.keys.tenant_keys import make_half
 from r1plus_gateway.store.tenant import Periods, TenantStore
-from r1plus_gateway.store.tenant_keys import make_half
 from support.gateway.schema import write_schema
 
 TENANT_UID = "0b5e6a2c-0000-4000-8000-00000000000a"

@@ -20,7 +20,7 @@ from r1plus_cli.content_verbs import STALLED_SECONDS, wait_until_encrypted
 from r1plus_cli.errors import CliError, NotFoundError, UsageError
 from r1plus_cli.gateway import TOKEN_VARIABLE, GatewayTarget, call_admin
 from r1plus_cli.gateway_verbs import parse_duration
-from r1plus_gateway.store.tenant_keys import make_half
+from r1plus_gateway.store.keys.tenant_keys import make_half
 from support.cli.command import run
 from support.gateway.fake_triton import FakeTriton, answer, serving
 from support.gateway.process import GatewayProcess, running_process, started

@@ -18,7 +18,7 @@ from r1plus_cli.tenant_key import (
     restore_halves,
     write_export,
 )
-from r1plus_gateway.store.tenant_keys import read_halves
+from r1plus_gateway.store.keys.tenant_keys import read_halves
 from support.cli.command import run
 
 TENANT = "team-credit"

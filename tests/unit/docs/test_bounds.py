@@ -52,5 +52,5 @@ def test_a_bound_that_the_code_does_not_have_is_refused(path: str) -> None:
 
 def test_a_figure_is_the_codes_own() -> None:
     assert show(
-        ("r1plus_gateway.http.connections:MOST_CONNECTIONS", "what the key's budget allows"), "connections"
+        ("r1plus_gateway.http.listening.connections:MOST_CONNECTIONS", "what the key's budget allows"), "connections"
     ) == ("4,096 connections, what the key's budget allows")

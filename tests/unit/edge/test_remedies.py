@@ -13,13 +13,13 @@ from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.progress import describe_rollback
 from r1plus_edge.remedies import localize
 from r1plus_edge.report import describe_data, list_conditions
-from r1plus_gateway.store.adopted_root import open_roots
-from r1plus_gateway.store.database import DATABASE_FILE, lock_folder
+from r1plus_gateway.store.database.database import DATABASE_FILE, lock_folder
+from r1plus_gateway.store.database.opening import StoreConfig, open_data
+from r1plus_gateway.store.database.volume_errors import ENLARGE, RESTORE
 from r1plus_gateway.store.errors import StoreError
-from r1plus_gateway.store.opening import StoreConfig, open_data
-from r1plus_gateway.store.retention_clock import RetentionTime
-from r1plus_gateway.store.tenant_keys import create_ring, decode_ring, make_half, open_ring, read_halves
-from r1plus_gateway.store.volume_errors import ENLARGE, RESTORE
+from r1plus_gateway.store.keys.adopted_root import open_roots
+from r1plus_gateway.store.keys.tenant_keys import create_ring, decode_ring, make_half, open_ring, read_halves
+from r1plus_gateway.store.upkeep.retention_clock import RetentionTime
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from support.plan.builders import SHIPPED, on_cpu
 from support.plan.falls import controlled, fallen, rolled_back

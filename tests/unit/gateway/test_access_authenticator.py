@@ -13,9 +13,9 @@ from r1plus_gateway.access.authenticator import REFUSAL, CredentialAuthenticator
 from r1plus_gateway.access.caller import AccessError, Caller, Limits
 from r1plus_gateway.access.service_accounts import JwksFile, TokenVerifier
 from r1plus_gateway.store import tenant
-from r1plus_gateway.store.admin import create_key, revoke_key
+from r1plus_gateway.store.administration.admin import create_key, revoke_key
+from r1plus_gateway.store.administration.key_records import KeySpec, find_record
 from r1plus_gateway.store.errors import BusyError
-from r1plus_gateway.store.key_records import KeySpec, find_record
 from r1plus_gateway.store.tenant import MOST_READS, MOST_UNKNOWN_KEYS, TenantStore
 from support.gateway.tenant_data import ADMIN, Volume
 

@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from r1plus_gateway.access.caller import Outcome, Usage
-from r1plus_gateway.http.completion_forms import ChatEvents
-from r1plus_gateway.http.tools import parse_tool_answer
+from r1plus_gateway.http.completions.completion_forms import ChatEvents
+from r1plus_gateway.http.schemas.tools import parse_tool_answer
 from support.gateway.fake_triton import Gated, Inputs, answer, fail
 from support.gateway.rig import read_events, read_until, running
 from support.tables import for_each

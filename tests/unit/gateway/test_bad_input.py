@@ -14,7 +14,8 @@ import pytest_asyncio
 from jsonschema import Draft202012Validator
 
 from r1plus_gateway.access.caller import AccessError
-from r1plus_gateway.http import admission, connections
+from r1plus_gateway.http.accounting import admission
+from r1plus_gateway.http.listening import connections
 from support.gateway.access import ALICE, KEY
 from support.gateway.fake_triton import Gated, answer
 from support.gateway.rig import Rig, read_events, running, send_raw

@@ -17,9 +17,9 @@ from r1plus_contract.calculator import (
 from r1plus_contract.frames import pack
 from r1plus_contract.jsonable import dumps
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome, Usage
-from r1plus_gateway.calculation.client import CalculatorUnavailableError, SocketCalculator
-from r1plus_gateway.calculation.desk import MOST_AT_ONCE
-from r1plus_gateway.http.calculations import CALCULATOR
+from r1plus_gateway.assistant.calculation.client import CalculatorUnavailableError, SocketCalculator
+from r1plus_gateway.assistant.calculation.desk import MOST_AT_ONCE
+from r1plus_gateway.assistant.math.calculations import CALCULATOR
 from support.gateway.access import KEY
 from support.gateway.fake_triton import answer
 from support.gateway.rig import Rig, running

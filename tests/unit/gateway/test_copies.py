@@ -16,9 +16,9 @@ from jsonschema import Draft202012Validator
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import run_gateway
 from r1plus_gateway.settings import SettingsFile
-from r1plus_gateway.store.admin import create_key, list_keys, rotate_data_keys, verify_audit
-from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.sealed_stream import StreamKind, StreamReader
+from r1plus_gateway.store.administration.admin import create_key, list_keys, rotate_data_keys, verify_audit
+from r1plus_gateway.store.administration.key_records import KeySpec
+from r1plus_gateway.store.copies.sealed_stream import StreamKind, StreamReader
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.access import ALICE, FakeAuthenticator, FakeLedger
 from support.gateway.backups import Files, back_up, fill, make_elsewhere
@@ -169,7 +169,7 @@ async def test_a_root_is_rotated_where_nothing_else_is_and_there_is_room(
     await fill(site.store)
     root = site.store.require_data().keys.root_id
     with monkeypatch.context() as patch:
-        patch.setattr("r1plus_gateway.store.database._LOG_OVERHEAD", 1e12)
+        patch.setattr("r1plus_gateway.store.database.database._LOG_OVERHEAD", 1e12)
         async with site.call("POST", "/root/rotate") as response:
             assert await refuse(response) == (409, "volume_full", None)
     await rotate_data_keys(site.store, ADMIN)

@@ -8,7 +8,7 @@ import pytest
 
 from r1plus_contract.gateway import GatewayLimits
 from r1plus_gateway.access.caller import AccessError, Usage
-from r1plus_gateway.http.admission import CountAllowance
+from r1plus_gateway.http.accounting.admission import CountAllowance
 from support.gateway.fake_triton import Gated, PromptCounter, answer
 from support.gateway.rig import Rig, running
 from support.waiting import eventually

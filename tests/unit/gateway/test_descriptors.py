@@ -10,7 +10,7 @@ import pytest
 
 from r1plus_gateway import descriptors
 from r1plus_gateway.descriptors import RESERVED_DESCRIPTORS, DescriptorLimitError, raise_descriptor_limit
-from r1plus_gateway.http.connections import MOST_CONNECTIONS
+from r1plus_gateway.http.listening.connections import MOST_CONNECTIONS
 from support.gateway.fake_triton import FakeTriton, Inputs, Piece, serving
 from support.gateway.process import GatewayProcess, started
 from support.gateway.rig import FakeMonitor

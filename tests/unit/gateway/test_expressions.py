@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.calculator_grammar.parser import parse
-from r1plus_gateway.calculation.expressions import MOST_EXPRESSIONS, MOST_TEXT, find_expressions
-from r1plus_gateway.calculation.lookalikes import LOOKALIKES, mask_lookalikes
+from r1plus_gateway.assistant.calculation.expressions import MOST_EXPRESSIONS, MOST_TEXT, find_expressions
+from r1plus_gateway.assistant.calculation.lookalikes import LOOKALIKES, mask_lookalikes
 from support.tables import for_each
 
 

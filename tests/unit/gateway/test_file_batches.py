@@ -9,10 +9,10 @@ import openai
 import pytest
 import pytest_asyncio
 
-from r1plus_gateway.store.content import ContentLimits, DeletionStep, Page
-from r1plus_gateway.store.knowledge import IngestionState
+from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
+from r1plus_gateway.store.content.content import ContentLimits, DeletionStep, Page
+from r1plus_gateway.store.content.knowledge import IngestionState
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 from support.documents.making import make_encrypted_pdf
 from support.documents.process import running_reader_process
 from support.gateway.content import LIMITS

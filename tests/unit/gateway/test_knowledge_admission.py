@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from r1plus_gateway.access.caller import AccessError
-from r1plus_gateway.embedding import client as embedder_client
-from r1plus_gateway.http import answers, embeddings
-from r1plus_gateway.http.admission import MOST_SEARCHES
-from r1plus_gateway.knowledge import quotation
-from r1plus_gateway.knowledge.citations import find_citations
-from r1plus_gateway.knowledge.filters import Comparison
-from r1plus_gateway.knowledge.search import KnowledgeSearch, Passage, SearchMethod, SearchResult
-from r1plus_gateway.store.knowledge import Chunk
+from r1plus_gateway.assistant import embeddings
+from r1plus_gateway.assistant.embedding import client as embedder_client
+from r1plus_gateway.assistant.knowledge import quotation
+from r1plus_gateway.assistant.knowledge.citations import find_citations
+from r1plus_gateway.assistant.knowledge.filters import Comparison
+from r1plus_gateway.assistant.knowledge.search import KnowledgeSearch, Passage, SearchMethod, SearchResult
+from r1plus_gateway.http.accounting.admission import MOST_SEARCHES
+from r1plus_gateway.http.completions import answers
+from r1plus_gateway.store.content.knowledge import Chunk
 from support.gateway.access import ALICE
 from support.gateway.fake_embedder import EMBEDDING
 from support.gateway.fake_triton import FakeTriton, Gated, answer, serving

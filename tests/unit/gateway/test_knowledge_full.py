@@ -15,11 +15,11 @@ INGEST = """
 import asyncio, json, subprocess, sys
 from pathlib import Path
 from r1plus_contract.documents import DocumentReply, TextBlock
-from r1plus_gateway.knowledge.ingestion import Pauses
-from r1plus_gateway.knowledge.service import run_knowledge
+from r1plus_gateway.assistant.knowledge.ingestion import Pauses
+from r1plus_gateway.assistant.knowledge.service import run_knowledge
 from r1plus_gateway.settings import GatewayLimits
-from r1plus_gateway.store.content import Page
-from r1plus_gateway.store.knowledge import IngestionState
+from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.content.knowledge import IngestionState
 from support.gateway.content import check_books
 from support.gateway.fake_embedder import FakeEmbedder
 from support.gateway.knowledge import add_file, make_store, upload

@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from r1plus_gateway.embedding.client import EmbedderUnavailableError
-from r1plus_gateway.knowledge import index_cache
-from r1plus_gateway.knowledge.filters import Comparison
-from r1plus_gateway.knowledge.index_cache import IndexCache
-from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchMethod, SearchResult
-from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.erasure import erase
-from r1plus_gateway.store.erasure_records import ErasureScope
+from r1plus_gateway.assistant.embedding.client import EmbedderUnavailableError
+from r1plus_gateway.assistant.knowledge import index_cache
+from r1plus_gateway.assistant.knowledge.filters import Comparison
+from r1plus_gateway.assistant.knowledge.index_cache import IndexCache
+from r1plus_gateway.assistant.knowledge.search import KnowledgeSearch, SearchMethod, SearchResult
+from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
+from r1plus_gateway.store.keys.content_cipher import Owner
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+from r1plus_gateway.store.upkeep.erasure import erase
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
 from support.gateway.fake_embedder import FakeEmbedder
 from support.gateway.knowledge import ENGINE, add_file, ingest, make_batch, make_knowledge, make_store, upload
 from support.gateway.tenant_data import ADMIN, Volume, make_caller

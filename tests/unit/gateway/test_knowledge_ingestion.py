@@ -23,20 +23,20 @@ from r1plus_contract.documents import (
 from r1plus_contract.frames import pack
 from r1plus_contract.jsonable import dumps
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError
-from r1plus_gateway.knowledge.documents import (
+from r1plus_gateway.assistant.embedding.client import Embedder, EmbedderUnavailableError
+from r1plus_gateway.assistant.knowledge.documents import (
     DocumentReader,
     ReadPart,
     SocketDocumentReader,
     UnreadableDocumentError,
 )
-from r1plus_gateway.knowledge.index import IndexLimitError
-from r1plus_gateway.knowledge.ingestion import MOST_TRIES, Pauses
-from r1plus_gateway.knowledge.search import SearchMethod, UnknownVectorStoreError
-from r1plus_gateway.knowledge.service import KnowledgeService, run_knowledge
+from r1plus_gateway.assistant.knowledge.index import IndexLimitError
+from r1plus_gateway.assistant.knowledge.ingestion import MOST_TRIES, Pauses
+from r1plus_gateway.assistant.knowledge.search import SearchMethod, UnknownVectorStoreError
+from r1plus_gateway.assistant.knowledge.service import KnowledgeService, run_knowledge
 from r1plus_gateway.settings import GatewayLimits
-from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.knowledge import BATCH_CHUNKS, IngestionState, VectorStoreFile
+from r1plus_gateway.store.content.knowledge import BATCH_CHUNKS, IngestionState, VectorStoreFile
+from r1plus_gateway.store.keys.content_cipher import Owner
 from r1plus_gateway.store.tenant import TenantStore
 from support.documents.making import make_docx, make_encrypted_pdf, make_pdf
 from support.documents.process import running_reader_process

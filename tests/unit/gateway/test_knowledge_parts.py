@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.documents import TextBlock
-from r1plus_gateway.http.estimated_tokens import EstimatedTokens
-from r1plus_gateway.knowledge.chunking import SEPARATOR, Chunker, ChunkSize
-from r1plus_gateway.knowledge.citations import CitationBasis, find_citations, split_passages
-from r1plus_gateway.knowledge.filters import Comparison, Compound, Filter
-from r1plus_gateway.knowledge.index import StoreIndex, pick_best
-from r1plus_gateway.knowledge.quotation import NOTHING_FOUND, pack_passages, render_passages
-from r1plus_gateway.knowledge.search import Passage, SearchMethod, SearchResult
-from r1plus_gateway.knowledge.vector_table import VectorTable
-from r1plus_gateway.store.knowledge import Chunk, ChunkBatch, Ingestion, IngestionState, VectorStoreFile
+from r1plus_gateway.assistant.knowledge.chunking import SEPARATOR, Chunker, ChunkSize
+from r1plus_gateway.assistant.knowledge.citations import CitationBasis, find_citations, split_passages
+from r1plus_gateway.assistant.knowledge.filters import Comparison, Compound, Filter
+from r1plus_gateway.assistant.knowledge.index import StoreIndex, pick_best
+from r1plus_gateway.assistant.knowledge.quotation import NOTHING_FOUND, pack_passages, render_passages
+from r1plus_gateway.assistant.knowledge.search import Passage, SearchMethod, SearchResult
+from r1plus_gateway.assistant.knowledge.vector_table import VectorTable
+from r1plus_gateway.http.completions.estimated_tokens import EstimatedTokens
+from r1plus_gateway.store.content.knowledge import Chunk, ChunkBatch, Ingestion, IngestionState, VectorStoreFile
 
 SIZE = ChunkSize(100, 20)
 

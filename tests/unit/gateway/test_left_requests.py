@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from r1plus_gateway.access.caller import AccessError, Limits, Usage
-from r1plus_gateway.http.calculations import CALCULATOR
-from r1plus_gateway.http.left_requests import MOST_AT_ONCE
+from r1plus_gateway.assistant.math.calculations import CALCULATOR
+from r1plus_gateway.http.accounting.left_requests import MOST_AT_ONCE
 from r1plus_gateway.serving.errors import ServingError
 from r1plus_gateway.serving.left_usage import ask_usage
-from r1plus_gateway.store.admin import UsageQuery, report_usage, verify_audit
+from r1plus_gateway.store.administration.admin import UsageQuery, report_usage, verify_audit
 from r1plus_gateway.store.tenant import LeftRequest, Periods, TenantStore
 from support.gateway.access import ALICE
 from support.gateway.fake_triton import FakeTriton, Gated, serving

@@ -18,10 +18,10 @@ from r1plus_gateway.access.caller import AccessError, Limits, Usage
 from r1plus_gateway.access.usage import KeyBudget
 from r1plus_gateway.http.metrics import IDLE_SECONDS, MOST_PAIRS, OTHER, GatewayMetrics
 from r1plus_gateway.serving.generation import State, Times
-from r1plus_gateway.store.admin import create_key, revoke_key
-from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.administration.admin import create_key, revoke_key
+from r1plus_gateway.store.administration.key_records import KeySpec
+from r1plus_gateway.store.ledger.usage_reader import read_key_budgets
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.usage_reader import read_key_budgets
 from r1plus_operator.plan.tenancy.gateway_objects import SERIES_LIMITS, build_pod_monitor
 from support.gateway.fake_triton import FakeTriton, Gated, answer, serving
 from support.gateway.process import running_process

@@ -12,12 +12,12 @@ import pytest
 import pytest_asyncio
 from jsonschema import Draft202012Validator
 
-from r1plus_gateway.http import admission
-from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.file_search import read_knowledge
+from r1plus_gateway.assistant.files.file_search import read_knowledge
+from r1plus_gateway.assistant.responses.response_requests import parse_response, read_continuation_names
+from r1plus_gateway.http.accounting import admission
+from r1plus_gateway.http.body.fields import Fields
+from r1plus_gateway.http.completions.requests import GenerateRequest, ModelName, parse_chat, parse_generate, parse_text
 from r1plus_gateway.http.page import Page
-from r1plus_gateway.http.requests import GenerateRequest, ModelName, parse_chat, parse_generate, parse_text
-from r1plus_gateway.http.response_requests import parse_response, read_continuation_names
 from r1plus_gateway.settings import Capability, ModelSettings
 from support.gateway.fake_embedder import EMBEDDING
 from support.gateway.fake_triton import FakeTriton, Script, answer, fail, serving

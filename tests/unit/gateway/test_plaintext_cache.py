@@ -2,8 +2,8 @@
 
 import pytest
 
-from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.plaintext_cache import IDLE_SECONDS, PlaintextCache
+from r1plus_gateway.store.content.plaintext_cache import IDLE_SECONDS, PlaintextCache
+from r1plus_gateway.store.keys.content_cipher import Owner
 
 ANNA, BERT = Owner("key", "k1", "anna"), Owner("key", "k1", "bert")
 

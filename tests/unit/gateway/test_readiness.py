@@ -16,10 +16,10 @@ from r1plus_contract.gateway import DataReason
 from r1plus_gateway.http import server
 from r1plus_gateway.settings import SettingsFile
 from r1plus_gateway.store import service, tenant
-from r1plus_gateway.store.admin import create_key, list_keys
+from r1plus_gateway.store.administration.admin import create_key, list_keys
+from r1plus_gateway.store.administration.key_records import KeySpec
+from r1plus_gateway.store.database.opening import OpenData, StoreConfig
 from r1plus_gateway.store.errors import CorruptError
-from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.opening import OpenData, StoreConfig
 from r1plus_gateway.store.tenant import Periods
 from support.apiserver.process import DIES_WITH_PARENT
 from support.gateway.fake_triton import FakeTriton, answer, serving

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 
 from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.assistant.conversations.indexed_history import IndexedHistory, Recollection
+from r1plus_gateway.assistant.conversations.recall import MOST_CHARACTERS_AT_ONCE, Continued, Recall
+from r1plus_gateway.assistant.memory.index import MOST_INDEXED
+from r1plus_gateway.assistant.store.content_reader import ContentReader
+from r1plus_gateway.assistant.store.content_writer import ContentWriter
+from r1plus_gateway.assistant.store.tenant_content import TenantContent
 from r1plus_gateway.http.errors import RequestError
-from r1plus_gateway.http.indexed_history import IndexedHistory, Recollection
-from r1plus_gateway.http.recall import MOST_CHARACTERS_AT_ONCE, Continued, Recall
-from r1plus_gateway.memory.index import MOST_INDEXED
-from r1plus_gateway.store.admin import rotate_data_keys
-from r1plus_gateway.store.content import MemorySource, StoredResponse
-from r1plus_gateway.store.content_cipher import ContentCipher
-from r1plus_gateway.store.content_reader import ContentReader
-from r1plus_gateway.store.content_writer import ContentWriter
-from r1plus_gateway.store.erasure import erase
-from r1plus_gateway.store.erasure_records import ErasureScope
+from r1plus_gateway.store.administration.admin import rotate_data_keys
+from r1plus_gateway.store.content.content import MemorySource, StoredResponse
+from r1plus_gateway.store.keys.content_cipher import ContentCipher
 from r1plus_gateway.store.tenant import Periods, TenantStore
-from r1plus_gateway.store.tenant_content import TenantContent
+from r1plus_gateway.store.upkeep.erasure import erase
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
 from support.gateway.content import make_content, say
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
 from support.tables import for_each

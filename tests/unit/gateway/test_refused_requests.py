@@ -13,10 +13,11 @@ import pytest
 
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.usage import UsageSummary
-from r1plus_gateway.http import admission, bodies
-from r1plus_gateway.http.admission import MOST_REFUSED, REFUSED_BYTES, RefusalAllowance
+from r1plus_gateway.http.accounting import admission
+from r1plus_gateway.http.accounting.admission import MOST_REFUSED, REFUSED_BYTES, RefusalAllowance
 from r1plus_gateway.http.application import MOST_USAGE_READS
-from r1plus_gateway.http.json_body import parse_object
+from r1plus_gateway.http.body import bodies
+from r1plus_gateway.http.body.json_body import parse_object
 from support.gateway.access import ALICE
 from support.gateway.fake_triton import answer
 from support.gateway.rig import Rig, running

@@ -12,14 +12,14 @@ import grpc
 import pytest
 
 from r1plus_gateway.access.caller import Caller, Outcome, Usage
-from r1plus_gateway.http import response_form
-from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.indexed_history import index_items
-from r1plus_gateway.http.messages import describe_call
-from r1plus_gateway.http.requests import ModelName
-from r1plus_gateway.http.response_form import MOST_SENTENCES_AT_ONCE, ResponseForm
-from r1plus_gateway.http.response_items import build_messages
-from r1plus_gateway.http.response_requests import Continuation
+from r1plus_gateway.assistant.conversations.indexed_history import index_items
+from r1plus_gateway.assistant.responses import response_form
+from r1plus_gateway.assistant.responses.response_form import MOST_SENTENCES_AT_ONCE, ResponseForm
+from r1plus_gateway.assistant.responses.response_items import build_messages
+from r1plus_gateway.assistant.responses.response_requests import Continuation
+from r1plus_gateway.http.body.fields import Fields
+from r1plus_gateway.http.completions.messages import describe_call
+from r1plus_gateway.http.completions.requests import ModelName
 from r1plus_gateway.settings import Capability, ModelSettings
 from support.gateway.access import ALICE
 from support.gateway.content import say

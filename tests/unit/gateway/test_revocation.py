@@ -11,8 +11,8 @@ import pytest
 
 from r1plus_gateway.access.caller import Caller, CallerKind, Outcome, Usage
 from r1plus_gateway.http import server
-from r1plus_gateway.store.admin import create_key, revoke_key
-from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.administration.admin import create_key, revoke_key
+from r1plus_gateway.store.administration.key_records import KeySpec
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.access import KEY
 from support.gateway.fake_triton import Gated, Inputs, Piece

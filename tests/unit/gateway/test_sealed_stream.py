@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from r1plus_gateway.store.sealed_stream import (
+from r1plus_gateway.store.copies.sealed_stream import (
     FRAME_BYTES,
     SealedStreamError,
     StreamHeader,

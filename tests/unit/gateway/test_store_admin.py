@@ -8,8 +8,8 @@ import pytest
 
 from r1plus_gateway.access.api_keys import parse_key, verify_key
 from r1plus_gateway.access.caller import Limits
-from r1plus_gateway.store import admin
-from r1plus_gateway.store.admin import (
+from r1plus_gateway.store.administration import admin
+from r1plus_gateway.store.administration.admin import (
     BudgetRow,
     KeyRevokedError,
     UsageQuery,
@@ -22,8 +22,8 @@ from r1plus_gateway.store.admin import (
     update_key,
     verify_audit,
 )
-from r1plus_gateway.store.key_records import LIMITS, KeyChange, KeySpec
-from r1plus_gateway.store.repository import LedgerRepository
+from r1plus_gateway.store.administration.key_records import LIMITS, KeyChange, KeySpec
+from r1plus_gateway.store.ledger.repository import LedgerRepository
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.tenant_data import ADMIN, Volume, make_caller, settle
 from support.tables import for_each

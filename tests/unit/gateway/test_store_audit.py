@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import AnswerEvidence, Outcome, Usage
-from r1plus_gateway.store import tables as t
 from r1plus_gateway.store import tenant
-from r1plus_gateway.store.admin import create_key, revoke_key, rotate_key, update_key, verify_audit
-from r1plus_gateway.store.audit import HEAD_FILE, AuditHead, OutsideHead, read_head_file
-from r1plus_gateway.store.key_records import KeyChange, KeySpec
+from r1plus_gateway.store.administration.admin import create_key, revoke_key, rotate_key, update_key, verify_audit
+from r1plus_gateway.store.administration.audit import HEAD_FILE, AuditHead, OutsideHead, read_head_file
+from r1plus_gateway.store.administration.key_records import KeyChange, KeySpec
+from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from support.gateway.tenant_data import ADMIN, EVIDENCE, Volume, count_from, make_caller, settle
 

@@ -16,24 +16,24 @@ import sqlalchemy as sa
 
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.access.caller import AccessError
-from r1plus_gateway.store import migration
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import UsageQuery, create_key, list_keys, report_usage, verify_audit
-from r1plus_gateway.store.audit import HEAD_FILE
-from r1plus_gateway.store.backup import make_copy
-from r1plus_gateway.store.content import Page
-from r1plus_gateway.store.content_cipher import UnreadableContentError
-from r1plus_gateway.store.copy_thread import CopyRunningError
-from r1plus_gateway.store.erasure import erase, get_public_key
-from r1plus_gateway.store.erasure_records import ErasureScope
+from r1plus_gateway.store.administration.admin import UsageQuery, create_key, list_keys, report_usage, verify_audit
+from r1plus_gateway.store.administration.audit import HEAD_FILE
+from r1plus_gateway.store.administration.key_records import KeySpec
+from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.copies.backup import make_copy
+from r1plus_gateway.store.copies.copy_thread import CopyRunningError
+from r1plus_gateway.store.copies.restoration import NotNewError, restore_backup
+from r1plus_gateway.store.copies.sealed_stream import StreamKind
+from r1plus_gateway.store.database import migration
+from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.database.table_copy import BACKED_UP, LEFT_OUT, TableRows, decode_tables, encode_tables
 from r1plus_gateway.store.errors import DataReason, RestoringError, StoreError
-from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.key_rotation import continue_rotation, request_rotation
-from r1plus_gateway.store.restoration import NotNewError, restore_backup
-from r1plus_gateway.store.sealed_stream import StreamKind
-from r1plus_gateway.store.table_copy import BACKED_UP, LEFT_OUT, TableRows, decode_tables, encode_tables
+from r1plus_gateway.store.keys.content_cipher import UnreadableContentError
+from r1plus_gateway.store.keys.key_rotation import continue_rotation, request_rotation
+from r1plus_gateway.store.keys.tenant_keys import make_half
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_keys import make_half
+from r1plus_gateway.store.upkeep.erasure import erase, get_public_key
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
 from support.gateway.backups import (
     ANNA,
     BERT,

@@ -11,10 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import Caller, CallerKind
-from r1plus_gateway.store import retention
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import confirm_time
-from r1plus_gateway.store.content import (
+from r1plus_gateway.assistant.store.content_reader import ContentReader
+from r1plus_gateway.assistant.store.content_writer import ContentWriter
+from r1plus_gateway.assistant.store.tenant_content import WRITES_AT_ONCE, TenantContent
+from r1plus_gateway.store.administration.admin import confirm_time
+from r1plus_gateway.store.content.content import (
     ENTRY_BYTES,
     MOST_ITEMS,
     OWNER_BYTES,
@@ -29,14 +30,13 @@ from r1plus_gateway.store.content import (
     Page,
     StoredResponse,
 )
-from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner, UnreadableContentError
-from r1plus_gateway.store.content_reader import ContentReader
-from r1plus_gateway.store.content_writer import ContentWriter
-from r1plus_gateway.store.erasure import erase
-from r1plus_gateway.store.erasure_records import ErasureScope
+from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.keys.content_cipher import ContentCipher, DataKey, Owner, UnreadableContentError
+from r1plus_gateway.store.keys.tenant_keys import derive_keys
 from r1plus_gateway.store.tenant import Periods, TenantStore
-from r1plus_gateway.store.tenant_content import WRITES_AT_ONCE, TenantContent
-from r1plus_gateway.store.tenant_keys import derive_keys
+from r1plus_gateway.store.upkeep import retention
+from r1plus_gateway.store.upkeep.erasure import erase
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
 from support.gateway.content import MIB, check_books, make_content, say
 from support.gateway.content_crash import take_steps
 from support.gateway.tenant_data import ADMIN, Volume, make_caller

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1plus_gateway.access.caller import AccessError, Limits, Outcome, Reservation, Usage
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import UsageQuery, report_usage, verify_audit
+from r1plus_gateway.store.administration.admin import UsageQuery, report_usage, verify_audit
+from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.errors import DataReason
-from r1plus_gateway.store.instances import read_beats
+from r1plus_gateway.store.ledger.instances import read_beats
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from support.gateway.tenant_data import START, Volume, count_from, make_caller, settle
 from support.scratch import make_scratch_folder
@@ -35,7 +35,7 @@ GATEWAY = """
 import asyncio, sys
 from pathlib import Path
 from r1plus_gateway.access.caller import *
-from r1plus_gateway.store.opening import StoreConfig
+from r1plus_gateway.store.database.opening import StoreConfig
 from r1plus_gateway.store.tenant import TenantStore
 
 async def main(uid, folder):

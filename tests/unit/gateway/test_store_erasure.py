@@ -11,16 +11,16 @@ import pytest
 import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import confirm_time, verify_audit
-from r1plus_gateway.store.content import Page, StoredResponse
-from r1plus_gateway.store.content_cipher import UnreadableContentError
-from r1plus_gateway.store.erasure import erase, verify_receipt
-from r1plus_gateway.store.erasure_records import ErasureScope
-from r1plus_gateway.store.erasure_steps import ErasureStep, begin_erasure, continue_erasure
+from r1plus_gateway.assistant.store.tenant_content import TenantContent
+from r1plus_gateway.store.administration.admin import confirm_time, verify_audit
+from r1plus_gateway.store.content.content import Page, StoredResponse
+from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.errors import FullError
+from r1plus_gateway.store.keys.content_cipher import UnreadableContentError
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_content import TenantContent
+from r1plus_gateway.store.upkeep.erasure import erase, verify_receipt
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
+from r1plus_gateway.store.upkeep.erasure_steps import ErasureStep, begin_erasure, continue_erasure
 from support.gateway.content import check_books, make_content, say
 from support.gateway.knowledge import add_file, ingest, make_batch, make_knowledge, make_store, upload
 from support.gateway.tenant_data import ADMIN, TENANT_UID, Volume, make_caller

@@ -16,11 +16,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from r1plus_gateway.access.caller import AccessError
-from r1plus_gateway.store import migration
-from r1plus_gateway.store.admin import UsageQuery, create_key, list_keys, report_usage, verify_audit
+from r1plus_gateway.store.administration.admin import UsageQuery, create_key, list_keys, report_usage, verify_audit
+from r1plus_gateway.store.administration.key_records import KeySpec
+from r1plus_gateway.store.database import migration
+from r1plus_gateway.store.database.tables import metadata
 from r1plus_gateway.store.errors import DataReason, MigrationError, StoreError
-from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.tables import metadata
 from support.gateway.tenant_data import ADMIN, Volume, count_from, make_caller, settle
 
 pytestmark = pytest.mark.first_run_counts
@@ -217,8 +217,8 @@ FULL_VOLUME = """
 import asyncio, json, os, subprocess, sys
 from pathlib import Path
 from r1plus_gateway.access.caller import AccessError
-from r1plus_gateway.store.admin import *
-from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.administration.admin import *
+from r1plus_gateway.store.administration.key_records import KeySpec
 from support.gateway.tenant_data import ADMIN, Volume, make_caller, settle
 
 def say(**values):

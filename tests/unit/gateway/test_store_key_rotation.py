@@ -4,13 +4,14 @@ import pytest
 import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.store import admin, key_rotation
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import rotate_data_keys, verify_audit
-from r1plus_gateway.store.content import Page, StoredResponse
-from r1plus_gateway.store.key_rotation import KeyRotation, continue_rotation, read_rotation
+from r1plus_gateway.assistant.store.tenant_content import TenantContent
+from r1plus_gateway.store.administration import admin
+from r1plus_gateway.store.administration.admin import rotate_data_keys, verify_audit
+from r1plus_gateway.store.content.content import Page, StoredResponse
+from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.keys import key_rotation
+from r1plus_gateway.store.keys.key_rotation import KeyRotation, continue_rotation, read_rotation
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_content import TenantContent
 from support.gateway.content import make_content, say
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
 

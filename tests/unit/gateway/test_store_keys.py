@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from r1plus_gateway.access.api_keys import verify_key
-from r1plus_gateway.store.admin import create_key, verify_audit
+from r1plus_gateway.store.administration.admin import create_key, verify_audit
+from r1plus_gateway.store.administration.key_records import KeySpec
+from r1plus_gateway.store.database.opening import open_data
 from r1plus_gateway.store.errors import ConfigError, CorruptError, DataReason, KeyLostError, StoreError, WrongKeyError
-from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.opening import open_data
-from r1plus_gateway.store.tenant_keys import (
+from r1plus_gateway.store.keys.tenant_keys import (
     TenantKeys,
     add_pending_root,
     create_ring,

@@ -9,17 +9,17 @@ import pytest
 import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.content import ContentLimitError, ContentLimits, DeletionStep, Page
-from r1plus_gateway.store.content_cipher import UnreadableContentError
-from r1plus_gateway.store.erasure import erase
-from r1plus_gateway.store.erasure_records import ErasureScope
-from r1plus_gateway.store.knowledge import UPLOAD_SECONDS, Chunk, ChunkBatch, IngestionState
-from r1plus_gateway.store.knowledge_books import read_caller_knowledge
-from r1plus_gateway.store.knowledge_writer import KnowledgeWriter
-from r1plus_gateway.store.retention import prune_knowledge
+from r1plus_gateway.assistant.store.knowledge_writer import KnowledgeWriter
+from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
+from r1plus_gateway.store.content.content import ContentLimitError, ContentLimits, DeletionStep, Page
+from r1plus_gateway.store.content.knowledge import UPLOAD_SECONDS, Chunk, ChunkBatch, IngestionState
+from r1plus_gateway.store.content.knowledge_books import read_caller_knowledge
+from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.keys.content_cipher import UnreadableContentError
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+from r1plus_gateway.store.upkeep.erasure import erase
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
+from r1plus_gateway.store.upkeep.retention import prune_knowledge
 from support.gateway.backups import back_up, make_elsewhere, restore
 from support.gateway.content import LIMITS, MIB, check_books, make_content, say
 from support.gateway.knowledge import INGESTION, add_file, ingest, make_batch, make_knowledge, make_store, upload

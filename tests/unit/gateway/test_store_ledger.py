@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits, Outcome, Remaining, Reservation, Usage
-from r1plus_gateway.store.admin import UsageQuery, report_usage
+from r1plus_gateway.store.administration.admin import UsageQuery, report_usage
 from r1plus_gateway.store.clock import format_month
-from r1plus_gateway.store.tables import metadata
+from r1plus_gateway.store.database.tables import metadata
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.tenant_data import EVIDENCE, Time, Volume, count_from, make_caller, settle
 from support.tables import for_each

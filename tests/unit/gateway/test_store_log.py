@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from r1plus_contract.gateway import DataReason
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.backup import make_copy
-from r1plus_gateway.store.database import StoreLimits
+from r1plus_gateway.store.copies.backup import make_copy
+from r1plus_gateway.store.copies.sealed_stream import StreamKind
+from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.database.database import StoreLimits
 from r1plus_gateway.store.errors import BusyError
-from r1plus_gateway.store.sealed_stream import StreamKind
 from r1plus_gateway.store.tenant import ReadKind
 from support.gateway.content import make_content, say
 from support.gateway.tenant_data import ADMIN, Volume, make_caller

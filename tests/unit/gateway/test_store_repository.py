@@ -12,12 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from r1plus_gateway.access.caller import AccessError, Limits, Outcome, Reservation, Usage
-from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.database.opening import open_data
+from r1plus_gateway.store.database.unit_of_work import UnitOfWork
 from r1plus_gateway.store.errors import ForeignTenantError
-from r1plus_gateway.store.opening import open_data
-from r1plus_gateway.store.repository import LedgerRepository
-from r1plus_gateway.store.tenant_keys import create_ring, open_ring
-from r1plus_gateway.store.unit_of_work import UnitOfWork
+from r1plus_gateway.store.keys.tenant_keys import create_ring, open_ring
+from r1plus_gateway.store.ledger.repository import LedgerRepository
 from support.gateway.tenant_data import EVIDENCE, Volume, make_caller
 from support.scratch import make_scratch_folder
 

@@ -18,9 +18,9 @@ from support.scratch import make_scratch_folder
 RESTORE = """
 import asyncio, io, json, subprocess, sys
 from pathlib import Path
-from r1plus_gateway.store.admin import list_keys, verify_audit
+from r1plus_gateway.store.administration.admin import list_keys, verify_audit
 from r1plus_gateway.store.errors import FullError
-from r1plus_gateway.store.restoration import restore_backup
+from r1plus_gateway.store.copies.restoration import restore_backup
 from support.gateway.tenant_data import ADMIN, Volume
 
 def say(**values):

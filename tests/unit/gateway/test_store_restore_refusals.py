@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from r1plus_gateway.store.admin import verify_audit
-from r1plus_gateway.store.sealed_stream import SealedStreamError, StreamKind, StreamReader, seal
+from r1plus_gateway.store.administration.admin import verify_audit
+from r1plus_gateway.store.copies.sealed_stream import SealedStreamError, StreamKind, StreamReader, seal
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.backups import Files, back_up, check, fill, make_elsewhere, read_rows, restore
 from support.gateway.tenant_data import Volume

@@ -10,13 +10,13 @@ import pytest
 import sqlalchemy as sa
 
 from r1plus_contract.gateway import DataReason
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import confirm_time
-from r1plus_gateway.store.content import MemorySource
-from r1plus_gateway.store.repository import LedgerRepository
-from r1plus_gateway.store.retention import date_back
-from r1plus_gateway.store.retention_clock import HOLD_SECONDS, RetentionClock, RetentionTime
+from r1plus_gateway.store.administration.admin import confirm_time
+from r1plus_gateway.store.content.content import MemorySource
+from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.ledger.repository import LedgerRepository
 from r1plus_gateway.store.tenant import Periods, TenantStore
+from r1plus_gateway.store.upkeep.retention import date_back
+from r1plus_gateway.store.upkeep.retention_clock import HOLD_SECONDS, RetentionClock, RetentionTime
 from support.gateway.backups import Files, back_up, make_elsewhere, restore
 from support.gateway.content import make_content, say
 from support.gateway.knowledge import make_knowledge, make_store, upload

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_gateway.store.admin import verify_audit
-from r1plus_gateway.store.database import Database, lock_folder, open_file
+from r1plus_gateway.store.administration.admin import verify_audit
+from r1plus_gateway.store.database.database import Database, lock_folder, open_file
 from r1plus_gateway.store.errors import UnavailableError
-from r1plus_gateway.store.tenant_keys import derive_keys, make_half
+from r1plus_gateway.store.keys.tenant_keys import derive_keys, make_half
 from support.gateway.backups import ANNA, BERT, Filled, read_texts
 from support.gateway.content import say
 from support.gateway.killed_restore import STATUS_DONE, Killer, empty, fork

@@ -13,9 +13,8 @@ import sqlalchemy as sa
 from sqlcipher3 import dbapi2 as sqlcipher
 
 from r1plus_gateway.access.api_keys import verify_key
-from r1plus_gateway.store import admin, key_rotation
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import (
+from r1plus_gateway.store.administration import admin
+from r1plus_gateway.store.administration.admin import (
     UsageQuery,
     UsageReport,
     create_key,
@@ -23,14 +22,15 @@ from r1plus_gateway.store.admin import (
     rotate_data_keys,
     verify_audit,
 )
-from r1plus_gateway.store.adopted_root import open_roots
-from r1plus_gateway.store.backup import make_copy
-from r1plus_gateway.store.content import MemorySource
-from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner, UnreadableContentError
-from r1plus_gateway.store.copy_thread import CopyRunningError
-from r1plus_gateway.store.database import Database
-from r1plus_gateway.store.erasure import erase, get_public_key, verify_receipt
-from r1plus_gateway.store.erasure_records import ErasureScope
+from r1plus_gateway.store.administration.key_records import KeySpec
+from r1plus_gateway.store.content.content import MemorySource
+from r1plus_gateway.store.copies.backup import make_copy
+from r1plus_gateway.store.copies.copy_thread import CopyRunningError
+from r1plus_gateway.store.copies.restoration import NotNewError
+from r1plus_gateway.store.copies.sealed_stream import SealedStreamError, StreamKind, StreamReader
+from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.database.database import Database
+from r1plus_gateway.store.database.opening import open_data
 from r1plus_gateway.store.errors import (
     CorruptError,
     DataReason,
@@ -39,15 +39,16 @@ from r1plus_gateway.store.errors import (
     StoreError,
     WrongKeyError,
 )
-from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.key_rotation import KeyRotation, is_rotation_due, read_rotation
-from r1plus_gateway.store.opening import open_data
-from r1plus_gateway.store.repository import MetaName, read_meta
-from r1plus_gateway.store.restoration import NotNewError
-from r1plus_gateway.store.root_rotation import RotationRunningError, replace_root, rotate_root
-from r1plus_gateway.store.sealed_stream import SealedStreamError, StreamKind, StreamReader
+from r1plus_gateway.store.keys import key_rotation
+from r1plus_gateway.store.keys.adopted_root import open_roots
+from r1plus_gateway.store.keys.content_cipher import ContentCipher, DataKey, Owner, UnreadableContentError
+from r1plus_gateway.store.keys.key_rotation import KeyRotation, is_rotation_due, read_rotation
+from r1plus_gateway.store.keys.root_rotation import RotationRunningError, replace_root, rotate_root
+from r1plus_gateway.store.keys.tenant_keys import TenantKeys, derive_keys, find_roots, make_half, read_halves, read_ring
+from r1plus_gateway.store.ledger.repository import MetaName, read_meta
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_keys import TenantKeys, derive_keys, find_roots, make_half, read_halves, read_ring
+from r1plus_gateway.store.upkeep.erasure import erase, get_public_key, verify_receipt
+from r1plus_gateway.store.upkeep.erasure_records import ErasureScope
 from support.gateway.backups import ANNA, BERT, Files, Filled, back_up, check, copy, fill, make_elsewhere, read_texts
 from support.gateway.backups import restore as restore_files
 from support.gateway.content import check_books, make_content
@@ -433,7 +434,7 @@ async def test_a_volume_without_room_for_a_second_copy_is_refused_before_anythin
     async with volume.open() as store:
         await fill(store)
         ring = volume.ring.read_bytes()
-        monkeypatch.setattr("r1plus_gateway.store.database._LOG_OVERHEAD", 1e12)
+        monkeypatch.setattr("r1plus_gateway.store.database.database._LOG_OVERHEAD", 1e12)
         with pytest.raises(FullError, match=r"MiB of room, and the volume has .*Enlarge the volume"):
             await rotate_root(store, ADMIN)
         assert volume.ring.read_bytes() == ring

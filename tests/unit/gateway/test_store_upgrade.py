@@ -11,17 +11,17 @@ import pytest
 import sqlalchemy as sa
 
 from r1plus_gateway.access.api_keys import verify_key
-from r1plus_gateway.knowledge.documents import SocketDocumentReader
-from r1plus_gateway.knowledge.search import Passage, SearchMethod, UnknownVectorStoreError
-from r1plus_gateway.knowledge.service import KnowledgeService, run_knowledge
+from r1plus_gateway.assistant.knowledge.documents import SocketDocumentReader
+from r1plus_gateway.assistant.knowledge.search import Passage, SearchMethod, UnknownVectorStoreError
+from r1plus_gateway.assistant.knowledge.service import KnowledgeService, run_knowledge
 from r1plus_gateway.settings import GatewayLimits
-from r1plus_gateway.store import migration
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import UsageQuery, report_usage, verify_audit
-from r1plus_gateway.store.content import Page, StoredResponse
-from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.knowledge import IngestionState
-from r1plus_gateway.store.root_rotation import rotate_root
+from r1plus_gateway.store.administration.admin import UsageQuery, report_usage, verify_audit
+from r1plus_gateway.store.content.content import Page, StoredResponse
+from r1plus_gateway.store.content.knowledge import IngestionState
+from r1plus_gateway.store.database import migration
+from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.keys.content_cipher import Owner
+from r1plus_gateway.store.keys.root_rotation import rotate_root
 from support.documents.process import running_reader_process
 from support.gateway.backups import Files, restore
 from support.gateway.content import check_books, make_content, say

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.gateway import DataReason
+from r1plus_gateway.store.database.volume_errors import translate_os_error
 from r1plus_gateway.store.errors import (
     CorruptError,
     FullError,
@@ -14,8 +15,7 @@ from r1plus_gateway.store.errors import (
     StoreError,
     TooManyFilesError,
 )
-from r1plus_gateway.store.tenant_keys import read_halves
-from r1plus_gateway.store.volume_errors import translate_os_error
+from r1plus_gateway.store.keys.tenant_keys import read_halves
 from support.gateway.tenant_data import Volume
 from support.open_files import limit_open_files
 

@@ -10,9 +10,9 @@ import pytest
 
 from r1plus_gateway.access.caller import AccessError, Outcome, Reservation, Usage
 from r1plus_gateway.store.errors import BusyError, DataReason, UnavailableError
-from r1plus_gateway.store.instances import InstanceWatch
-from r1plus_gateway.store.ledger import StoreLedger
-from r1plus_gateway.store.writer import Writer
+from r1plus_gateway.store.ledger.instances import InstanceWatch
+from r1plus_gateway.store.ledger.ledger import StoreLedger
+from r1plus_gateway.store.ledger.writer import Writer
 from support.gateway.tenant_data import make_caller
 from support.tables import for_each
 from support.waiting import eventually

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from devcluster.pki import Authority
-from r1plus_gateway.http import connections
-from r1plus_gateway.http.tls import ServerCertificate
+from r1plus_gateway.http.listening import connections
+from r1plus_gateway.http.listening.tls import ServerCertificate
 from r1plus_gateway.settings import SettingsError, TlsPaths
 from support.gateway.access import KEY
 from support.gateway.fake_triton import Gated

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from r1plus_gateway.http.validation import MOST_STEPS, Finding, validate
+from r1plus_gateway.http.schemas.validation import MOST_STEPS, Finding, validate
 from support.tables import for_each
 
 Json = Any

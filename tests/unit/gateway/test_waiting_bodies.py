@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from r1plus_gateway.http import completions
-from r1plus_gateway.http.admission import MOST_SEARCHES
+from r1plus_gateway.http.accounting.admission import MOST_SEARCHES
+from r1plus_gateway.http.completions import completions
 from support.gateway.access import ALICE
 from support.gateway.fake_embedder import EMBEDDING
 from support.gateway.fake_triton import Gated, Inputs, Piece, answer

@@ -27,7 +27,7 @@ from r1plus_contract.gateway import (
     RevisionFacts,
     name_pods_service,
 )
-from r1plus_gateway.http.bodies import SHARE_OF_CALLER
+from r1plus_gateway.http.body.bodies import SHARE_OF_CALLER
 from r1plus_gateway.settings import parse_settings
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec

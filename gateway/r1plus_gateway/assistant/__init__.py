@@ -1,0 +1,1 @@
+"""The assistant: Responses, conversations, memory, knowledge, files, code, mathematics, vectors."""

@@ -1,0 +1,1 @@
+"""The tool `code_interpreter`: programs of a model, and their rounds."""

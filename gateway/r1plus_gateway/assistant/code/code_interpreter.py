@@ -1,0 +1,202 @@
+"""The tool `code_interpreter` of a response: what a request may say of it, and how a program and its run are said.
+
+The model calls it as it calls any function, and the gateway runs the program. See `code_rounds`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from r1plus_contract.calculator import CodeRun
+from r1plus_gateway.http.body.field_tables import IntegerField, ObjectField, StringField, Table, read_item
+from r1plus_gateway.http.body.fields import Fields
+from r1plus_gateway.http.body.json_body import Json
+from r1plus_gateway.http.errors import InvalidFieldError, NotConfiguredError
+
+KIND: Final = "code_interpreter"
+CALL: Final = "code_interpreter_call"
+NO_CONTAINER: Final = "none"
+"""Id of a call's container: nothing is kept from one program to the next."""
+QUOTED_SHARE: Final = 8
+"""The model reads at most so many bytes of an output: its context's tokens, divided by this, times four."""
+LEAST_QUOTED_BYTES: Final = 256
+DEFAULT_RUNS: Final = 4
+MOST_RUNS: Final = 8
+MOST_RUNS_FIELD: Final = IntegerField("max_tool_calls", 1, MOST_RUNS)
+"""Read with the tool only: without it the field cannot change the answer."""
+TOOLS: Final = "tools"
+CHOICE: Final = "tool_choice"
+TYPE: Final = StringField("type", values=(KIND,), is_required=True)
+CONTAINER_TYPE: Final = StringField("type", values=("auto",), is_required=True)
+CONTAINER: Final = ObjectField(
+    "container",
+    Table(
+        (CONTAINER_TYPE,),
+        unsupported={"file_ids": ([],), "memory_limit": (), "network_policy": ()},
+    ),
+)
+TOOL: Final = Table((TYPE, CONTAINER))
+ECHO: Final[Mapping[str, Json]] = {"type": KIND, CONTAINER.name: {"type": "auto"}}
+FUNCTION: Final[Mapping[str, Json]] = {
+    "name": KIND,
+    "description": (
+        "Run a Python program. You get what it prints and the value of its last expression. It has no files, no network"
+        " and few modules. Nothing is kept between programs."
+    ),
+    "parameters": {
+        "type": "object",
+        "properties": {"code": {"type": "string"}},
+        "required": ["code"],
+        "additionalProperties": False,
+    },
+}
+"""The tool as the model sees it."""
+_CHARACTER: Final = r'[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})'
+_CUT_TEXT: Final = re.compile(rf'\s*\{{\s*"content"\s*:\s*"((?:{_CHARACTER})*)')
+"""Up to the last whole character; a surrogate ends it."""
+NOT_CONFIGURED: Final = (
+    "this gateway runs no code. Leave the tool out, or ask the platform team to set spec.gateway.codeInterpreter: true"
+    " in the R1PlusTenant"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CodeTool:
+    """The tool, as a request asks for it."""
+
+    most_runs: int = DEFAULT_RUNS
+    is_forced: bool = False
+    """Whether the model has to begin with a program."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeFailure:
+    """Why a program has no result that is its own doing."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CodeCall:
+    """A program of the model, and what came of it: a run or a failure. Neither: it is not run yet."""
+
+    id: str
+    code: str
+    run: CodeRun | None = None
+    failure: CodeFailure | None = None
+
+    @property
+    def text(self) -> str:
+        """The program as the model and the client read it, without a NUL: no request may have one."""
+        return _replace_nul(self.code)
+
+    @property
+    def logs(self) -> str:
+        """What the model and the client read: what was printed, then the value or the error, without a NUL."""
+        if self.failure is not None:
+            return f"The program has no result: {self.failure.message}"
+        if self.run is None:
+            return ""
+        value = self.run.error or ("" if self.run.value in (None, "None") else self.run.value)
+        between = "\n" if value and self.run.output and not self.run.output.endswith("\n") else ""
+        return _replace_nul(f"{self.run.output}{between}{value}")
+
+    def describe(self) -> dict[str, Any]:
+        """Return it as `r1plus.code` of an answer has it."""
+        failure = None if self.failure is None else {"code": self.failure.code, "message": self.failure.message}
+        run = self.run or CodeRun("", None, None)
+        return {"id": self.id, "output": run.output, "value": run.value, "error": run.error, "failure": failure}
+
+
+def split_code_interpreter(fields: Fields, *, runs_code: bool) -> tuple[Fields, CodeTool | None]:
+    """Return the fields without the tool `code_interpreter`, and what it asks for.
+
+    Raises:
+        InvalidFieldError: it has another form, is there twice, or is chosen and not there.
+        NotConfiguredError: this gateway runs no code.
+    """
+    entries = fields.get(TOOLS)
+    places = [place for place, one in enumerate(entries) if _is_code(one)] if isinstance(entries, list) else []
+    choice = fields.get(CHOICE)
+    if not isinstance(entries, list) or not places:
+        if _is_code(choice):
+            raise InvalidFieldError(CHOICE, f"{KIND} is not one of the tools; add it to {TOOLS}")
+        return fields, None
+    if len(places) > 1:
+        raise InvalidFieldError(f"{TOOLS}[{places[1]}]", f"is a second {KIND}; send one")
+    path = f"{TOOLS}[{places[0]}]"
+    _check_tool(read_item(path, entries[places[0]]))
+    if not runs_code:
+        raise NotConfiguredError("code_interpreter_not_configured", f"{path}: {NOT_CONFIGURED}", param=path)
+    most_runs = MOST_RUNS_FIELD.read(fields) or DEFAULT_RUNS
+    others = [one for place, one in enumerate(entries) if place != places[0]]
+    is_forced = _is_code(choice)
+    is_left_out = choice == "none" or (isinstance(choice, dict) and not is_forced)
+    if is_left_out and choice != "none" and not others:
+        raise InvalidFieldError(CHOICE, f'names none of the tools; send "auto", or {{"type": "{KIND}"}}')
+    changes: dict[str, Json] = {TOOLS: others or None}
+    if is_forced or (choice == "none" and not others):
+        changes[CHOICE] = None
+    return fields.change(changes), None if is_left_out else CodeTool(most_runs, is_forced)
+
+
+def _is_code(value: Json) -> bool:
+    return isinstance(value, dict) and value.get("type") == KIND
+
+
+def _check_tool(tool: Fields) -> None:
+    if isinstance(name := tool.get(CONTAINER.name), str):
+        message = f'{name!r:.80}: no container is kept between requests; send {{"type": "auto"}}'
+        raise InvalidFieldError(tool.locate(CONTAINER.name), message)
+    container = CONTAINER.read(tool)
+    if container is not None:
+        CONTAINER_TYPE.read(container)
+        CONTAINER.table.refuse_rest(container)
+    TOOL.refuse_rest(tool)
+
+
+def read_code(arguments: str) -> str:
+    """Return the program of a call; empty where it has none."""
+    value = orjson.loads(arguments)
+    code = value.get("code") if isinstance(value, dict) else None
+    return code if isinstance(code, str) else ""
+
+
+def build_call_item(call: CodeCall, status: str) -> dict[str, Any]:
+    """Return a call as OpenAI's clients read it."""
+    is_over = call.run is not None or call.failure is not None
+    outputs = [{"type": "logs", "logs": call.logs}] if is_over else None
+    own = {"code": call.text, "container_id": NO_CONTAINER, "outputs": outputs}
+    return {"type": CALL, "id": call.id, "status": status, **own}
+
+
+def _replace_nul(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def read_logs(outputs: Sequence[Mapping[str, Any]] | None) -> str:
+    """Return the text of a past call's outputs."""
+    return "".join(output["logs"] for output in outputs or ())
+
+
+def quote_output(text: str, context_tokens: int) -> str:
+    """Return what the model reads of an output: of one longer than a share of the context its beginning and its end."""
+    most = max(LEAST_QUOTED_BYTES, 4 * context_tokens // QUOTED_SHARE)
+    data = text.encode()
+    if len(data) <= most:
+        return text
+    first, last = data[: most // 2].decode(errors="ignore"), data[-(most // 2) :].decode(errors="ignore")
+    return f"{first}\n[{len(data) - most} bytes are left out]\n{last}"
+
+
+def read_cut_text(answer: str) -> str:
+    """Return the text of an answer under the tool that was cut: a part of `{"content": TEXT}`; else nothing."""
+    found = _CUT_TEXT.match(answer)
+    if found is None:
+        return ""
+    text: str = orjson.loads(f'"{found[1]}"')
+    return text

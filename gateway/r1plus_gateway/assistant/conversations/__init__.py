@@ -1,0 +1,1 @@
+"""Conversations and memories of end users, and their recall."""

@@ -1,0 +1,1 @@
+"""Files and vector stores, and searches in them."""

@@ -1,0 +1,1 @@
+"""The Responses API: requests, forms of answers, storage."""

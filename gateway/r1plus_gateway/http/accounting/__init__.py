@@ -1,0 +1,1 @@
+"""The cost of a request: admission, its bill, and refusals."""

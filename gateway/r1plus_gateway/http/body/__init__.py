@@ -1,0 +1,1 @@
+"""Request bodies: their bytes, strict JSON, and tables of fields."""

@@ -1,0 +1,1 @@
+"""Completions: forms of requests and answers, and the way of one request through the gateway."""

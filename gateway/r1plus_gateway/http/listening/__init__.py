@@ -1,0 +1,1 @@
+"""Sockets of the servers: connections, host names, certificates."""

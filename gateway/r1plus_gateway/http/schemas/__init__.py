@@ -1,0 +1,1 @@
+"""JSON schemas that constrain answers, and the tools that are made of them."""

@@ -1,0 +1,1 @@
+"""Records of API keys, and the audit log."""

@@ -1,0 +1,1 @@
+"""Stored content as values, its books, and what was decrypted of it."""

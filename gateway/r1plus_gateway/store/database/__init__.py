@@ -1,0 +1,1 @@
+"""The database: its file, schema, migrations, transactions."""

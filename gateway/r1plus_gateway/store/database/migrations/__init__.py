@@ -1,0 +1,1 @@
+"""Alembic's migrations of the tenant's data, run by `store.database.migration`."""

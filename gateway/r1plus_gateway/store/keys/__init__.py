@@ -1,0 +1,1 @@
+"""Keys of encryption: the ring, the root, data keys, and their rotation."""

@@ -1,0 +1,1 @@
+"""The ledger: limits, reservations, usage, and the one writer."""

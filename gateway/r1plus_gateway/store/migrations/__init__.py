@@ -1,1 +1,0 @@
-"""Alembic's migrations of the tenant's data, run by `store.migration`."""
