@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from r1plus_contract.embedder import MOST_TEXT_BYTES
-from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, CallerKind, Outcome, Usage
+from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, CallerKind, Usage
 from r1plus_gateway.access.turns import Places
 from r1plus_gateway.assistant.embedding.client import (
     Embedder,
@@ -20,15 +20,16 @@ from r1plus_gateway.assistant.embedding.client import (
     join,
 )
 from r1plus_gateway.http.accounting.admission import Holds
-from r1plus_gateway.http.accounting.bill import open_bill
+from r1plus_gateway.http.accounting.bill import reservation
 from r1plus_gateway.http.accounting.refusals import convert_refusals
 from r1plus_gateway.http.body.bodies import BodyBudget
 from r1plus_gateway.http.body.field_tables import FlagField, OtherField, StringField, Table
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.body.json_body import Json
-from r1plus_gateway.http.completions.exchange import LEFT, Exchange, GatewayParts, authenticate
 from r1plus_gateway.http.completions.presets import build_unknown_model_error
 from r1plus_gateway.http.errors import InvalidFieldError, NotConfiguredError, RequestError
+from r1plus_gateway.http.parts import GatewayParts, authenticate
+from r1plus_gateway.http.request_keys import MODEL_NAME
 from r1plus_gateway.serving.errors import QueueFullError
 from r1plus_gateway.settings import EmbeddingSettings, GatewaySettings
 
@@ -91,70 +92,63 @@ class EmbeddingHandlers:
         self._holds = holds
         self._places = Places()
 
-    async def answer(self, exchange: Exchange) -> web.Response:
+    async def answer(self, http: web.Request) -> web.Response:
         """Answer one request.
 
         Raises:
             RequestError: it is refused, or there are no vectors.
         """
-        with convert_refusals(self._parts, self._holds, exchange, "input"):
-            return await self._answer(exchange)
+        with convert_refusals(self._parts, self._holds, http, "input"):
+            return await self._answer(http)
 
-    async def _answer(self, exchange: Exchange) -> web.Response:
-        caller = await authenticate(self._parts, exchange)
+    async def _answer(self, http: web.Request) -> web.Response:
+        caller = await authenticate(self._parts, http)
         if caller.kind is CallerKind.ADMIN:
             raise AccessError(403, "admin_not_allowed", ADMINISTERS_ONLY)
         self._holds.check(caller)
         settings = self._parts.read_settings()
-        async with self._bodies.read(exchange.request, caller, settings.limits) as body:
+        async with self._bodies.read(http, caller, settings.limits) as body:
             name = MODEL.read(body.fields)
             if self._embedder is None or settings.embedding is None:
                 raise NotConfiguredError("embedder_not_configured", NOT_CONFIGURED)
             engine = find_engine(settings, caller)
             if engine is None or name != engine.name:
                 raise build_unknown_model_error(name)
-            exchange.model = engine.name
+            http[MODEL_NAME] = engine.name
             request = read_request(body.fields, engine)
             with self._places.take(caller.group_id, MOST_AT_ONCE, _refuse_place):
-                return await self._embed(exchange, caller, self._embedder, engine, request)
+                return await self._embed(http, caller, self._embedder, engine, request)
 
     async def _embed(
         self,
-        exchange: Exchange,
+        http: web.Request,
         caller: Caller,
         embedder: Embedder,
         engine: EmbeddingSettings,
         request: EmbeddingsRequest,
     ) -> web.Response:
-        parts = self._parts
         most = sum(estimate_tokens(text, engine) for text in request.texts)
-        bill = await open_bill(parts.ledger, parts.metrics, parts.tasks, exchange.id, caller, engine.name, most)
-        exchange.remaining, exchange.is_billed = bill.reservation.remaining, True
-        outcome, computed = Outcome.FAILED, list[Embeddings]()
-        try:
-            async with contextlib.aclosing(embedder.embed_parts(request.texts, truncate=request.truncate)) as computing:
-                async for part in computing:
-                    _check_engine(part, engine)
-                    computed.append(part)
-            embeddings = join(computed)
-            body = await asyncio.to_thread(build_body, embeddings, engine.name, request.encoding)
-            outcome = Outcome.ANSWERED
-            headers = {HEADER_ENGINE: embeddings.engine}
-            return web.Response(body=body, content_type="application/json", headers=headers)
-        except TextRefusedError as error:
-            outcome = Outcome.ANSWERED  # with the reason why there are no vectors
-            where = request.locate(error.position)
-            raise InvalidFieldError(where, str(error), code="text_refused") from error
-        except EmbedderUnavailableError as error:
-            retry = {"Retry-After": str(parts.read_settings().limits.retry_after_seconds)}
-            raise RequestError(503, "embedder_unavailable", str(error), headers=retry) from error
-        except LEFT:
-            outcome = Outcome.CANCELLED
-            raise
-        finally:
-            usage = Usage(sum(sum(part.tokens) for part in computed), 0)
-            evidence = AnswerEvidence("", engine.sha256, "") if computed else None
-            await bill.settle(outcome, None, usage=usage, evidence=evidence)
+        async with reservation(self._parts, http, caller, engine.name, most) as bill:
+            computed, refusal = list[Embeddings](), None
+            try:
+                async with contextlib.aclosing(embedder.embed_parts(request.texts, truncate=request.truncate)) as parts:
+                    async for part in parts:
+                        _check_engine(part, engine)
+                        computed.append(part)
+                embeddings = join(computed)
+                body = await asyncio.to_thread(build_body, embeddings, engine.name, request.encoding)
+            except TextRefusedError as error:
+                refusal = error
+            except EmbedderUnavailableError as error:
+                retry = {"Retry-After": str(self._parts.read_settings().limits.retry_after_seconds)}
+                raise RequestError(503, "embedder_unavailable", str(error), headers=retry) from error
+            finally:
+                usage = Usage(sum(sum(part.tokens) for part in computed), 0)
+                bill.record(usage, AnswerEvidence("", engine.sha256, "") if computed else None)
+        if refusal is not None:  # answered, with the reason why there are no vectors
+            raise InvalidFieldError(request.locate(refusal.position), str(refusal), code="text_refused") from refusal
+        headers = {HEADER_ENGINE: embeddings.engine}
+        return web.Response(body=body, content_type="application/json", headers=headers)
 
 
 def find_engine(settings: GatewaySettings, caller: Caller) -> EmbeddingSettings | None:

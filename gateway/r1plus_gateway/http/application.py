@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 import traceback
 from collections.abc import Callable, Collection
 from typing import Any, Final
@@ -32,21 +33,14 @@ from r1plus_gateway.assistant.knowledge.service import KnowledgeService, read_co
 from r1plus_gateway.assistant.math.calculations import CALCULATE, Calculations
 from r1plus_gateway.assistant.responses.response_form import ResponseForm
 from r1plus_gateway.assistant.responses.response_requests import refuse_continuation
-from r1plus_gateway.assistant.responses.response_storage import ResponseStorage
+from r1plus_gateway.assistant.responses.response_storage import ResponseStorage, leave_unstored
 from r1plus_gateway.assistant.responses.stored_responses import StoredResponses
 from r1plus_gateway.assistant.store.tenant_content import TenantContent
 from r1plus_gateway.http.administration import Administration
+from r1plus_gateway.http.answer_headers import build_limit_headers
 from r1plus_gateway.http.answer_schemas import FEATURES
 from r1plus_gateway.http.completions.completion_forms import ChatForm, GenerateForm, TextForm
-from r1plus_gateway.http.completions.completions import Completions, build_limit_headers
-from r1plus_gateway.http.completions.exchange import (
-    HEADER_END_USER,
-    HEADER_REQUEST_ID,
-    Exchange,
-    GatewayParts,
-    authenticate,
-    create_request_id,
-)
+from r1plus_gateway.http.completions.completions import Completions
 from r1plus_gateway.http.completions.forms import Form
 from r1plus_gateway.http.completions.operating_points import OperatingPoint, classify_preset
 from r1plus_gateway.http.completions.presets import PRESETS, SEPARATOR, build_unknown_model_error
@@ -55,6 +49,23 @@ from r1plus_gateway.http.listening.hosts import build_host_check, check_host
 from r1plus_gateway.http.metrics import classify_refusal
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.page import Page
+from r1plus_gateway.http.parts import (
+    HEADER_END_USER,
+    HEADER_REQUEST_ID,
+    GatewayParts,
+    authenticate,
+    create_request_id,
+)
+from r1plus_gateway.http.request_keys import (
+    ARRIVED,
+    CALLER,
+    HAS_ANSWER,
+    IS_BILLED,
+    IS_READ,
+    MODEL_NAME,
+    REMAINING,
+    REQUEST_ID,
+)
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
 from r1plus_gateway.store.content.content import ContentLimits
 from r1plus_gateway.store.tenant import TenantStore
@@ -67,7 +78,6 @@ MODEL_ID: Final = Parameter(
 SINGLE_HEADERS: Final = ("Authorization", HEADER_END_USER, "Content-Encoding", "Transfer-Encoding")
 MOST_USAGE_READS: Final = 4
 """Of one caller at one time: reads of the store have a bound in all, and each request looks up its key by one."""
-EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 
 
 class Api:
@@ -97,7 +107,9 @@ class Api:
             else None
         )
         desk = self._desk = CalculatorDesk(calculator)
-        self._completions = Completions(parts, desk, self._turns.searches, storage)
+        self._completions = Completions(
+            parts, desk, self._turns.searches, storage.store if storage is not None else leave_unstored
+        )
         find_knowledge: KnowledgeFinder = refuse_search
         if knowledge is not None:
             find_knowledge = make_finder(knowledge, self._turns, self._read_limits)
@@ -195,7 +207,7 @@ class Api:
         """Return the endpoint of a form."""
 
         async def complete(request: web.Request) -> web.StreamResponse:
-            return await self._completions.answer(request[EXCHANGE], form)
+            return await self._completions.answer(request, form)
 
         about = form.description
         return Operation(
@@ -212,7 +224,7 @@ class Api:
     @web.middleware
     async def _convert_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Give the request its id, and turn every error into OpenAI's form. The route is matched before."""
-        exchange = request[EXCHANGE] = Exchange(request, create_request_id())
+        request[REQUEST_ID], request[ARRIVED] = create_request_id(), time.monotonic()
         try:
             _check_headers(request)
             check_host(request, self._hosts)
@@ -221,41 +233,41 @@ class Api:
                 raise RequestError(400, "invalid_request", "Upgrade is not supported; leave the header out")
             return await handler(request)
         except RequestError as error:
-            return self._refuse(exchange, error)
+            return self._refuse(request, error)
         except AccessError as error:
-            return self._refuse(exchange, convert_access_error(error))
+            return self._refuse(request, convert_access_error(error))
         except web.HTTPException as error:
-            return self._refuse(exchange, convert_http_error(request, error))
+            return self._refuse(request, convert_http_error(request, error))
         except ConnectionError:
             raise  # the client has left
         except Exception as error:  # noqa: BLE001 - the client gets an answer, the log where it happened
             # Without the error's message, which may quote a prompt.
             where = "".join(traceback.format_tb(error.__traceback__))
-            log.error("Request %s failed with %s\n%s", exchange.id, type(error).__name__, where)
-            return self._refuse(
-                exchange, RequestError(500, "internal_error", "the gateway failed; report this request")
-            )
+            log.error("Request %s failed with %s\n%s", request[REQUEST_ID], type(error).__name__, where)
+            return self._refuse(request, RequestError(500, "internal_error", "the gateway failed; report this request"))
 
-    def _refuse(self, exchange: Exchange, error: RequestError) -> web.Response:
-        if not exchange.is_billed:
-            self._parts.metrics.count_request(exchange.model, exchange.key, classify_refusal(error))
-            if exchange.caller is not None and exchange.is_taken:
-                read_bytes = min(exchange.request.content.total_bytes, self._read_limits().body_bytes)
-                self._parts.refusals.charge(exchange.caller, error.status, read_bytes)
-        if exchange.has_answer:
-            if exchange.request.transport is not None:
-                exchange.request.transport.abort()  # a second head within the answer would be read as its text
+    def _refuse(self, request: web.Request, error: RequestError) -> web.Response:
+        caller = request.get(CALLER)
+        if not request.get(IS_BILLED, False):
+            key = caller.group_id if caller is not None else ""
+            self._parts.metrics.count_request(request.get(MODEL_NAME, ""), key, classify_refusal(error))
+            if caller is not None and request.get(IS_READ, False):
+                read_bytes = min(request.content.total_bytes, self._read_limits().body_bytes)
+                self._parts.refusals.charge(caller, error.status, read_bytes)
+        if request.get(HAS_ANSWER, False):
+            if request.transport is not None:
+                request.transport.abort()  # a second head within the answer would be read as its text
             raise ConnectionResetError("the answer has begun, so it cannot become an error")
         return error.build_response()
 
     async def _authenticate(self, request: web.Request) -> Caller:
-        return await authenticate(self._parts, request[EXCHANGE])
+        return await authenticate(self._parts, request)
 
     async def _calculate(self, request: web.Request) -> web.Response:
-        return await self._calculations.answer(request[EXCHANGE])
+        return await self._calculations.answer(request)
 
     async def _embed(self, request: web.Request) -> web.Response:
-        return await self._vectors.answer(request[EXCHANGE])
+        return await self._vectors.answer(request)
 
     def _read_limits(self) -> GatewayLimits:
         return self._parts.read_settings().limits
@@ -280,7 +292,7 @@ class Api:
         caller = await self._authenticate(request)
         with self._usage_reads.take(caller.group_id, MOST_USAGE_READS, _refuse_usage):
             summary = await self._usage.read_usage(caller)
-        request[EXCHANGE].remaining = summary.remaining
+        request[REMAINING] = summary.remaining
         return _respond(describe_usage(summary))
 
     async def _get_key(self, request: web.Request) -> web.Response:
@@ -377,17 +389,16 @@ def _check_headers(request: web.Request) -> None:
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Add what every answer has."""
-    exchange = request.get(EXCHANGE)
     response.headers.pop("Server", None)
     response.headers["X-Content-Type-Options"] = "nosniff"
     if "Upgrade" in request.headers:
         response.force_close()  # what follows on this connection is not read as a request
-    if exchange is None:
+    if (request_id := request.get(REQUEST_ID)) is None:
         return
-    exchange.has_answer = True
-    response.headers[HEADER_REQUEST_ID] = exchange.id
-    if exchange.caller is not None:
-        response.headers.update(build_limit_headers(exchange.caller, exchange.remaining))
+    request[HAS_ANSWER] = True
+    response.headers[HEADER_REQUEST_ID] = request_id
+    if (caller := request.get(CALLER)) is not None:
+        response.headers.update(build_limit_headers(caller, request.get(REMAINING)))
 
 
 def _respond(value: Any) -> web.Response:

@@ -24,7 +24,6 @@ from r1plus_gateway.http.accounting.admission import RefusalAllowance
 from r1plus_gateway.http.accounting.left_requests import watch_left_requests
 from r1plus_gateway.http.accounting.tasks import TaskKeeper
 from r1plus_gateway.http.application import Api
-from r1plus_gateway.http.completions.exchange import GatewayParts
 from r1plus_gateway.http.listening.connections import (
     BACKLOG,
     MOST_INTERNAL_CONNECTIONS,
@@ -35,6 +34,7 @@ from r1plus_gateway.http.listening.connections import (
 )
 from r1plus_gateway.http.listening.tls import ServerCertificate
 from r1plus_gateway.http.metrics import GatewayMetrics
+from r1plus_gateway.http.parts import GatewayParts
 from r1plus_gateway.serving.evidence import FETCH_SECONDS, MonitorReader, open_session
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import Resolver, resolve_service

@@ -127,6 +127,11 @@ class Generation:
         return self._progress.has_begun
 
     @property
+    def is_counted(self) -> bool:
+        """Whether the engine has counted its prompt before it began."""
+        return self._counted_prompt_tokens > 0
+
+    @property
     def finish_reason(self) -> str:
         """Why it ended; empty before the end."""
         return self._progress.finish_reason

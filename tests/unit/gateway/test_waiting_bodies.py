@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from r1plus_gateway.http.accounting.admission import MOST_SEARCHES
-from r1plus_gateway.http.completions import completions
+from r1plus_gateway.http.completions import reservations
 from support.gateway.access import ALICE
 from support.gateway.fake_embedder import EMBEDDING
 from support.gateway.fake_triton import Gated, Inputs, Piece, answer
@@ -53,7 +53,7 @@ def count_refused(ends: Ends) -> int:
 async def test_a_line_of_a_key_is_bounded_and_another_key_does_not_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, times: float
 ) -> None:
-    monkeypatch.setattr(completions, "COUNT_SECONDS", 600.0)
+    monkeypatch.setattr(reservations, "COUNT_SECONDS", 600.0)
     gate = asyncio.Event()
 
     async def count(inputs: Inputs) -> AsyncIterator[Piece]:

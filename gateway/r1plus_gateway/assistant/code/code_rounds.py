@@ -84,8 +84,7 @@ class CodeRounds:
             if answer is None or len(self.calls) >= plan.most_runs:
                 return generation, text
             call = await self._run(answer, listener)
-            self.bill.add(generation)
-            if self.bill.sum_usage(None).completion_tokens >= self.request.limit.tokens:
+            if self.bill.sum_usage().completion_tokens >= self.request.limit.tokens:
                 self.is_cut = True
                 return generation, ""
             has_more = len(self.calls) < plan.most_runs
@@ -124,7 +123,7 @@ class CodeRounds:
 
     async def _begin(self, prompt: Prompt) -> Generation:
         """Reserve the tokens of another round, and begin it."""
-        model, used = self.pool.model, self.bill.sum_usage(None)
+        model, used = self.pool.model, self.bill.sum_usage()
         round_id = name_round(self._request_id, len(self.calls))
         counted = None
         if model.can(Capability.COUNT_ONLY):

@@ -17,17 +17,18 @@ from r1plus_contract.calculator_grammar.errors import CalculatorError
 from r1plus_contract.calculator_grammar.limits import MOST_BYTES
 from r1plus_contract.calculator_grammar.parser import parse
 from r1plus_contract.calculator_grammar.sizes import check_sizes
-from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome
+from r1plus_gateway.access.caller import AccessError, CallerKind
 from r1plus_gateway.assistant.calculation.client import CalculatorUnavailableError
 from r1plus_gateway.assistant.calculation.desk import CalculatorDesk, CallerBusyError
 from r1plus_gateway.assistant.math.math_mode import NOT_CONFIGURED
 from r1plus_gateway.http.accounting.admission import Holds
-from r1plus_gateway.http.accounting.bill import open_bill
+from r1plus_gateway.http.accounting.bill import reservation
 from r1plus_gateway.http.accounting.refusals import convert_refusals
 from r1plus_gateway.http.body.bodies import BodyBudget
 from r1plus_gateway.http.body.field_tables import IntegerField, StringField, Table
-from r1plus_gateway.http.completions.exchange import LEFT, Exchange, GatewayParts, authenticate
 from r1plus_gateway.http.errors import NotConfiguredError, RequestError
+from r1plus_gateway.http.parts import GatewayParts, authenticate
+from r1plus_gateway.http.request_keys import MODEL_NAME, REQUEST_ID
 
 CALCULATOR: Final = "r1plus/calculator"
 """In usage, audit and metrics, in the place of a model's name. No model has a slash in its name."""
@@ -49,23 +50,23 @@ class Calculations:
         self._bodies = bodies
         self._holds = holds
 
-    async def answer(self, exchange: Exchange) -> web.Response:
+    async def answer(self, http: web.Request) -> web.Response:
         """Answer one request.
 
         Raises:
             RequestError: it is refused, or there is no result.
         """
-        with convert_refusals(self._parts, self._holds, exchange, "expression"):
-            return await self._answer(exchange)
+        with convert_refusals(self._parts, self._holds, http, "expression"):
+            return await self._answer(http)
 
-    async def _answer(self, exchange: Exchange) -> web.Response:
-        caller = await authenticate(self._parts, exchange)
+    async def _answer(self, http: web.Request) -> web.Response:
+        caller = await authenticate(self._parts, http)
         if caller.kind is CallerKind.ADMIN:
             raise AccessError(403, "admin_not_allowed", ADMINISTERS_ONLY)
         self._holds.check(caller)
-        exchange.model = CALCULATOR
+        http[MODEL_NAME] = CALCULATOR
         limits = self._parts.read_settings().limits
-        async with self._bodies.read(exchange.request, caller, limits) as body:
+        async with self._bodies.read(http, caller, limits) as body:
             expression = EXPRESSION.read(body.fields)
             digits = DIGITS.read(body.fields) or DEFAULT_DIGITS
             CALCULATE.refuse_rest(body.fields)
@@ -74,27 +75,28 @@ class Calculations:
         _check_expression(expression)
         try:
             with self._desk.take_place(caller.group_id):
-                return await self._calculate(exchange, caller, expression, digits)
+                async with reservation(self._parts, http, caller, CALCULATOR, 0):
+                    reply = await self._ask(expression, digits)
         except CallerBusyError as error:
             raise self._refuse_busy(str(error)) from error
+        return _respond(http[REQUEST_ID], reply)
 
-    async def _calculate(self, exchange: Exchange, caller: Caller, expression: str, digits: int) -> web.Response:
-        parts = self._parts
-        bill = await open_bill(parts.ledger, parts.metrics, parts.tasks, exchange.id, caller, CALCULATOR, 0)
-        exchange.remaining, exchange.is_billed = bill.reservation.remaining, True
-        outcome = Outcome.FAILED
+    async def _ask(self, expression: str, digits: int) -> CalculatorReply:
+        """Return the calculator's reply: a result, or why the expression has none.
+
+        Raises:
+            RequestError: the calculator is busy, or has failed.
+        """
         try:
             reply = await self._desk.calculate(expression, digits)
-            if reply.failure is None or reply.failure.code not in _OF_CALCULATOR:
-                outcome = Outcome.ANSWERED  # also with the reason why there is no result
-            return self._respond(exchange, reply)
         except CalculatorUnavailableError as error:
             raise RequestError(503, "calculator_unavailable", str(error), headers=self._later) from error
-        except LEFT:
-            outcome = Outcome.CANCELLED
-            raise
-        finally:
-            await bill.settle(outcome, None)
+        failure = _find_failure(reply)
+        if failure is not None and failure.code is FailureCode.BUSY:
+            raise self._refuse_busy(failure.message)
+        if failure is not None and failure.code in _OF_CALCULATOR:
+            raise RequestError(502, "calculation_failed", failure.message)
+        return reply
 
     @property
     def _later(self) -> dict[str, str]:
@@ -103,20 +105,24 @@ class Calculations:
     def _refuse_busy(self, message: str) -> RequestError:
         return RequestError(503, "calculator_busy", message, headers=self._later)
 
-    def _respond(self, exchange: Exchange, reply: CalculatorReply) -> web.Response:
-        if reply.calculation is not None:
-            body = {"object": "calculation", "id": exchange.id, **describe_calculation(reply.calculation)}
-            return web.Response(body=orjson.dumps(body), content_type="application/json")
-        failure = reply.failure or CalculationFailure(FailureCode.FAILED, "the calculator gave no result; try again")
-        if failure.code is FailureCode.BUSY:
-            raise self._refuse_busy(failure.message)
-        if failure.code in _OF_CALCULATOR:
-            raise RequestError(502, "calculation_failed", failure.message)
-        raise _build_error(failure.code.value, failure.message)
-
 
 _OF_CALCULATOR: Final = frozenset({FailureCode.BUSY, FailureCode.FAILED, FailureCode.INVALID_REQUEST})
 """Failures that are not the expression's."""
+
+
+def _find_failure(reply: CalculatorReply) -> CalculationFailure | None:
+    """Return why there is no result; None: there is one."""
+    if reply.calculation is not None:
+        return None
+    return reply.failure or CalculationFailure(FailureCode.FAILED, "the calculator gave no result; try again")
+
+
+def _respond(request_id: str, reply: CalculatorReply) -> web.Response:
+    if reply.calculation is None:
+        assert reply.failure is not None
+        raise _build_error(reply.failure.code.value, reply.failure.message)
+    body = {"object": "calculation", "id": request_id, **describe_calculation(reply.calculation)}
+    return web.Response(body=orjson.dumps(body), content_type="application/json")
 
 
 def _check_expression(expression: str) -> None:

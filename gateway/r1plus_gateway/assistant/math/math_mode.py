@@ -21,6 +21,8 @@ from r1plus_gateway.assistant.math.math_answers import MathEntry, MathOutcome
 from r1plus_gateway.assistant.math.math_fields import MATH_MODE, MathQuestion
 from r1plus_gateway.http.accounting.bill import Bill
 from r1plus_gateway.http.completions.event_stream import read_whole
+from r1plus_gateway.http.completions.preparation import PromptCounter
+from r1plus_gateway.http.completions.requests import GenerateRequest
 from r1plus_gateway.http.errors import NotConfiguredError
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.serving.models import Models
@@ -67,7 +69,18 @@ class MathMode:
         self._desk = desk
         self._models = models
 
-    def plan(self, math: MathQuestion, model: ModelSettings) -> MathQuestion:
+    def plan(self, request: GenerateRequest, model: ModelSettings) -> GenerateRequest:
+        """See `ContextProvider`."""
+        return request if request.math is None else replace(request, math=self._plan(request.math, model))
+
+    async def measure(self, request: GenerateRequest, model: ModelSettings, count: PromptCounter) -> GenerateRequest:
+        """See `ContextProvider`: the tokens that a translation may take."""
+        if request.math is None or request.math.plan.task is None:
+            return request
+        counted = await count(build_translation_prompt(request.math.plan.task))
+        return request if counted is None else replace(request, math=limit_translation(request.math, counted, model))
+
+    def _plan(self, math: MathQuestion, model: ModelSettings) -> MathQuestion:
         """Return the question with what is done about it.
 
         Raises:

@@ -132,6 +132,11 @@ class ResponseStorage:
         return stored if is_there else _build_unstored(head, StorageOutcome.GONE)
 
 
+async def leave_unstored(_: Caller, head: AnswerHead, __: bytes) -> AnswerHead:
+    """Store nothing, where nothing is stored."""
+    return head
+
+
 def _refer_to_passages(output: Sequence[dict[str, object]], quoted: QuotedPassages) -> None:
     """Put references in place of the texts of passages, where an answer has them."""
     for item in output:

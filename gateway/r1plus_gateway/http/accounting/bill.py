@@ -2,87 +2,88 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from aiohttp import web
 
 from r1plus_gateway.access.caller import AnswerEvidence, Caller, Ledger, Outcome, Reservation, Usage
 from r1plus_gateway.http.accounting.tasks import TaskKeeper
 from r1plus_gateway.http.metrics import GatewayMetrics, classify_end
+from r1plus_gateway.http.parts import LEFT, GatewayParts
+from r1plus_gateway.http.request_keys import IS_BILLED, REMAINING, REQUEST_ID
+from r1plus_gateway.serving.errors import CallerRevokedError
 from r1plus_gateway.serving.generation import Generation, State
 
 log = logging.getLogger(__name__)
 NOTHING = Usage(0, 0)
 
 
+class SlowReaderError(Exception):
+    """The client did not read, and was cut off."""
+
+
 class Bill:
-    """Of one request. Every path ends in `settle`; only the first call counts."""
+    """The bill of one request: what is added to it is ended, summed and recorded when it is settled."""
 
     def __init__(self, ledger: Ledger, metrics: GatewayMetrics, tasks: TaskKeeper, reservation: Reservation) -> None:
         self._ledger = ledger
         self._metrics = metrics
         self._tasks = tasks
         self._settlement: asyncio.Task[None] | None = None
-        self._earlier: list[Generation] = []
-        """Generations that were begun before the one that answers, in their order; that one too, once it is added."""
+        self._generations: list[Generation] = []
+        self._other: tuple[Usage, AnswerEvidence | None] = (NOTHING, None)
         self.reservation = reservation
 
+    @property
+    def generations(self) -> Sequence[Generation]:
+        """All generations of the request, the newest last."""
+        return self._generations
+
     def add(self, generation: Generation) -> None:
-        """Bill a generation besides the one that answers, too: it is ended and counted with that one."""
-        if generation not in self._earlier:
-            self._earlier.append(generation)
+        """Bill a generation that has begun."""
+        self._generations.append(generation)
+
+    def record(self, usage: Usage, evidence: AnswerEvidence | None) -> None:
+        """Note what was used by a request that generates nothing, and what has answered it."""
+        self._other = usage, evidence
 
     async def extend(self, tokens: int) -> None:
         """Set more tokens aside. Raises AccessError; what was set aside before stays so."""
-        used = self.sum_usage(None)
+        used = self.sum_usage()
         self.reservation = await self._ledger.extend(
             self.reservation, tokens, used.prompt_tokens + used.completion_tokens
         )
 
-    def sum_usage(self, generation: Generation | None) -> Usage:
-        """Return what has been used, with the generation that answers."""
-        parts = [one.usage for one in self._list(generation)]
+    def sum_usage(self) -> Usage:
+        """Return what has been used by all generations."""
+        parts = [one.usage for one in self._generations]
         return Usage(sum(one.prompt_tokens for one in parts), sum(one.completion_tokens for one in parts))
 
-    def _list(self, generation: Generation | None) -> list[Generation]:
-        """Return all generations, the newest last."""
-        if generation is None or generation in self._earlier:
-            return self._earlier
-        return [*self._earlier, generation]
-
-    async def settle(
-        self,
-        outcome: Outcome,
-        generation: Generation | None,
-        *,
-        usage: Usage = NOTHING,
-        evidence: AnswerEvidence | None = None,
-    ) -> None:
+    async def settle(self, outcome: Outcome) -> None:
         """End the request, and record what was used, cut or not; a cancellation does not stop it.
 
-        Usage and evidence are the generation's, where there is one.
+        Only the first call counts.
         """
         if self._settlement is None:
-            self._settlement = self._tasks.start(self._settle(outcome, generation, usage, evidence))
+            self._settlement = self._tasks.start(self._settle(outcome))
         await asyncio.shield(self._settlement)
 
-    async def _settle(
-        self, outcome: Outcome, generation: Generation | None, usage: Usage, evidence: AnswerEvidence | None
-    ) -> None:
-        state = State.QUEUED
-        generations = self._list(generation)
-        for earlier in generations[:-1]:
-            await earlier.end()
-        if generations:
-            generation = generations[-1]
-            state = generation.state
+    async def _settle(self, outcome: Outcome) -> None:
+        state, newest = State.QUEUED, None
+        usage, evidence = self._other
+        for generation in self._generations:
+            newest, state = generation, generation.state
             await generation.end()
-            usage, evidence = self.sum_usage(generation), _find_evidence(generations)
+        if newest is not None:
+            usage, evidence = self.sum_usage(), _find_evidence(self._generations)
         try:
             await self._ledger.settle(self.reservation, usage, outcome, evidence)
         except Exception as error:  # noqa: BLE001 - the tokens stay reserved, so no budget is exceeded
             self._metrics.count_unsettled()
             log.error("Request %s could not be settled: %s", self.reservation.request_id, type(error).__name__)
         try:
-            self._count(outcome, usage, generation, state)
+            self._count(outcome, usage, newest, state)
         except Exception as error:  # noqa: BLE001 - the answer is whole and billed
             log.error("Request %s could not be counted: %s", self.reservation.request_id, type(error).__name__)
 
@@ -102,31 +103,46 @@ def _find_evidence(generations: Sequence[Generation]) -> AnswerEvidence | None:
     return next((one.evidence for one in reversed(generations) if one.evidence.revision), None)
 
 
-async def open_bill(
-    ledger: Ledger,
-    metrics: GatewayMetrics,
-    tasks: TaskKeeper,
-    request_id: str,
-    caller: Caller,
-    model: str,
-    tokens: int,
-) -> Bill:
-    """Reserve tokens. A client that leaves meanwhile gets them back.
+def classify_outcome(error: BaseException) -> Outcome:
+    """Return how a request has ended that this error ends. An error answer is classified by its cause."""
+    if isinstance(error, SlowReaderError):
+        return Outcome.SLOW_READER
+    if isinstance(error, LEFT):
+        return Outcome.CANCELLED
+    is_revoked = isinstance(error, CallerRevokedError) or isinstance(error.__cause__, CallerRevokedError)
+    return Outcome.REVOKED if is_revoked else Outcome.FAILED
+
+
+@asynccontextmanager
+async def reservation(
+    parts: GatewayParts, request: web.Request, caller: Caller, model: str, tokens: int
+) -> AsyncIterator[Bill]:
+    """Reserve tokens for the block, and settle its bill when the block ends, by whatever. A block that just ends has
+    answered. A client that leaves while tokens are reserved gets them back.
 
     Raises:
         AccessError: what `Ledger.reserve` raises.
     """
-    task = tasks.start(ledger.reserve(request_id, caller, model, tokens))
+    bill = await _open_bill(parts, request[REQUEST_ID], caller, model, tokens)
+    request[REMAINING], request[IS_BILLED] = bill.reservation.remaining, True
     try:
-        return Bill(ledger, metrics, tasks, await asyncio.shield(task))
+        yield bill
+    except BaseException as error:
+        await bill.settle(classify_outcome(error))
+        raise
+    await bill.settle(Outcome.ANSWERED)
+
+
+async def _open_bill(parts: GatewayParts, request_id: str, caller: Caller, model: str, tokens: int) -> Bill:
+    task = parts.tasks.start(parts.ledger.reserve(request_id, caller, model, tokens))
+    try:
+        return Bill(parts.ledger, parts.metrics, parts.tasks, await asyncio.shield(task))
     except asyncio.CancelledError:
-        tasks.start(_give_back(ledger, metrics, tasks, task))
+        parts.tasks.start(_give_back(parts, task))
         raise
 
 
-async def _give_back(
-    ledger: Ledger, metrics: GatewayMetrics, tasks: TaskKeeper, task: asyncio.Task[Reservation]
-) -> None:
+async def _give_back(parts: GatewayParts, task: asyncio.Task[Reservation]) -> None:
     await asyncio.wait([task])
     if task.exception() is None:
-        await Bill(ledger, metrics, tasks, task.result()).settle(Outcome.CANCELLED, None)
+        await Bill(parts.ledger, parts.metrics, parts.tasks, task.result()).settle(Outcome.CANCELLED)

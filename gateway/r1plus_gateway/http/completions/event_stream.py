@@ -2,13 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final
 
 from aiohttp import web
 
+from r1plus_gateway.http.accounting.bill import SlowReaderError
 from r1plus_gateway.http.completions.answers import HEARTBEAT, EventWriter
+from r1plus_gateway.http.parts import LEFT
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.settings import GatewayLimits
 
@@ -112,6 +115,20 @@ class EventStream:
         self.is_slow = True
         if self._request.transport is not None:
             self._request.transport.abort()
+
+    @contextmanager
+    def blame_slow_reader(self) -> Iterator[None]:
+        """Tell a client that was cut off from one that has left.
+
+        Raises:
+            SlowReaderError: it was cut off within the block.
+        """
+        try:
+            yield
+        except LEFT:
+            if self.is_slow:
+                raise SlowReaderError from None
+            raise
 
     def _look(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._tick_seconds, self._look)
