@@ -11,18 +11,13 @@ from typing import Final
 
 import uvloop
 
-from r1plus_contract import calculator, documents, embedder
 from r1plus_contract.gateway import (
     DIR_SETTINGS,
-    ENV_CODE_INTERPRETER,
-    ENV_HELPER_START_SECONDS,
     ENV_INTERNAL_LISTENER,
     ENV_LISTENER,
     SETTINGS_FILE,
 )
-from r1plus_gateway.assistant.calculation.client import Calculator, SocketCalculator
-from r1plus_gateway.assistant.embedding.client import Embedder, SocketEmbedder
-from r1plus_gateway.assistant.knowledge.documents import DocumentReader, SocketDocumentReader
+from r1plus_gateway.assembly import find_add_on
 from r1plus_gateway.descriptors import DescriptorLimitError, raise_descriptor_limit
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import run_gateway
@@ -49,29 +44,6 @@ def run() -> int:
     return 0
 
 
-def _find_calculator() -> Calculator | None:
-    """Return the calculator beside this gateway, if its socket is named."""
-    path = os.environ.get(calculator.ENV_SOCKET, "")
-    runs_code = os.environ.get(ENV_CODE_INTERPRETER, "") == "true"
-    return SocketCalculator(path, start_seconds=_read_start_seconds(), runs_code=runs_code) if path else None
-
-
-def _find_documents() -> DocumentReader | None:
-    """Return the reader of documents beside this gateway, if its socket is named."""
-    path = os.environ.get(documents.ENV_SOCKET, "")
-    return SocketDocumentReader(path) if path else None
-
-
-def _find_embedder() -> Embedder | None:
-    """Return the embedder beside this gateway, if its socket is named."""
-    path = os.environ.get(embedder.ENV_SOCKET, "")
-    return SocketEmbedder(path, start_seconds=_read_start_seconds()) if path else None
-
-
-def _read_start_seconds() -> float:
-    return float(os.environ.get(ENV_HELPER_START_SECONDS) or 0)
-
-
 def _find_listener(variable: str) -> socket.socket | None:
     """Return the socket that who started this process listens with, if it does."""
     descriptor = os.environ.get(variable, "")
@@ -91,9 +63,7 @@ async def _serve(file: SettingsFile, metrics: GatewayMetrics, most_connections: 
             access.store.ledger,
             access.usage,
             store=access.store,
-            calculator=_find_calculator(),
-            documents=_find_documents(),
-            embedder=_find_embedder(),
+            run_add_on=find_add_on(),
             listener=_find_listener(ENV_LISTENER),
             internal_listener=_find_listener(ENV_INTERNAL_LISTENER),
             most_connections=most_connections,

@@ -28,6 +28,7 @@ from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.body.json_body import Json
 from r1plus_gateway.http.completions.presets import build_unknown_model_error
 from r1plus_gateway.http.errors import InvalidFieldError, NotConfiguredError, RequestError
+from r1plus_gateway.http.operations import Operation
 from r1plus_gateway.http.parts import GatewayParts, authenticate
 from r1plus_gateway.http.request_keys import MODEL_NAME
 from r1plus_gateway.serving.errors import QueueFullError
@@ -91,6 +92,20 @@ class EmbeddingHandlers:
         self._bodies = bodies
         self._holds = holds
         self._places = Places()
+
+    def list_operations(self) -> list[Operation]:
+        """Return the endpoint."""
+        return [
+            Operation(
+                "POST",
+                "/v1/embeddings",
+                "Turn texts into vectors of length 1, by the tenant's embedding engine.",
+                self.answer,
+                "Embeddings",
+                body=EMBED,
+                errors=(404,),
+            )
+        ]
 
     async def answer(self, http: web.Request) -> web.Response:
         """Answer one request.

@@ -16,26 +16,7 @@ from r1plus_contract.jsonable import to_jsonable
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.turns import Places
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
-from r1plus_gateway.assistant.calculation.client import Calculator
-from r1plus_gateway.assistant.calculation.desk import CalculatorDesk
-from r1plus_gateway.assistant.conversations.content_handlers import ContentTurns
-from r1plus_gateway.assistant.conversations.conversations import Conversations
-from r1plus_gateway.assistant.conversations.memories import Memories
-from r1plus_gateway.assistant.conversations.statement_embedding import StatementEmbedder
-from r1plus_gateway.assistant.embedding.client import Embedder
-from r1plus_gateway.assistant.embeddings import EMBED, EmbeddingHandlers, describe_engine, find_engine
-from r1plus_gateway.assistant.files.file_batches import VectorStoreBatches
-from r1plus_gateway.assistant.files.file_search import KnowledgeFinder, refuse_search
-from r1plus_gateway.assistant.files.files import Files
-from r1plus_gateway.assistant.files.knowledge_search import make_finder
-from r1plus_gateway.assistant.files.vector_stores import VectorStores
-from r1plus_gateway.assistant.knowledge.service import KnowledgeService, read_content_limits
-from r1plus_gateway.assistant.math.calculations import CALCULATE, Calculations
-from r1plus_gateway.assistant.responses.response_form import ResponseForm
-from r1plus_gateway.assistant.responses.response_requests import refuse_continuation
-from r1plus_gateway.assistant.responses.response_storage import ResponseStorage, leave_unstored
-from r1plus_gateway.assistant.responses.stored_responses import StoredResponses
-from r1plus_gateway.assistant.store.tenant_content import TenantContent
+from r1plus_gateway.http.add_ons import AddOn, GatewayHost
 from r1plus_gateway.http.administration import Administration
 from r1plus_gateway.http.answer_headers import build_limit_headers
 from r1plus_gateway.http.answer_schemas import FEATURES
@@ -52,8 +33,6 @@ from r1plus_gateway.http.page import Page
 from r1plus_gateway.http.parts import (
     HEADER_END_USER,
     HEADER_REQUEST_ID,
-    GatewayParts,
-    authenticate,
     create_request_id,
 )
 from r1plus_gateway.http.request_keys import (
@@ -67,8 +46,6 @@ from r1plus_gateway.http.request_keys import (
     REQUEST_ID,
 )
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
-from r1plus_gateway.store.content.content import ContentLimits
-from r1plus_gateway.store.tenant import TenantStore
 
 log = logging.getLogger(__name__)
 
@@ -83,45 +60,20 @@ MOST_USAGE_READS: Final = 4
 class Api:
     """The handlers of the API."""
 
-    def __init__(
-        self,
-        parts: GatewayParts,
-        usage: UsageReader,
-        store: TenantStore | None = None,
-        calculator: Calculator | None = None,
-        embedder: Embedder | None = None,
-        knowledge: KnowledgeService | None = None,
-        statements: StatementEmbedder | None = None,
-    ) -> None:
+    def __init__(self, host: GatewayHost, usage: UsageReader, add_on: AddOn) -> None:
         """Without a store there is no admin API, and nothing to say about the data."""
-        self._knowledge = knowledge
-        self._parts = parts
-        self._store = store
+        self._host = host
+        self._parts = host.parts
+        self._store = host.store
         self._usage = usage
         self._usage_reads = Places()
-        self._content = TenantContent(store, self._read_content_limits) if store is not None else None
-        self._turns = ContentTurns()
-        storage = (
-            ResponseStorage(self._content, self._turns, parts.read_settings, statements)
-            if self._content is not None
-            else None
-        )
-        desk = self._desk = CalculatorDesk(calculator)
-        self._completions = Completions(
-            parts, desk, self._turns.searches, storage.store if storage is not None else leave_unstored
-        )
-        find_knowledge: KnowledgeFinder = refuse_search
-        if knowledge is not None:
-            find_knowledge = make_finder(knowledge, self._turns, self._read_limits)
-        read_continuation = storage.read_continuation if storage is not None else refuse_continuation
-        responses = ResponseForm(read_continuation, find_knowledge, runs_code=desk.runs_code)
-        self._forms: tuple[Form, ...] = (ChatForm(find_knowledge), responses, TextForm(), GenerateForm())
-        self._calculations = Calculations(parts, desk, self._completions.bodies, self._completions.holds)
-        self._vectors = EmbeddingHandlers(parts, embedder, self._completions.bodies, self._completions.holds)
+        self._add_on = add_on
+        self._completions = Completions(host, add_on)
+        self._forms: tuple[Form, ...] = (ChatForm(add_on.sources), *add_on.forms, TextForm(), GenerateForm())
         self.is_draining = False
         self._hosts: frozenset[str] = frozenset()
         self._operations = self._list_operations()
-        self._document = orjson.dumps(build_document(self._operations))
+        self._document = orjson.dumps(build_document(self._operations, add_on.components))
 
     def build(self, limits: GatewayLimits, hosts: Collection[str] = ()) -> web.Application:
         """Return the application. A body larger than `limits.body_bytes` at the start is refused while it is read.
@@ -138,24 +90,6 @@ class Api:
     def _list_operations(self) -> list[Operation]:
         operations = [
             *(self._describe_form(form) for form in self._forms),
-            Operation(
-                "POST",
-                "/v1/calculate",
-                "Calculate an expression: exactly, numerically, and checked by a second method.",
-                self._calculate,
-                "Calculation",
-                body=CALCULATE,
-                errors=(502,),
-            ),
-            Operation(
-                "POST",
-                "/v1/embeddings",
-                "Turn texts into vectors of length 1, by the tenant's embedding engine.",
-                self._embed,
-                "Embeddings",
-                body=EMBED,
-                errors=(404,),
-            ),
             Operation("GET", "/v1/models", "List the models that you may call.", self._list_models, "Models"),
             Operation(
                 "GET",
@@ -180,25 +114,12 @@ class Api:
                 "GET", "/readyz", "Whether requests are taken.", self.get_readiness, "", errors=(503,), is_public=True
             ),
         ]
-        if self._content is not None:
-            bodies, read_settings = self._completions.bodies, self._parts.read_settings
-            for handlers in (Conversations, StoredResponses, Memories):
-                operations += handlers(
-                    self._content, self._authenticate, self._turns, bodies, read_settings
-                ).list_operations()
-        if self._content is not None and self._knowledge is not None:
-            for knowledge in (Files, VectorStores, VectorStoreBatches):
-                operations += knowledge(
-                    self._content, self._authenticate, self._turns, bodies, read_settings, self._knowledge
-                ).list_operations()
+        operations += self._add_on.operations
         if self._store is not None:
             operations += Administration(
-                self._store, self._authenticate, self._read_limits, self._parts.models.requests.revoke
+                self._store, self._host.authenticate, self._read_limits, self._parts.models.requests.revoke
             ).list_operations()
         return operations
-
-    def _read_content_limits(self) -> ContentLimits:
-        return read_content_limits(self._read_limits())
 
     async def _get_document(self, _: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type="application/json")
@@ -260,58 +181,41 @@ class Api:
             raise ConnectionResetError("the answer has begun, so it cannot become an error")
         return error.build_response()
 
-    async def _authenticate(self, request: web.Request) -> Caller:
-        return await authenticate(self._parts, request)
-
-    async def _calculate(self, request: web.Request) -> web.Response:
-        return await self._calculations.answer(request)
-
-    async def _embed(self, request: web.Request) -> web.Response:
-        return await self._vectors.answer(request)
-
     def _read_limits(self) -> GatewayLimits:
         return self._parts.read_settings().limits
 
     async def _list_models(self, request: web.Request) -> web.Response:
-        return _respond({"object": "list", "data": self._describe_models(await self._authenticate(request))})
+        return _respond({"object": "list", "data": self._describe_models(await self._host.authenticate(request))})
 
     def _describe_models(self, caller: Caller) -> list[dict[str, Any]]:
-        """Return the entries of all models that a caller may call, the embedding engine last."""
+        """Return the entries of all models that a caller may call, those of add-ons last."""
         entries = [entry for model in self._parts.models.list_for(caller) for entry in describe_model(model)]
-        engine = find_engine(self._parts.read_settings(), caller)
-        return entries if engine is None else [*entries, describe_engine(engine)]
+        return [*entries, *self._add_on.describe_models(caller)]
 
     async def _get_model(self, request: web.Request) -> web.Response:
         model_id = request.match_info["model"]
-        for entry in self._describe_models(await self._authenticate(request)):
+        for entry in self._describe_models(await self._host.authenticate(request)):
             if entry["id"] == model_id:
                 return _respond(entry)
         raise build_unknown_model_error(model_id)
 
     async def _get_usage(self, request: web.Request) -> web.Response:
-        caller = await self._authenticate(request)
+        caller = await self._host.authenticate(request)
         with self._usage_reads.take(caller.group_id, MOST_USAGE_READS, _refuse_usage):
             summary = await self._usage.read_usage(caller)
         request[REMAINING] = summary.remaining
         return _respond(describe_usage(summary))
 
     async def _get_key(self, request: web.Request) -> web.Response:
-        caller = await self._authenticate(request)
+        caller = await self._host.authenticate(request)
         models = [model.name for model in self._parts.models.list_for(caller)]
-        engine = find_engine(self._parts.read_settings(), caller)
-        if engine is not None:
-            models.append(engine.name)
+        models += [entry["id"] for entry in self._add_on.describe_models(caller)]
         return _respond(describe_caller(caller, models, self._list_features()))
 
     def _list_features(self) -> list[str]:
         """Return what the tenant has switched on."""
-        has = {
-            "calculator": self._desk.is_configured,
-            "code_interpreter": self._desk.runs_code,
-            "conversations": self._content is not None and self._content.is_stored,
-            "documents": self._knowledge is not None and self._knowledge.knowledge.is_enabled,
-        }
-        return [feature for feature in FEATURES if has[feature]]
+        features = self._add_on.list_features()
+        return [feature for feature in FEATURES if feature in features]
 
     async def get_health(self, _: web.Request) -> web.Response:
         """Answer that the process runs."""

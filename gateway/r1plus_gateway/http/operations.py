@@ -7,9 +7,6 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from r1plus_gateway.assistant.conversations.content_schemas import CONTENT_COMPONENTS
-from r1plus_gateway.assistant.files.knowledge_schemas import KNOWLEDGE_COMPONENTS
-from r1plus_gateway.assistant.responses.response_schemas import RESPONSE_COMPONENTS
 from r1plus_gateway.http.answer_schemas import COMPONENTS, Schema, refer
 from r1plus_gateway.http.body.field_tables import Table
 from r1plus_gateway.http.body.json_body import JSON_TYPE, MERGE_PATCH_TYPE
@@ -169,8 +166,11 @@ def read_query(request: web.Request, parameters: Iterable[Parameter]) -> dict[st
     return values
 
 
-def build_document(operations: Iterable[Operation]) -> Schema:
-    """Return the OpenAPI document. It names no model, no key and no limit of this tenant: anyone may read it."""
+def build_document(operations: Iterable[Operation], components: Mapping[str, Schema]) -> Schema:
+    """Return the OpenAPI document; `components`: schemas of add-ons.
+
+    It names no model, no key and no limit of this tenant: anyone may read it.
+    """
     paths: dict[str, Schema] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = operation.build()
@@ -182,6 +182,6 @@ def build_document(operations: Iterable[Operation]) -> Schema:
         "paths": paths,
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-            "schemas": {**COMPONENTS, **RESPONSE_COMPONENTS, **CONTENT_COMPONENTS, **KNOWLEDGE_COMPONENTS},
+            "schemas": {**COMPONENTS, **components},
         },
     }

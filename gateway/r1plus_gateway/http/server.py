@@ -5,7 +5,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +15,10 @@ from aiohttp import web
 
 from r1plus_gateway.access.caller import Authenticator, Ledger
 from r1plus_gateway.access.usage import UsageReader
-from r1plus_gateway.assistant.calculation.client import Calculator
-from r1plus_gateway.assistant.conversations.statement_embedding import running_statement_embedder
-from r1plus_gateway.assistant.embedding.client import Embedder
-from r1plus_gateway.assistant.knowledge.documents import DocumentReader
-from r1plus_gateway.assistant.knowledge.service import run_knowledge
-from r1plus_gateway.http.accounting.admission import RefusalAllowance
+from r1plus_gateway.http.accounting.admission import Holds, RefusalAllowance
 from r1plus_gateway.http.accounting.left_requests import watch_left_requests
 from r1plus_gateway.http.accounting.tasks import TaskKeeper
+from r1plus_gateway.http.add_ons import AddOnRunner, GatewayHost, run_without_add_on
 from r1plus_gateway.http.application import Api
 from r1plus_gateway.http.listening.connections import (
     BACKLOG,
@@ -72,9 +68,7 @@ async def run_gateway(
     usage: UsageReader,
     *,
     store: TenantStore | None = None,
-    calculator: Calculator | None = None,
-    documents: DocumentReader | None = None,
-    embedder: Embedder | None = None,
+    run_add_on: AddOnRunner = run_without_add_on,
     resolve: Resolver = resolve_service,
     report_seconds: float = FETCH_SECONDS,
     listener: socket.socket | None = None,
@@ -101,26 +95,13 @@ async def run_gateway(
         parts = GatewayParts(
             lambda: file.current, models, authenticator, ledger, metrics, tasks, clock=clock, refusals=refusals
         )
-
-        def find_embedder() -> Embedder | None:
-            """Return the embedder while the settings name its engine: on one machine that comes later."""
-            return embedder if file.current.embedding is not None else None
-
-        knowledge = None
-        if store is not None:
-            running = run_knowledge(store, lambda: file.current.limits, documents, find_embedder)
-            knowledge = await stack.enter_async_context(running)
-        statements = await stack.enter_async_context(running_statement_embedder(find_embedder))
-        api = Api(parts, usage, store, calculator, embedder, knowledge, statements)
+        host = GatewayHost(parts, store, Holds(clock))
+        api = Api(host, usage, await stack.enter_async_context(run_add_on(host)))
         certificate = ServerCertificate(settings.tls) if settings.tls else None
         internal_host = settings.internal_host or settings.host
-        internal = await _listen(
-            stack,
-            api.build_internal(internal_host),
-            _find_listener(internal_listener, internal_host, settings.internal_port),
-            None,
-            {"shutdown_timeout": 1.0, "most_connections": MOST_INTERNAL_CONNECTIONS},
-        )
+        inner = _find_listener(internal_listener, internal_host, settings.internal_port)
+        inner_options = {"shutdown_timeout": 1.0, "most_connections": MOST_INTERNAL_CONNECTIONS}
+        internal = await _listen(stack, api.build_internal(internal_host), inner, None, inner_options)
         app = api.build(settings.limits, settings.hosts)
         options = {
             "read_drain_seconds": lambda: file.current.drain_seconds,
@@ -130,19 +111,27 @@ async def run_gateway(
         }
         front = _find_listener(listener, settings.host, settings.port)
         port = await _listen(stack, app, front, certificate, options)
-        watches = [asyncio.create_task(_watch_files(file, certificate))]
-        watches.append(asyncio.create_task(_watch_series(file, metrics, store)))
-        if store is not None:
-            watches.append(asyncio.create_task(_watch_revocations(store, models.requests)))
-            watches.append(asyncio.create_task(watch_left_requests(store, models)))
         log.info("Gateway of %s listens on port %d, metrics on port %d", settings.namespace, port, internal)
-        try:
-            yield RunningGateway(api, models, port, internal)
-        finally:
-            api.is_draining = True
-            for watch in watches:
-                watch.cancel()
-            await asyncio.gather(*watches, return_exceptions=True)
+        watches = [_watch_files(file, certificate), _watch_series(file, metrics, store)]
+        if store is not None:
+            watches += [_watch_revocations(store, models.requests), watch_left_requests(store, models)]
+        async with _running(watches):
+            try:
+                yield RunningGateway(api, models, port, internal)
+            finally:
+                api.is_draining = True
+
+
+@asynccontextmanager
+async def _running(watches: Sequence[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run these until the block ends."""
+    tasks = [asyncio.create_task(watch) for watch in watches]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _find_listener(listener: socket.socket | None, host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
+from r1plus_gateway.assistant.assistant import build_assistant
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import run_gateway
 from r1plus_gateway.settings import SettingsFile
@@ -33,7 +34,8 @@ async def serve(settings: Path, ledger_port: int) -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", ledger_port).start()
-    async with run_gateway(SettingsFile(settings), metrics, FakeAuthenticator(), ledger, ledger):
+    run_add_on = build_assistant().run
+    async with run_gateway(SettingsFile(settings), metrics, FakeAuthenticator(), ledger, ledger, run_add_on=run_add_on):
         await asyncio.Event().wait()
 
 

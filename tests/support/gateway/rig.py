@@ -15,8 +15,10 @@ from aiohttp import web
 
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
+from r1plus_gateway.assistant.assistant import Assistant, build_assistant
 from r1plus_gateway.assistant.calculation.client import Calculator
 from r1plus_gateway.assistant.embedding.client import Embedder
+from r1plus_gateway.http.add_ons import AddOnRunner
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import RunningGateway, run_gateway
 from r1plus_gateway.settings import SettingsFile
@@ -98,6 +100,7 @@ class Rig:
         }
         self.path = folder / "settings.json"
         self.gateway: RunningGateway
+        self.assistant: Assistant
         self.file: SettingsFile
         self.client: aiohttp.ClientSession
 
@@ -158,6 +161,7 @@ async def running(
     embedder: Embedder | None = None,
     store: TenantStore | None = None,
     clock: Callable[[], float] = time.monotonic,
+    run_add_on: AddOnRunner | None = None,
     **model: Any,
 ) -> AsyncIterator[Rig]:
     """Run a gateway before one pod that answers by a script. `embedder`: instead of the one in memory. `store`: without one
@@ -170,6 +174,7 @@ async def running(
         "embedder": embedder,
         "store": store,
         "clock": clock,
+        "run_add_on": run_add_on,
     }
     async with serving(FakeTriton(script)) as pod, running_before(folder, pod, **options, **model) as rig:
         yield rig
@@ -187,9 +192,11 @@ async def running_before(
     embedder: Embedder | None = None,
     store: TenantStore | None = None,
     clock: Callable[[], float] = time.monotonic,
+    run_add_on: AddOnRunner | None = None,
     **model: Any,
 ) -> AsyncIterator[Rig]:
-    """Run a gateway before the pod at `pod.port`; `calculator`: another one than the rig's."""
+    """Run a gateway before the pod at `pod.port`; `calculator`: another one than the rig's; `run_add_on`: instead of
+    the assistant with the rig's helpers."""
     async with AsyncExitStack() as stack:
         monitor = await stack.enter_async_context(FakeMonitor().listen())
         rig = Rig(folder, pod, monitor, **model)
@@ -199,12 +206,13 @@ async def running_before(
         rig.file = SettingsFile(rig.path, rig.metrics.set_settings_validity)
         parts = (rig.file, rig.metrics, rig.authenticator, rig.ledger, rig.ledger)
         calculator = calculator or (rig.calculator if has_calculator else None)
+        embedder = (embedder or rig.embedder) if has_embedder else None
+        rig.assistant = build_assistant(calculator, embedder=embedder)
         rig.gateway = await stack.enter_async_context(
             run_gateway(
                 *parts,
                 store=store,
-                calculator=calculator,
-                embedder=(embedder or rig.embedder) if has_embedder else None,
+                run_add_on=run_add_on or rig.assistant.run,
                 resolve=rig.resolve,
                 report_seconds=DEADLINE_SECONDS,
                 clock=clock,

@@ -475,7 +475,7 @@ async def test_programs_and_calculations_of_a_caller_share_its_places(tmp_path: 
     async with running(tmp_path, Rounds(write_program("x"), say("Later.")), **MODEL) as rig:
         with ExitStack() as places:
             for _ in range(MOST_AT_ONCE):
-                places.enter_context(rig.gateway.api._desk.take_place("alice"))
+                places.enter_context(rig.assistant.desk.take_place("alice"))
             body = await ask(rig)
         assert not rig.calculator.programs
     failure = body["r1plus"]["code"][0]["failure"]
@@ -621,7 +621,7 @@ async def test_the_record_names_what_answered_where_no_later_round_began(tmp_pat
 async def test_callers_take_turns_with_their_programs(tmp_path: Path) -> None:
     async with running(tmp_path, Rounds(), **MODEL) as rig:
         rig.calculator.gate = asyncio.Event()
-        run = rig.gateway.api._desk.run_code
+        run = rig.assistant.desk.run_code
         runs = [asyncio.create_task(run(f"{group}{number}", group)) for group in "abc" for number in range(2)]
         await eventually(lambda: len(rig.calculator.programs) == 2, "the calculator's places are taken")
         assert rig.calculator.programs == ["a0", "b0"]
@@ -642,10 +642,10 @@ async def test_programs_of_one_caller_wait_for_one_another(tmp_path: Path, monke
         assert [body["output"][0]["status"] for body in bodies] == ["completed"] * count
         rig.calculator.gate = asyncio.Event()
         monkeypatch.setattr(desk, "TURN_SECONDS", 0.0)
-        first = asyncio.create_task(rig.gateway.api._desk.run_code("1", "alice"))
+        first = asyncio.create_task(rig.assistant.desk.run_code("1", "alice"))
         await eventually(lambda: len(rig.calculator.programs) == count + 1, "the first one runs")
         with pytest.raises(desk.CallerBusyError, match="other programs have not ended in time"):
-            await rig.gateway.api._desk.run_code("2", "alice")
+            await rig.assistant.desk.run_code("2", "alice")
         rig.calculator.gate.set()
         await first
 
@@ -695,7 +695,7 @@ async def test_a_client_that_leaves_frees_slot_and_program_and_pays_what_was_use
         await rig.until_settled()
         await rig.until_running(0)
         (settled,) = rig.ledger.settled
-        assert rig.gateway.api._desk._places._taken == {}
+        assert rig.assistant.desk._places._taken == {}
     assert (settled.outcome, settled.usage.completion_tokens) == (Outcome.CANCELLED, 5)
 
 
@@ -707,7 +707,7 @@ async def test_a_client_that_leaves_a_stream_ends_the_program_that_runs(tmp_path
             await eventually(lambda: rig.calculator.programs, "the program runs")
             response.close()
         await rig.until_settled()
-        await eventually(lambda: rig.gateway.api._desk._places._taken == {}, "the program's place is free")
+        await eventually(lambda: rig.assistant.desk._places._taken == {}, "the program's place is free")
         (settled,) = rig.ledger.settled
     assert (settled.outcome, settled.usage.completion_tokens) == (Outcome.CANCELLED, 5)
 

@@ -12,12 +12,11 @@ import pytest
 from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.assistant import embeddings
 from r1plus_gateway.assistant.embedding import client as embedder_client
-from r1plus_gateway.assistant.knowledge import quotation
+from r1plus_gateway.assistant.knowledge import citations, quotation
 from r1plus_gateway.assistant.knowledge.citations import find_citations
 from r1plus_gateway.assistant.knowledge.filters import Comparison
 from r1plus_gateway.assistant.knowledge.search import KnowledgeSearch, Passage, SearchMethod, SearchResult
 from r1plus_gateway.http.accounting.admission import MOST_SEARCHES
-from r1plus_gateway.http.completions import answers
 from r1plus_gateway.store.content.knowledge import Chunk
 from support.gateway.access import ALICE
 from support.gateway.fake_embedder import EMBEDDING
@@ -185,7 +184,7 @@ async def test_an_answer_is_compared_with_the_passages_once(
         return find_citations(text, passages)
 
     monkeypatch.setattr(KnowledgeSearch, "find", find)
-    monkeypatch.setattr(answers, "find_citations", compare)
+    monkeypatch.setattr(citations, "find_citations", compare)
     rig.pod.script = answer("The hotel b costs ", "210 francs [2].")
     if form == "chat":
         asked, read = rig.chat(knowledge={"vector_store_ids": ["vs"]}, stream=is_streamed), read_events

@@ -5,29 +5,24 @@ The model calls it as it calls any function, and the gateway runs the program. S
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
-from r1plus_contract.calculator import CodeRun
 from r1plus_gateway.http.body.field_tables import IntegerField, ObjectField, StringField, Table, read_item
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.body.json_body import Json
 from r1plus_gateway.http.errors import InvalidFieldError, NotConfiguredError
+from r1plus_gateway.http.schemas.code_tool import DEFAULT_RUNS, KIND, MOST_RUNS, TOOLS, CodeCall, CodeTool
 
-KIND: Final = "code_interpreter"
 CALL: Final = "code_interpreter_call"
 NO_CONTAINER: Final = "none"
 """Id of a call's container: nothing is kept from one program to the next."""
 QUOTED_SHARE: Final = 8
 """The model reads at most so many bytes of an output: its context's tokens, divided by this, times four."""
 LEAST_QUOTED_BYTES: Final = 256
-DEFAULT_RUNS: Final = 4
-MOST_RUNS: Final = 8
 MOST_RUNS_FIELD: Final = IntegerField("max_tool_calls", 1, MOST_RUNS)
 """Read with the tool only: without it the field cannot change the answer."""
-TOOLS: Final = "tools"
 CHOICE: Final = "tool_choice"
 TYPE: Final = StringField("type", values=(KIND,), is_required=True)
 CONTAINER_TYPE: Final = StringField("type", values=("auto",), is_required=True)
@@ -40,20 +35,6 @@ CONTAINER: Final = ObjectField(
 )
 TOOL: Final = Table((TYPE, CONTAINER))
 ECHO: Final[Mapping[str, Json]] = {"type": KIND, CONTAINER.name: {"type": "auto"}}
-FUNCTION: Final[Mapping[str, Json]] = {
-    "name": KIND,
-    "description": (
-        "Run a Python program. You get what it prints and the value of its last expression. It has no files, no network"
-        " and few modules. Nothing is kept between programs."
-    ),
-    "parameters": {
-        "type": "object",
-        "properties": {"code": {"type": "string"}},
-        "required": ["code"],
-        "additionalProperties": False,
-    },
-}
-"""The tool as the model sees it."""
 _CHARACTER: Final = r'[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})'
 _CUT_TEXT: Final = re.compile(rf'\s*\{{\s*"content"\s*:\s*"((?:{_CHARACTER})*)')
 """Up to the last whole character; a surrogate ends it."""
@@ -61,55 +42,6 @@ NOT_CONFIGURED: Final = (
     "this gateway runs no code. Leave the tool out, or ask the platform team to set spec.gateway.codeInterpreter: true"
     " in the R1PlusTenant"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CodeTool:
-    """The tool, as a request asks for it."""
-
-    most_runs: int = DEFAULT_RUNS
-    is_forced: bool = False
-    """Whether the model has to begin with a program."""
-
-
-@dataclass(frozen=True, slots=True)
-class CodeFailure:
-    """Why a program has no result that is its own doing."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class CodeCall:
-    """A program of the model, and what came of it: a run or a failure. Neither: it is not run yet."""
-
-    id: str
-    code: str
-    run: CodeRun | None = None
-    failure: CodeFailure | None = None
-
-    @property
-    def text(self) -> str:
-        """The program as the model and the client read it, without a NUL: no request may have one."""
-        return _replace_nul(self.code)
-
-    @property
-    def logs(self) -> str:
-        """What the model and the client read: what was printed, then the value or the error, without a NUL."""
-        if self.failure is not None:
-            return f"The program has no result: {self.failure.message}"
-        if self.run is None:
-            return ""
-        value = self.run.error or ("" if self.run.value in (None, "None") else self.run.value)
-        between = "\n" if value and self.run.output and not self.run.output.endswith("\n") else ""
-        return _replace_nul(f"{self.run.output}{between}{value}")
-
-    def describe(self) -> dict[str, Any]:
-        """Return it as `r1plus.code` of an answer has it."""
-        failure = None if self.failure is None else {"code": self.failure.code, "message": self.failure.message}
-        run = self.run or CodeRun("", None, None)
-        return {"id": self.id, "output": run.output, "value": run.value, "error": run.error, "failure": failure}
 
 
 def split_code_interpreter(fields: Fields, *, runs_code: bool) -> tuple[Fields, CodeTool | None]:
@@ -172,10 +104,6 @@ def build_call_item(call: CodeCall, status: str) -> dict[str, Any]:
     outputs = [{"type": "logs", "logs": call.logs}] if is_over else None
     own = {"code": call.text, "container_id": NO_CONTAINER, "outputs": outputs}
     return {"type": CALL, "id": call.id, "status": status, **own}
-
-
-def _replace_nul(text: str) -> str:
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def read_logs(outputs: Sequence[Mapping[str, Any]] | None) -> str:

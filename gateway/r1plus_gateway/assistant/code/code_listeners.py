@@ -1,12 +1,30 @@
 """What an answer does while its programs run: nothing, or the events of a stream. See `RoundsListener`."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, cast
 
-from r1plus_gateway.assistant.code.code_interpreter import CodeCall
-from r1plus_gateway.assistant.code.code_rounds import Executor
-from r1plus_gateway.http.completions.answers import CodeEventWriter
+from r1plus_gateway.assistant.calculation.desk import CalculatorDesk
+from r1plus_gateway.assistant.code.code_rounds import CodeRounds, Executor
+from r1plus_gateway.http.completions.answers import EventWriter
 from r1plus_gateway.http.completions.event_stream import EventStream, read_whole
+from r1plus_gateway.http.completions.reservations import count_prompt
+from r1plus_gateway.http.completions.steps import ReservedDraft
+from r1plus_gateway.http.parts import GatewayParts
+from r1plus_gateway.http.schemas.code_tool import CodeCall
 from r1plus_gateway.serving.generation import Generation
+from r1plus_gateway.serving.triton_wire import Prompt
+
+
+class CodeEventWriter(EventWriter, Protocol):
+    """The events of a stream whose programs the gateway runs."""
+
+    def build_code_begin(self, call: CodeCall) -> bytes:
+        """Return the events of a program that is about to run."""
+
+    def build_code_end(self, call: CodeCall) -> bytes:
+        """Return the events of a program that was run."""
 
 
 class WholeRounds:
@@ -47,3 +65,59 @@ class StreamedRounds:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+class ProgramRounds:
+    """The rounds of one answer; see `AnswerRounds`."""
+
+    def __init__(self, rounds: CodeRounds) -> None:
+        self._rounds = rounds
+
+    @property
+    def calls(self) -> Sequence[CodeCall]:
+        """See `AnswerRounds`."""
+        return self._rounds.calls
+
+    @property
+    def is_cut(self) -> bool:
+        """See `AnswerRounds`."""
+        return self._rounds.is_cut
+
+    @property
+    def is_mixed(self) -> bool:
+        """See `AnswerRounds`."""
+        return len(self._rounds.revisions) > 1
+
+    async def finish(self, generation: Generation) -> tuple[Generation, str]:
+        """See `AnswerRounds`."""
+        return await self._rounds.finish(generation, WholeRounds())
+
+    async def finish_stream(
+        self, generation: Generation, stream: EventStream, events: EventWriter
+    ) -> tuple[Generation, str]:
+        """See `AnswerRounds`."""
+        return await self._rounds.finish(generation, StreamedRounds(stream, cast(CodeEventWriter, events)))
+
+
+@dataclass(frozen=True, slots=True)
+class RoundsRunner:
+    """Runs programs of answers at one desk."""
+
+    desk: CalculatorDesk
+    parts: GatewayParts
+
+    def open(self, job: ReservedDraft, prompt: Prompt) -> ProgramRounds:
+        """See `RoundsOpener`."""
+        request, call = replace(job.request, prompt=prompt), job.draft.call
+        return ProgramRounds(
+            CodeRounds(
+                self.desk,
+                self.parts.models,
+                self.parts.metrics,
+                count_prompt,
+                job.draft.pool,
+                request,
+                job.bill,
+                call.running,
+            )
+        )

@@ -12,7 +12,7 @@ from r1plus_contract.calculator import MOST_REQUEST_BYTES, CalculatorReply, Code
 from r1plus_contract.jsonable import dumps
 from r1plus_gateway.assistant.calculation.client import CalculatorUnavailableError
 from r1plus_gateway.assistant.calculation.desk import CalculatorDesk, CallerBusyError
-from r1plus_gateway.assistant.code.code_interpreter import KIND, CodeCall, CodeFailure, quote_output, read_code
+from r1plus_gateway.assistant.code.code_interpreter import quote_output, read_code
 from r1plus_gateway.http.accounting.bill import Bill
 from r1plus_gateway.http.body.json_body import LONE_SURROGATE
 from r1plus_gateway.http.completions.estimated_tokens import TEMPLATE_TOKENS
@@ -21,6 +21,7 @@ from r1plus_gateway.http.completions.requests import GenerateRequest
 from r1plus_gateway.http.completions.sampling_fields import resolve_new_tokens
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.metrics import GatewayMetrics
+from r1plus_gateway.http.schemas.code_tool import KIND, CodeCall, CodeFailure
 from r1plus_gateway.http.schemas.schema_owners import choose_schema_owner
 from r1plus_gateway.http.schemas.tools import ToolAnswer, parse_tool_answer
 from r1plus_gateway.serving.generation import Generation

@@ -60,9 +60,9 @@ ContentHandler = Callable[[web.Request, Caller], Awaitable[R]]
 class ContentTurns:
     """Requests of each caller that use stored content now: all share the one writer."""
 
-    def __init__(self) -> None:
+    def __init__(self, searches: SearchTurns) -> None:
         self._places = Places()
-        self.searches: Final = SearchTurns()
+        self.searches: Final = searches
 
     def take(self, caller: Caller, most: int) -> AbstractContextManager[None]:
         """Count a request for a block.

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from r1plus_contract.inference import Role
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.assistant.files.knowledge_fields import (
     FILTERS,
@@ -17,20 +16,17 @@ from r1plus_gateway.assistant.files.knowledge_fields import (
     SearchOptions,
     read_search_options,
 )
-from r1plus_gateway.assistant.knowledge.citations import Citation
-from r1plus_gateway.assistant.knowledge.quotation import QuotedPassages, describe_passage_place
-from r1plus_gateway.assistant.knowledge.search import Passage, SearchResult
+from r1plus_gateway.assistant.knowledge.quotation import QuotedPassages, pack_passages
+from r1plus_gateway.assistant.knowledge.search import SearchResult
 from r1plus_gateway.http.body.field_tables import ListField, ObjectField, StringField, Table, read_item
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.body.json_body import Json
-from r1plus_gateway.http.completions.messages import PromptMessage
+from r1plus_gateway.http.completions.estimated_tokens import EstimatedTokens
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
 
 KIND: Final = "file_search"
 TOOLS: Final = "tools"
 CHOICE: Final = "tool_choice"
-KNOWLEDGE_SHARE: Final = 0.4
-"""Of the model's context, for quotations of documents."""
 TYPE: Final = StringField("type", values=(KIND,), is_required=True)
 _ID: Final = {"type": "string", "minLength": 1, "maxLength": 128}
 STORE_IDS: Final = ListField("vector_store_ids", MOST_VECTOR_STORES, _ID, is_required=True)
@@ -56,6 +52,10 @@ class FoundPassages:
     search: FileSearch
     question: str
     result: SearchResult
+
+    def quote(self, budget_tokens: int) -> QuotedPassages:
+        """See `FoundSources`."""
+        return pack_passages(self.result, self.question, budget_tokens, EstimatedTokens())
 
 
 KnowledgeFinder = Callable[[FileSearch, str, Caller], Awaitable[FoundPassages]]
@@ -96,6 +96,20 @@ def split_file_search(fields: Fields) -> tuple[Fields, FileSearch | None]:
     return fields.change(changes), None if choice == "none" else search
 
 
+class ChatKnowledge:
+    """The field `knowledge` of a chat; see `SourceProvider`."""
+
+    field: Final = KNOWLEDGE
+
+    def __init__(self, find: KnowledgeFinder = refuse_search) -> None:
+        self._find = find
+
+    async def find(self, fields: Fields, caller: Caller, find_question: Callable[[], str]) -> FoundPassages | None:
+        """See `SourceProvider`."""
+        search = read_knowledge(fields)
+        return None if search is None else await self._find(search, find_question(), caller)
+
+
 def read_knowledge(fields: Fields) -> FileSearch | None:
     """Return what a chat searches. Raises InvalidFieldError."""
     options = KNOWLEDGE.read(fields)
@@ -113,56 +127,6 @@ def _read_search(fields: Fields, table: Table) -> FileSearch:
     names = (RESULTS.name, FILTERS.name, RANKING.name)
     echo = {"type": KIND, STORE_IDS.name: ids, **{name: fields.get(name) for name in names}}
     return FileSearch([str(one) for one in ids], options, echo)
-
-
-def insert_passages(messages: Sequence[PromptMessage], block: str) -> list[PromptMessage]:
-    """Return the messages with quotations before what the user says last: they join it."""
-    place = next((index for index in range(len(messages) - 1, -1, -1) if messages[index].role == Role.USER), None)
-    if place is None:
-        return [*messages, PromptMessage(Role.USER, block)]
-    joined = PromptMessage(Role.USER, f"{block}\n\n{messages[place].content}")
-    return [*messages[:place], joined, *messages[place + 1 :]]
-
-
-def build_annotations(citations: Sequence[Citation], passages: Sequence[Passage]) -> list[dict[str, Any]]:
-    """Return citations as OpenAI's clients read them, with the place in the document and the basis besides."""
-    annotations = []
-    for citation in citations:
-        passage = passages[citation.number - 1]
-        annotations.append(
-            {
-                "type": "file_citation",
-                "index": citation.position,
-                "file_id": passage.file_id,
-                "filename": passage.file_name,
-                **describe_passage_place(passage),
-                "number": citation.number,
-                "basis": citation.basis.value,
-            }
-        )
-    return annotations
-
-
-def build_knowledge_figures(quoted: QuotedPassages, citations: Sequence[Citation]) -> dict[str, Any]:
-    """Return what the answer says of what was searched: the quotes by their numbers, and which are cited."""
-    cited = {citation.number for citation in citations}
-    return {
-        "search": quoted.method.value,
-        "found": quoted.found,
-        "estimated_tokens": quoted.tokens,
-        "passages": [
-            {
-                "number": number,
-                "vector_store_id": passage.vector_store_id,
-                "file_id": passage.file_id,
-                "filename": passage.file_name,
-                "score": round(passage.score, 6),
-                **describe_passage_place(passage),
-                "is_cited": number in cited,
-            }
-            for number, passage in enumerate(quoted.passages, 1)
-        ],
-    }
 
 
 def build_results(quoted: QuotedPassages) -> list[dict[str, Any]]:

@@ -61,6 +61,21 @@ def find_citations(answer: str, passages: Sequence[Passage]) -> list[Citation]:
     return named or list(_compare_sentences(answer, passages))
 
 
+class FoundCitations:
+    """The citations of one answer, which several of its parts say: all passages are compared with its text once."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._citations: Sequence[Citation] = ()
+
+    def find(self, text: str, passages: Sequence[Passage]) -> Sequence[Citation]:
+        """Return the citations of a text, always of the same passages."""
+        if text != self._text:
+            self._citations = find_citations(text, passages)
+            self._text = text
+        return self._citations
+
+
 def _compare_sentences(answer: str, passages: Sequence[Passage]) -> Iterator[Citation]:
     splitter = WordSplitter()
     texts = [_split(splitter, one) if one.words is None else one.words for one in passages]

@@ -5,9 +5,10 @@ mark of a chat template. Which passages enter depends on what fits: the best com
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from r1plus_gateway.assistant.knowledge.citations import Citation, FoundCitations
 from r1plus_gateway.assistant.knowledge.search import Passage, SearchMethod, SearchResult
 from r1plus_gateway.assistant.memory.packing import TokenCounter
 from r1plus_gateway.assistant.memory.quotation import quote_text
@@ -33,11 +34,21 @@ class QuotedPassages:
     tokens: int
     """Of the block, estimated."""
     question: str
+    citations: FoundCitations = field(default_factory=FoundCitations, compare=False)
 
     @property
     def block(self) -> str:
         """The text that enters the prompt."""
         return render_passages(self.passages) if self.passages else NOTHING_FOUND
+
+    def shrink(self, estimated_tokens: int, prompt_tokens: int, most_tokens: int) -> tuple[int, int]:
+        """See `QuotedSources`."""
+        return shrink_quotations(self, estimated_tokens, prompt_tokens, most_tokens)
+
+    def describe(self, text: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """See `QuotedSources`."""
+        citations = self.citations.find(text, self.passages)
+        return build_annotations(citations, self.passages), build_knowledge_figures(self, citations)
 
 
 def pack_passages(result: SearchResult, question: str, budget: int, counter: TokenCounter) -> QuotedPassages:
@@ -85,3 +96,44 @@ def describe_passage_place(passage: Passage) -> dict[str, Any]:
     """Return where a passage is in its document."""
     chunk = passage.chunk
     return {"page": chunk.page, "heading": chunk.heading, "start": chunk.start, "end": chunk.end}
+
+
+def build_annotations(citations: Sequence[Citation], passages: Sequence[Passage]) -> list[dict[str, Any]]:
+    """Return citations as OpenAI's clients read them, with the place in the document and the basis besides."""
+    annotations = []
+    for citation in citations:
+        passage = passages[citation.number - 1]
+        annotations.append(
+            {
+                "type": "file_citation",
+                "index": citation.position,
+                "file_id": passage.file_id,
+                "filename": passage.file_name,
+                **describe_passage_place(passage),
+                "number": citation.number,
+                "basis": citation.basis.value,
+            }
+        )
+    return annotations
+
+
+def build_knowledge_figures(quoted: QuotedPassages, citations: Sequence[Citation]) -> dict[str, Any]:
+    """Return what the answer says of what was searched: the quotes by their numbers, and which are cited."""
+    cited = {citation.number for citation in citations}
+    return {
+        "search": quoted.method.value,
+        "found": quoted.found,
+        "estimated_tokens": quoted.tokens,
+        "passages": [
+            {
+                "number": number,
+                "vector_store_id": passage.vector_store_id,
+                "file_id": passage.file_id,
+                "filename": passage.file_name,
+                "score": round(passage.score, 6),
+                **describe_passage_place(passage),
+                "is_cited": number in cited,
+            }
+            for number, passage in enumerate(quoted.passages, 1)
+        ],
+    }

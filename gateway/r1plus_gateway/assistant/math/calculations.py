@@ -20,13 +20,14 @@ from r1plus_contract.calculator_grammar.sizes import check_sizes
 from r1plus_gateway.access.caller import AccessError, CallerKind
 from r1plus_gateway.assistant.calculation.client import CalculatorUnavailableError
 from r1plus_gateway.assistant.calculation.desk import CalculatorDesk, CallerBusyError
-from r1plus_gateway.assistant.math.math_mode import NOT_CONFIGURED
 from r1plus_gateway.http.accounting.admission import Holds
 from r1plus_gateway.http.accounting.bill import reservation
 from r1plus_gateway.http.accounting.refusals import convert_refusals
 from r1plus_gateway.http.body.bodies import BodyBudget
 from r1plus_gateway.http.body.field_tables import IntegerField, StringField, Table
+from r1plus_gateway.http.completions.math_fields import NOT_CONFIGURED
 from r1plus_gateway.http.errors import NotConfiguredError, RequestError
+from r1plus_gateway.http.operations import Operation
 from r1plus_gateway.http.parts import GatewayParts, authenticate
 from r1plus_gateway.http.request_keys import MODEL_NAME, REQUEST_ID
 
@@ -49,6 +50,20 @@ class Calculations:
         self._desk = desk
         self._bodies = bodies
         self._holds = holds
+
+    def list_operations(self) -> list[Operation]:
+        """Return the endpoint."""
+        return [
+            Operation(
+                "POST",
+                "/v1/calculate",
+                "Calculate an expression: exactly, numerically, and checked by a second method.",
+                self.answer,
+                "Calculation",
+                body=CALCULATE,
+                errors=(502,),
+            )
+        ]
 
     async def answer(self, http: web.Request) -> web.Response:
         """Answer one request.

@@ -1,7 +1,7 @@
 """`math_mode`: before the model answers, its question is calculated, and the result enters the prompt as data."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
@@ -18,16 +18,12 @@ from r1plus_gateway.assistant.calculation.translation import (
     read_translation,
 )
 from r1plus_gateway.assistant.math.math_answers import MathEntry, MathOutcome
-from r1plus_gateway.assistant.math.math_fields import MATH_MODE, MathQuestion
-from r1plus_gateway.http.accounting.bill import Bill
 from r1plus_gateway.http.completions.event_stream import read_whole
-from r1plus_gateway.http.completions.preparation import PromptCounter
+from r1plus_gateway.http.completions.math_fields import NOT_CONFIGURED, build_no_calculator_error
 from r1plus_gateway.http.completions.requests import GenerateRequest
-from r1plus_gateway.http.errors import NotConfiguredError
+from r1plus_gateway.http.completions.steps import PromptCounter, ReservedDraft
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.serving.models import Models
-from r1plus_gateway.serving.pods import PodPool
-from r1plus_gateway.serving.running_requests import RunningRequest
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling, build_request, name_translation
 from r1plus_gateway.settings import Capability, ModelSettings
 
@@ -35,10 +31,6 @@ CALCULATION_SECONDS: Final = 10.0
 """For all expressions of a question together."""
 TRANSLATION_SECONDS: Final = 60.0
 """For the model's translation, with its wait for a slot."""
-NOT_CONFIGURED: Final = (
-    "this gateway has no calculator, so nothing was calculated. Ask the platform team to set spec.gateway.calculator:"
-    " true in the R1PlusTenant"
-)
 _SAMPLING: Final = Sampling(max_new_tokens=MOST_NEW_TOKENS, temperature=0.0, stop=b'["\\n"]')
 
 
@@ -47,14 +39,38 @@ def build_translation_prompt(task: TranslationTask) -> Prompt:
     return Prompt(task.prompt, is_raw=True, grammar=task.grammar.encode())
 
 
-def limit_translation(math: MathQuestion, prompt_tokens: int, model: ModelSettings) -> MathQuestion:
-    """Return the question with the tokens of its translation; without one, where the context has no room for it."""
-    tokens = prompt_tokens + MOST_NEW_TOKENS
-    if tokens <= model.context_tokens:
-        return replace(math, translation_tokens=tokens)
-    message = f"nothing was calculated: a translation needs {tokens} tokens of context, and the model has"
-    skip = Skip("context_too_small", f"{message} {model.context_tokens}; write the expression")
-    return replace(math, plan=MathPlan(skip=skip), translation_tokens=0)
+@dataclass(frozen=True, slots=True)
+class MathContext:
+    """What is calculated for one request; see `PromptContext`."""
+
+    mode: "MathMode"
+    plan: MathPlan
+    own_tokens: int = 0
+    """Most tokens of a translation: prompt and answer."""
+
+    @property
+    def note_bytes(self) -> int:
+        """See `PromptContext`."""
+        return self.plan.note_bytes
+
+    async def measure(self, model: ModelSettings, count: PromptCounter) -> "MathContext":
+        """See `PromptContext`: without a translation, where the context has no room for it."""
+        if self.plan.task is None:
+            return self
+        counted = await count(build_translation_prompt(self.plan.task))
+        if counted is None:
+            return self
+        tokens = counted + MOST_NEW_TOKENS
+        if tokens <= model.context_tokens:
+            return replace(self, own_tokens=tokens)
+        message = f"nothing was calculated: a translation needs {tokens} tokens of context, and the model has"
+        skip = Skip("context_too_small", f"{message} {model.context_tokens}; write the expression")
+        return replace(self, plan=MathPlan(skip=skip), own_tokens=0)
+
+    async def enter(self, prompt: Prompt, job: ReservedDraft) -> tuple[Prompt, MathOutcome]:
+        """See `PromptContext`."""
+        outcome = await self.mode.run(self.plan, job)
+        return insert_note(prompt, outcome.write_note()), outcome
 
 
 def is_negative(calculation: Calculation) -> bool:
@@ -69,45 +85,36 @@ class MathMode:
         self._desk = desk
         self._models = models
 
-    def plan(self, request: GenerateRequest, model: ModelSettings) -> GenerateRequest:
-        """See `ContextProvider`."""
-        return request if request.math is None else replace(request, math=self._plan(request.math, model))
-
-    async def measure(self, request: GenerateRequest, model: ModelSettings, count: PromptCounter) -> GenerateRequest:
-        """See `ContextProvider`: the tokens that a translation may take."""
-        if request.math is None or request.math.plan.task is None:
-            return request
-        counted = await count(build_translation_prompt(request.math.plan.task))
-        return request if counted is None else replace(request, math=limit_translation(request.math, counted, model))
-
-    def _plan(self, math: MathQuestion, model: ModelSettings) -> MathQuestion:
-        """Return the question with what is done about it.
+    def plan(self, request: GenerateRequest, model: ModelSettings) -> MathContext | None:
+        """See `ContextProvider`.
 
         Raises:
             NotConfiguredError: it asks for a calculator by name, and there is none.
         """
+        math = request.math
+        if math is None:
+            return None
         if not self._desk.is_configured:
             if math.is_explicit:
-                raise NotConfiguredError("calculator_not_configured", NOT_CONFIGURED, param=MATH_MODE.name)
-            return replace(math, plan=MathPlan(skip=Skip("calculator_not_configured", NOT_CONFIGURED)))
+                raise build_no_calculator_error()
+            return MathContext(self, MathPlan(skip=Skip("calculator_not_configured", NOT_CONFIGURED)))
         # Every engine has taken grammars since it takes schemas.
         plan = plan_math(math.text, can_translate=model.can(Capability.RESPONSE_SCHEMA))
         if plan.task is None:
-            return replace(math, plan=plan)
+            return MathContext(self, plan)
         tokens = build_translation_prompt(plan.task).size + MOST_NEW_TOKENS
-        return replace(math, plan=plan, translation_tokens=min(tokens, model.context_tokens))
+        return MathContext(self, plan, min(tokens, model.context_tokens))
 
-    async def run(self, math: MathQuestion, running: RunningRequest, pool: PodPool, bill: Bill) -> MathOutcome:
+    async def run(self, plan: MathPlan, job: ReservedDraft) -> MathOutcome:
         """Translate if that is planned, and calculate; never raise for what cannot be calculated.
 
         Raises:
             CallerRevokedError: the caller was revoked before a translation began.
         """
-        plan, group = math.plan, bill.reservation.caller.group_id
+        group = job.draft.call.caller.group_id
         if plan.task is None:
             return MathOutcome(await self._calculate_all(plan.expressions, group), plan.skip)
-        generation = self._begin_translation(plan.task, running, pool, bill)
-        bill.add(generation)
+        generation = self._begin_translation(plan.task, job)
         planned = await _read_planned(plan.task, generation)
         usage = generation.usage
         if isinstance(planned, Skip):
@@ -120,11 +127,12 @@ class MathMode:
             )
         return MathOutcome(entries, usage=usage)
 
-    def _begin_translation(
-        self, task: TranslationTask, running: RunningRequest, pool: PodPool, bill: Bill
-    ) -> Generation:
-        name, prompt = name_translation(bill.reservation.request_id), build_translation_prompt(task)
-        return self._models.begin(pool, running, build_request(name, prompt, _SAMPLING, GATEWAY_OWNER))
+    def _begin_translation(self, task: TranslationTask, job: ReservedDraft) -> Generation:
+        name, prompt = name_translation(job.draft.call.id), build_translation_prompt(task)
+        request = build_request(name, prompt, _SAMPLING, GATEWAY_OWNER)
+        generation = self._models.begin(job.draft.pool, job.draft.call.running, request)
+        job.bill.add(generation)
+        return generation
 
     async def _calculate_all(self, expressions: tuple[PlannedExpression, ...], group: str) -> tuple[MathEntry, ...]:
         entries: list[MathEntry] = []

@@ -8,23 +8,15 @@ import orjson
 
 from r1plus_gateway.access.caller import AnswerEvidence, Caller, Usage
 from r1plus_gateway.access.turns import ThreadTurns
-from r1plus_gateway.assistant.code.code_interpreter import KIND as CODE_KIND
-from r1plus_gateway.assistant.code.code_interpreter import (
-    CodeCall,
-    build_call_item,
-    read_cut_text,
-    split_code_interpreter,
-)
+from r1plus_gateway.assistant.code.code_interpreter import build_call_item, read_cut_text, split_code_interpreter
 from r1plus_gateway.assistant.files.file_search import (
     KnowledgeFinder,
-    build_annotations,
-    build_knowledge_figures,
     build_results,
     has_file_search,
     refuse_search,
     split_file_search,
 )
-from r1plus_gateway.assistant.knowledge.citations import Citation
+from r1plus_gateway.assistant.knowledge.quotation import QuotedPassages
 from r1plus_gateway.assistant.responses.response_items import COMPLETED, FAILED, INCOMPLETE, INPUT, SEARCH_CALL
 from r1plus_gateway.assistant.responses.response_memory import find_question
 from r1plus_gateway.assistant.responses.response_requests import (
@@ -38,6 +30,8 @@ from r1plus_gateway.http.completions.answers import DONE, AnswerEnd, AnswerHead,
 from r1plus_gateway.http.completions.forms import FormDescription
 from r1plus_gateway.http.completions.requests import GenerateRequest, ModelName
 from r1plus_gateway.http.errors import FieldNames, RequestError
+from r1plus_gateway.http.schemas.code_tool import KIND as CODE_KIND
+from r1plus_gateway.http.schemas.code_tool import CodeCall
 from r1plus_gateway.http.schemas.tools import ToolAnswer, ToolCall, parse_tool_answer
 from r1plus_gateway.settings import ModelSettings
 
@@ -315,7 +309,7 @@ def _build_part(text: str, annotations: Sequence[Any] = ()) -> dict[str, Any]:
 
 def _build_searches(head: AnswerHead) -> list[dict[str, Any]]:
     """Return the item of the search that was made; none without one."""
-    quoted = head.request.knowledge
+    quoted = _find_quoted(head)
     if quoted is None:
         return []
     results = build_results(quoted) if head.request.includes_results else None
@@ -323,14 +317,15 @@ def _build_searches(head: AnswerHead) -> list[dict[str, Any]]:
     return [{"type": SEARCH_CALL, "id": _name_item(head, "fs"), "status": COMPLETED, **own}]
 
 
-def _find_citations(head: AnswerHead, text: str) -> Sequence[Citation]:
+def _find_quoted(head: AnswerHead) -> QuotedPassages | None:
     quoted = head.request.knowledge
-    return head.citations.find(text, quoted.passages) if quoted is not None else ()
+    assert quoted is None or isinstance(quoted, QuotedPassages)
+    return quoted
 
 
 def _build_message(head: AnswerHead, status: str, text: str) -> dict[str, Any]:
-    quoted = head.request.knowledge
-    annotations = build_annotations(_find_citations(head, text), quoted.passages) if quoted is not None else ()
+    quoted = _find_quoted(head)
+    annotations = quoted.describe(text)[0] if quoted is not None else ()
     own = {"role": "assistant", "content": [_build_part(text, annotations)]}
     return {"type": "message", "id": _name_item(head, "msg"), "status": status, **own}
 
@@ -382,8 +377,8 @@ def _build_memory(request: GenerateRequest) -> dict[str, Any]:
 
 def _build_knowledge(head: AnswerHead, text: str) -> dict[str, Any]:
     """Return what was searched and quoted, where the request asks for it."""
-    quoted = head.request.knowledge
-    return {} if quoted is None else {"knowledge": build_knowledge_figures(quoted, _find_citations(head, text))}
+    quoted = _find_quoted(head)
+    return {} if quoted is None else {"knowledge": quoted.describe(text)[1]}
 
 
 def _build_usage(usage: Usage) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from r1plus_gateway.assistant.code.code_interpreter import CALL as CODE_CALL
-from r1plus_gateway.assistant.code.code_interpreter import KIND as CODE_KIND
 from r1plus_gateway.assistant.code.code_interpreter import NO_CONTAINER, quote_output, read_logs
 from r1plus_gateway.http.body.field_tables import ListField, OtherField, StringField, Table, choose, read_item
 from r1plus_gateway.http.body.fields import Fields
@@ -25,6 +24,7 @@ from r1plus_gateway.http.completions.messages import (
     describe_call,
 )
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
+from r1plus_gateway.http.schemas.code_tool import KIND as CODE_KIND
 
 Item = Mapping[str, Any]
 """An item in the one form, without an id: a message has one part of text, a result is a text."""

@@ -9,14 +9,11 @@ import orjson
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.assistant.code.code_interpreter import CALL as CODE_CALL
 from r1plus_gateway.assistant.code.code_interpreter import ECHO as CODE_ECHO
-from r1plus_gateway.assistant.code.code_interpreter import KIND as CODE_KIND
 from r1plus_gateway.assistant.code.code_interpreter import TOOL as CODE_TOOL
-from r1plus_gateway.assistant.code.code_interpreter import CodeTool
 from r1plus_gateway.assistant.conversations.indexed_history import IndexedHistory, Recollection
-from r1plus_gateway.assistant.files.file_search import KNOWLEDGE_SHARE, FoundPassages, insert_passages
 from r1plus_gateway.assistant.files.file_search import TOOL as FILE_SEARCH_TOOL
+from r1plus_gateway.assistant.files.file_search import FoundPassages
 from r1plus_gateway.assistant.knowledge.quotation import QuotedPassages, pack_passages, shrink_quotations
-from r1plus_gateway.assistant.math.math_fields import read_math
 from r1plus_gateway.assistant.responses.response_items import INPUT, Item, build_messages, quote_outputs
 from r1plus_gateway.assistant.responses.response_memory import (
     KEEP,
@@ -43,10 +40,12 @@ from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.body.json_body import Json
 from r1plus_gateway.http.body.metadata import METADATA
 from r1plus_gateway.http.completions.estimated_tokens import EstimatedTokens
-from r1plus_gateway.http.completions.messages import PromptMessage, build_prompt, find_question
+from r1plus_gateway.http.completions.math_fields import read_math
+from r1plus_gateway.http.completions.messages import PromptMessage, build_prompt, find_question, insert_quotations
 from r1plus_gateway.http.completions.requests import (
     COMMON,
     REPORTED,
+    SOURCES_SHARE,
     STREAM_OPTIONS,
     GenerateRequest,
     ModelName,
@@ -62,6 +61,8 @@ from r1plus_gateway.http.completions.sampling_fields import (
     read_token_limit,
 )
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
+from r1plus_gateway.http.schemas.code_tool import KIND as CODE_KIND
+from r1plus_gateway.http.schemas.code_tool import CodeTool
 from r1plus_gateway.http.schemas.schemas import TEXT_FORMAT, AnswerSchema, SchemaCheck
 from r1plus_gateway.http.schemas.tools import FLAT_TOOLS, read_tools
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling
@@ -263,7 +264,7 @@ def parse_response(
         earlier.recollection,
         found,
     )
-    knowledge_budget = None if found is None else int(KNOWLEDGE_SHARE * model.context_tokens)
+    knowledge_budget = None if found is None else int(SOURCES_SHARE * model.context_tokens)
     built = plan.build(model, None if options is None else options.budget, knowledge_budget)
     request = GenerateRequest(
         name,
@@ -338,7 +339,7 @@ class _PromptPlan:
             messages = [PromptMessage("system", self.instructions), *messages]
         if self.found is not None and knowledge_budget is not None:
             quoted = pack_passages(self.found.result, self.found.question, knowledge_budget, counter)
-            messages = insert_passages(messages, quoted.block)
+            messages = insert_quotations(messages, quoted.block)
         tokens = sum(counter.count(message.content) for message in messages) if use or quoted else 0
         prompt = build_prompt(messages, self.instruction, model, self.schema, param=INPUT.name)
         return _BuiltPrompt(prompt, use, quoted, tokens)

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from r1plus_gateway.assistant.code.code_interpreter import CALL as CODE_CALL
-from r1plus_gateway.assistant.code.code_interpreter import KIND as CODE_KIND
-from r1plus_gateway.assistant.code.code_interpreter import MOST_RUNS, NO_CONTAINER
+from r1plus_gateway.assistant.code.code_interpreter import NO_CONTAINER
 from r1plus_gateway.assistant.files.knowledge_schemas import CITATION, KNOWLEDGE
 from r1plus_gateway.assistant.knowledge.search import SearchMethod
 from r1plus_gateway.http.answer_schemas import (
@@ -22,6 +21,8 @@ from r1plus_gateway.http.answer_schemas import (
     refer,
 )
 from r1plus_gateway.http.completions.answers import StorageOutcome
+from r1plus_gateway.http.schemas.code_tool import KIND as CODE_KIND
+from r1plus_gateway.http.schemas.code_tool import MOST_RUNS
 
 _FALSE: Final[Schema] = {"type": "boolean", "const": False}
 _INDEX: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 1 + MOST_RUNS}

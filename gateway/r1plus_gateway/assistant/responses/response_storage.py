@@ -117,8 +117,8 @@ class ResponseStorage:
             return head
         stored = replace(head, storage=StorageOutcome.STORED)
         response = orjson.loads(answer)
-        if head.request.knowledge is not None:
-            _refer_to_passages(response["output"], head.request.knowledge)
+        if isinstance(quoted := head.request.knowledge, QuotedPassages):
+            _refer_to_passages(response["output"], quoted)
         try:
             with convert_content_errors():
                 days = self._content.days
@@ -130,11 +130,6 @@ class ResponseStorage:
             log.warning("Response %s is not stored: %s", head.request_id, error.code)
             return _build_unstored(head, StorageOutcome.FAILED)
         return stored if is_there else _build_unstored(head, StorageOutcome.GONE)
-
-
-async def leave_unstored(_: Caller, head: AnswerHead, __: bytes) -> AnswerHead:
-    """Store nothing, where nothing is stored."""
-    return head
 
 
 def _refer_to_passages(output: Sequence[dict[str, object]], quoted: QuotedPassages) -> None:

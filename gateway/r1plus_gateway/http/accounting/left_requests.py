@@ -8,7 +8,7 @@ import contextlib
 import logging
 from typing import Final
 
-from r1plus_gateway.assistant.code.code_interpreter import MOST_RUNS
+from r1plus_gateway.http.schemas.code_tool import MOST_RUNS
 from r1plus_gateway.serving.errors import ServingError
 from r1plus_gateway.serving.left_usage import ask_usage
 from r1plus_gateway.serving.models import Models

@@ -1,19 +1,17 @@
 """What every form of an answer has: its head, its end, and the writer of a stream's events."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from r1plus_gateway.access.caller import AnswerEvidence, Usage
 from r1plus_gateway.access.turns import ThreadTurns
-from r1plus_gateway.assistant.code.code_interpreter import CodeCall
-from r1plus_gateway.assistant.knowledge.citations import Citation, find_citations
-from r1plus_gateway.assistant.knowledge.search import Passage
-from r1plus_gateway.assistant.math.math_answers import MathOutcome
+from r1plus_gateway.http.completions.contexts import ContextReport
 from r1plus_gateway.http.completions.requests import GenerateRequest
 from r1plus_gateway.http.completions.sampling_fields import find_lowered
 from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.schemas.code_tool import CodeCall
 from r1plus_gateway.http.schemas.schema_reports import SchemaReport, check_text
 
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -35,21 +33,6 @@ class StorageOutcome(StrEnum):
     FAILED = "failed"
 
 
-class FoundCitations:
-    """The citations of one answer, which several of its parts say: all passages are compared with its text once."""
-
-    def __init__(self) -> None:
-        self._text = ""
-        self._citations: Sequence[Citation] = ()
-
-    def find(self, text: str, passages: Sequence[Passage]) -> Sequence[Citation]:
-        """Return the citations of a text, always of the same passages."""
-        if text != self._text:
-            self._citations = find_citations(text, passages)
-            self._text = text
-        return self._citations
-
-
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
     """What all parts of one answer repeat."""
@@ -60,22 +43,20 @@ class AnswerHead:
     request: GenerateRequest
     evidence: AnswerEvidence
     storage: StorageOutcome
-    math: MathOutcome | None = None
-    """What was calculated; None: nothing was asked for."""
+    reports: Sequence[ContextReport] = ()
+    """What contexts have added to the prompt."""
     code: Sequence[CodeCall] = ()
     """The programs that were run."""
     schema: SchemaReport | None = None
     """What the whole answer is by a schema that the engine enforces in part."""
-    citations: FoundCitations = field(default_factory=FoundCitations, compare=False)
-    """Of the documents that were searched."""
 
     def describe(self) -> dict[str, Any]:
         """Return what every form's `r1plus` says of the answer."""
-        math = {} if self.math is None else self.math.describe()
+        contexts = {name: value for report in self.reports for name, value in report.describe().items()}
         schema = {} if self.schema is None else {"schema": self.schema.describe()}
         ignored = {"ignored": list(self.request.ignored)} if self.request.ignored else {}
         lowered = find_lowered(self.request.limit, self.request.sampling.max_new_tokens)
-        return {**math, **schema, **ignored, **({"lowered": lowered} if lowered else {})}
+        return {**contexts, **schema, **ignored, **({"lowered": lowered} if lowered else {})}
 
 
 async def judge_answer(head: AnswerHead, text: str, threads: ThreadTurns, caller: str) -> AnswerHead:
@@ -83,8 +64,8 @@ async def judge_answer(head: AnswerHead, text: str, threads: ThreadTurns, caller
 
     `caller`: whose turn it takes in `threads`.
     """
-    if head.math is not None:
-        head = replace(head, math=head.math.compare(text))
+    if head.reports:
+        head = replace(head, reports=tuple(report.compare(text) for report in head.reports))
     if (check := head.request.schema_check) is not None:
         head = replace(head, schema=await threads.run(caller, check_text, check, text))
     return head
@@ -121,16 +102,6 @@ class EventWriter(Protocol):
 
     def build_error(self, error: RequestError, usage: Usage) -> bytes:
         """Return the last events of an answer that broke off; `usage` is what it has cost."""
-
-
-class CodeEventWriter(EventWriter, Protocol):
-    """The events of a stream whose programs the gateway runs."""
-
-    def build_code_begin(self, call: CodeCall) -> bytes:
-        """Return the events of a program that is about to run."""
-
-    def build_code_end(self, call: CodeCall) -> bytes:
-        """Return the events of a program that was run."""
 
 
 def build_fingerprint(evidence: AnswerEvidence) -> str | None:

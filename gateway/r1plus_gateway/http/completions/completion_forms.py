@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -9,14 +10,6 @@ import orjson
 from r1plus_contract.inference import Role
 from r1plus_gateway.access.caller import Caller, Usage
 from r1plus_gateway.access.turns import ThreadTurns
-from r1plus_gateway.assistant.files.file_search import (
-    KNOWLEDGE,
-    KnowledgeFinder,
-    build_annotations,
-    build_knowledge_figures,
-    read_knowledge,
-    refuse_search,
-)
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.completions.answers import (
     DONE,
@@ -26,6 +19,7 @@ from r1plus_gateway.http.completions.answers import (
     build_fingerprint,
     split_event,
 )
+from r1plus_gateway.http.completions.contexts import SourceProvider
 from r1plus_gateway.http.completions.forms import FormDescription
 from r1plus_gateway.http.completions.messages import read_messages
 from r1plus_gateway.http.completions.requests import (
@@ -118,36 +112,41 @@ def _build_knowledge(head: AnswerHead, text: str) -> dict[str, Any]:
     quoted = head.request.knowledge
     if quoted is None:
         return {}
-    citations = head.citations.find(text, quoted.passages)
-    annotations = build_annotations(citations, quoted.passages)
-    return {"annotations": annotations, "r1plus": {"knowledge": build_knowledge_figures(quoted, citations)}}
+    annotations, figures = quoted.describe(text)
+    return {"annotations": annotations, "r1plus": {"knowledge": figures}}
+
+
+def _find_newest_question(fields: Fields) -> str:
+    """Return the newest message of the user; empty if there is none."""
+    said = [message.content for message in read_messages(fields) if message.role == Role.USER]
+    return said[-1] if said else ""
 
 
 class ChatForm:
     """`POST /v1/chat/completions`."""
 
-    description: Final = CHAT_FORM
-
-    def __init__(self, find_knowledge: KnowledgeFinder = refuse_search) -> None:
-        """`find_knowledge`: what `knowledge` of a request finds."""
-        self._find_knowledge = find_knowledge
+    def __init__(self, sources: SourceProvider | None = None) -> None:
+        """`sources`: what a chat may search; None: nothing."""
+        self._sources = sources
         self._quoting = ThreadTurns(MOST_QUOTING)
+        fields = CHAT.fields if sources is None else (*CHAT.fields, sources.field)
+        self.description: Final = replace(CHAT_FORM, body=replace(CHAT, fields=fields))
 
     def has_search(self, fields: Fields) -> bool:
         """See `Form`."""
-        return fields.has(KNOWLEDGE.name)
+        return self._sources is not None and fields.has(self._sources.field.name)
 
     async def read_request(
         self, fields: Fields, name: ModelName, model: ModelSettings, caller: Caller
     ) -> GenerateRequest:
         """See `Form`."""
-        search = read_knowledge(fields)
-        if search is None:
-            return parse_chat(fields, name, model)
-        said = [message.content for message in read_messages(fields) if message.role == Role.USER]
-        found = await self._find_knowledge(search, "\n".join(said[-1:]), caller)
+        found, body = None, self.description.body
+        if self._sources is not None:
+            found = await self._sources.find(fields, caller, lambda: _find_newest_question(fields))
+        if found is None:
+            return parse_chat(fields, name, model, table=body)
         # In a thread: quoting fifty long passages takes as long as many events of streams.
-        return await self._quoting.run(caller.group_id, parse_chat, fields, name, model, found)
+        return await self._quoting.run(caller.group_id, parse_chat, fields, name, model, found, body)
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
         """See `Form`."""

@@ -9,20 +9,17 @@ from typing import Final
 from aiohttp import web
 
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind
-from r1plus_gateway.assistant.calculation.desk import CalculatorDesk
-from r1plus_gateway.assistant.math.math_mode import MathMode
-from r1plus_gateway.http.accounting.admission import Holds, SearchTurns
 from r1plus_gateway.http.accounting.refusals import convert_refusals
-from r1plus_gateway.http.body.bodies import BodyBudget
+from r1plus_gateway.http.add_ons import AddOn, GatewayHost
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.completions.forms import Form
 from r1plus_gateway.http.completions.preparation import prepare
 from r1plus_gateway.http.completions.presets import build_unknown_model_error
 from r1plus_gateway.http.completions.requests import read_model_name
 from r1plus_gateway.http.completions.reservations import Reservations, count_most_waiting
-from r1plus_gateway.http.completions.runs import Runs, StoreAnswer
-from r1plus_gateway.http.completions.steps import Call, ModelCall
-from r1plus_gateway.http.parts import GatewayParts, authenticate
+from r1plus_gateway.http.completions.runs import Runs
+from r1plus_gateway.http.completions.steps import CompletionCall, ModelCall
+from r1plus_gateway.http.parts import authenticate
 from r1plus_gateway.http.request_keys import MODEL_NAME
 
 ADMINISTERS_ONLY: Final = (
@@ -34,15 +31,14 @@ ADMINISTERS_ONLY: Final = (
 class Completions:
     """Answers the requests that generate."""
 
-    def __init__(self, parts: GatewayParts, desk: CalculatorDesk, searches: SearchTurns, store: StoreAnswer) -> None:
-        self._parts = parts
-        self._searches = searches
-        math = MathMode(desk, parts.models)
-        self._contexts = (math,)
-        self.bodies = BodyBudget()
-        self.holds = Holds(parts.clock)
-        self._reservations = Reservations(parts, self._contexts)
-        self._runs = Runs(parts, desk, math, store, self.holds)
+    def __init__(self, host: GatewayHost, add_on: AddOn) -> None:
+        parts = self._parts = host.parts
+        self._searches = host.searches
+        self._holds = host.holds
+        self._contexts = add_on.contexts
+        self._reservations = Reservations(parts)
+        self._runs = Runs(parts, add_on.open_rounds, add_on.store_answer, host.holds)
+        self.bodies = host.bodies
 
     async def answer(self, http: web.Request, form: Form) -> web.StreamResponse:
         """Answer one request of this form.
@@ -50,12 +46,12 @@ class Completions:
         Raises:
             RequestError: it is refused, or failed before anything was sent.
         """
-        with convert_refusals(self._parts, self.holds, http):
+        with convert_refusals(self._parts, self._holds, http):
             caller = await self._authenticate(http)
             limits = self._parts.read_settings().limits
             with self._parts.models.requests.track(caller.group_id) as running:
                 async with self.bodies.read(http, caller, limits) as body, AsyncExitStack() as turn:
-                    target = self._parse(Call(http, form, caller, running), body.fields)
+                    target = self._parse(CompletionCall(http, form, caller, running), body.fields)
                     await self._admit(target, turn)
                     draft = await prepare(self._contexts, target)
                     self._check_room(target)
@@ -68,10 +64,10 @@ class Completions:
         caller = await authenticate(self._parts, http)
         if caller.kind is CallerKind.ADMIN:
             raise AccessError(403, "admin_not_allowed", ADMINISTERS_ONLY)
-        self.holds.check(caller)
+        self._holds.check(caller)
         return caller
 
-    def _parse(self, call: Call, fields: Fields) -> ModelCall:
+    def _parse(self, call: CompletionCall, fields: Fields) -> ModelCall:
         """Return the model that a body names."""
         name = read_model_name(fields)
         pool = self._parts.models.find(name.deployment, call.caller)
@@ -89,7 +85,7 @@ class Completions:
         if call.form.has_search(target.fields):
             most_waiting = count_most_waiting(self._parts, target.pool)
             await turn.enter_async_context(self._searches.wait(call.caller, most_waiting))
-        self.holds.check(call.caller)
+        self._holds.check(call.caller)
         self._check_room(target)
 
     def _check_room(self, target: ModelCall) -> None:

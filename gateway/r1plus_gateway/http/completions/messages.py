@@ -241,3 +241,12 @@ def _read_call(path: str, call: Json) -> str:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise InvalidFieldError(f"{path}.tool_calls", "expected calls of functions", code="invalid_type")
     return describe_call(function["name"], function.get("arguments"))
+
+
+def insert_quotations(messages: Sequence[PromptMessage], block: str) -> list[PromptMessage]:
+    """Return the messages with quotations before what the user says last: they join it."""
+    place = next((index for index in range(len(messages) - 1, -1, -1) if messages[index].role == Role.USER), None)
+    if place is None:
+        return [*messages, PromptMessage(Role.USER, block)]
+    joined = PromptMessage(Role.USER, f"{block}\n\n{messages[place].content}")
+    return [*messages[:place], joined, *messages[place + 1 :]]

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from r1plus_gateway.assistant.math import math_fields
+from r1plus_gateway.http.completions import math_fields
 from r1plus_gateway.http.completions.presets import PRESETS, Preset
 from r1plus_gateway.http.completions.requests import GenerateRequest
 from r1plus_gateway.serving.triton_wire import Sampling

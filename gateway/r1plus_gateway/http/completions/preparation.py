@@ -1,37 +1,28 @@
 """The step `prepare`: a body is read by its form, and contexts plan what they add to its prompt."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN
-from r1plus_gateway.assistant.code.code_interpreter import TOOLS
+from r1plus_gateway.http.completions.math_fields import build_no_calculator_error
 from r1plus_gateway.http.completions.operating_points import find_operating_point
 from r1plus_gateway.http.completions.requests import GenerateRequest
-from r1plus_gateway.http.completions.steps import Draft, ModelCall
+from r1plus_gateway.http.completions.steps import ContextProvider, Draft, ModelCall
 from r1plus_gateway.http.errors import FieldNames, RequestError
-from r1plus_gateway.serving.triton_wire import Prompt
+from r1plus_gateway.http.schemas.code_tool import TOOLS
 from r1plus_gateway.settings import ModelSettings
 
-PromptCounter = Callable[[Prompt], Awaitable[int | None]]
-"""Counts a prompt's tokens by the engine; None: no pod says how many."""
+
+class MissingCalculator:
+    """Stands for the calculations of a gateway without that add-on; see `ContextProvider`."""
+
+    def plan(self, request: GenerateRequest, _: ModelSettings) -> None:
+        """Refuse a request that asks for them by name. Raises NotConfiguredError."""
+        if request.math is not None and request.math.is_explicit:
+            raise build_no_calculator_error()
 
 
-class ContextProvider(Protocol):
-    """Something that enters prompts besides what their requests say."""
-
-    def plan(self, request: GenerateRequest, model: ModelSettings) -> GenerateRequest:
-        """Return the request with what will be done for it.
-
-        Raises:
-            RequestError: it asks for what is not there.
-        """
-
-    async def measure(self, request: GenerateRequest, model: ModelSettings, count: PromptCounter) -> GenerateRequest:
-        """Return the request with what that costs, as the engine counts it."""
-
-
-async def prepare(contexts: Sequence[ContextProvider], target: ModelCall) -> Draft:
+async def prepare(providers: Sequence[ContextProvider], target: ModelCall) -> Draft:
     """Return the request that a body makes, with what it searches and continues.
 
     Raises:
@@ -42,10 +33,9 @@ async def prepare(contexts: Sequence[ContextProvider], target: ModelCall) -> Dra
     names = call.form.description.names
     if request.has_tools:
         names = replace(names, schema=TOOLS)
-    for context in contexts:
-        request = context.plan(request, model)
+    contexts = [one for provider in providers if (one := provider.plan(request, model)) is not None]
     _check_prompt_size(request, model, names)
-    return Draft(call, target.pool, request, names, find_operating_point(request, model))
+    return Draft(call, target.pool, request, contexts, names, find_operating_point(request, model))
 
 
 def _check_prompt_size(request: GenerateRequest, model: ModelSettings, names: FieldNames) -> None:

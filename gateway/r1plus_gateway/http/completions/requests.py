@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from r1plus_gateway.assistant.files.file_search import KNOWLEDGE, KNOWLEDGE_SHARE, FoundPassages, insert_passages
-from r1plus_gateway.assistant.knowledge.quotation import QuotedPassages, pack_passages, shrink_quotations
-from r1plus_gateway.assistant.math.math_fields import MATH_MODE, MathQuestion, read_math
 from r1plus_gateway.http.body.field_tables import (
     FlagField,
     ObjectField,
@@ -17,12 +14,15 @@ from r1plus_gateway.http.body.field_tables import (
 )
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.body.json_body import Json
+from r1plus_gateway.http.completions.contexts import FoundSources, QuotedSources
 from r1plus_gateway.http.completions.estimated_tokens import EstimatedTokens
+from r1plus_gateway.http.completions.math_fields import MATH_MODE, MathQuestion, read_math
 from r1plus_gateway.http.completions.messages import (
     MESSAGES,
     PromptMessage,
     build_prompt,
     find_question,
+    insert_quotations,
     list_ignored,
     read_messages,
 )
@@ -110,7 +110,7 @@ SYSTEM: Final = TextField("system")
 RAW_PROMPT: Final = FlagField("raw_prompt")
 COMMON: Final = (MODEL, PRESET, STREAM, MATH_MODE, *SAMPLING)
 CHAT: Final = Table(
-    (*COMMON, MESSAGES, RESPONSE_FORMAT, CHAT_TOOLS.tools, CHAT_TOOLS.choice, KNOWLEDGE, STREAM_OPTIONS, *CHAT_LIMITS),
+    (*COMMON, MESSAGES, RESPONSE_FORMAT, CHAT_TOOLS.tools, CHAT_TOOLS.choice, STREAM_OPTIONS, *CHAT_LIMITS),
     IGNORED,
     UNSUPPORTED,
     REPORTED,
@@ -121,6 +121,8 @@ GENERATE: Final = Table(
     (*COMMON, PROMPT, SYSTEM, RAW_PROMPT, RESPONSE_FORMAT, *GENERATE_LIMITS), IGNORED, UNSUPPORTED, REPORTED, REASONS
 )
 """The bodies of the three forms: what they list is read, and is what the OpenAPI document says."""
+SOURCES_SHARE: Final = 0.4
+"""Share of the model's context that quotations of documents may fill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ class GenerateRequest:
     """None: nothing is stored."""
     memory: "MemoryFigures | None" = None
     """None: the prompt has all that was said before."""
-    knowledge: QuotedPassages | None = None
+    knowledge: QuotedSources | None = None
     """None: nothing was searched."""
     includes_results: bool = False
     """Whether the answer has the texts of what was found."""
@@ -211,9 +213,9 @@ def read_model_name(fields: Fields) -> ModelName:
 
 
 def parse_chat(
-    fields: Fields, name: ModelName, model: ModelSettings, found: FoundPassages | None = None
+    fields: Fields, name: ModelName, model: ModelSettings, found: FoundSources | None = None, table: Table = CHAT
 ) -> GenerateRequest:
-    """Parse the body of `POST /v1/chat/completions`; `found`: what its `knowledge` has found."""
+    """Parse the body of `POST /v1/chat/completions`; `found`: in documents, for it. `table`: of the body's fields."""
     messages = read_messages(fields)
     tools = read_tools(fields, model)
     schema = choose_schema(RESPONSE_FORMAT.name, RESPONSE_FORMAT.read(fields, model), tools)
@@ -222,7 +224,7 @@ def parse_chat(
     sampling = read_sampling(fields, name.preset, has_tools=has_tools)
     limit = read_token_limit(fields, model, CHAT_LIMITS)
     math = read_math(fields, name.preset, find_question(messages), has_tools=has_tools)
-    CHAT.refuse_rest(fields)
+    table.refuse_rest(fields)
     instruction = tools.instruction if tools else ""
     plan = ChatPlan(messages, instruction, schema.text if schema else None, model, found)
     request = GenerateRequest(
@@ -238,7 +240,7 @@ def parse_chat(
         ignored=(*fields.list_present(REPORTED), *list_ignored(fields)),
         math=math,
     )
-    return request if found is None else plan.pack(request, int(KNOWLEDGE_SHARE * model.context_tokens))
+    return request if found is None else plan.pack(request, int(SOURCES_SHARE * model.context_tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,18 +252,18 @@ class ChatPlan:
     """Of the tools."""
     schema: bytes | None
     model: ModelSettings
-    found: FoundPassages | None
+    found: FoundSources | None
 
-    def build(self, quoted: QuotedPassages | None = None) -> tuple[Prompt, int]:
+    def build(self, quoted: QuotedSources | None = None) -> tuple[Prompt, int]:
         """Return the prompt with these quotations, and its tokens, estimated."""
-        messages = list(self.messages) if quoted is None else insert_passages(self.messages, quoted.block)
+        messages = list(self.messages) if quoted is None else insert_quotations(self.messages, quoted.block)
         tokens = sum(EstimatedTokens().count(message.content) for message in messages) if quoted else 0
         return build_prompt(messages, self.instruction, self.model, self.schema), tokens
 
     def pack(self, request: GenerateRequest, budget: int) -> GenerateRequest:
         """Return a request with quotations of at most so many tokens."""
         assert self.found is not None
-        quoted = pack_passages(self.found.result, self.found.question, budget, EstimatedTokens())
+        quoted = self.found.quote(budget)
         prompt, tokens = self.build(quoted)
         packed = replace(request, prompt=prompt, knowledge=quoted)
         return replace(packed, packing=_ChatPacking(self, packed, tokens))
@@ -281,7 +283,7 @@ class _ChatPacking:
         limit, context, quoted = self.request.limit, self.plan.model.context_tokens, self.request.knowledge
         assert quoted is not None
         answer = limit.tokens if limit.is_explicit else min(limit.tokens, context // 4)
-        budget, saved = shrink_quotations(quoted, self.tokens, prompt_tokens, context - answer)
+        budget, saved = quoted.shrink(self.tokens, prompt_tokens, context - answer)
         return self.plan.pack(self.request, budget) if saved else None
 
 

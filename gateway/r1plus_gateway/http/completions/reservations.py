@@ -12,10 +12,9 @@ from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.http.accounting.admission import CountAllowance
 from r1plus_gateway.http.accounting.bill import Bill, reservation
 from r1plus_gateway.http.completions.estimated_tokens import TEMPLATE_TOKENS
-from r1plus_gateway.http.completions.preparation import ContextProvider
 from r1plus_gateway.http.completions.requests import GenerateRequest
 from r1plus_gateway.http.completions.sampling_fields import resolve_new_tokens
-from r1plus_gateway.http.completions.steps import Draft, Job
+from r1plus_gateway.http.completions.steps import Draft, PromptContext, PromptCounter, ReservedDraft
 from r1plus_gateway.http.errors import FieldNames, build_context_error
 from r1plus_gateway.http.parts import GatewayParts
 from r1plus_gateway.serving.errors import ServingError
@@ -50,13 +49,12 @@ class Reservations:
     A few requests of a caller are counted or reserved at one time, so others find room in the store's writer.
     """
 
-    def __init__(self, parts: GatewayParts, contexts: Sequence[ContextProvider]) -> None:
+    def __init__(self, parts: GatewayParts) -> None:
         self._parts = parts
-        self._contexts = contexts
         self._counts = CountAllowance(parts.clock)
 
     @asynccontextmanager
-    async def reserve(self, draft: Draft, on_admitted: Callable[[], Awaitable[None]]) -> AsyncIterator[Job]:
+    async def reserve(self, draft: Draft, on_admitted: Callable[[], Awaitable[None]]) -> AsyncIterator[ReservedDraft]:
         """Reserve a draft's tokens for the block, and settle its bill at the block's end; see `reservation`.
 
         Raises:
@@ -74,28 +72,32 @@ class Reservations:
             await on_admitted()
             yield job
 
-    async def _admit(self, draft: Draft, most: int, reserved: AsyncExitStack) -> Job:
+    async def _admit(self, draft: Draft, most: int, reserved: AsyncExitStack) -> ReservedDraft:
         group = draft.call.caller.group_id
         if not draft.pool.model.can(Capability.COUNT_ONLY):
-            return await reserved.enter_async_context(self._open(draft, draft.request, None))
+            return await reserved.enter_async_context(self._open(draft, draft.request, draft.contexts, None))
         if self._counts.take(group, most):
-            request, prompt_tokens = await self._count_fitting(draft)
-            job = await reserved.enter_async_context(self._open(draft, request, prompt_tokens))
+            count = partial(count_prompt, draft.pool, draft.call.id)
+            contexts = [await context.measure(draft.pool.model, count) for context in draft.contexts]
+            request, prompt_tokens = await _count_fitting(draft.request, count)
+            job = await reserved.enter_async_context(self._open(draft, request, contexts, prompt_tokens))
             self._counts.give_back(group)
             return job
         try:
-            return await reserved.enter_async_context(self._open(draft, draft.request, None))
+            return await reserved.enter_async_context(self._open(draft, draft.request, draft.contexts, None))
         except AccessError as error:
             if _depends_on_size(error, draft.request):
                 raise _refuse_uncounted(error, self._counts.compute_wait(group, most), most) from error
             raise
 
     @asynccontextmanager
-    async def _open(self, draft: Draft, request: GenerateRequest, prompt_tokens: int | None) -> AsyncIterator[Job]:
+    async def _open(
+        self, draft: Draft, request: GenerateRequest, contexts: Sequence[PromptContext], prompt_tokens: int | None
+    ) -> AsyncIterator[ReservedDraft]:
         """Reserve prompt and maximum answer. A text has at most as many tokens as bytes, and never more than fit."""
         model, caller = draft.pool.model, draft.call.caller
-        note = request.math.plan.note_bytes if request.math is not None else 0
-        more = request.math.translation_tokens if request.math is not None else 0
+        note = sum(context.note_bytes for context in contexts)
+        more = sum(context.own_tokens for context in contexts)
         _check_prompt_tokens(prompt_tokens, model, draft.names)
         new_tokens = resolve_new_tokens(request.limit, model, prompt_tokens and prompt_tokens + note)
         prompt = prompt_tokens if prompt_tokens is not None else request.prompt.size + TEMPLATE_TOKENS
@@ -104,23 +106,20 @@ class Reservations:
         try:
             async with reservation(self._parts, draft.call.http, caller, model.name, tokens) as bill:
                 limited = replace(request, sampling=replace(request.sampling, max_new_tokens=new_tokens))
-                yield Job(draft, limited, bill, prompt_tokens or 0)
+                yield ReservedDraft(draft, limited, contexts, bill, prompt_tokens or 0)
         finally:
             if bill is not None and prompt_tokens and not _has_billed_count(bill):
                 self._counts.charge(caller.group_id, self._parts.read_settings().limits.queue_per_key)
 
-    async def _count_fitting(self, draft: Draft) -> tuple[GenerateRequest, int | None]:
-        """Count a prompt; what was packed by an estimate is packed again, once, by what the engine counts."""
-        request, count = draft.request, partial(count_prompt, draft.pool, draft.call.id)
-        for context in self._contexts:
-            request = await context.measure(request, draft.pool.model, count)
-        prompt_tokens = await count(request.prompt)
-        if request.packing is not None and prompt_tokens is not None:
-            smaller = await asyncio.to_thread(request.packing.shrink, prompt_tokens)
-            if smaller is not None:
-                smaller = replace(smaller, math=request.math)
-                return smaller, await count(smaller.prompt)
-        return request, prompt_tokens
+
+async def _count_fitting(request: GenerateRequest, count: PromptCounter) -> tuple[GenerateRequest, int | None]:
+    """Count a prompt; what was packed by an estimate is packed again, once, by what the engine counts."""
+    prompt_tokens = await count(request.prompt)
+    if request.packing is not None and prompt_tokens is not None:
+        smaller = await asyncio.to_thread(request.packing.shrink, prompt_tokens)
+        if smaller is not None:
+            return smaller, await count(smaller.prompt)
+    return request, prompt_tokens
 
 
 def _has_billed_count(bill: Bill) -> bool:

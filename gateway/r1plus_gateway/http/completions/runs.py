@@ -1,61 +1,49 @@
 """The step `run`: a reserved request generates, and its text is sent whole, or as it arrives."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import cast
 
 from aiohttp import web
 
 from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller
 from r1plus_gateway.access.turns import ThreadTurns
-from r1plus_gateway.assistant.calculation.desk import CalculatorDesk
-from r1plus_gateway.assistant.code.code_interpreter import TOOLS
-from r1plus_gateway.assistant.code.code_listeners import StreamedRounds, WholeRounds
-from r1plus_gateway.assistant.code.code_rounds import CodeRounds
-from r1plus_gateway.assistant.math.math_answers import MathOutcome
-from r1plus_gateway.assistant.math.math_mode import MathMode, insert_note
 from r1plus_gateway.http.accounting.admission import Holds
 from r1plus_gateway.http.accounting.bill import SlowReaderError
 from r1plus_gateway.http.answer_headers import build_evidence_headers
 from r1plus_gateway.http.completions.answers import (
     AnswerEnd,
     AnswerHead,
-    CodeEventWriter,
     StorageOutcome,
     judge_answer,
 )
+from r1plus_gateway.http.completions.contexts import ContextReport
 from r1plus_gateway.http.completions.event_stream import EventStream, read_whole, write_text
 from r1plus_gateway.http.completions.kept_events import KeptEvents
-from r1plus_gateway.http.completions.requests import GenerateRequest
-from r1plus_gateway.http.completions.reservations import count_prompt
-from r1plus_gateway.http.completions.steps import Draft, Job
+from r1plus_gateway.http.completions.steps import AnswerRounds, Draft, ReservedDraft, RoundsOpener, StoreAnswer
 from r1plus_gateway.http.errors import FieldNames, RequestError, convert_access_error, convert_serving_error
 from r1plus_gateway.http.parts import GatewayParts
 from r1plus_gateway.http.request_keys import ARRIVED, REMAINING
+from r1plus_gateway.http.schemas.code_tool import TOOLS
 from r1plus_gateway.http.schemas.schema_owners import choose_schema_owner
 from r1plus_gateway.serving.errors import AnswerFailedError, ServingError
 from r1plus_gateway.serving.evidence import UNVERIFIED
 from r1plus_gateway.serving.generation import Generation, State
 from r1plus_gateway.serving.triton_wire import build_request
 
-Reserving = AbstractAsyncContextManager[Job]
-StoreAnswer = Callable[[Caller, AnswerHead, bytes], Awaitable[AnswerHead]]
-"""Stores a whole answer; returns the head that says whether it was."""
+Reserving = AbstractAsyncContextManager[ReservedDraft]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """A request whose first generation has begun."""
 
-    job: Job
-    request: GenerateRequest
-    """The request with all that has entered its prompt."""
+    job: ReservedDraft
     generation: Generation
-    math: MathOutcome | None
-    """What was calculated for the answer; None: nothing was asked for."""
-    rounds: CodeRounds | None
+    reports: Sequence[ContextReport]
+    """What contexts have added to the prompt."""
+    rounds: AnswerRounds | None
     """The rounds of the answer; None: the gateway runs no programs for it."""
 
     @property
@@ -66,14 +54,14 @@ class Run:
 
     def build_headers(self, evidence: AnswerEvidence) -> Mapping[str, str]:
         """Return the headers of an answer by this evidence."""
-        return {**build_evidence_headers(evidence, self.job.draft.point), **self.request.headers}
+        return {**build_evidence_headers(evidence, self.job.draft.point), **self.job.request.headers}
 
     def build_head(self, generation: Generation, created: int) -> AnswerHead:
         """Return the head of an answer whose newest generation this is."""
-        storage = StorageOutcome.PENDING if self.request.storage else StorageOutcome.NOT_REQUESTED
+        storage = StorageOutcome.PENDING if self.job.request.storage else StorageOutcome.NOT_REQUESTED
         calls = () if self.rounds is None else tuple(self.rounds.calls)
         evidence = self.find_evidence(generation)
-        return AnswerHead(self.job.draft.call.id, created, self.request, evidence, storage, self.math, calls)
+        return AnswerHead(self.job.draft.call.id, created, self.job.request, evidence, storage, self.reports, calls)
 
     def build_end(self, generation: Generation, at: int) -> AnswerEnd:
         """Return the end of an answer whose newest generation this is, once its bill is settled."""
@@ -82,7 +70,7 @@ class Run:
 
     def find_evidence(self, generation: Generation) -> AnswerEvidence:
         """Return what has answered: nothing of it is verified where a revision was replaced between two rounds."""
-        is_mixed = self.rounds is not None and len(self.rounds.revisions) > 1
+        is_mixed = self.rounds is not None and self.rounds.is_mixed
         return UNVERIFIED if is_mixed else generation.evidence
 
 
@@ -94,7 +82,7 @@ class StreamedAnswer:
         self._stream = stream
         self._unsent = b""
         events = run.job.draft.call.form.open_events(head)
-        if not run.request.has_tools and (head.math is not None or run.request.schema_check is not None):
+        if not run.job.request.has_tools and (head.reports or run.job.request.schema_check is not None):
             events = KeptEvents(events)
         self._events = events
         self._whole = ""
@@ -105,18 +93,17 @@ class StreamedAnswer:
     @property
     def text(self) -> str:
         """The text of the answer, where its form or its checks repeat it."""
-        return self._whole if self._run.request.has_tools else self._events.read_text()
+        return self._whole if self._run.job.request.has_tools else self._events.read_text()
 
     async def write_text(self) -> None:
         """Send text as it arrives, or read it whole where only the whole says whether it is a call of a tool."""
         rounds = self._run.rounds
         if rounds is not None:
             await self._stream.write(self._events.build_first())
-            listener = StreamedRounds(self._stream, cast(CodeEventWriter, self._events))
-            self.generation, self._whole = await rounds.finish(self.generation, listener)
+            self.generation, self._whole = await rounds.finish_stream(self.generation, self._stream, self._events)
             evidence = self._run.find_evidence(self.generation)
             self.head = replace(self.head, evidence=evidence, code=tuple(rounds.calls))
-        elif self._run.request.has_tools:
+        elif self._run.job.request.has_tools:
             await self._stream.write(self._events.build_first())
             self._whole = await read_whole(self.generation, self._stream)
         else:
@@ -125,7 +112,7 @@ class StreamedAnswer:
 
     def take_call(self) -> None:
         """Make the events of an answer under tools, which is whole."""
-        if self._run.request.has_tools:
+        if self._run.job.request.has_tools:
             self._unsent += self._events.build_tool_answer(self._whole)
 
     async def write_end(self, head: AnswerHead, end: AnswerEnd) -> web.StreamResponse:
@@ -142,12 +129,9 @@ class StreamedAnswer:
 class Runs:
     """Runs requests that generate."""
 
-    def __init__(
-        self, parts: GatewayParts, desk: CalculatorDesk, math: MathMode, store: StoreAnswer, holds: Holds
-    ) -> None:
+    def __init__(self, parts: GatewayParts, open_rounds: RoundsOpener, store: StoreAnswer, holds: Holds) -> None:
         self._parts = parts
-        self._desk = desk
-        self._math = math
+        self._open_rounds = open_rounds
         self._store = store
         self._holds = holds
         self._judging = ThreadTurns()
@@ -160,14 +144,14 @@ class Runs:
                 if run.rounds is None:
                     generation, text = run.generation, await read_whole(run.generation)
                 else:
-                    generation, text = await run.rounds.finish(run.generation, WholeRounds())
+                    generation, text = await run.rounds.finish(run.generation)
                 _check_end(generation)
         call = job.draft.call
         call.http[REMAINING] = job.bill.reservation.remaining  # programs may have reserved more
         head, end = run.build_head(generation, self._read_time()), run.build_end(generation, self._read_time())
         head = await judge_answer(head, text, self._judging, call.caller.group_id)
         body = call.form.build_answer(head, text, end)
-        if run.request.storage is not None:
+        if run.job.request.storage is not None:
             body = call.form.build_answer(await self._store(call.caller, head, body), text, end)
         return web.Response(body=body, content_type="application/json", headers=run.build_headers(head.evidence))
 
@@ -204,33 +188,30 @@ class Runs:
             end = run.build_end(answer.generation, self._read_time())
             text = answer.text
             head = await judge_answer(answer.head, text, self._judging, call.caller.group_id)
-            if run.request.storage is not None:
+            if run.job.request.storage is not None:
                 head = await self._store(call.caller, head, call.form.build_answer(head, text, end))
             return await answer.write_end(head, end)
 
-    async def _begin(self, job: Job, on_start: Callable[[], None]) -> Run:
+    async def _begin(self, job: ReservedDraft, on_start: Callable[[], None]) -> Run:
         """Let contexts enter the prompt, and begin the first generation.
 
         Raises:
             RequestError: the caller was revoked.
         """
-        draft, bill, request, math = job.draft, job.bill, job.request, None
+        draft, request, reports = job.draft, job.request, list[ContextReport]()
+        prompt = request.prompt
         call, pool, models = draft.call, draft.pool, self._parts.models
         with self._convert_failures(draft):
-            if request.math is not None:
-                math = await self._math.run(request.math, call.running, pool, bill)
-                request = replace(request, prompt=insert_note(request.prompt, math.write_note()))
-            owner = choose_schema_owner(request.prompt, call.running.caller)
-            wire = build_request(call.id, request.prompt, request.sampling, owner)
+            for context in job.contexts:
+                prompt, report = await context.enter(prompt, job)
+                reports.append(report)
+            owner = choose_schema_owner(prompt, call.running.caller)
+            wire = build_request(call.id, prompt, request.sampling, owner)
             generation = models.begin(pool, call.running, wire, call.http[ARRIVED], job.prompt_tokens)
         generation.on_start = on_start
-        bill.add(generation)
-        rounds = None
-        if request.code is not None:
-            rounds = CodeRounds(
-                self._desk, models, self._parts.metrics, count_prompt, pool, request, bill, call.running
-            )
-        return Run(job, request, generation, math, rounds)
+        job.bill.add(generation)
+        rounds = self._open_rounds(job, prompt) if request.code is not None else None
+        return Run(job, generation, reports, rounds)
 
     @contextmanager
     def _convert_failures(self, named: Draft | Run) -> Iterator[None]:

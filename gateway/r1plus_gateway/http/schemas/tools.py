@@ -11,9 +11,6 @@ from typing import Final, cast
 import orjson
 
 from r1plus_contract.schema_constraints import MOST_BYTES, SchemaCost, SchemaWalk, fit_schema, loosen_wholly
-from r1plus_gateway.assistant.code.code_interpreter import FUNCTION as CODE_FUNCTION
-from r1plus_gateway.assistant.code.code_interpreter import KIND as CODE_KIND
-from r1plus_gateway.assistant.code.code_interpreter import CodeTool
 from r1plus_gateway.http.body.field_tables import (
     ListField,
     ObjectField,
@@ -25,6 +22,9 @@ from r1plus_gateway.http.body.field_tables import (
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.body.json_body import Json
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
+from r1plus_gateway.http.schemas.code_tool import FUNCTION as CODE_FUNCTION
+from r1plus_gateway.http.schemas.code_tool import KIND as CODE_KIND
+from r1plus_gateway.http.schemas.code_tool import CodeTool
 from r1plus_gateway.http.schemas.schemas import (
     STRICT,
     AnswerSchema,

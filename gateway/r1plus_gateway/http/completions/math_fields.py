@@ -1,29 +1,28 @@
-"""The field `math_mode`, and what a request asks to be calculated."""
+"""The field `math_mode`: a question that is calculated before the model answers."""
 
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_gateway.assistant.calculation.math_plan import MathPlan
 from r1plus_gateway.http.body.field_tables import FlagField
 from r1plus_gateway.http.body.fields import Fields
-from r1plus_gateway.http.errors import UnsupportedFieldError
+from r1plus_gateway.http.errors import NotConfiguredError, UnsupportedFieldError
 
 MATH_MODE: Final = FlagField("math_mode")
 PRESET: Final = "math"
-NO_PLAN: Final = MathPlan()
+NOT_CONFIGURED: Final = (
+    "this gateway has no calculator, so nothing was calculated. Ask the platform team to set spec.gateway.calculator:"
+    " true in the R1PlusTenant"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class MathQuestion:
-    """What is to be calculated."""
+    """A text whose quantities are to be calculated."""
 
     text: str
     """What the user says last."""
     is_explicit: bool
     """Whether the request says `math_mode`; else its preset does."""
-    plan: MathPlan = NO_PLAN
-    translation_tokens: int = 0
-    """At most so many for a translation: prompt and answer."""
 
 
 def read_math(fields: Fields, preset: str, text: str, *, has_tools: bool) -> MathQuestion | None:
@@ -39,3 +38,8 @@ def read_math(fields: Fields, preset: str, text: str, *, has_tools: bool) -> Mat
     if has_tools and is_explicit:
         raise UnsupportedFieldError(MATH_MODE.name, "cannot be held together with tools; send one of them")
     return None if has_tools else MathQuestion(text, is_explicit)
+
+
+def build_no_calculator_error() -> NotConfiguredError:
+    """Return the error of a request that asks for a calculator by name, where there is none."""
+    return NotConfiguredError("calculator_not_configured", NOT_CONFIGURED, param=MATH_MODE.name)
