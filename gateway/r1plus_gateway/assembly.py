@@ -6,7 +6,7 @@ from r1plus_gateway.http.add_ons import AddOnRunner, run_without_add_on
 def find_add_on() -> AddOnRunner:
     """Return the assistant with the helpers that the environment names; without that add-on, nothing."""
     try:
-        from r1plus_gateway.assistant.environment import read_assistant
+        from r1plus_assistant.environment import read_assistant
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "r1plus_assistant":
             raise

@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
+from r1plus_assistant.calculation.client import Calculator, SocketCalculator
 from r1plus_gateway.access.caller import Outcome
-from r1plus_gateway.assistant.calculation.client import Calculator, SocketCalculator
 from r1plus_gateway.serving.errors import RefusedByEngineError
 from r1plus_gateway.serving.generation import ask_pod
 from r1plus_gateway.serving.pods import Pod

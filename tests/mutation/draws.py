@@ -30,7 +30,8 @@ DRAWS = (
     Draw(
         "store",
         (
-            *(f"gateway/r1plus_gateway/{room}" for room in ("store", "assistant/store", "access")),
+            *(f"gateway/r1plus_gateway/{room}" for room in ("store", "access")),
+            "addons/assistant/r1plus_assistant/store",
             "monitoring/r1plus_monitoring/scoring",
         ),
         (

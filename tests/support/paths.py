@@ -14,6 +14,7 @@ SOURCES = tuple(
         "operator",
         "gateway",
         "edge",
+        "addons/assistant",
         "addons/client",
         "addons/helpers",
         "addons/training",

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from r1plus_assistant.store.content_writer import ContentWriter
 from r1plus_gateway.access.caller import AccessError
-from r1plus_gateway.assistant.store.content_writer import ContentWriter
 from r1plus_gateway.store.content.content import ContentLimitError, ContentLimits, Page
 from r1plus_gateway.store.database import tables as t
 from support.gateway.content import check_books, make_content, say

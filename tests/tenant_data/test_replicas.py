@@ -15,9 +15,9 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from r1plus_assistant.conversations.recall import Continued, Recall
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.access.caller import AccessError, Limits, Reservation
-from r1plus_gateway.assistant.conversations.recall import Continued, Recall
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.store.administration.admin import (
     UsageQuery,

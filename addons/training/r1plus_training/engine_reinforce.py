@@ -78,7 +78,7 @@ def reinforce_command(
     Example: `r1plus engine reinforce model-hf --data questions.jsonl --held-out others.jsonl --out model-math`
     """
     with translate_training_errors("reinforcing", _EXTRAS, _OPTIONS), stop_on_signals() as stopping:
-        from r1plus_gateway.assistant.calculation.translation import MOST_NEW_TOKENS
+        from r1plus_assistant.calculation.translation import MOST_NEW_TOKENS
         from r1plus_model.reinforcement import ReinforcementRequest, reinforce
         from r1plus_model.reinforcement_recipe import ReinforcementRecipe
         from r1plus_model.training import TrainingProcess

@@ -7,11 +7,11 @@ from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
 
+from r1plus_assistant.calculation.math_plan import plan_math
+from r1plus_assistant.calculation.translation import TranslationError, TranslationTask, read_translation
 from r1plus_calculator.evaluation.evaluator import calculate
 from r1plus_contract.calculator import DEFAULT_DIGITS
 from r1plus_contract.calculator_grammar.errors import CalculatorError
-from r1plus_gateway.assistant.calculation.math_plan import plan_math
-from r1plus_gateway.assistant.calculation.translation import TranslationError, TranslationTask, read_translation
 
 if TYPE_CHECKING:
     from r1plus_model.reward_tasks import RewardTask

@@ -7,7 +7,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
-from r1plus_gateway.assistant.assistant import build_assistant
+from r1plus_assistant.assistant import build_assistant
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import run_gateway
 from r1plus_gateway.settings import SettingsFile

@@ -24,10 +24,10 @@ import numpy as np
 from bench.knowledge.perl_faq import UnavailableSetError, load_perl_faq
 from bench.knowledge.question_sets import load_own, make_file, measure_set
 from bench.running import exit_at_sigterm
-from r1plus_gateway.assistant.embedding.client import Embedder, SocketEmbedder
-from r1plus_gateway.assistant.knowledge.chunking import Chunker, ChunkSize, describe_passage
-from r1plus_gateway.assistant.knowledge.documents import SocketDocumentReader
-from r1plus_gateway.assistant.knowledge.index import StoreIndex
+from r1plus_assistant.embedding.client import Embedder, SocketEmbedder
+from r1plus_assistant.knowledge.chunking import Chunker, ChunkSize, describe_passage
+from r1plus_assistant.knowledge.documents import SocketDocumentReader
+from r1plus_assistant.knowledge.index import StoreIndex
 from r1plus_gateway.store.content.knowledge import (
     BATCH_CHUNKS,
     Chunk,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from bench.knowledge.question_sets import Question, QuestionSet
+from r1plus_assistant.knowledge.chunking import Chunker, ChunkSize, describe_passage
 from r1plus_contract.documents import TextBlock
-from r1plus_gateway.assistant.knowledge.chunking import Chunker, ChunkSize, describe_passage
 
 PACKAGE: Final = "perl-doc"
 SHA256: Final = "75baafa7ce026b42c1f5e997266438f2f79aff4ddc96723ae4140aa1b6f4eb30"

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from bench.knowledge.catalogue import make_rows
 from bench.knowledge.own import CODE_QUESTIONS, MIXED_QUESTIONS, PASSAGES, QUESTIONS
-from r1plus_gateway.assistant.embedding.client import Embedder
-from r1plus_gateway.assistant.knowledge.index import StoreIndex
+from r1plus_assistant.embedding.client import Embedder
+from r1plus_assistant.knowledge.index import StoreIndex
 from r1plus_gateway.store.content.knowledge import (
     BATCH_CHUNKS,
     Chunk,

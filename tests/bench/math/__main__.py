@@ -28,13 +28,13 @@ from bench.math.prose import PRACTICE, REPORTED, Question, generate_questions
 from bench.math.public import choose_problems, choose_sums
 from bench.math.tasks import POINTS, Task, generate
 from bench.running import Progress, exit_at_sigterm
+from r1plus_assistant.calculation.expressions import find_expressions
 from r1plus_calculator.evaluation.checks import read_rows
 from r1plus_calculator.evaluation.numbers import UncertainError, convert, differentiate, evaluate
 from r1plus_contract.calculator import MOST_REQUEST_BYTES
 from r1plus_contract.calculator_grammar.errors import CalculatorError
 from r1plus_contract.calculator_grammar.parser import parse_result
 from r1plus_contract.calculator_grammar.tree import Items, Node
-from r1plus_gateway.assistant.calculation.expressions import find_expressions
 from r1plus_sandbox.confinement import WorkerLimits
 from support.calculator.hostile import generate_hostile
 from support.calculator.running import CalculatorClient, preload_once, running_calculator

@@ -18,8 +18,8 @@ from bench.math.prose import Question
 from bench.running import Progress
 from bench.serving.__main__ import CONTEXT, serve_engine
 from devcluster.cache import cache_dir
-from r1plus_gateway.assistant.calculation.agreement import compare_prose
-from r1plus_gateway.assistant.calculation.client import SocketCalculator
+from r1plus_assistant.calculation.agreement import compare_prose
+from r1plus_assistant.calculation.client import SocketCalculator
 from r1plus_model_repo.importing.shipped import build_shipped_engine
 from support.calculator.process import running_calculator_process
 from support.gateway.fake_triton import FakeTriton, answer

@@ -36,10 +36,10 @@ from bench.memory.validation import VALIDATION
 from bench.memory.vectors import Vectors, embed_texts, rank_by_vectors
 from bench.memory.wilson import compute_wilson_lower
 from bench.running import exit_at_sigterm
-from r1plus_gateway.assistant.memory.index import index_remembered, index_turns, view_index
-from r1plus_gateway.assistant.memory.packing import Memory, pack_memory, pack_views
-from r1plus_gateway.assistant.memory.turns import Turn, group_turns
-from r1plus_gateway.assistant.responses.response_memory import EstimatedTokens
+from r1plus_assistant.memory.index import index_remembered, index_turns, view_index
+from r1plus_assistant.memory.packing import Memory, pack_memory, pack_views
+from r1plus_assistant.memory.turns import Turn, group_turns
+from r1plus_assistant.responses.response_memory import EstimatedTokens
 from support.gateway.fake_triton import FakeTriton, serving
 from support.gateway.interleaving import Leaks, answer_briefly, count_leaks
 from support.gateway.process import running_process

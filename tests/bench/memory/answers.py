@@ -14,9 +14,9 @@ from bench.memory.matching import has_value
 from bench.memory.vectors import Vectors, rank_by_vectors
 from bench.serving.__main__ import serve_engine
 from devcluster.cache import cache_dir
+from r1plus_assistant.conversations.indexed_history import index_items
+from r1plus_assistant.responses.response_memory import EstimatedTokens, recall_messages
 from r1plus_contract import inference
-from r1plus_gateway.assistant.conversations.indexed_history import index_items
-from r1plus_gateway.assistant.responses.response_memory import EstimatedTokens, recall_messages
 from r1plus_gateway.http.completions.messages import PromptMessage
 from r1plus_model_repo.importing.shipped import build_shipped_engine
 from support.engine.client import Client

@@ -3,8 +3,8 @@
 import random
 from collections.abc import Iterable, Sequence
 
-from r1plus_gateway.assistant.memory.packing import TokenCounter
-from r1plus_gateway.assistant.memory.turns import Sentence, Speaker, Turn, list_sentences
+from r1plus_assistant.memory.packing import TokenCounter
+from r1plus_assistant.memory.turns import Sentence, Speaker, Turn, list_sentences
 
 LAST_TURNS = 5
 

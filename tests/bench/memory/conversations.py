@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.memory.templates import FactTemplate, Half, Language
-from r1plus_gateway.assistant.memory.turns import Speaker, Turn, Utterance, group_turns, split_sentences
+from r1plus_assistant.memory.turns import Speaker, Turn, Utterance, group_turns, split_sentences
 
 TURNS: Final = 20
 FACTS: Final = 5

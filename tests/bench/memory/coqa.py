@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bench.memory.conversations import ScriptedConversation, ScriptedFact
 from bench.memory.matching import has_value
-from r1plus_gateway.assistant.memory.turns import split_sentences
+from r1plus_assistant.memory.turns import split_sentences
 from support.big_bench.files import COQA, find_file
 
 NAME: Final = "coqa"

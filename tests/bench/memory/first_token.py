@@ -18,7 +18,7 @@ import orjson
 
 from bench.memory.conversations import build_conversations
 from bench.memory.development import DEVELOPMENT
-from r1plus_gateway.assistant.embedding.client import SocketEmbedder
+from r1plus_assistant.embedding.client import SocketEmbedder
 from support.gateway.fake_triton import FakeTriton, serving
 from support.gateway.interleaving import answer_briefly
 from support.gateway.process import running_process

@@ -11,7 +11,7 @@ ENGINE = "smollm2-edge-q4-1"
 
 
 class EngineTokens:
-    """Counts by the engine's own tokenizer; see `r1plus_gateway.assistant.memory.packing.TokenCounter`."""
+    """Counts by the engine's own tokenizer; see `r1plus_assistant.memory.packing.TokenCounter`."""
 
     def __init__(self) -> None:
         tokenizer = Tokenizer(build_engines(cache_dir() / "engines", print)[ENGINE].folder)

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devcluster.cache import cache_dir
-from r1plus_gateway.assistant.conversations.statement_vectors import StatementVectors, VectorRanking
-from r1plus_gateway.assistant.embedding.client import SocketEmbedder
-from r1plus_gateway.assistant.memory.index import index_turns, view_index
-from r1plus_gateway.assistant.memory.turns import Turn
+from r1plus_assistant.conversations.statement_vectors import StatementVectors, VectorRanking
+from r1plus_assistant.embedding.client import SocketEmbedder
+from r1plus_assistant.memory.index import index_turns, view_index
+from r1plus_assistant.memory.turns import Turn
 from r1plus_model_repo.importing.embedding.minilm import NAME, build_minilm
 from support.embedding.process import running_embedder_process
 

@@ -15,7 +15,7 @@ from bench.math.prose import REPORTED, generate_questions
 from bench.model.material import SUITES, sample_items
 from bench.model.quality import count_right
 from bench.reward.questions import HELD_OUT, Question, split_questions
-from r1plus_gateway.assistant.calculation.translation import MOST_NEW_TOKENS
+from r1plus_assistant.calculation.translation import MOST_NEW_TOKENS
 from r1plus_model.checkpoint import load_model
 from r1plus_model.constrained_sampling import PromptEncoder, open_sampler
 from r1plus_model.model import R1PlusModel

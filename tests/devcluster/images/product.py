@@ -91,10 +91,11 @@ PRODUCTS: dict[str, Product] = {
     "gateway": Product(
         containerfile="gateway/Containerfile",
         # Its helpers' programs as well: they run as containers of their own in the gateway's pod.
-        extras=("gateway", "calculator", "code", "documents", "embedder"),
+        extras=("gateway", "assistant", "calculator", "code", "documents", "embedder"),
         rooms=(
             "r1plus_contract",
             "r1plus_gateway",
+            "r1plus_assistant",
             "r1plus_sandbox",
             "r1plus_calculator",
             "r1plus_documents",

@@ -6,6 +6,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import r1plus_assistant
 import r1plus_cli
 import r1plus_contract
 import r1plus_edge
@@ -17,7 +18,7 @@ import r1plus_policies
 from r1plus_edge.bundle.install import COMPLETE, switch_current
 
 SOURCES = (
-    *(r1plus_cli, r1plus_contract, r1plus_edge, r1plus_gateway),
+    *(r1plus_cli, r1plus_contract, r1plus_edge, r1plus_gateway, r1plus_assistant),
     *(r1plus_model_repo, r1plus_monitoring, r1plus_operator, r1plus_policies),
 )
 DEAD = ("r1plus_edge/start/serve.py", 'raise SystemExit("this release is broken")')

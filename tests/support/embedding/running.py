@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1plus_assistant.embedding.client import SocketEmbedder
 from r1plus_contract.embedder import EmbeddingRequest
 from r1plus_contract.frames import LENGTH_BYTES, pack
 from r1plus_contract.jsonable import dumps
 from r1plus_embedder.files import read_engine_files
 from r1plus_embedder.server import EmbedderServer, run_embedder
-from r1plus_gateway.assistant.embedding.client import SocketEmbedder
 
 PATIENT_SECONDS = 240.0
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from r1plus_gateway.assistant.store.tenant_content import TenantContent
+from r1plus_assistant.store.tenant_content import TenantContent
 from r1plus_gateway.store.content.content import ENTRY_BYTES, OWNER_BYTES, ContentLimits
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.tenant import TenantStore

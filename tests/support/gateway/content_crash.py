@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from r1plus_gateway.assistant.store.content_writer import ContentWriter
+from r1plus_assistant.store.content_writer import ContentWriter
 from r1plus_gateway.store.administration.admin import rotate_data_keys, verify_audit
 from r1plus_gateway.store.content.content import MemoryChanges, MemorySource, Page, StoredResponse
 from r1plus_gateway.store.database import tables as t

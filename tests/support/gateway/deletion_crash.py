@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
+from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_gateway.store.content.content import DeletionStep, Page
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.tenant import TenantStore

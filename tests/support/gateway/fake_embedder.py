@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from r1plus_gateway.assistant.embedding.client import Embeddings, TextRefusedError, join
+from r1plus_assistant.embedding.client import Embeddings, TextRefusedError, join
 
 ENGINE = "minilm@sha256:" + "5a" * 32
 DIMENSIONS = 384

@@ -13,13 +13,13 @@ from typing import Final, TypeVar
 
 import sqlalchemy as sa
 
+from r1plus_assistant.knowledge.documents import ReadPart, UnreadableDocumentError
+from r1plus_assistant.knowledge.index_cache import IndexCache
+from r1plus_assistant.knowledge.ingestion import IngestionWorker, Pauses
+from r1plus_assistant.knowledge.search import KnowledgeSearch
+from r1plus_assistant.store.knowledge_writer import KnowledgeWriter
+from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_contract.documents import DocumentFailure, DocumentFailureCode, DocumentReply, TextBlock
-from r1plus_gateway.assistant.knowledge.documents import ReadPart, UnreadableDocumentError
-from r1plus_gateway.assistant.knowledge.index_cache import IndexCache
-from r1plus_gateway.assistant.knowledge.ingestion import IngestionWorker, Pauses
-from r1plus_gateway.assistant.knowledge.search import KnowledgeSearch
-from r1plus_gateway.assistant.store.knowledge_writer import KnowledgeWriter
-from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_gateway.store.content.content import Page
 from r1plus_gateway.store.content.knowledge import BATCH_CHUNKS, ChunkBatch, IngestionState, VectorStoreFile
 from r1plus_gateway.store.keys.content_cipher import Owner

@@ -2,7 +2,7 @@
 
 import struct
 
-from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
+from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_gateway.store.content.content import ContentLimits
 from r1plus_gateway.store.content.knowledge import (
     Chunk,

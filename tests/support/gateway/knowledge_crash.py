@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
+from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_gateway.store.administration.admin import rotate_data_keys
 from r1plus_gateway.store.content.content import Page
 from r1plus_gateway.store.keys.content_cipher import Owner

@@ -13,11 +13,11 @@ import aiohttp
 import orjson
 from aiohttp import web
 
+from r1plus_assistant.assistant import Assistant, build_assistant
+from r1plus_assistant.calculation.client import Calculator
+from r1plus_assistant.embedding.client import Embedder
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
-from r1plus_gateway.assistant.assistant import Assistant, build_assistant
-from r1plus_gateway.assistant.calculation.client import Calculator
-from r1plus_gateway.assistant.embedding.client import Embedder
 from r1plus_gateway.http.add_ons import AddOnRunner
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import RunningGateway, run_gateway

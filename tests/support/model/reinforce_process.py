@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from r1plus_gateway.assistant.calculation.translation import build_grammar
+from r1plus_assistant.calculation.translation import build_grammar
 from r1plus_model.reinforcement import Reinforcement, ReinforcementRequest, reinforce
 from r1plus_model.reinforcement_recipe import ReinforcementRecipe
 from r1plus_model.reward_tasks import RewardTask

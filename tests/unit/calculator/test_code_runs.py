@@ -12,10 +12,10 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
+from r1plus_assistant.calculation.client import SocketCalculator
 from r1plus_calculator.server.code_runs import CodeRunner, InterpreterError, _build_reply, _Ending
 from r1plus_calculator.server.server import CalculatorServer
 from r1plus_contract.calculator import LENGTH_BYTES, MOST_OUTPUT_BYTES, MOST_REQUEST_BYTES, FailureCode
-from r1plus_gateway.assistant.calculation.client import SocketCalculator
 from r1plus_sandbox.programs import ProgramLimits, confine_program
 from support.calculator.attacks import ATTACKS, try_attack
 from support.calculator.running import INTERPRETER, CalculatorClient, build_code_runner, running_calculator

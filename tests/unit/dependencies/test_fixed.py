@@ -31,6 +31,7 @@ DECISION = ROOT / "docs" / "decisions" / "0012-fixed-dependencies.md"
 ROOMS = {
     **{name: PRODUCTS[name].rooms for name in ("operator", "monitor", "registry")},
     "gateway": ("r1plus_gateway",),
+    "assistant": ("r1plus_assistant",),
     "engine": ("r1plus_model_repo/backends", "r1plus_model_repo/importing"),
     "calculator": ("r1plus_calculator",),
     "code": ("r1plus_sandbox",),

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from r1plus_assistant.knowledge.documents import SocketDocumentReader, UnreadableDocumentError
 from r1plus_contract.documents import DocumentFailureCode, DocumentReply
 from r1plus_contract.frame_server import SocketError
 from r1plus_documents.server.preload import preload
 from r1plus_documents.server.server import DocumentServer, run_reader
 from r1plus_documents.server.worker import LIMITS
-from r1plus_gateway.assistant.knowledge.documents import SocketDocumentReader, UnreadableDocumentError
 from r1plus_sandbox.confinement import WorkerLimits
 from support.documents.making import (
     change_archive,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from r1plus_assistant.embedding.client import SocketEmbedder
 from r1plus_contract.embedder import ENV_ENGINE, ENV_ENGINE_DIR, ENV_IDLE_SECONDS, ENV_SHA256, ENV_SOCKET, ENV_THREADS
-from r1plus_gateway.assistant.embedding.client import SocketEmbedder
 from support.embedding.tiny_model import make_tiny_engine
 from support.tables import for_each
 from support.waiting import eventually

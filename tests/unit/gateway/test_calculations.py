@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from r1plus_assistant.calculation.client import CalculatorUnavailableError, SocketCalculator
+from r1plus_assistant.calculation.desk import MOST_AT_ONCE
+from r1plus_assistant.math.calculations import CALCULATOR
 from r1plus_contract.calculator import (
     LENGTH_BYTES,
     Calculation,
@@ -17,9 +20,6 @@ from r1plus_contract.calculator import (
 from r1plus_contract.frames import pack
 from r1plus_contract.jsonable import dumps
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome, Usage
-from r1plus_gateway.assistant.calculation.client import CalculatorUnavailableError, SocketCalculator
-from r1plus_gateway.assistant.calculation.desk import MOST_AT_ONCE
-from r1plus_gateway.assistant.math.calculations import CALCULATOR
 from support.gateway.access import KEY
 from support.gateway.fake_triton import answer
 from support.gateway.rig import Rig, running

@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 from openai.types.responses import Response
 
+from r1plus_assistant.calculation.client import SocketCalculator
 from r1plus_contract.calculator import FailureCode
-from r1plus_gateway.assistant.calculation.client import SocketCalculator
 from support.calculator.process import running_calculator_process
 from support.gateway.fake_triton import FakeTriton, Inputs, Piece, answer, serving
 from support.gateway.process import running_process

@@ -11,6 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from r1plus_assistant.embedding.client import (
+    MOST_AT_ONCE,
+    EmbedderUnavailableError,
+    SocketEmbedder,
+    TextRefusedError,
+)
 from r1plus_contract.embedder import (
     MOST_REQUEST_BYTES,
     MOST_TEXT_BYTES,
@@ -24,12 +30,6 @@ from r1plus_contract.embedder import (
 from r1plus_contract.frames import LENGTH_BYTES
 from r1plus_contract.frames import pack as frame
 from r1plus_contract.jsonable import dumps, to_jsonable
-from r1plus_gateway.assistant.embedding.client import (
-    MOST_AT_ONCE,
-    EmbedderUnavailableError,
-    SocketEmbedder,
-    TextRefusedError,
-)
 from support.tables import for_each
 from support.waiting import eventually
 

@@ -12,6 +12,8 @@ import numpy as np
 import openai
 import pytest
 
+from r1plus_assistant.embedding.client import EmbedderUnavailableError, SocketEmbedder
+from r1plus_assistant.embeddings import MOST_AT_ONCE, MOST_INPUTS
 from r1plus_contract.embedder import (
     MOST_TEXT_BYTES,
     MOST_TEXTS,
@@ -23,8 +25,6 @@ from r1plus_contract.embedder import (
 from r1plus_contract.frames import LENGTH_BYTES, pack
 from r1plus_contract.jsonable import dumps
 from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, CallerKind, Outcome, Usage
-from r1plus_gateway.assistant.embedding.client import EmbedderUnavailableError, SocketEmbedder
-from r1plus_gateway.assistant.embeddings import MOST_AT_ONCE, MOST_INPUTS
 from support.embedding.running import running_embedder
 from support.embedding.tiny_model import make_tiny_engine
 from support.gateway.access import KEY

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from r1plus_assistant.calculation.expressions import MOST_EXPRESSIONS, MOST_TEXT, find_expressions
+from r1plus_assistant.calculation.lookalikes import LOOKALIKES, mask_lookalikes
 from r1plus_contract.calculator_grammar.parser import parse
-from r1plus_gateway.assistant.calculation.expressions import MOST_EXPRESSIONS, MOST_TEXT, find_expressions
-from r1plus_gateway.assistant.calculation.lookalikes import LOOKALIKES, mask_lookalikes
 from support.tables import for_each
 
 

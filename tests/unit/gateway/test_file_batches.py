@@ -9,7 +9,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
+from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_gateway.store.content.content import ContentLimits, DeletionStep, Page
 from r1plus_gateway.store.content.knowledge import IngestionState
 from r1plus_gateway.store.tenant import TenantStore

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from r1plus_assistant.embedding.client import SocketEmbedder
 from r1plus_contract import calculator, documents, embedder
-from r1plus_gateway.assistant.embedding.client import SocketEmbedder
 from support.embedding.tiny_model import make_tiny_engine
 from support.tables import for_each
 from support.waiting import DEADLINE_SECONDS, eventually

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from r1plus_assistant import embeddings
+from r1plus_assistant.embedding import client as embedder_client
+from r1plus_assistant.knowledge import citations, quotation
+from r1plus_assistant.knowledge.citations import find_citations
+from r1plus_assistant.knowledge.filters import Comparison
+from r1plus_assistant.knowledge.search import KnowledgeSearch, Passage, SearchMethod, SearchResult
 from r1plus_gateway.access.caller import AccessError
-from r1plus_gateway.assistant import embeddings
-from r1plus_gateway.assistant.embedding import client as embedder_client
-from r1plus_gateway.assistant.knowledge import citations, quotation
-from r1plus_gateway.assistant.knowledge.citations import find_citations
-from r1plus_gateway.assistant.knowledge.filters import Comparison
-from r1plus_gateway.assistant.knowledge.search import KnowledgeSearch, Passage, SearchMethod, SearchResult
 from r1plus_gateway.http.accounting.admission import MOST_SEARCHES
 from r1plus_gateway.store.content.knowledge import Chunk
 from support.gateway.access import ALICE

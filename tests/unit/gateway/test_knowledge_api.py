@@ -11,7 +11,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from r1plus_gateway.assistant.knowledge.quotation import NOTHING_FOUND
+from r1plus_assistant.knowledge.quotation import NOTHING_FOUND
 from support.documents.making import make_encrypted_pdf, make_pdf
 from support.documents.process import running_reader_process
 from support.embedding.process import running_embedder_process

@@ -15,8 +15,8 @@ INGEST = """
 import asyncio, json, subprocess, sys
 from pathlib import Path
 from r1plus_contract.documents import DocumentReply, TextBlock
-from r1plus_gateway.assistant.knowledge.ingestion import Pauses
-from r1plus_gateway.assistant.knowledge.service import run_knowledge
+from r1plus_assistant.knowledge.ingestion import Pauses
+from r1plus_assistant.knowledge.service import run_knowledge
 from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store.content.content import Page
 from r1plus_gateway.store.content.knowledge import IngestionState

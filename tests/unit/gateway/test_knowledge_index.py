@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from r1plus_gateway.assistant.embedding.client import EmbedderUnavailableError
-from r1plus_gateway.assistant.knowledge import index_cache
-from r1plus_gateway.assistant.knowledge.filters import Comparison
-from r1plus_gateway.assistant.knowledge.index_cache import IndexCache
-from r1plus_gateway.assistant.knowledge.search import KnowledgeSearch, SearchMethod, SearchResult
-from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
+from r1plus_assistant.embedding.client import EmbedderUnavailableError
+from r1plus_assistant.knowledge import index_cache
+from r1plus_assistant.knowledge.filters import Comparison
+from r1plus_assistant.knowledge.index_cache import IndexCache
+from r1plus_assistant.knowledge.search import KnowledgeSearch, SearchMethod, SearchResult
+from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_gateway.store.keys.content_cipher import Owner
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.upkeep.erasure import erase

@@ -11,6 +11,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from r1plus_assistant.embedding.client import Embedder, EmbedderUnavailableError
+from r1plus_assistant.knowledge.documents import (
+    DocumentReader,
+    ReadPart,
+    SocketDocumentReader,
+    UnreadableDocumentError,
+)
+from r1plus_assistant.knowledge.index import IndexLimitError
+from r1plus_assistant.knowledge.ingestion import MOST_TRIES, Pauses
+from r1plus_assistant.knowledge.search import SearchMethod, UnknownVectorStoreError
+from r1plus_assistant.knowledge.service import KnowledgeService, run_knowledge
 from r1plus_contract.documents import (
     DEEPEST_HEADING,
     MOST_BLOCK_CHARACTERS,
@@ -23,17 +34,6 @@ from r1plus_contract.documents import (
 from r1plus_contract.frames import pack
 from r1plus_contract.jsonable import dumps
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.assistant.embedding.client import Embedder, EmbedderUnavailableError
-from r1plus_gateway.assistant.knowledge.documents import (
-    DocumentReader,
-    ReadPart,
-    SocketDocumentReader,
-    UnreadableDocumentError,
-)
-from r1plus_gateway.assistant.knowledge.index import IndexLimitError
-from r1plus_gateway.assistant.knowledge.ingestion import MOST_TRIES, Pauses
-from r1plus_gateway.assistant.knowledge.search import SearchMethod, UnknownVectorStoreError
-from r1plus_gateway.assistant.knowledge.service import KnowledgeService, run_knowledge
 from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store.content.knowledge import BATCH_CHUNKS, IngestionState, VectorStoreFile
 from r1plus_gateway.store.keys.content_cipher import Owner

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from r1plus_assistant.knowledge.chunking import SEPARATOR, Chunker, ChunkSize
+from r1plus_assistant.knowledge.citations import CitationBasis, find_citations, split_passages
+from r1plus_assistant.knowledge.filters import Comparison, Compound, Filter
+from r1plus_assistant.knowledge.index import StoreIndex, pick_best
+from r1plus_assistant.knowledge.quotation import NOTHING_FOUND, pack_passages, render_passages
+from r1plus_assistant.knowledge.search import Passage, SearchMethod, SearchResult
+from r1plus_assistant.knowledge.vector_table import VectorTable
 from r1plus_contract.documents import TextBlock
-from r1plus_gateway.assistant.knowledge.chunking import SEPARATOR, Chunker, ChunkSize
-from r1plus_gateway.assistant.knowledge.citations import CitationBasis, find_citations, split_passages
-from r1plus_gateway.assistant.knowledge.filters import Comparison, Compound, Filter
-from r1plus_gateway.assistant.knowledge.index import StoreIndex, pick_best
-from r1plus_gateway.assistant.knowledge.quotation import NOTHING_FOUND, pack_passages, render_passages
-from r1plus_gateway.assistant.knowledge.search import Passage, SearchMethod, SearchResult
-from r1plus_gateway.assistant.knowledge.vector_table import VectorTable
 from r1plus_gateway.http.completions.estimated_tokens import EstimatedTokens
 from r1plus_gateway.store.content.knowledge import Chunk, ChunkBatch, Ingestion, IngestionState, VectorStoreFile
 

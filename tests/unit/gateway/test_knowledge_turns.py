@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from r1plus_assistant.knowledge.documents import SocketDocumentReader
+from r1plus_assistant.knowledge.index_cache import IndexCache
+from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_contract.documents import DocumentReply, TextBlock
 from r1plus_contract.frames import pack
 from r1plus_contract.jsonable import dumps
 from r1plus_gateway.access.caller import AccessError
-from r1plus_gateway.assistant.knowledge.documents import SocketDocumentReader
-from r1plus_gateway.assistant.knowledge.index_cache import IndexCache
-from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_gateway.store.keys.content_cipher import Owner
 from r1plus_gateway.store.tenant import ReadKind, TenantStore
 from support.gateway.knowledge import ENGINE, add_file, ingest, make_batch, make_knowledge, make_store, upload

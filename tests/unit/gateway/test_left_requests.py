@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from r1plus_assistant.math.calculations import CALCULATOR
 from r1plus_gateway.access.caller import AccessError, Limits, Usage
-from r1plus_gateway.assistant.math.calculations import CALCULATOR
 from r1plus_gateway.http.accounting.left_requests import MOST_AT_ONCE
 from r1plus_gateway.serving.errors import ServingError
 from r1plus_gateway.serving.left_usage import ask_usage

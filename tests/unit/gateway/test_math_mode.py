@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
+from r1plus_assistant.calculation.client import CalculatorUnavailableError
 from r1plus_contract.calculator import FailureCode
 from r1plus_gateway.access.caller import Outcome, Usage
-from r1plus_gateway.assistant.calculation.client import CalculatorUnavailableError
 from support.gateway.fake_triton import FailureError, Inputs, Piece
 from support.gateway.rig import Rig, read_events, read_typed_events, running
 from support.tables import for_each

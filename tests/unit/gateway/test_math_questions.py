@@ -6,11 +6,11 @@ from itertools import permutations
 
 import pytest
 
-from r1plus_gateway.assistant.calculation.agreement import compare_prose
-from r1plus_gateway.assistant.calculation.conversions import Conversion, ConversionRefusal, find_conversion
-from r1plus_gateway.assistant.calculation.math_plan import ExpressionRoute, plan_math
-from r1plus_gateway.assistant.calculation.quantities import find_quantities
-from r1plus_gateway.assistant.calculation.translation import (
+from r1plus_assistant.calculation.agreement import compare_prose
+from r1plus_assistant.calculation.conversions import Conversion, ConversionRefusal, find_conversion
+from r1plus_assistant.calculation.math_plan import ExpressionRoute, plan_math
+from r1plus_assistant.calculation.quantities import find_quantities
+from r1plus_assistant.calculation.translation import (
     MOST_NUMBERS,
     Translation,
     TranslationError,
@@ -18,7 +18,7 @@ from r1plus_gateway.assistant.calculation.translation import (
     read_task,
     read_translation,
 )
-from r1plus_gateway.assistant.calculation.units import BASE_UNITS, BY_NAME
+from r1plus_assistant.calculation.units import BASE_UNITS, BY_NAME
 from r1plus_model_repo.backends.constraints import parse_grammar
 from r1plus_model_repo.backends.schema_memory import RESERVED_BYTES
 from support.tables import for_each

@@ -1,8 +1,8 @@
 """Sentences, words and cards: what of a conversation is read as a fact of the user, and what supersedes it."""
 
-from r1plus_gateway.assistant.memory.cards import find_superseded, make_cards
-from r1plus_gateway.assistant.memory.cues import FactKind, find_asked_kinds
-from r1plus_gateway.assistant.memory.turns import (
+from r1plus_assistant.memory.cards import find_superseded, make_cards
+from r1plus_assistant.memory.cues import FactKind, find_asked_kinds
+from r1plus_assistant.memory.turns import (
     MOST_SENTENCE_CHARACTERS,
     Speaker,
     Turn,
@@ -11,7 +11,7 @@ from r1plus_gateway.assistant.memory.turns import (
     list_sentences,
     split_sentences,
 )
-from r1plus_gateway.assistant.memory.words import WordSplitter
+from r1plus_assistant.memory.words import WordSplitter
 from support.tables import for_each
 
 USER, ASSISTANT, TOOL = Speaker.USER, Speaker.ASSISTANT, Speaker.TOOL

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1plus_gateway.assistant.memory.index import (
+from r1plus_assistant.memory.index import (
     ConversationIndex,
     find_corrected,
     index_remembered,
     index_turns,
     view_index,
 )
-from r1plus_gateway.assistant.memory.packing import MOST_VERBATIM, pack_memory, pack_views
-from r1plus_gateway.assistant.memory.turns import MOST_SENTENCES, Speaker, Turn, Utterance, group_turns
+from r1plus_assistant.memory.packing import MOST_VERBATIM, pack_memory, pack_views
+from r1plus_assistant.memory.turns import MOST_SENTENCES, Speaker, Turn, Utterance, group_turns
 from support.examples import count_examples
 from support.tables import for_each
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from r1plus_gateway.assistant.memory.long_term import MOST_KEPT, plan_keeping
-from r1plus_gateway.assistant.memory.packing import pack_memory
-from r1plus_gateway.assistant.memory.quotation import HEAD, REMEMBERED_HEADING
-from r1plus_gateway.assistant.memory.turns import Speaker, Turn, Utterance
+from r1plus_assistant.memory.long_term import MOST_KEPT, plan_keeping
+from r1plus_assistant.memory.packing import pack_memory
+from r1plus_assistant.memory.quotation import HEAD, REMEMBERED_HEADING
+from r1plus_assistant.memory.turns import Speaker, Turn, Utterance
 
 
 class Letters:

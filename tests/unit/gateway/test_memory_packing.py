@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1plus_gateway.assistant.memory.index import index_turns, view_index
-from r1plus_gateway.assistant.memory.packing import MOST_RANKED, MOST_VERBATIM, Memory, pack_memory
-from r1plus_gateway.assistant.memory.quotation import HEAD, HEADINGS, Quotation, quote_text, render_quotations
-from r1plus_gateway.assistant.memory.ranking import RANK_CONSTANT, fuse_rankings, rank_words
-from r1plus_gateway.assistant.memory.turns import Sentence, Speaker, Turn, Utterance, group_turns, list_sentences
+from r1plus_assistant.memory.index import index_turns, view_index
+from r1plus_assistant.memory.packing import MOST_RANKED, MOST_VERBATIM, Memory, pack_memory
+from r1plus_assistant.memory.quotation import HEAD, HEADINGS, Quotation, quote_text, render_quotations
+from r1plus_assistant.memory.ranking import RANK_CONSTANT, fuse_rankings, rank_words
+from r1plus_assistant.memory.turns import Sentence, Speaker, Turn, Utterance, group_turns, list_sentences
 from support.examples import count_examples
 from support.tables import for_each
 

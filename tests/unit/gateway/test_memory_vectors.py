@@ -8,19 +8,19 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from r1plus_gateway.assistant.conversations.recall import Continued, Recall
-from r1plus_gateway.assistant.conversations.statement_embedding import (
+from r1plus_assistant.conversations.recall import Continued, Recall
+from r1plus_assistant.conversations.statement_embedding import (
     MOST_AT_ONCE,
     STEP_TEXTS,
     IndexedStatements,
     StatementEmbedder,
     running_statement_embedder,
 )
-from r1plus_gateway.assistant.conversations.statement_vectors import StatementVectors
-from r1plus_gateway.assistant.embedding.client import EmbedderUnavailableError
-from r1plus_gateway.assistant.memory.index import ConversationIndex, index_turns, view_index
-from r1plus_gateway.assistant.memory.turns import Speaker, Turn, Utterance
-from r1plus_gateway.assistant.responses.response_memory import recall_messages
+from r1plus_assistant.conversations.statement_vectors import StatementVectors
+from r1plus_assistant.embedding.client import EmbedderUnavailableError
+from r1plus_assistant.memory.index import ConversationIndex, index_turns, view_index
+from r1plus_assistant.memory.turns import Speaker, Turn, Utterance
+from r1plus_assistant.responses.response_memory import recall_messages
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.upkeep.erasure import erase
 from r1plus_gateway.store.upkeep.erasure_records import ErasureScope

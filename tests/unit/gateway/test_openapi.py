@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from jsonschema import Draft202012Validator
 
-from r1plus_gateway.assistant.files.file_search import read_knowledge
-from r1plus_gateway.assistant.responses.response_requests import parse_response, read_continuation_names
+from r1plus_assistant.files.file_search import read_knowledge
+from r1plus_assistant.responses.response_requests import parse_response, read_continuation_names
 from r1plus_gateway.http.accounting import admission
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.completions.requests import GenerateRequest, ModelName, parse_chat, parse_generate, parse_text

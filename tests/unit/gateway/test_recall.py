@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from r1plus_assistant.conversations.indexed_history import IndexedHistory, Recollection
+from r1plus_assistant.conversations.recall import MOST_CHARACTERS_AT_ONCE, Continued, Recall
+from r1plus_assistant.memory.index import MOST_INDEXED
+from r1plus_assistant.store.content_reader import ContentReader
+from r1plus_assistant.store.content_writer import ContentWriter
+from r1plus_assistant.store.tenant_content import TenantContent
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.assistant.conversations.indexed_history import IndexedHistory, Recollection
-from r1plus_gateway.assistant.conversations.recall import MOST_CHARACTERS_AT_ONCE, Continued, Recall
-from r1plus_gateway.assistant.memory.index import MOST_INDEXED
-from r1plus_gateway.assistant.store.content_reader import ContentReader
-from r1plus_gateway.assistant.store.content_writer import ContentWriter
-from r1plus_gateway.assistant.store.tenant_content import TenantContent
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.store.administration.admin import rotate_data_keys
 from r1plus_gateway.store.content.content import MemorySource, StoredResponse

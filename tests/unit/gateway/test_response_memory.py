@@ -9,7 +9,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from r1plus_gateway.assistant.memory.quotation import HEAD
+from r1plus_assistant.memory.quotation import HEAD
 from support.gateway.fake_triton import FailureError, FakeTriton, Inputs, Piece, serving
 from support.gateway.interleaving import Leaks, answer_briefly, count_leaks
 from support.gateway.process import GatewayProcess, running_process

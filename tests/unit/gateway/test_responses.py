@@ -11,12 +11,12 @@ from typing import Any
 import grpc
 import pytest
 
+from r1plus_assistant.conversations.indexed_history import index_items
+from r1plus_assistant.responses import response_form
+from r1plus_assistant.responses.response_form import MOST_SENTENCES_AT_ONCE, ResponseForm
+from r1plus_assistant.responses.response_items import build_messages
+from r1plus_assistant.responses.response_requests import Continuation
 from r1plus_gateway.access.caller import Caller, Outcome, Usage
-from r1plus_gateway.assistant.conversations.indexed_history import index_items
-from r1plus_gateway.assistant.responses import response_form
-from r1plus_gateway.assistant.responses.response_form import MOST_SENTENCES_AT_ONCE, ResponseForm
-from r1plus_gateway.assistant.responses.response_items import build_messages
-from r1plus_gateway.assistant.responses.response_requests import Continuation
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.completions.messages import describe_call
 from r1plus_gateway.http.completions.requests import ModelName

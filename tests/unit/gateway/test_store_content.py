@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from r1plus_assistant.store.content_reader import ContentReader
+from r1plus_assistant.store.content_writer import ContentWriter
+from r1plus_assistant.store.tenant_content import WRITES_AT_ONCE, TenantContent
 from r1plus_gateway.access.caller import Caller, CallerKind
-from r1plus_gateway.assistant.store.content_reader import ContentReader
-from r1plus_gateway.assistant.store.content_writer import ContentWriter
-from r1plus_gateway.assistant.store.tenant_content import WRITES_AT_ONCE, TenantContent
 from r1plus_gateway.store.administration.admin import confirm_time
 from r1plus_gateway.store.content.content import (
     ENTRY_BYTES,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from r1plus_assistant.store.tenant_content import TenantContent
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.assistant.store.tenant_content import TenantContent
 from r1plus_gateway.store.administration.admin import confirm_time, verify_audit
 from r1plus_gateway.store.content.content import Page, StoredResponse
 from r1plus_gateway.store.database import tables as t

@@ -3,8 +3,8 @@
 import pytest
 import sqlalchemy as sa
 
+from r1plus_assistant.store.tenant_content import TenantContent
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.assistant.store.tenant_content import TenantContent
 from r1plus_gateway.store.administration import admin
 from r1plus_gateway.store.administration.admin import rotate_data_keys, verify_audit
 from r1plus_gateway.store.content.content import Page, StoredResponse

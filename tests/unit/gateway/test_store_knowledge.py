@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from r1plus_assistant.store.knowledge_writer import KnowledgeWriter
+from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.assistant.store.knowledge_writer import KnowledgeWriter
-from r1plus_gateway.assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_gateway.store.content.content import ContentLimitError, ContentLimits, DeletionStep, Page
 from r1plus_gateway.store.content.knowledge import UPLOAD_SECONDS, Chunk, ChunkBatch, IngestionState
 from r1plus_gateway.store.content.knowledge_books import read_caller_knowledge

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from r1plus_assistant.knowledge.documents import SocketDocumentReader
+from r1plus_assistant.knowledge.search import Passage, SearchMethod, UnknownVectorStoreError
+from r1plus_assistant.knowledge.service import KnowledgeService, run_knowledge
 from r1plus_gateway.access.api_keys import verify_key
-from r1plus_gateway.assistant.knowledge.documents import SocketDocumentReader
-from r1plus_gateway.assistant.knowledge.search import Passage, SearchMethod, UnknownVectorStoreError
-from r1plus_gateway.assistant.knowledge.service import KnowledgeService, run_knowledge
 from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store.administration.admin import UsageQuery, report_usage, verify_audit
 from r1plus_gateway.store.content.content import Page, StoredResponse

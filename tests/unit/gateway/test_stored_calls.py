@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from r1plus_assistant.code.code_interpreter import build_call_item
+from r1plus_assistant.responses.stored_programs import read_runs, refer_to_logs
 from r1plus_contract.calculator import CodeRun, FailureCode
-from r1plus_gateway.assistant.code.code_interpreter import build_call_item
-from r1plus_gateway.assistant.responses.stored_programs import read_runs, refer_to_logs
 from r1plus_gateway.http.schemas.code_tool import CodeCall, CodeFailure
 from r1plus_gateway.store.content.content import StoredResponse
 from support.gateway.access import ALICE
