@@ -1,31 +1,12 @@
 """The core without its add-ons: nothing of it imports them, its processes start and its command prints its help."""
 
-import subprocess
-import sys
 import tomllib
 
 import pytest
 
+from support.addons import ADDONS, run_without_addons
 from support.dependencies import ROOT
 from support.tables import for_each
-
-ADDONS = sorted(path.name for path in ROOT.glob("addons/*/r1plus_*") if any(path.glob("*.py")))
-BLOCKED = f"""
-import runpy, sys
-
-class Absence:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {ADDONS}:
-            raise ModuleNotFoundError("No module named " + repr(name), name=name)
-
-sys.meta_path.insert(0, Absence())
-"""
-
-
-def run_without_addons(code: str) -> subprocess.CompletedProcess[str]:
-    """Run this code where no add-on can be imported."""
-    command = [sys.executable, "-c", BLOCKED + code]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
 
 
 @pytest.mark.parametrize("addon", ADDONS)

@@ -1,4 +1,4 @@
-"""Schemas of what the gateway answers about stored content: conversations, and what administrators do with it."""
+"""Schemas of what the gateway answers about stored content."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -8,7 +8,6 @@ from r1plus_assistant.code.code_interpreter import NO_CONTAINER
 from r1plus_gateway.http.answer_schemas import (
     COUNT,
     NULL,
-    NUMBER,
     TEXT,
     Schema,
     build_const,
@@ -89,27 +88,4 @@ CONTENT_COMPONENTS: Final[Mapping[str, Schema]] = {
     ),
     "Memories": _build_page("Memory"),
     "DeletedMemory": _build_deleted("memory.deleted"),
-    "ErasureReceipt": build_object(
-        object=build_const("erasure_receipt"),
-        id=TEXT,
-        tenant_uid=TEXT,
-        scope=TEXT,
-        end_user=TEXT,
-        erased_at=COUNT,
-        requested_by=TEXT,
-        conversations=COUNT,
-        items=COUNT,
-        responses=COUNT,
-        memories=COUNT,
-        files=COUNT,
-        vector_stores=COUNT,
-        chunks=COUNT,
-        data_keys=build_list(TEXT),
-        public_key=TEXT,
-        signature=TEXT,
-    ),
-    "DataKeys": build_object(object=build_const("data_keys"), owners=COUNT, older_keys=COUNT, rows_left=COUNT),
-    "Root": build_object(object=build_const("root"), id=TEXT, owners=COUNT, older_keys=COUNT, rows_left=COUNT),
-    "LedgerTime": build_object(object=build_const("ledger_time"), now=NUMBER, seconds_taken_back=NUMBER),
-    "ReceiptKey": build_object(object=build_const("receipt_key"), public_key=TEXT),
 }
