@@ -76,7 +76,7 @@ def _open_registry(text: str, kubeconfig: str | None) -> Registry:
     address: RegistryAddress = parse_address(text)
 
     def cluster() -> TunnelCluster:
-        from r1plus_cli.kubernetes_cluster import KubernetesCluster
+        from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 
         return KubernetesCluster(kubeconfig)
 
@@ -84,6 +84,6 @@ def _open_registry(text: str, kubeconfig: str | None) -> Registry:
 
 
 def _get_default_namespace(kubeconfig: str | None) -> str:
-    from r1plus_cli.kubernetes_cluster import KubernetesCluster
+    from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 
     return KubernetesCluster(kubeconfig).get_default_namespace()

@@ -12,30 +12,30 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli import local, plan_text
-from r1plus_cli import status as status_text
-from r1plus_cli.actions import normalise_reason, refresh_all, request_action
-from r1plus_cli.advise import advise_command
+from r1plus_cli import local
+from r1plus_cli.advice.advise import advise_command
 from r1plus_cli.assembly import add_training
-from r1plus_cli.cluster import Cluster
+from r1plus_cli.cluster.interface import Cluster
+from r1plus_cli.deployment import plan_text, status_text
+from r1plus_cli.deployment.explain import explain
+from r1plus_cli.deployment.preview import build_preview, find_unchecked
+from r1plus_cli.deployment.validate import find_problems, find_tenant, find_tenant_problems, merge_engines
+from r1plus_cli.deployment.view import COLUMNS, build_view
 from r1plus_cli.documents import CONFIG_MAP, Document, read_documents
 from r1plus_cli.edge import app as edge_app
-from r1plus_cli.engine import app as engine_app
+from r1plus_cli.engine.engine_app import app as engine_app
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.explain import explain
 from r1plus_cli.fit import fit_command
-from r1plus_cli.gateway_verbs import audit_command, key_app, usage_command
+from r1plus_cli.gateway.key import audit_command, key_app, usage_command
+from r1plus_cli.gateway.knowledge import knowledge_app
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.history_verbs import engines_command, evaluations_command, history_command
-from r1plus_cli.knowledge_verbs import knowledge_app
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
-from r1plus_cli.preview import build_preview, find_unchecked
-from r1plus_cli.rollouts import show_rollouts
-from r1plus_cli.serve_service import app as serve_app
-from r1plus_cli.suite import app as suite_app
-from r1plus_cli.tenant import app as tenant_app
-from r1plus_cli.validate import find_problems, find_tenant, find_tenant_problems, merge_engines
-from r1plus_cli.view import COLUMNS, build_view
+from r1plus_cli.rollout.actions import normalise_reason, refresh_all, request_action
+from r1plus_cli.rollout.rollouts import show_rollouts
+from r1plus_cli.serve.service import app as serve_app
+from r1plus_cli.suite.suite_app import app as suite_app
+from r1plus_cli.tenant.tenant_app import app as tenant_app
 from r1plus_contract.names import KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT
 from r1plus_contract.requests import Verb
 from r1plus_model_repo.catalog.quantity import bytes_of
@@ -254,8 +254,8 @@ def ask_command(
     Forwards a port to a pod of the deployment's Service, like `kubectl port-forward`.
     """
     # Late, like `_connect`: gRPC and numpy would double the start time of `plan` and `validate`.
-    from r1plus_cli.ask import ask_deployment, end_last_line
-    from r1plus_cli.stream import Question, ask
+    from r1plus_cli.deployment.ask import ask_deployment, end_last_line
+    from r1plus_cli.deployment.stream import Question, ask
 
     text = sys.stdin.read() if prompt == "-" else prompt
     question = Question(text, system, max_new_tokens, temperature, top_p, repetition_penalty, seed)
@@ -399,7 +399,7 @@ def refresh_command(
         _request_action(Verb.REFRESH, name, reason, namespace, kubeconfig)
         return
     normalise_reason(reason)
-    from r1plus_cli.kubernetes_cluster import KubernetesCluster
+    from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 
     cluster = KubernetesCluster(kubeconfig)
     space = None if everywhere else namespace or cluster.get_default_namespace()
@@ -436,14 +436,14 @@ def main() -> None:
 
 
 def _connect(kubeconfig: str | None) -> Cluster:
-    from r1plus_cli.kubernetes_cluster import KubernetesCluster
+    from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 
     return KubernetesCluster(kubeconfig)
 
 
 def _request_action(verb: Verb, name: str, reason: str, namespace: str | None, kubeconfig: str | None) -> None:
     normalise_reason(reason)
-    from r1plus_cli.kubernetes_cluster import KubernetesCluster
+    from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 
     cluster = KubernetesCluster(kubeconfig)
     space = namespace or cluster.get_default_namespace()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from r1plus_cli.suite_store import render_manifest
+from r1plus_cli.suite.storage import render_manifest
 from r1plus_contract import names
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_contract.verdict import Verdict, WatchStanding

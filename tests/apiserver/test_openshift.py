@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import pytest
 
 from devcluster.apiserver_only import ApiServer
-from r1plus_cli.actions import request_action
-from r1plus_cli.kubernetes_cluster import KubernetesCluster
+from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
+from r1plus_cli.rollout.actions import request_action
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Verdict

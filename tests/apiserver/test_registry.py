@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from devcluster.apiserver_only import ApiServer
+from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 from r1plus_cli.errors import CliError
-from r1plus_cli.kubernetes_cluster import KubernetesCluster
 from r1plus_cli.registry import Registry, parse_address
 from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from devcluster.apiserver_only import ApiServer
-from r1plus_cli.actions import refresh_all, request_action
-from r1plus_cli.kubernetes_cluster import KubernetesCluster
+from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
+from r1plus_cli.rollout.actions import refresh_all, request_action
 from r1plus_contract import metrics, names
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Verdict

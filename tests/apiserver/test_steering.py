@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from devcluster.apiserver_only import ApiServer
-from r1plus_cli.actions import request_action
+from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 from r1plus_cli.errors import CliError
-from r1plus_cli.kubernetes_cluster import KubernetesCluster
+from r1plus_cli.rollout.actions import request_action
 from r1plus_contract.requests import Verb, read_requests
 from r1plus_operator.api import kinds
 from support.apiserver.manifests import manifest

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from r1plus_cli.suite_store import render_manifest
+from r1plus_cli.suite.storage import render_manifest
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_contract.verdict import Shadow, Verdict, Watch, WatchStanding
 from r1plus_operator.api import kinds

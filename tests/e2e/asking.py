@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from e2e.waiting import wait_for
+from r1plus_cli.deployment.stream import Question, ask
 from r1plus_cli.errors import CliError
-from r1plus_cli.stream import Question, ask
 
 
 @dataclass(slots=True)

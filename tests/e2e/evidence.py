@@ -3,7 +3,7 @@
 from typing import Any
 
 from e2e.kube import UNREACHABLE, Json, Kube
-from r1plus_cli.view import build_view
+from r1plus_cli.deployment.view import build_view
 
 EVENTS = 12
 LOG_LINES = 8

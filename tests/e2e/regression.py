@@ -14,7 +14,7 @@ from e2e.story import FULL_Q4, FULL_Q4_OBSERVE, Alert, Name
 from e2e.target import Target
 from e2e.tiers import FirstDay, first_day
 from e2e.waiting import wait_for
-from r1plus_cli.view import DeploymentView
+from r1plus_cli.deployment.view import DeploymentView
 
 CALM: Json = {"probesPerMinute": None}
 

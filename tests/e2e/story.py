@@ -22,12 +22,12 @@ from e2e.inside import monitor_report
 from e2e.kube import Json, Kube
 from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
+from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
+from r1plus_cli.deployment.status_text import ChangeReporter
+from r1plus_cli.deployment.stream import Answer, Question, ask
+from r1plus_cli.deployment.view import PROGRESSING, QUALITY, READY, DeploymentView, build_view
 from r1plus_cli.errors import CliError
-from r1plus_cli.kubernetes_cluster import KubernetesCluster
 from r1plus_cli.registry import DEFAULT, Registry, parse_address
-from r1plus_cli.status import ChangeReporter
-from r1plus_cli.stream import Answer, Question, ask
-from r1plus_cli.view import PROGRESSING, QUALITY, READY, DeploymentView, build_view
 from r1plus_contract.history import History, RolloutEvent
 from r1plus_contract.metrics import ALERT_BELOW_THRESHOLD
 from r1plus_contract.names import ANNOTATION_VERDICT, LABEL_REVISION, LABEL_SERVING, PORT_GRPC, SERVING

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from e2e.kube import Json, Kube
-from r1plus_cli.suite_store import render_manifest
+from r1plus_cli.suite.storage import render_manifest
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Item, Suite, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.suite_files import SuiteFiles

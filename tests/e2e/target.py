@@ -14,7 +14,7 @@ from devcluster.cluster import Cluster
 from devcluster.toolchain import kubectl, put_beside_python
 from e2e.kube import Kube
 from e2e.waiting import StoryError
-from r1plus_cli.forward import forward_port
+from r1plus_cli.cluster.port_forward import forward_port
 
 ALERTMANAGER_SERVICE = "R1PLUS_ALERTMANAGER"
 """namespace/service:port of Alertmanager in a cluster of your own."""

@@ -15,7 +15,7 @@ from e2e.target import Target
 from e2e.tenants import Tenant
 from e2e.tiers import PER_STRATUM, THRESHOLDS
 from e2e.waiting import wait_for
-from r1plus_cli.view import ISOLATED
+from r1plus_cli.deployment.view import ISOLATED
 from r1plus_contract.names import DECOY, LABEL_DEPLOYMENT
 from r1plus_operator.observe.suite_signature import generate_key
 from support.apiserver.openshift import FIRST_USER, MANIFEST, RANGE, REFUSED

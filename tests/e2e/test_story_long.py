@@ -9,7 +9,7 @@ from e2e import gateways, story
 from e2e.story import Name, name_in
 from e2e.target import Target
 from e2e.tiers import TIERS
-from r1plus_cli.view import DeploymentView
+from r1plus_cli.deployment.view import DeploymentView
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 

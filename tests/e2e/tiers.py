@@ -11,8 +11,8 @@ from e2e.kube import Json, Kube
 from e2e.story import EDGE, FULL, LITE, Name, name_in
 from e2e.suites import own_suite
 from e2e.target import Target
-from r1plus_cli.stream import Question, ask
-from r1plus_cli.view import DeploymentView
+from r1plus_cli.deployment.stream import Question, ask
+from r1plus_cli.deployment.view import DeploymentView
 from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.names import PORT_GRPC
 from r1plus_contract.suite import load_suite

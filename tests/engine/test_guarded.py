@@ -18,7 +18,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from r1plus_cli import stream
+from r1plus_cli.deployment import stream
 from r1plus_contract import inference
 from r1plus_contract.suite import SuiteSampling
 from r1plus_monitoring.probe.client import TritonEngine

@@ -5,8 +5,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from r1plus_cli.actions import request_action
 from r1plus_cli.errors import CliError
+from r1plus_cli.rollout.actions import request_action
 from r1plus_contract.requests import Verb
 from r1plus_operator.api import kinds
 from simulation.schedule import Happening

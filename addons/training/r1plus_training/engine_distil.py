@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from r1plus_cli.engine import report_progress, say
+from r1plus_cli.engine.engine_app import report_progress, say
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.library_errors import translate_errors
@@ -162,7 +162,7 @@ def _load_suite(folder: Path) -> Suite:
 
 def _load_candidates(file: Path) -> Suite:
     """Return candidates as a suite named after their file; of its header nothing else counts."""
-    from r1plus_cli.suite_build import read_candidates
+    from r1plus_cli.suite.build import read_candidates
     from r1plus_monitoring.curate.record import build_header
 
     items, problems = read_candidates(file)

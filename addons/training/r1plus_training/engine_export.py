@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r1plus_cli import suite_store
-from r1plus_cli.engine import report_progress, say
+from r1plus_cli.engine.engine_app import report_progress, say
 from r1plus_cli.errors import CliError
 from r1plus_cli.library_errors import translate_errors
 from r1plus_cli.local import SHIPPED_SUITES
+from r1plus_cli.suite import storage
 from r1plus_contract.suite import Suite
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def find_own_suite(
                 f"--suite: missing, and {name}, the golden suite of {engine.name}, is none that is shipped; give its"
                 " folder, or make one with r1plus suite build"
             )
-    suite, files = suite_store.load_sound(folder)
+    suite, files = storage.load_sound(folder)
     header = suite.header
     if header.name != name and header.reference_engine != engine.name and header.family != engine.spec.family:
         raise CliError(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from r1plus_cli.advice.figures import EngineFigures, Exclusion
-from r1plus_cli.cluster import Cluster, Json
+from r1plus_cli.cluster.interface import Cluster, Json
 from r1plus_cli.errors import CliError
 from r1plus_contract.history import Evaluation, Evaluations
 from r1plus_contract.suite import Suite

@@ -16,8 +16,8 @@ from e2e.kube import UNREACHABLE
 from e2e.story import Alert, Name
 from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
+from r1plus_cli.deployment.stream import Question, ask
 from r1plus_cli.errors import CliError
-from r1plus_cli.stream import Question, ask
 from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.names import PORT_GRPC
 from r1plus_contract.suite import Item, Suite, SuiteSampling

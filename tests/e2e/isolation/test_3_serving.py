@@ -125,7 +125,7 @@ def counted(world: World, side: Side) -> dict[str, float]:
 
 ASK = """
 import sys
-from r1plus_cli.stream import Question, ask
+from r1plus_cli.deployment.stream import Question, ask
 for _ in range(2):
     print(ask(sys.argv[1], Question("What is the capital of Sweden?", max_new_tokens=4)).text)
 """

@@ -19,7 +19,7 @@ from e2e.tenants import Tenant, gates_of, in_container, pods_of, revisions_of
 from e2e.trainjob.images import TrainJobImages
 from e2e.trainjob.students import build_engine, deploy, until_training
 from e2e.waiting import wait_for
-from r1plus_cli.view import QUALITY
+from r1plus_cli.deployment.view import QUALITY
 from r1plus_contract.names import CONTAINER_TRITON, DIR_ENGINE, INIT_BUILD, LABEL_VOLUME
 from r1plus_contract.verdict import Verdict
 from support.model.forms import split_questions

@@ -17,7 +17,7 @@ from e2e.tenants import Tenant, gates_of, in_container, pods_of, revisions_of
 from e2e.tiers import THRESHOLDS
 from e2e.vllm.images import GOOD, SWAPPED, VllmImages
 from e2e.waiting import wait_for
-from r1plus_cli.view import QUALITY
+from r1plus_cli.deployment.view import QUALITY
 from r1plus_contract.names import CONTAINER_TRITON
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.quantity import bytes_of

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from devcluster.apiserver_only import ApiServer
-from r1plus_cli.actions import request_action
-from r1plus_cli.kubernetes_cluster import KubernetesCluster
-from r1plus_cli.suite_store import render_manifest
+from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
+from r1plus_cli.rollout.actions import request_action
+from r1plus_cli.suite.storage import render_manifest
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import FillPhase, FillProgress
 from r1plus_contract.jsonable import to_jsonable

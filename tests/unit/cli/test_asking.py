@@ -2,9 +2,9 @@
 
 import pytest
 
-from r1plus_cli.ask import ask_deployment, end_last_line
+from r1plus_cli.deployment.ask import ask_deployment, end_last_line
+from r1plus_cli.deployment.stream import Question
 from r1plus_cli.errors import CliError
-from r1plus_cli.stream import Question
 from support.cli.deployments import Json, condition, cr
 
 

@@ -21,7 +21,7 @@ import pytest_asyncio
 from typer.testing import Result
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.gateway import TOKEN_VARIABLE
+from r1plus_cli.gateway.admin_api import TOKEN_VARIABLE
 from support.cli.command import run
 from support.gateway.backups import back_up as make_backup
 from support.gateway.backups import fill

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from r1plus_cli import local
-from r1plus_cli.explain import explain
+from r1plus_cli.deployment.explain import explain
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import VLLM_ON_CPU
 from support.cli.deployments import READY, cr

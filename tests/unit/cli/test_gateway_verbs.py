@@ -16,10 +16,10 @@ import pytest_asyncio
 from typer.testing import Result
 
 from devcluster.pki import Authority
-from r1plus_cli.content_verbs import STALLED_SECONDS, wait_until_encrypted
 from r1plus_cli.errors import CliError, NotFoundError, UsageError
-from r1plus_cli.gateway import TOKEN_VARIABLE, GatewayTarget, call_admin
-from r1plus_cli.gateway_verbs import parse_duration
+from r1plus_cli.gateway.admin_api import TOKEN_VARIABLE, GatewayTarget, call_admin
+from r1plus_cli.gateway.key import parse_duration
+from r1plus_cli.tenant.stored_content import STALLED_SECONDS, wait_until_encrypted
 from r1plus_gateway.store.keys.tenant_keys import make_half
 from support.cli.command import run
 from support.gateway.fake_triton import FakeTriton, answer, serving

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 from r1plus_cli.errors import CliError, NotFoundError
-from r1plus_cli.kubernetes_cluster import KubernetesCluster
 
 Json = dict[str, Any]
 SERVICES, PODS = "/api/v1/namespaces/team-credit/services/credit", "/api/v1/namespaces/team-credit/pods"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from r1plus_cli.actions import refresh_all, request_action
+from r1plus_cli.deployment.view import build_view
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.rollouts import show_rollouts
-from r1plus_cli.view import build_view
+from r1plus_cli.rollout.actions import refresh_all, request_action
+from r1plus_cli.rollout.rollouts import show_rollouts
 from r1plus_contract.requests import Verb, read_requests
 from support.cli.command import printed, run
 from support.cli.deployments import READY, Json, cr

@@ -16,8 +16,8 @@ import pytest
 
 from r1plus_cli.errors import CliError
 from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES
-from r1plus_cli.serve import STOP_SECONDS, build_end
-from r1plus_cli.serve_options import ServeArguments, build_options
+from r1plus_cli.serve.arguments import ServeArguments, build_options
+from r1plus_cli.serve.serve_app import STOP_SECONDS, build_end
 from r1plus_edge.bundle.install import COMPLETE, CURRENT, switch_current
 from r1plus_edge.bundle.manifest import BundleManifest, read_host
 from r1plus_edge.bundle.writer import Signer, write_bundle
@@ -208,7 +208,7 @@ def test_what_a_stop_gives_gateway_and_pods_ends_before_its_limit_and_that_withi
 STUCK = """
 import asyncio, signal, subprocess, sys, time
 from pathlib import Path
-from r1plus_cli.serve import build_end, limit_stop
+from r1plus_cli.serve.serve_app import build_end, limit_stop
 from r1plus_edge.data_folder import hold, open_data_folder
 from r1plus_edge.pods.processes import mark
 from r1plus_edge.start.serve import guard
@@ -255,7 +255,7 @@ def test_the_kernel_ends_a_stop_that_takes_too_long_and_the_guardian_what_is_lef
 
 
 def test_stop_signals_nobody_where_the_holder_has_no_pid_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r1plus_cli.serve.find_holder", lambda folder: -1)
+    monkeypatch.setattr("r1plus_cli.serve.serve_app.find_holder", lambda folder: -1)
     killed: list[int] = []
     monkeypatch.setattr("os.kill", lambda pid, number: killed.append(pid))
     stop = run("serve", "stop", "--data", tmp_path)
@@ -330,7 +330,7 @@ def test_stop_waits_for_a_process_that_ends_and_has_lost_its_variables_already(
             if has_ended(process.pid):
                 end.close()
 
-        monkeypatch.setattr("r1plus_cli.serve.time.sleep", look)
+        monkeypatch.setattr("r1plus_cli.serve.serve_app.time.sleep", look)
         stop = run("serve", "stop", "--data", tmp_path / "data")
         assert has_ended(child)
     os.close(reader)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from r1plus_cli.actions import request_action
+from r1plus_cli.deployment.status_text import show_one
+from r1plus_cli.deployment.view import build_view
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.status import show_one
-from r1plus_cli.view import build_view
+from r1plus_cli.rollout.actions import request_action
 from r1plus_contract.requests import MOST_WHY, Verb, format_command, read_requests
 from support.cli.command import printed
 from support.cli.deployments import READY, Json, condition, cr

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from r1plus_cli.stream import AskError, Question, StreamPiece, ask, measure
+from r1plus_cli.deployment.stream import AskError, Question, StreamPiece, ask, measure
 
 
 class Clock:

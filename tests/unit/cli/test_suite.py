@@ -14,11 +14,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_cli import suite_diff
-from r1plus_cli.cluster import Cluster
+from r1plus_cli.cluster.interface import Cluster
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.suite_engines import EngineOptions, open_sources
-from r1plus_cli.suite_store import load, render_manifest, save
+from r1plus_cli.suite import diff
+from r1plus_cli.suite.answer_sources import EngineOptions, open_sources
+from r1plus_cli.suite.storage import load, render_manifest, save
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP
 from r1plus_contract.settings import REFERENCE_FILE
@@ -447,7 +447,7 @@ def test_two_baselines_differ_by_engine_and_condition(tmp_path: Path) -> None:
         "e, b2: no longer measured",
         "e, b3: 8 of 8 right, not measured before",
     ]
-    assert list(suite_diff.compare_figures(old, old)) == []
+    assert list(diff.compare_figures(old, old)) == []
 
 
 def test_baselines_beside_two_suites_are_compared_as_well(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.tenant_key import (
+from r1plus_cli.tenant.key_halves import (
     RecoveryExport,
     SecretData,
     begin_rotation,

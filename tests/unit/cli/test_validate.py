@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from r1plus_cli.deployment.validate import find_problems, find_tenant_problems, parse_engine
 from r1plus_cli.documents import Document
 from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, build_config, load_engines
-from r1plus_cli.validate import find_problems, find_tenant_problems, parse_engine
 from support.cli.command import run
 
 Json = dict[str, Any]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_cli.kubernetes_cluster import find_missing_kubeconfig
-from r1plus_cli.status import ChangeReporter, choose_mark, compute_widths, format_cells, show_one
-from r1plus_cli.view import COLUMNS, build_view, format_age
+from r1plus_cli.cluster.kubernetes_cluster import find_missing_kubeconfig
+from r1plus_cli.deployment.status_text import ChangeReporter, choose_mark, compute_widths, format_cells, show_one
+from r1plus_cli.deployment.view import COLUMNS, build_view, format_age
 from r1plus_operator.api.conditions import ConditionType
 from support.cli.command import printed
 from support.cli.deployments import READY, VERIFIED, Json, condition, cr

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from r1plus_cli.deployment.validate import find_problems
 from r1plus_cli.documents import Document
 from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, build_config, load_engines
-from r1plus_cli.validate import find_problems
 from r1plus_contract import metrics, names
 from r1plus_operator.api import crd
 from r1plus_operator.api.conditions import ConditionType, Reason

@@ -28,7 +28,7 @@ from e2e.story import (
 from e2e.story import name_in as named
 from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
-from r1plus_cli.view import build_view
+from r1plus_cli.deployment.view import build_view
 from r1plus_contract.names import ANNOTATION_VERDICT
 from support.cli.deployments import READY, VERIFIED, condition, cr
 from support.waiting import WaitError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_cli.serve import STOP_SECONDS
+from r1plus_cli.serve.serve_app import STOP_SECONDS
 from r1plus_edge.bundle.install import switch_current
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.errors import EdgeError, RequestError

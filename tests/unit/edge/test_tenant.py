@@ -8,7 +8,7 @@ import pytest
 from r1plus_cli import local
 from r1plus_cli.documents import Document
 from r1plus_cli.errors import UsageError
-from r1plus_cli.serve_tenant import read_tenant
+from r1plus_cli.serve.tenant_request import read_tenant
 from r1plus_contract.gateway import GatewayLimits
 from r1plus_contract.names import API_VERSION, KIND_TENANT
 from r1plus_edge.errors import RequestError

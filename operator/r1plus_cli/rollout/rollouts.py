@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli.status import fill_in_commands
-from r1plus_cli.view import DeploymentView
+from r1plus_cli.deployment.status_text import fill_in_commands
+from r1plus_cli.deployment.view import DeploymentView
 
 COLUMNS = ("NAMESPACE", "NAME", "TRITON", "MONITOR", "RUNTIME")
 _WORDS = (

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1plus_cli.cluster import Cluster
+from r1plus_cli.cluster.interface import Cluster
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.suite_build import AnswerSource
+from r1plus_cli.suite.build import AnswerSource
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP
 from r1plus_contract.suite import SuiteSampling
 from r1plus_monitoring.curate.asking import ProcessAsker

@@ -20,7 +20,7 @@ from r1plus_cli import local
 from r1plus_cli.documents import STDIN
 from r1plus_cli.errors import CliError, UsageError, converted_errors
 from r1plus_cli.options import Output, OutputOption, print_document
-from r1plus_cli.serve_options import ServeArguments, build_options
+from r1plus_cli.serve.arguments import ServeArguments, build_options
 from r1plus_contract.verdict import Gate
 from r1plus_edge.data_folder import DataFolder, check_readable, find_holder
 from r1plus_edge.pods.places import LOOPBACK

@@ -3,8 +3,8 @@
 import sys
 
 from r1plus_cli.errors import converted_errors
-from r1plus_cli.serve import DataOption, find_folder
-from r1plus_cli.serve_update import app as app
+from r1plus_cli.serve.serve_app import DataOption, find_folder
+from r1plus_cli.serve.update import app as app
 from r1plus_edge.control import OwnerVerb, ask
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.gateway import LONG_SECONDS, GatewayCluster, GatewayTarget, Json, call_admin, find_models
+from r1plus_cli.gateway.admin_api import LONG_SECONDS, GatewayCluster, GatewayTarget, Json, call_admin, find_models
 from r1plus_cli.options import (
     KubeconfigOption,
     NamespaceOption,
@@ -293,7 +293,7 @@ def parse_bound(option: str, text: str) -> int | None:
 
 
 def _connect(kubeconfig: str | None) -> GatewayCluster:
-    from r1plus_cli.kubernetes_cluster import KubernetesCluster
+    from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 
     return KubernetesCluster(kubeconfig)
 

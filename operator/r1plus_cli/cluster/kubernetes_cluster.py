@@ -1,4 +1,4 @@
-"""A real cluster behind `cluster.Cluster` and `actions.ActionCluster`, with the user's own kubeconfig and rights.
+"""A real cluster behind `interface.Cluster` and `rollout.actions.ActionCluster`, with the user's kubeconfig and rights.
 
 All methods read, except `patch_deployment`, which only writes R1PlusDeployments, and `write_secret`. `create_token`
 creates a token for a few minutes.
@@ -18,10 +18,10 @@ from kubernetes.config.config_exception import ConfigException
 from kubernetes.stream import portforward
 from urllib3.exceptions import HTTPError
 
-from r1plus_cli.cluster import Json
+from r1plus_cli.cluster.interface import Json
+from r1plus_cli.cluster.port_forward import forward_port
 from r1plus_cli.errors import CliError, NotFoundError
-from r1plus_cli.forward import forward_port
-from r1plus_cli.tenant_key import SecretData
+from r1plus_cli.tenant.key_halves import SecretData
 from r1plus_contract.gateway import GATEWAY_SERVICE
 from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, LABEL_SUITE, TENANT, VERSION
 from r1plus_operator.api.conditions import ConditionType

@@ -1,4 +1,4 @@
-"""What a tenant's administrators do with stored content, through its gateway. Called by `tenant`."""
+"""What a tenant's administrators do with stored content, through its gateway. Called by `tenant_app`."""
 
 import json
 import sys
@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.gateway import LONG_SECONDS, Json
-from r1plus_cli.gateway_verbs import GatewayOption, call
+from r1plus_cli.gateway.admin_api import LONG_SECONDS, Json
+from r1plus_cli.gateway.key import GatewayOption, call
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli import plan_text
-from r1plus_cli.cluster import Cluster, Json
+from r1plus_cli.cluster.interface import Cluster, Json
+from r1plus_cli.deployment import plan_text
+from r1plus_cli.deployment.preview import ANY_NODE
 from r1plus_cli.documents import Document
 from r1plus_cli.errors import CliError
-from r1plus_cli.preview import ANY_NODE
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.observe import node_projection, projections, suite_projection

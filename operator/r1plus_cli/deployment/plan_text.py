@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from r1plus_cli.preview import NOT_YET, Preview
+from r1plus_cli.deployment.preview import NOT_YET, Preview
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.selection import Problem, Target

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from r1plus_cli.errors import UsageError, converted_errors
-from r1plus_cli.serve import DataOption, find_folder
-from r1plus_cli.serve import app as app
+from r1plus_cli.serve.serve_app import DataOption, find_folder
+from r1plus_cli.serve.serve_app import app as app
 from r1plus_edge.bundle.archive import open_bundle
 from r1plus_edge.bundle.install import (
     ALLOW_OLDER,

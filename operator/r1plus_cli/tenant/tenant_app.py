@@ -8,18 +8,18 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli.backup_verbs import backup_command, restore_command, verify_backup_command
-from r1plus_cli.content_verbs import (
+from r1plus_cli.errors import UsageError
+from r1plus_cli.hints import runnable_hint
+from r1plus_cli.options import KubeconfigOption
+from r1plus_cli.tenant.backup import backup_command, restore_command, verify_backup_command
+from r1plus_cli.tenant.key_halves import SecretCluster, begin_rotation, create_half, finish_rotation, restore_halves
+from r1plus_cli.tenant.stored_content import (
     confirm_time_command,
     erase_command,
     rotate_data_keys_command,
     rotate_root_command,
     verify_receipt_command,
 )
-from r1plus_cli.errors import UsageError
-from r1plus_cli.hints import runnable_hint
-from r1plus_cli.options import KubeconfigOption
-from r1plus_cli.tenant_key import SecretCluster, begin_rotation, create_half, finish_rotation, restore_halves
 from r1plus_contract.gateway import GATEWAY_KEY
 
 app = typer.Typer(
@@ -112,7 +112,7 @@ app.command("verify-receipt")(verify_receipt_command)
 
 def _connect(kubeconfig: str | None) -> SecretCluster:
     # Late, like everywhere: the package takes longest to load.
-    from r1plus_cli.kubernetes_cluster import KubernetesCluster
+    from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 
     return KubernetesCluster(kubeconfig)
 

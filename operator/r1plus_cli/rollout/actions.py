@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
+from r1plus_cli.deployment.view import DeploymentView, build_view
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.view import DeploymentView, build_view
 from r1plus_contract.requests import MOST_WHY, Request, Verb, build_annotations, format_command, next_order
 
 Json = dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from r1plus_cli.errors import converted_errors
-from r1plus_cli.serve_owner import app as app
+from r1plus_cli.serve.owner import app as app
 from r1plus_edge.start.engines import find_cache, find_default_data
 from r1plus_edge.start.machine import read_machine
 from r1plus_edge.start.service import NAME, build_service, find_command, find_unit, remove_unit, render_unit, write_unit

@@ -3,10 +3,10 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from r1plus_cli.cluster import Cluster
+from r1plus_cli.cluster.interface import Cluster
+from r1plus_cli.deployment.stream import Answer, Question, ask
+from r1plus_cli.deployment.view import DeploymentView, build_view
 from r1plus_cli.errors import CliError
-from r1plus_cli.stream import Answer, Question, ask
-from r1plus_cli.view import DeploymentView, build_view
 from r1plus_contract.names import PORT_GRPC
 
 

@@ -8,8 +8,17 @@ from datetime import datetime
 from rich.console import Console
 from rich.text import Text
 
+from r1plus_cli.deployment.view import (
+    AT_REST,
+    COLUMNS,
+    PAUSED,
+    PINNED,
+    PROGRESSING,
+    ConditionView,
+    DeploymentView,
+    format_age,
+)
 from r1plus_cli.hints import runnable_hint
-from r1plus_cli.view import AT_REST, COLUMNS, PAUSED, PINNED, PROGRESSING, ConditionView, DeploymentView, format_age
 from r1plus_contract.names import PORT_MONITOR
 
 _FRACTION = re.compile(r"\.\d+(?=Z)")

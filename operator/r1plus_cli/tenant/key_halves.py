@@ -1,4 +1,4 @@
-"""Half of a tenant's key: made into a Secret, exported for recovery, restored and rotated. Called by `tenant`.
+"""Half of a tenant's key: made into a Secret, exported for recovery, restored and rotated. Called by `tenant_app`.
 
 The gateway's volume has the other half; neither opens the tenant's data alone. The export is written before the Secret,
 so no half is ever in use that only the cluster has.

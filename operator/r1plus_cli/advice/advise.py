@@ -120,7 +120,7 @@ def parse_price(text: str) -> float | None:
 
 def read_suite(text: str) -> SuiteChoice:
     """Return a shipped suite by name, or one of the user's own by its folder or manifest. Raises UsageError."""
-    from r1plus_cli.suite_store import load_sound  # late: YAML of a manifest
+    from r1plus_cli.suite.storage import load_sound  # late: YAML of a manifest
 
     shipped = local.load_suites(local.SHIPPED_SUITES)
     if text in shipped:
@@ -226,7 +226,7 @@ def _measure(
 ) -> EngineFigures:
     # Late: they need the libraries of extra `edge`, which other verbs do not.
     from r1plus_cli.advice.trial import Place, UnansweredError, remove_trial, run_trial
-    from r1plus_cli.suite_store import save
+    from r1plus_cli.suite.storage import save
 
     key = build_key(candidate, choice.suite, software, machine.cores)
     trial = results.find_trial(key)
@@ -249,7 +249,7 @@ def _measure(
 
 
 def _read_cluster(kubeconfig: str, namespace: str | None, registry: str, suite: Suite) -> Recorded:
-    from r1plus_cli.kubernetes_cluster import KubernetesCluster
+    from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 
     cluster = KubernetesCluster(kubeconfig)
     space = namespace or cluster.get_default_namespace()

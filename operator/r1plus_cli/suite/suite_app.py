@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli.cluster import Cluster
+from r1plus_cli.cluster.interface import Cluster
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.options import KubeconfigOption, NamespaceOption
 from r1plus_contract.suite_baseline import Measurement
@@ -113,9 +113,9 @@ def build_command(
     the remaining items, each stratum gets the same number. The suite is unsigned and has no baseline yet.
     """
     # Late, like everything heavy here: `r1plus plan` must not wait for gRPC to load.
-    from r1plus_cli.suite_build import SuiteOptions, build, read_candidates
-    from r1plus_cli.suite_engines import EngineOptions, open_sources
-    from r1plus_cli.suite_store import find_existing, save
+    from r1plus_cli.suite.answer_sources import EngineOptions, open_sources
+    from r1plus_cli.suite.build import SuiteOptions, build, read_candidates
+    from r1plus_cli.suite.storage import find_existing, save
     from r1plus_contract.suite import SuiteSampling
     from r1plus_monitoring.curate.selection import Shape
 
@@ -156,9 +156,9 @@ def baseline_command(
     Nothing is removed: selection biases the figures that it used. The operator rejects thresholds that the reference
     did not reach here. The signature becomes invalid: sign again.
     """
-    from r1plus_cli.suite_build import measure
-    from r1plus_cli.suite_engines import EngineOptions, open_sources
-    from r1plus_cli.suite_store import load, save
+    from r1plus_cli.suite.answer_sources import EngineOptions, open_sources
+    from r1plus_cli.suite.build import measure
+    from r1plus_cli.suite.storage import load, save
     from r1plus_contract.suite_check import check
 
     files = load(suite)
@@ -200,8 +200,8 @@ def verify_command(
     Each problem has file and line, field, value, limit and remedy. Exit status 1 if there is one, so that a pipeline
     can stop. Without --trust, an unsigned suite is only reported.
     """
-    from r1plus_cli.suite_store import load
-    from r1plus_cli.suite_verify import RecommendedSizes, find_trust_problems, verify
+    from r1plus_cli.suite.storage import load
+    from r1plus_cli.suite.verification import RecommendedSizes, find_trust_problems, verify
 
     result = verify(load(suite), RecommendedSizes(min_items, min_per_stratum))
     _exit_on_problems(str(suite), [*result.problems, *find_trust_problems(result, trust)])
@@ -225,8 +225,8 @@ def sign_command(
 
     The signature covers every file: items, sampling, recorded answers and baseline. Sign last.
     """
-    from r1plus_cli.suite_store import load, save
-    from r1plus_cli.suite_verify import RecommendedSizes, verify
+    from r1plus_cli.suite.storage import load, save
+    from r1plus_cli.suite.verification import RecommendedSizes, verify
     from r1plus_operator.observe.suite_signature import sign
 
     pair = read_signing_key(key)
@@ -243,17 +243,17 @@ def diff_command(
     new: Annotated[Path, typer.Argument(help="Another suite or baseline.json.")],
 ) -> None:
     """Show how two suites, or two baselines, differ, and what must be scored again. Exit status 1 if they differ."""
-    from r1plus_cli import suite_diff
-    from r1plus_cli.suite_store import load_baseline, load_sound
+    from r1plus_cli.suite import diff
+    from r1plus_cli.suite.storage import load_baseline, load_sound
     from r1plus_contract.suite_baseline import read_figures
 
     if all(path.is_file() and path.name.endswith(BASELINE_FILE) for path in (old, new)):
-        lines = list(suite_diff.compare_figures(load_baseline(old), load_baseline(new)))
+        lines = list(diff.compare_figures(load_baseline(old), load_baseline(new)))
     else:
         (old_suite, old_files), (new_suite, new_files) = load_sound(old), load_sound(new)
-        lines = list(suite_diff.compare_suites(old_suite, new_suite))
+        lines = list(diff.compare_suites(old_suite, new_suite))
         if old_files.baseline and new_files.baseline:
-            lines += suite_diff.compare_figures(read_figures(old_files.baseline), read_figures(new_files.baseline))
+            lines += diff.compare_figures(read_figures(old_files.baseline), read_figures(new_files.baseline))
     for line in lines:
         sys.stdout.write(line + "\n")
     if not lines:
@@ -316,7 +316,7 @@ def _print_reachable_threshold(one: Measurement) -> None:
 
 
 def _write_configmap(files: SuiteFiles, path: Path | None, namespace: str | None) -> None:
-    from r1plus_cli.suite_store import render_manifest
+    from r1plus_cli.suite.storage import render_manifest
 
     if path is None:
         return
@@ -329,7 +329,7 @@ def _write_configmap(files: SuiteFiles, path: Path | None, namespace: str | None
 
 def _make_connector(kubeconfig: str | None) -> Callable[[], Cluster]:
     def connect() -> Cluster:
-        from r1plus_cli.kubernetes_cluster import KubernetesCluster
+        from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 
         return KubernetesCluster(kubeconfig)
 

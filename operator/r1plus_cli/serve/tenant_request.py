@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from r1plus_cli.deployment.validate import find_tenant_problems
 from r1plus_cli.documents import Document
 from r1plus_cli.errors import UsageError
-from r1plus_cli.validate import find_tenant_problems
 from r1plus_edge.errors import RequestError
 from r1plus_edge.start.deployment import DEFAULT_NAMESPACE
 from r1plus_edge.start.tenant import DEFAULT_SPEC, TenantRequest, build_tenant

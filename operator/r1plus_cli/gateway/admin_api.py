@@ -1,7 +1,7 @@
 """The admin API of a tenant's gateway: through a forwarded port, with a token that is made for the call.
 
-Called by `gateway_verbs`. The token is of ServiceAccount `r1plus-gateway-admin` of the tenant's namespace, which the
-tenant's administrators may make tokens of; their own token is never sent.
+Called by the other modules of this package. The token is of ServiceAccount `r1plus-gateway-admin` of the tenant's
+namespace, which the tenant's administrators may make tokens of; their own token is never sent.
 """
 
 import contextlib

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.gateway import LONG_SECONDS, CallerSession, Json, open_caller_session
-from r1plus_cli.gateway_verbs import GatewayOption, find_target
+from r1plus_cli.gateway.admin_api import LONG_SECONDS, CallerSession, Json, open_caller_session
+from r1plus_cli.gateway.key import GatewayOption, find_target
 from r1plus_cli.options import (
     KubeconfigOption,
     NamespaceOption,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from r1plus_cli import local
+from r1plus_cli.deployment.validate import find_problems
 from r1plus_cli.documents import Document, read_documents
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.serve_tenant import read_tenant
-from r1plus_cli.validate import find_problems
+from r1plus_cli.serve.tenant_request import read_tenant
 from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT, KIND_TENANT
 from r1plus_contract.verdict import Gate
 from r1plus_edge.errors import RequestError

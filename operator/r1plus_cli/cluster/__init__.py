@@ -1,0 +1,1 @@
+"""The cluster as commands see it: an interface, and a real cluster behind it."""

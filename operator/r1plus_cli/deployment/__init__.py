@@ -1,0 +1,1 @@
+"""Commands of an R1PlusDeployment: `plan`, `validate`, `status`, `explain` and `ask`."""

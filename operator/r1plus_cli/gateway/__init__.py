@@ -1,0 +1,1 @@
+"""Commands that call a tenant's gateway: `key`, `usage`, `audit` and `knowledge`."""

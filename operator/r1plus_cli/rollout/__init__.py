@@ -1,0 +1,1 @@
+"""Commands of a rollout: requests to the operator, and which images serve."""

@@ -1,0 +1,1 @@
+"""Commands of a deployment on this machine."""

@@ -1,0 +1,1 @@
+"""Commands of a tenant: its key, backups and stored content."""
