@@ -53,3 +53,9 @@ def print_document(value: Any, output: Output) -> None:
         sys.stdout.write(dumps(value) + "\n")
     else:
         sys.stdout.write(yaml.safe_dump(to_jsonable(value), sort_keys=False, allow_unicode=True))
+
+
+def write_at_once(text: str) -> None:
+    """Write to standard output and flush: a pipe reads each piece as it is written."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

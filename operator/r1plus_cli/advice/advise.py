@@ -19,6 +19,7 @@ from r1plus_cli.advice.figures import EngineFigures, Exclusion, recommend
 from r1plus_cli.advice.recorded import Recorded, read_recorded
 from r1plus_cli.advice.report import Advice, show_advice
 from r1plus_cli.advice.results import Results, build_key
+from r1plus_cli.cluster.connection import connect
 from r1plus_cli.errors import CliError, UsageError, converted_errors
 from r1plus_cli.history_verbs import RegistryOption
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, Output, OutputOption, print_document
@@ -249,9 +250,7 @@ def _measure(
 
 
 def _read_cluster(kubeconfig: str, namespace: str | None, registry: str, suite: Suite) -> Recorded:
-    from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
-
-    cluster = KubernetesCluster(kubeconfig)
+    cluster = connect(kubeconfig)
     space = namespace or cluster.get_default_namespace()
     reader = Registry(parse_address(registry), lambda: cluster)
     return read_recorded(cluster, lambda: reader.read_evaluations(space, None, items=False), suite, space)

@@ -4,16 +4,23 @@ Runs the operator's own selection and fit over the cluster's current catalog, no
 """
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
 
+import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
+from r1plus_cli import local
+from r1plus_cli.cluster.connection import connect
 from r1plus_cli.cluster.interface import Cluster, Json
 from r1plus_cli.deployment import plan_text
 from r1plus_cli.deployment.preview import ANY_NODE
+from r1plus_cli.deployment.spec_files import FamilyOption
 from r1plus_cli.documents import Document
 from r1plus_cli.errors import CliError
+from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.observe import node_projection, projections, suite_projection
@@ -21,6 +28,24 @@ from r1plus_operator.plan.engine.feasibility import Incumbent
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.observation import NodeFacts, SuiteSource
 from r1plus_operator.plan.settings import OperatorConfig
+
+
+def explain_command(
+    name: Annotated[str, typer.Argument(help="The R1PlusDeployment to explain.")],
+    namespace: NamespaceOption = None,
+    suites: Annotated[Path, typer.Option("--suites", help="Folder with the shipped suites.")] = local.SHIPPED_SUITES,
+    family: FamilyOption = local.DEFAULT_FAMILY,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Show which engine and batch were selected, and why not others: from the catalog and nodes of the cluster.
+
+    Exit status 1 if the spec cannot be served.
+    """
+    cluster = connect(kubeconfig)
+    space = namespace or cluster.get_default_namespace()
+    shipped_suites, config = local.load_suites(suites), local.build_config(family, is_installed=True)
+    can_be_served = explain(open_console(), cluster, space, name, shipped_suites, config)
+    raise typer.Exit(0 if can_be_served else 1)
 
 
 def explain(

@@ -7,10 +7,16 @@ catalog: whether it has such an engine, and whether batch and context fit.
 import re
 from collections.abc import Iterable, Sequence
 
+import typer
 from pydantic import ValidationError
+from rich.text import Text
 
-from r1plus_cli.documents import Document
-from r1plus_contract.names import API_VERSION, TENANT
+from r1plus_cli import local
+from r1plus_cli.deployment.preview import find_unchecked
+from r1plus_cli.deployment.spec_files import CatalogOption, FamilyOption, FileOption, show_problems
+from r1plus_cli.documents import CONFIG_MAP, Document, read_documents
+from r1plus_cli.options import open_console
+from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT, TENANT
 from r1plus_model_repo.catalog.loader import AnyEngine, read_engine
 from r1plus_model_repo.catalog.types import MAX_ENGINE_NAME, Engine, spec_problems
 from r1plus_model_repo.catalog.wire import DNS_SUBDOMAIN
@@ -18,12 +24,50 @@ from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.placement import check_placement
 from r1plus_operator.plan.engine.selection import build_engine_candidate, build_engine_request
+from r1plus_operator.plan.observation import SuiteSource
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import explain_forbidden_callers
 from r1plus_policies.engine.memory_fit import Misfit, fit_memory
 from r1plus_policies.engine.selection import choose_engine
 
 _ENGINE_NAME = re.compile(rf"(?=.{{1,{MAX_ENGINE_NAME}}}$){DNS_SUBDOMAIN.removeprefix('^')}")
+
+
+def validate_command(
+    file: FileOption, catalog: CatalogOption = local.SHIPPED_CATALOG, family: FamilyOption = local.DEFAULT_FAMILY
+) -> None:
+    """Check R1PlusDeployments and R1PlusEngines and list every problem: field, value and limit. Needs no cluster.
+
+    It also uses engines, tenants and golden suites of the file. What only a cluster knows is listed. Exit status 1 if
+    there is a problem, so that a pipeline can stop before `kubectl apply`.
+    """
+    config = local.build_config(family)
+    documents = read_documents(file, KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT)
+    engines, results = merge_engines(documents[KIND_ENGINE], local.load_engines(catalog, family))
+    shipped_suites, unchecked = local.load_suites(local.SHIPPED_SUITES), {}
+    for document in documents[KIND_DEPLOYMENT]:
+        tenant = find_tenant(document, documents[KIND_TENANT])
+        results.append((document.title, find_problems(document, engines, config, tenant)))
+        suite_sources = {**shipped_suites, **local.select_suites(document, documents[CONFIG_MAP])}
+        unchecked[document.title] = _list_unchecked(document, suite_sources, tenant)
+    results += [(document.title, find_tenant_problems(document)) for document in documents[KIND_TENANT]]
+    for title, problems in results:
+        if problems:
+            show_problems(title, problems)
+            continue
+        open_console().print(Text(f"{title}: valid", style="green"))
+        for line in unchecked.get(title, ()):
+            open_console().print(Text(f"  not checked offline: {line}"))
+    raise typer.Exit(1 if any(problems for _, problems in results) else 0)
+
+
+def _list_unchecked(document: Document, suites: dict[str, SuiteSource], tenant: R1PlusTenantSpec | None) -> list[str]:
+    """Return what only a cluster can confirm; empty for an invalid deployment."""
+    try:
+        spec = R1PlusDeploymentSpec.model_validate(document.spec)
+    except ValidationError:
+        return []
+    return list(find_unchecked(document.namespace, spec, suites, tenant))
 
 
 def find_problems(

@@ -1,11 +1,10 @@
-"""`r1plus key`, `r1plus usage` and `r1plus audit`: what a tenant's administrators do with its gateway."""
+"""`r1plus key`: the API keys of a tenant's gateway, for its administrators."""
 
-import functools
 import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from urllib.parse import quote
 
 import typer
@@ -13,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.gateway.admin_api import LONG_SECONDS, GatewayCluster, GatewayTarget, Json, call_admin, find_models
+from r1plus_cli.gateway.admin_api import GatewayTarget, Json, call_admin, find_models
+from r1plus_cli.gateway.target import GatewayOption, call, find_target, format_time, print_rows
 from r1plus_cli.options import (
     KubeconfigOption,
     NamespaceOption,
@@ -21,9 +21,7 @@ from r1plus_cli.options import (
     OutputOption,
     open_console,
     print_document,
-    print_table,
 )
-from r1plus_contract.timestamps import format_timestamp
 
 key_app = typer.Typer(
     name="key",
@@ -42,12 +40,6 @@ _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
 _BOUND: Final = "A number, or none for no limit."
 _KEY_HEADS: Final = ("ID", "NAME", "STATE", "MODELS", "LIMITS", "EXPIRES")
 
-GatewayOption = Annotated[
-    str,
-    typer.Option(
-        "--gateway", envvar="R1PLUS_GATEWAY", help="Its URL, if you reach it; by default a port is forwarded."
-    ),
-]
 IdArgument = Annotated[str, typer.Argument(help="The key's id: the part between r1p_ and the next _.")]
 
 
@@ -147,7 +139,7 @@ def update_command(
     if output is not Output.TABLE:
         print_document(answer, output)
     else:
-        _print_rows(_KEY_HEADS, [_describe_key(answer, datetime.now(UTC).timestamp())], "")
+        print_rows(_KEY_HEADS, [_describe_key(answer, datetime.now(UTC).timestamp())], "")
     _note_unknown_models(target, models or [])
 
 
@@ -165,7 +157,7 @@ def list_command(
         return
     now = datetime.now(UTC).timestamp()
     rows = [_describe_key(key, now) for key in answer["data"]]
-    _print_rows(_KEY_HEADS, rows, "No key exists: r1plus key create NAME")
+    print_rows(_KEY_HEADS, rows, "No key exists: r1plus key create NAME")
 
 
 @key_app.command("rotate")
@@ -199,82 +191,6 @@ def revoke_command(
         open_console().print(Text(f"Key {answer['id']} ({answer['name']}) is revoked"))
 
 
-def usage_command(
-    first: Annotated[str | None, typer.Option("--from", help="First day, UTC. By default 31 days ago.")] = None,
-    last: Annotated[str | None, typer.Option("--to", help="Last day, UTC. By default today.")] = None,
-    key: Annotated[str | None, typer.Option("--key", help="Id of one key.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="One deployment.")] = None,
-    end_user: Annotated[str | None, typer.Option("--end-user", help="One end user.")] = None,
-    namespace: NamespaceOption = None,
-    output: OutputOption = Output.TABLE,
-    gateway: GatewayOption = "",
-    kubeconfig: KubeconfigOption = None,
-) -> None:
-    """Show what was used, by caller, model and day, and what is left of this month's budgets.
-
-    UNSETTLED are tokens of requests whose gateway crashed and whose use no pod knows: all that was reserved for them.
-    """
-    values = {"first": first, "last": last, "key": key, "model": model, "end_user": end_user}
-    query = {name: value for name, value in values.items() if value is not None}
-    answer = call(kubeconfig, namespace, gateway, "GET", "/usage", query=query)
-    if output is not Output.TABLE:
-        print_document(answer, output)
-        return
-    rows = [
-        (
-            row["day"],
-            row["caller_id"],
-            row["model"],
-            *(str(row[name]) for name in ("requests", "prompt_tokens", "completion_tokens", "unsettled_tokens")),
-        )
-        for row in answer["data"]
-    ]
-    heads = ("DAY", "CALLER", "MODEL", "REQUESTS", "PROMPT", "COMPLETION", "UNSETTLED")
-    _print_rows(heads, rows, "Nothing was used in these days")
-    if answer["is_cut"]:
-        open_console().print(Text("There is more: ask for fewer days, or one key"))
-    budgets = [
-        (row["caller_id"], row["month"], *(_format_count(row[f"{name}_tokens"]) for name in _BUDGET))
-        for row in answer["budgets"]
-    ]
-    if budgets:
-        open_console().print()
-        print_table(("CALLER", "MONTH", *(name.upper() for name in _BUDGET)), budgets)
-
-
-_BUDGET: Final = ("used", "reserved", "limit", "left")
-
-
-def audit_command(
-    namespace: NamespaceOption = None,
-    output: OutputOption = Output.TABLE,
-    gateway: GatewayOption = "",
-    kubeconfig: KubeconfigOption = None,
-) -> None:
-    """Verify the whole audit log of a tenant's gateway. Exit status 1 if a record was changed, removed or cut.
-
-    Keep the printed head: a later log that does not contain it was written again.
-    """
-    answer = call(kubeconfig, namespace, gateway, "GET", "/audit", seconds=LONG_SECONDS)
-    if output is not Output.TABLE:
-        print_document(answer, output)
-    elif not answer["problem"]:
-        head = answer["head"]
-        open_console().print(Text(f"{answer['records']} records are whole; head {head['seq']} {head['mac']}"))
-        for note in answer.get("restores", ()):  # a gateway of the release before says nothing of them
-            open_console().print(
-                Text(
-                    f"Record {note['seq']}: restored at {_format_time(note['at'])} from {note['backup']};"
-                    " what was recorded after that backup is not in this log"
-                )
-            )
-    if answer["problem"]:
-        raise CliError(
-            f"The audit log is not whole: {answer['problem']}. Keep a copy of the volume or database as evidence, and"
-            " compare it with the last backup"
-        )
-
-
 def parse_duration(option: str, text: str) -> int:
     """Return the seconds of `90d`, `24h`, `30m` or `45s`. Raises UsageError."""
     match = _DURATION.fullmatch(text)
@@ -292,23 +208,6 @@ def parse_bound(option: str, text: str) -> int | None:
     return int(text)
 
 
-def _connect(kubeconfig: str | None) -> GatewayCluster:
-    from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
-
-    return KubernetesCluster(kubeconfig)
-
-
-def find_target(kubeconfig: str | None, namespace: str | None, gateway: str) -> GatewayTarget:
-    """Return which gateway is meant. A URL may be the base URL of OpenAI's clients, which ends with /v1."""
-    url = gateway.rstrip("/").removesuffix("/v1").rstrip("/")
-    return GatewayTarget(functools.partial(_connect, kubeconfig), namespace, url)
-
-
-def call(kubeconfig: str | None, namespace: str | None, gateway: str, method: str, path: str, **options: Any) -> Json:
-    """Call the admin API of a tenant's gateway, as `call_admin` does."""
-    return call_admin(find_target(kubeconfig, namespace, gateway), method, path, **options)
-
-
 def _show_issued(answer: Json, output: Output) -> None:
     """Print the key alone on standard output, so that a script can read it, and the rest on standard error."""
     if output is not Output.TABLE:
@@ -317,7 +216,7 @@ def _show_issued(answer: Json, output: Output) -> None:
     sys.stdout.write(f"{answer['key']}\n")
     old = ""
     if answer["previous_expires_at"] is not None:
-        old = f" The secret before is valid until {_format_time(answer['previous_expires_at'])}."
+        old = f" The secret before is valid until {format_time(answer['previous_expires_at'])}."
     text = f"Key {answer['id']} ({answer['name']}). Store it now: it is not shown again.{old}"
     Console(stderr=True, soft_wrap=True).print(Text(text, style="dim"))
 
@@ -342,7 +241,7 @@ def _describe_key(key: Json, now: float) -> tuple[str, ...]:
         _format_state(key, now),
         ",".join(key["models"]) if key["models"] is not None else "all",
         _format_limits(key["limits"]),
-        _format_time(key["expires_at"]),
+        format_time(key["expires_at"]),
     )
 
 
@@ -363,18 +262,3 @@ def _format_limits(limits: Json) -> str:
         "budget_tokens": "tokens/month",
     }
     return ", ".join(f"{limits[name]} {unit}" for name, unit in units.items() if limits[name] is not None) or "none"
-
-
-def _format_time(moment: float | None) -> str:
-    return "never" if moment is None else format_timestamp(moment)
-
-
-def _format_count(value: int | None) -> str:
-    return "-" if value is None else str(value)
-
-
-def _print_rows(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str) -> None:
-    if rows:
-        print_table(heads, rows)
-    else:
-        open_console().print(Text(empty))

@@ -2,12 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
+from r1plus_cli.cluster.connection import connect
 from r1plus_cli.deployment.status_text import fill_in_commands
-from r1plus_cli.deployment.view import DeploymentView
+from r1plus_cli.deployment.view import DeploymentView, build_view
+from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 
 COLUMNS = ("NAMESPACE", "NAME", "TRITON", "MONITOR", "RUNTIME")
 _WORDS = (
@@ -17,6 +21,17 @@ _WORDS = (
     ("RuntimeOutdated", "outdated, no refresh requested"),
     ("Current", "current"),
 )
+
+
+def rollouts_command(
+    namespace: NamespaceOption = None,
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="All tenants.")] = False,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Show which images serve, and the progress of newer ones: under way, waiting, failed."""
+    cluster = connect(kubeconfig)
+    space = None if everywhere else namespace or cluster.get_default_namespace()
+    show_rollouts(open_console(), [build_view(cr) for cr in cluster.list_deployments(space)])
 
 
 def show_rollouts(console: Console, views: Sequence[DeploymentView]) -> None:

@@ -1,6 +1,7 @@
 """`r1plus suite`: from candidates to a signed golden suite in a tenant's namespace."""
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli.cluster.interface import Cluster
+from r1plus_cli.cluster.connection import connect
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.options import KubeconfigOption, NamespaceOption
 from r1plus_contract.suite_baseline import Measurement
@@ -127,7 +128,7 @@ def build_command(
     engines = EngineOptions(served or (), deployment, engine_dir or ())
     with (
         show_progress() as (on_progress, on_answer),
-        open_sources(engines, sampling, _make_connector(kubeconfig), namespace, on_answer) as sources,
+        open_sources(engines, sampling, functools.partial(connect, kubeconfig), namespace, on_answer) as sources,
     ):
         files = build(
             items, sources, suite_options, sampling, batch=batch, shape=shape, seed=seed, progress=on_progress
@@ -170,7 +171,7 @@ def baseline_command(
     with (
         show_progress() as (on_progress, on_answer),
         open_sources(
-            engines, result.suite.header.sampling, _make_connector(kubeconfig), namespace, on_answer
+            engines, result.suite.header.sampling, functools.partial(connect, kubeconfig), namespace, on_answer
         ) as sources,
     ):
         if len(sources) != 1:
@@ -325,12 +326,3 @@ def _write_configmap(files: SuiteFiles, path: Path | None, namespace: str | None
         sys.stdout.write(text)
     else:
         path.write_text(text, encoding="utf-8")
-
-
-def _make_connector(kubeconfig: str | None) -> Callable[[], Cluster]:
-    def connect() -> Cluster:
-        from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
-
-        return KubernetesCluster(kubeconfig)
-
-    return connect

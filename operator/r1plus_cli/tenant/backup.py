@@ -14,7 +14,7 @@ from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.gateway.admin_api import GatewayTarget, Json, open_download, upload
-from r1plus_cli.gateway.key import GatewayOption, find_target
+from r1plus_cli.gateway.target import GatewayOption, find_target
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 from r1plus_contract.atomic_files import sync

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.gateway.admin_api import LONG_SECONDS, Json
-from r1plus_cli.gateway.key import GatewayOption, call
+from r1plus_cli.gateway.target import GatewayOption, call
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 

@@ -8,11 +8,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from r1plus_cli.cluster.connection import connect
 from r1plus_cli.errors import UsageError
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption
 from r1plus_cli.tenant.backup import backup_command, restore_command, verify_backup_command
-from r1plus_cli.tenant.key_halves import SecretCluster, begin_rotation, create_half, finish_rotation, restore_halves
+from r1plus_cli.tenant.key_halves import begin_rotation, create_half, finish_rotation, restore_halves
 from r1plus_cli.tenant.stored_content import (
     confirm_time_command,
     erase_command,
@@ -58,7 +59,7 @@ def init_command(
     """
     if (export is None) == (source is None):
         raise UsageError("Give --export FILE for a new tenant, or --from FILE to restore its Secret")
-    cluster = _connect(kubeconfig)
+    cluster = connect(kubeconfig)
     if export is not None:
         create_half(cluster, namespace, export)
         _say(f"Secret {namespace}/{GATEWAY_KEY} is made. Move {export} to a place offline: it restores the Secret")
@@ -86,7 +87,7 @@ def rotate_command(
     """
     if (export is None) == (not is_last_step):
         raise UsageError("Give --export FILE to begin a rotation, or --finish to end it")
-    cluster = _connect(kubeconfig)
+    cluster = connect(kubeconfig)
     if export is not None:
         name = begin_rotation(cluster, namespace, export)
         _say(
@@ -108,13 +109,6 @@ app.command("confirm-time")(confirm_time_command)
 app.command("rotate-root")(rotate_root_command)
 app.command("erase")(erase_command)
 app.command("verify-receipt")(verify_receipt_command)
-
-
-def _connect(kubeconfig: str | None) -> SecretCluster:
-    # Late, like everywhere: the package takes longest to load.
-    from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
-
-    return KubernetesCluster(kubeconfig)
 
 
 def _ask(question: str) -> bool:
