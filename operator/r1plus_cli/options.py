@@ -1,9 +1,12 @@
 """Options that several verbs take, and how their answers are printed."""
 
+import functools
+import inspect
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, Field, fields
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 import yaml
@@ -13,6 +16,8 @@ from rich.text import Text
 
 from r1plus_contract.jsonable import dumps, to_jsonable
 from r1plus_contract.plain_text import to_printable
+
+T = TypeVar("T")
 
 
 class Output(StrEnum):
@@ -30,6 +35,26 @@ NamespaceOption = Annotated[
 KubeconfigOption = Annotated[
     str | None, typer.Option("--kubeconfig", help="By default $KUBECONFIG, then ~/.kube/config.")
 ]
+
+
+def takes_arguments(arguments: Callable[..., T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+    """Return a decorator: the command's options are the fields of a dataclass, and it takes one value of it."""
+
+    def decorate(command: Callable[[T], None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            command(arguments(**values))
+
+        parameters = [_build_parameter(field) for field in fields(arguments)]  # type: ignore[arg-type]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _build_parameter(field: Field[Any]) -> inspect.Parameter:
+    default = inspect.Parameter.empty if field.default is MISSING else field.default
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type)
 
 
 def open_console() -> Console:

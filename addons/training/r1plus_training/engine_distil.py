@@ -10,21 +10,24 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from r1plus_cli.engine.engine_app import report_progress, say
+from r1plus_cli.engine.output import report_progress, say
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.library_errors import translate_errors
 from r1plus_cli.local import SHIPPED_SUITES
+from r1plus_cli.options import takes_arguments
 from r1plus_contract.suite import Suite, SuiteError, SuiteSampling, load_suite
 
 if TYPE_CHECKING:
     from r1plus_model.distillation import Distillation
+    from r1plus_model.recipe import DistillationRecipe
 
 _OPTIONS: Final = (
     "data",
@@ -62,34 +65,59 @@ WorkOption = Annotated[
 ]
 
 
-def distil_command(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillationArguments:
+    """The options of `r1plus engine distill`."""
+
     teacher: Annotated[
         Path, typer.Argument(metavar="TEACHER", help="Folder with a Hugging Face checkpoint of a Llama.")
-    ],
+    ]
     data: Annotated[
         Path, typer.Option("--data", help='Lines of JSON: {"text": ...}, or {"prompt": ..., "answer": ...}.')
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder that receives the student's checkpoint.")],
+    ]
+    out: Annotated[Path, typer.Option("--out", help="Folder that receives the student's checkpoint.")]
     layers: Annotated[
         int | None, typer.Option("--layers", help="Layers of the teacher that the student keeps: the most influential.")
-    ] = None,
+    ] = None
     student: Annotated[
         Path | None, typer.Option("--student", help="A checkpoint to train instead, with the teacher's tokenizer.")
-    ] = None,
-    temperature: Annotated[float, typer.Option("--temperature", help="Softens both distributions.")] = 3.0,
+    ] = None
+    temperature: Annotated[float, typer.Option("--temperature", help="Softens both distributions.")] = 3.0
     hard_weight: Annotated[
         float, typer.Option("--hard-weight", help="Share of the text's own tokens in the loss, from 0 to 1.")
-    ] = 0.0,
-    steps: Annotated[int, typer.Option("--steps", help="Training steps.")] = 2000,
-    batch: Annotated[int, typer.Option("--batch", help="Examples of one step.")] = 8,
-    length: Annotated[int, typer.Option("--length", help="Most tokens of one example.")] = 256,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="The highest one.")] = 2e-4,
-    top: Annotated[int, typer.Option("--top", help="Tokens of the teacher that are kept for each position.")] = 64,
-    precision: PrecisionOption = "float32",
-    seed: Annotated[int, typer.Option("--seed", help="Decides which lines are used, and in which order.")] = 0,
-    suite: SuiteOption = None,
-    work: WorkOption = None,
-) -> None:
+    ] = 0.0
+    steps: Annotated[int, typer.Option("--steps", help="Training steps.")] = 2000
+    batch: Annotated[int, typer.Option("--batch", help="Examples of one step.")] = 8
+    length: Annotated[int, typer.Option("--length", help="Most tokens of one example.")] = 256
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="The highest one.")] = 2e-4
+    top: Annotated[int, typer.Option("--top", help="Tokens of the teacher that are kept for each position.")] = 64
+    precision: PrecisionOption = "float32"
+    seed: Annotated[int, typer.Option("--seed", help="Decides which lines are used, and in which order.")] = 0
+    suite: SuiteOption = None
+    work: WorkOption = None
+
+    def build_recipe(self) -> "DistillationRecipe":
+        """Return the recipe; the run itself names teacher and data in it."""
+        from r1plus_model.recipe import DistillationRecipe
+
+        return DistillationRecipe(
+            teacher="",
+            data="",
+            layers=self.layers,
+            temperature=self.temperature,
+            hard_weight=self.hard_weight,
+            steps=self.steps,
+            batch=self.batch,
+            length=self.length,
+            learning_rate=self.learning_rate,
+            top=self.top,
+            precision=self.precision,
+            seed=self.seed,
+        )
+
+
+@takes_arguments(DistillationArguments)
+def distil_command(arguments: DistillationArguments) -> None:
     """Train a student to answer as its teacher does, and write its checkpoint with the record distilled.json.
 
     The student is cut out of the teacher, or a checkpoint of its own. What the teacher predicts is computed once. A run
@@ -104,26 +132,14 @@ def distil_command(
     """
     with translate_training_errors("distilling", "distil", _OPTIONS), stop_on_signals() as stopping:
         from r1plus_model.distillation import DistillationRequest, distil
-        from r1plus_model.recipe import DistillationRecipe
         from r1plus_model.training import TrainingProcess
 
-        recipe = DistillationRecipe(
-            teacher="",
-            data="",
-            layers=layers,
-            temperature=temperature,
-            hard_weight=hard_weight,
-            steps=steps,
-            batch=batch,
-            length=length,
-            learning_rate=learning_rate,
-            top=top,
-            precision=precision,
-            seed=seed,
+        recipe = arguments.build_recipe()
+        work = arguments.work or choose_work_folder(arguments.out)
+        suites = load_compared_suites(arguments.suite or [])
+        request = DistillationRequest(
+            arguments.teacher, arguments.data, arguments.out, work, recipe, arguments.student, suites
         )
-        work = work or choose_work_folder(out)
-        suites = load_compared_suites(suite or [])
-        request = DistillationRequest(teacher, data, out, work, recipe, student, suites)
         result = distil(request, TrainingProcess(report_progress, time.monotonic, stopping.is_set))
     _report(result)
 

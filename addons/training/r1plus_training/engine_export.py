@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r1plus_cli.engine.engine_app import report_progress, say
+from r1plus_cli.engine.output import report_progress, say
 from r1plus_cli.errors import CliError
 from r1plus_cli.library_errors import translate_errors
 from r1plus_cli.local import SHIPPED_SUITES

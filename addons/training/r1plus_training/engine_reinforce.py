@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from r1plus_cli.engine.engine_app import report_progress, say
+from r1plus_cli.engine.output import report_progress, say
 from r1plus_training.engine_distil import (
     PrecisionOption,
     SuiteOption,
