@@ -13,7 +13,6 @@ from r1plus_edge.gateway import EdgeGateway
 from r1plus_edge.pods.container import Container
 from r1plus_edge.pods.places import LOOPBACK
 from r1plus_edge.pods.pod import Pod
-from r1plus_edge.remedies import localize
 from r1plus_edge.report import Reporter, ServePhase, describe_data, list_conditions
 from r1plus_edge.start.listening import Listening
 from r1plus_operator.api.conditions import ConditionType, Reason
@@ -56,7 +55,7 @@ class Progress:
         if known and _is_refused(status):  # Its pod ends in the pass that refuses it.
             self._tell_gate(controller.reports.get(known[-1].name))
         phase = self._find_phase(status, report, is_serving=is_serving)
-        conditions = list_conditions(status.get("conditions", ()), controller.folder)
+        conditions = list_conditions(status.get("conditions", ()))
         data_problem = describe_data(data, controller.folder)
         failing = [one for pod in (*pods, gateway.pod) for one in pod.containers if one.is_failing]
         self._tell_conditions(conditions)
@@ -68,7 +67,7 @@ class Progress:
             phase=phase,
             tier=asked.tier.value,
             threshold=float(asked.accuracy.threshold),
-            message=localize(self._find_message(status, phase), controller.folder),
+            message=self._find_message(status, phase),
             url=self._listening.local_url,
             metrics_url=gateway.metrics_url,
             monitor_url=f"http://{LOOPBACK}:{newest.ports[PORT_MONITOR]}" if newest else "",
@@ -84,7 +83,7 @@ class Progress:
             percent=compute_percent(report),
             conditions=(*conditions, *data_problem, *describe_unready(pods)),
             failures=tuple(one.describe_failure() for one in failing),
-            rollback=localize(describe_rollback(status), controller.folder),
+            rollback=describe_rollback(status),
         )
         if phase is ServePhase.SERVING and not self._is_announced and self._has_key():
             self._is_announced = True

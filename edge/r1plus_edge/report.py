@@ -208,10 +208,10 @@ class Reporter:
         self.narrator.step(step)
 
 
-def list_conditions(conditions: Sequence[dict[str, str]], folder: DataFolder) -> tuple[str, ...]:
+def list_conditions(conditions: Sequence[dict[str, str]]) -> tuple[str, ...]:
     """Return the conditions that do not hold, for people. Alerts and isolation are a cluster's."""
     return tuple(
-        f"{one['type']}: {one['reason']}: {localize(one['message'], folder)}"
+        f"{one['type']}: {one['reason']}: {one['message']}"
         for one in conditions
         if (one["status"] == "False" or one["reason"] == Reason.SERVER_ERRORS.value)
         and one["type"] in ("Ready", "EngineReady", "CapacityFits", "QualityVerified")

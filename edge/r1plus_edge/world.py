@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.delivery import digest_folder
+from r1plus_contract.remedies import use_wording
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.pods.claims import find_claims, link_claim, remove_other_claims
 from r1plus_edge.pods.images import Images
-from r1plus_edge.remedies import localize
 from r1plus_edge.start.deployment import Request
 from r1plus_edge.start.machine import GIB, MIB, RESERVED_BYTES
 from r1plus_edge.start.options import ServeOptions, build_config
@@ -76,7 +76,7 @@ async def prepare(
         EdgeError: it cannot be served here, its files cannot be made, or are not those of the engine.
     """
     folder, node = installation.folder, installation.node
-    config = build_config(options, installation.images)
+    config = build_config(options, installation.images, installation.folder)
     current = find_current_revision(revisions.values())
     target = _resolve(options, config, node, current.engine if verifies and current else "")
     files = await prepare_engine(target.engine, options.given_engine, options.cache, folder.root, tell)
@@ -113,7 +113,9 @@ def has_room_for_trial(options: ServeOptions, installation: Installation, revisi
         return True
     serving = _sum_memory(current)
     try:
-        target = _resolve(options, build_config(options, installation.images), installation.node, current.engine)
+        target = _resolve(
+            options, build_config(options, installation.images, installation.folder), installation.node, current.engine
+        )
         tried = max(serving, target.fit.total_bytes)
     except EdgeError:
         tried = serving
@@ -129,13 +131,13 @@ def _sum_memory(revision: Revision) -> int:
 def _resolve(options: ServeOptions, config: OperatorConfig, node: NodeFacts, serving_engine: str) -> Target:
     """Return what the plan would serve, so that its files can be made first."""
     suites = dict(options.suites)
-    target = resolve(
-        options.request.spec, options.engines, suites, (node,), config, serving_engine, suite_names=suites.keys()
-    )
+    with use_wording(config.wording):
+        target = resolve(
+            options.request.spec, options.engines, suites, (node,), config, serving_engine, suite_names=suites.keys()
+        )
     if isinstance(target, Problem):
         remedy = _suggest(options, config, node) if target.reason in _TOO_LARGE else ""
-        text = localize(target.message, DataFolder(options.data))
-        raise EdgeError(f"{target.reason.value}: {text}{remedy}")
+        raise EdgeError(f"{target.reason.value}: {target.message}{remedy}")
     return target
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.jsonable import dumps
+from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.pods.images import Images
 from r1plus_edge.start.deployment import Request
 from r1plus_edge.start.engines import find_cache
 from r1plus_edge.start.listening import Listening
 from r1plus_edge.start.tenant import TenantRequest
 from r1plus_edge.update.request import UpdateRequest
+from r1plus_edge.wording import build_wording
 from r1plus_model_repo.catalog.types import Backend, Engine
 from r1plus_operator.plan.observation import SuiteSource
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
@@ -56,8 +58,8 @@ class ServeOptions:
         return sha256(dumps(asked).encode()).hexdigest()
 
 
-def build_config(options: ServeOptions, images: Images) -> OperatorConfig:
-    """Return the operator's settings that hold on one machine."""
+def build_config(options: ServeOptions, images: Images, folder: DataFolder) -> OperatorConfig:
+    """Return the operator's settings that hold on one machine with this data folder."""
     return OperatorConfig(
         monitor_image=images.monitor,
         triton_image=images.triton,
@@ -70,4 +72,5 @@ def build_config(options: ServeOptions, images: Images) -> OperatorConfig:
         # Who names the engine's folder owns the machine; its digest is verified all the same.
         volumes=VolumeTerms(require_signature=False),
         bake_seconds=options.bake_seconds,
+        wording=build_wording(folder),
     )

@@ -98,7 +98,7 @@ def find_problem(controller: Controller) -> str:
     pods = [pod for pod in controller.list_pods() if not pod.is_terminating]
     if not pods:
         conditions = controller.objects.deployment["status"].get("conditions", ())
-        return f"the plan starts nothing: {'; '.join(list_conditions(conditions, controller.folder))}"
+        return f"the plan starts nothing: {'; '.join(list_conditions(conditions))}"
     # With `Observe` a monitor refuses nothing: one that cannot check its engine admits it when it is loaded.
     may_refuse = controller.request.spec.accuracy.gate is not Gate.OBSERVE
     reports = controller.reports if may_refuse else {}

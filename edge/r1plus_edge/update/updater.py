@@ -20,7 +20,6 @@ from r1plus_edge.controller import Controller
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.pods.pod import Pod
 from r1plus_edge.progress import compute_percent
-from r1plus_edge.remedies import localize
 from r1plus_edge.report import Narrator, Reporter, Step, StepInProgress
 from r1plus_edge.start.machine import check_machine, read_machine
 from r1plus_edge.start.options import ServeOptions
@@ -238,7 +237,7 @@ class Updater:
             failing, is_up = describe_failing(pod), self.controller.serving_pod is not None
             result = judge(self.controller.objects.deployment, self.controller.revisions, failing, is_up=is_up)
             if result is not None:
-                return replace(result, text=localize(result.text, self.installation.folder))
+                return result
             report = self.controller.reports.get(pod.name) if pod is not None else None
             if report is not None and report.phase is Phase.GATING and report.progress:
                 text = f"suite {report.suite}: {report.progress.text}"

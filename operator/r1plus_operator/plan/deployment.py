@@ -8,6 +8,7 @@ recorded, since they count only under its suite.
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
+from r1plus_contract.remedies import use_wording
 from r1plus_contract.settings import ControlOrder
 from r1plus_operator.plan.accuracy.gate_results import record_gate_results
 from r1plus_operator.plan.accuracy.gate_tries import build_repeat_token, count_missing_passes
@@ -126,6 +127,11 @@ class _Decision:
 
 def plan(observation: Observation, config: OperatorConfig, now: float) -> Plan:
     """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
+    with use_wording(config.wording):
+        return _plan(observation, config, now)
+
+
+def _plan(observation: Observation, config: OperatorConfig, now: float) -> Plan:
     tenant = observation.tenant
     if tenant is not None:
         config = config.for_namespace(assigns_users=tenant.assigns_users, run_as_user=tenant.run_as_user)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
+from r1plus_contract.remedies import CLUSTER, Wording
 from r1plus_model_repo.catalog.types import VLLM_ON_CPU, Backend
 from r1plus_policies.rollback.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
@@ -194,6 +195,8 @@ class OperatorConfig:
     """Maximum number of deployments in the cluster that get newer images or a newer engine at once."""
     vulnerable_images: frozenset[str] = frozenset()
     """Images, or their digests (`sha256:...`), that should not serve any more."""
+    wording: Wording = field(default_factory=lambda: CLUSTER)
+    """The words of remedies in conditions: those of the front that shows them."""
     readmits_in_place: bool = True
     """Whether in place what serves is let in again though it answers otherwise. Not where another release can serve."""
 

@@ -16,6 +16,8 @@ Activations and runtime are needed on each. Memory is per device: what does not 
 
 from dataclasses import dataclass
 
+from r1plus_contract.remedies import LARGEST_NODE, Remedy, append_remedy, word
+
 GIB = 1024**3
 MIB = 1024**2
 KV_ELEMENT_BITS = 16
@@ -186,12 +188,12 @@ def fit_memory(
     batch: int | None,
     context: int | None,
     memory_bytes: int | None,
-    where: str = "the largest matching node",
+    where: str = "",
 ) -> Fit | Misfit:
     """Fit a request into `memory_bytes` of each device (None: unknown, then only the engine's own limits hold).
 
     An open batch becomes the largest that fits, at most the engine's best; an open context the engine's own. `where`
-    names the owner of the memory in a refusal.
+    names the owner of the memory in a refusal; empty: the largest node.
     """
     if misfit := _check_engine_limits(shape, batch, context):
         return misfit
@@ -275,7 +277,7 @@ def _explain_misfit(
     shape: EngineShape, batch: int, context: int, memory: int, where: str, *, is_explicit: bool
 ) -> Misfit:
     need = compute_fit(shape, batch, context).explain()
-    has = f"{where} offers {memory / GIB:.2f} GiB"
+    has = f"{where or word(LARGEST_NODE)} offers {memory / GIB:.2f} GiB"
     largest = find_largest_batch(shape, context, memory)
     shorter = find_longest_context(shape, batch, memory)
     lower = f"lower spec.context.maxTokens to {shorter}" if shorter >= LEAST_CONTEXT else ""
@@ -285,6 +287,6 @@ def _explain_misfit(
             f" it needs {need}; {has}" + (f"; or {lower}" if lower else "")
         )
         return Misfit("spec.batching.maxBatchSize", "BatchTooLarge", text)
-    remedy = lower or "add a larger node"
-    text = f"batch {batch} at {context} tokens needs {need}; {has}; {remedy}"
+    text = f"batch {batch} at {context} tokens needs {need}; {has}"
+    text = f"{text}; {lower}" if lower else append_remedy(text, Remedy.ADD_NODE)
     return Misfit("spec.context.maxTokens", "NoNodeFits", text)

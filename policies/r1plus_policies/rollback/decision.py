@@ -8,7 +8,8 @@ a figure that drifts, so that the same state always has the same message.
 from collections.abc import Callable
 from typing import Final
 
-from r1plus_contract.requests import Verb, format_command
+from r1plus_contract.names import CONTAINER_TRITON
+from r1plus_contract.remedies import Remedy, word
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_policies.rollback.response import (
@@ -70,7 +71,7 @@ def check_confirmed(health: DeploymentHealth) -> Response | None:
         return Response(Action.NOTHING, RollbackReason.CONFIRMING, text)
     text = (
         f"Revision {health.current} answers differently than at its gate, but still above its threshold. Traffic stays"
-        f" where it is; see which items were lost, then {format_command(Verb.ACK)} to accept the new behaviour"
+        f" where it is; see which items were lost, then {word(Remedy.ACKNOWLEDGE)} to accept the new behaviour"
     )
     return Response(Action.NOTHING, RollbackReason.CHANGED, text)
 
@@ -85,7 +86,7 @@ def check_paused(health: DeploymentHealth) -> Response | None:
     """Move neither a pod nor traffic while people work on the deployment."""
     if not health.is_paused:
         return None
-    remedy = f"run {format_command(Verb.RESUME)} to let the operator act again"
+    remedy = f"run {word(Remedy.RESUME)} to let the operator act again"
     text = f"spec.rollout.paused: the operator neither rolls back nor removes a bad pod; {remedy}"
     return Response(Action.BLOCKED, RollbackReason.PAUSED, text)
 
@@ -108,7 +109,7 @@ def check_acknowledged(health: DeploymentHealth) -> Response | None:
     text = (
         f"the accuracy drop of revision {health.current} was acknowledged, and its monitors repeat the gate's sweeps."
         " Traffic stays where it is; a drop that has not ended within spec.rollout.deadline of the acknowledgement is"
-        f" answered again. Run {format_command(Verb.ROLLBACK)} to go back now"
+        f" answered again. Run {word(Remedy.ROLL_BACK)} to go back now"
     )
     return Response(Action.BLOCKED, RollbackReason.ACK_UNDER_WAY, text, recheck_after=health.ack_seconds_left)
 
@@ -140,7 +141,7 @@ def check_single_pod(health: DeploymentHealth) -> Response | None:
     if not any(p.serves for p in health.pods if p is not pod):
         text = (
             f"Pod {pod.name} fails too many probes but is the only Ready one, so it keeps its traffic until another pod"
-            " is Ready; raise spec.replicas, or check why the others are not Ready"
+            f" is Ready; {word(Remedy.ADD_POD)}"
         )
         wait = health.seconds_until_alone
         return Response(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text, recheck_after=wait)
@@ -160,7 +161,7 @@ def _report_outage(health: DeploymentHealth) -> Response:
     text = (
         f"this is an outage, not an accuracy drop: too many probes of revision {health.current} fail or time out, in"
         f" {len(health.erring_pods)} of {len(health.pods)} pods ({pods}). Traffic stays where it is, since load is the"
-        " usual cause; check `kubectl logs -c triton`, raise spec.replicas or lower the batch"
+        f" usual cause; check {word(Remedy.READ_LOG, container=CONTAINER_TRITON)}, {word(Remedy.LOWER_LOAD)}"
     )
     return Response(Action.NOTHING, RollbackReason.SERVER_ERRORS, text)
 
@@ -197,7 +198,7 @@ def check_pinned(health: DeploymentHealth) -> Response | None:
     """Move no traffic past a pin."""
     if not health.is_pinned:
         return None
-    remedy = f"run {format_command(Verb.UNPIN)} to release it"
+    remedy = f"run {word(Remedy.UNPIN)} to release it"
     text = f"spec.rollout.pinned holds traffic at revision {health.current}; {remedy}"
     return Response(Action.BLOCKED, RollbackReason.PINNED, text)
 
@@ -236,7 +237,7 @@ def check_control_result(health: DeploymentHealth) -> Response | None:
         text = (
             f"rollback target {control.revision} cannot be tested: its monitor does not give recorded answers their"
             f" recorded scores ({control.blocked_reason}). Traffic stays where it is; restore the suite"
-            f" (`r1plus suite verify FOLDER`) or the monitor's image, then {format_command(Verb.ACK)}"
+            f" (`r1plus suite verify FOLDER`) or the monitor's image, then {word(Remedy.ACKNOWLEDGE)}"
         )
         return Response(Action.PAGE, RollbackReason.SUITE_MISMATCH, text)
     if control is None or control.verdict is None:
@@ -249,7 +250,7 @@ def check_control_result(health: DeploymentHealth) -> Response | None:
         " cause. Traffic stays where it is; check what both share: node, driver, image or the suite"
     )
     return Response(
-        Action.PAGE, RollbackReason.ROLLBACK_TARGET_ALSO_FAILED, f"{text}; then {format_command(Verb.ACK)} to try again"
+        Action.PAGE, RollbackReason.ROLLBACK_TARGET_ALSO_FAILED, f"{text}; then {word(Remedy.ACKNOWLEDGE)} to try again"
     )
 
 
@@ -263,7 +264,7 @@ def check_control_wait(health: DeploymentHealth) -> Response | None:
         text = (
             f"rollback target {control.revision} did not finish the suite within spec.rollout.deadline"
             f"{': ' + control.no_room if control.no_room else ''}; fix what delayed it, then"
-            f" {format_command(Verb.ACK)} to try again"
+            f" {word(Remedy.ACKNOWLEDGE)} to try again"
         )
         return Response(Action.BLOCKED, RollbackReason.ROLLBACK_TARGET_OVERDUE, text)
     if control.no_room and age >= NO_ROOM_SECONDS:
@@ -290,7 +291,7 @@ def start_control(health: DeploymentHealth) -> Response | None:
     if target.name in health.earlier_targets and not health.rollback_request:
         text = (
             f"revision {health.current} was already rolled back to {target.name} once, so not again automatically."
-            f" Change the spec, or run {format_command(Verb.ACK)} to allow it"
+            f" Change the spec, or run {word(Remedy.ACKNOWLEDGE)} to allow it"
         )
         return Response(Action.BLOCKED, RollbackReason.ALREADY_ROLLED_BACK, text)
     text = f"Revision {target.name} starts without traffic and repeats the suite; if it passes, traffic goes back to it"

@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from r1plus_contract.gateway import DataReason, DataState
-from r1plus_contract.requests import Verb, format_command
+from r1plus_contract.remedies import CLUSTER, LARGEST_NODE, Remedy, append_remedy, use_wording, word
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.progress import describe_rollback
-from r1plus_edge.remedies import localize
 from r1plus_edge.report import describe_data, list_conditions
+from r1plus_edge.wording import build_wording
 from r1plus_gateway.store.database.database import DATABASE_FILE, lock_folder
 from r1plus_gateway.store.database.opening import StoreConfig, open_data
 from r1plus_gateway.store.database.volume_errors import ENLARGE, RESTORE
@@ -23,9 +24,10 @@ from r1plus_gateway.store.upkeep.retention_clock import RetentionTime
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from support.plan.builders import SHIPPED, on_cpu
 from support.plan.falls import controlled, fallen, rolled_back
-from support.plan.world import World
+from support.plan.world import CONFIG, FULL, NODE, World
 
 FOLDER = DataFolder(Path("/srv/data"))
+WORDING = build_wording(FOLDER)
 NEW_GATE = "`r1plus serve stop --data /srv/data; rm /srv/data/objects.json` and a new start"
 OF_A_CLUSTER = re.compile(
     r"kubectl|https?://|NAMESPACE|`r1plus (?!serve|suite|engine)|replicas|chart|ConfigMap|namespace"
@@ -100,9 +102,11 @@ STATES: dict[str, tuple[Callable[[], World], str]] = {
 def test_every_remedy_is_one_of_this_machine(state: Callable[[], World], remedy: str) -> None:
     world = state()
     world.settle()
-    plain = describe_rollback(world.status)
-    shown = [*list_conditions(world.status["conditions"], FOLDER), localize(plain, FOLDER)]
-    assert OF_A_CLUSTER.search(plain + str(world.status["conditions"])), "the plan names remedies of a cluster"
+    plain = describe_rollback(world.status) + str(world.status["conditions"])
+    assert OF_A_CLUSTER.search(plain), "a cluster's plan names remedies of a cluster"
+    world.config = replace(world.config, wording=WORDING)
+    world.settle()
+    shown = [*list_conditions(world.status["conditions"]), describe_rollback(world.status)]
     assert not [text for text in shown if OF_A_CLUSTER.search(text)]
     assert any(remedy in text for text in shown), shown
 
@@ -111,28 +115,58 @@ def test_an_outage_is_among_the_conditions_that_are_shown() -> None:
     """Its QualityVerified is Unknown: nothing says that answers are wrong."""
     world = err()
     world.settle()
-    shown = list_conditions(world.status["conditions"], FOLDER)
+    shown = list_conditions(world.status["conditions"])
     assert any(text.startswith("QualityVerified: ServerErrors: ") for text in shown)
 
 
-TEXTS = {
-    "a container's log": (
-        "exits repeatedly; see `kubectl logs edge-1-x -c triton --previous`",
-        "exits repeatedly; see /srv/data/logs/triton.log",
-    ),
-    "a runbook at the end": ("it fell; runbook: https://example.com/A.md", "it fell"),
-    "no room for an engine": (
-        "batch 1 needs 0.71 GiB; the largest matching node, without 0.34, offers 0.16 GiB; add a larger node",
-        "batch 1 needs 0.71 GiB; this machine, without 0.34, offers 0.16 GiB",
-    ),
-    "nothing of a cluster": ("1 of 1 pods of revision edge-1 are ready", "1 of 1 pods of revision edge-1 are ready"),
-    "a request": (f"run {format_command(Verb.ACK)} to allow it", f"run {NEW_GATE} to allow it"),
+def test_every_front_has_words_for_every_remedy() -> None:
+    assert set(WORDING) == set(CLUSTER) == {*Remedy, LARGEST_NODE}
+
+
+VALUES = {
+    "name": "credit",
+    "namespace": "team",
+    "pod": "edge-1-x",
+    "container": "triton",
+    "target": "edge-1",
+    "url": "https://example.com/A.md",
+    "backend": "vllm",
+    "setting": "images.gpu",
+    "label": "r1plus.ai/suite",
 }
 
 
-@pytest.mark.parametrize(("text", "localized"), TEXTS.values(), ids=TEXTS)
-def test_a_message_keeps_all_but_its_remedy(text: str, localized: str) -> None:
-    assert localize(text, FOLDER) == localized
+@pytest.mark.parametrize("remedy", CLUSTER)
+def test_the_words_of_a_machine_name_nothing_of_a_cluster(remedy: str) -> None:
+    with use_wording(WORDING):
+        assert not OF_A_CLUSTER.search(word(remedy, **VALUES))
+    assert word(remedy, **VALUES) == CLUSTER[remedy].format(**VALUES), "and those of a cluster are for others"
+
+
+WORDS = {
+    "a container's log": (Remedy.READ_LOG_BEFORE, "it exits; /srv/data/logs/triton.log"),
+    "a runbook": (Remedy.READ_RUNBOOK, "it exits"),
+    "no room for an engine": (Remedy.ADD_NODE, "it exits"),
+    "a request": (Remedy.ACKNOWLEDGE, f"it exits; {NEW_GATE}"),
+}
+
+
+@pytest.mark.parametrize(("remedy", "text"), WORDS.values(), ids=WORDS)
+def test_a_text_has_a_remedy_only_if_its_front_has_words_for_it(remedy: Remedy, text: str) -> None:
+    with use_wording(WORDING):
+        assert append_remedy("it exits", remedy, **VALUES) == text
+
+
+def test_a_folder_with_braces_in_its_name_is_named_as_it_is() -> None:
+    with use_wording(build_wording(DataFolder(Path("/srv/{data}")))):
+        assert word(Remedy.READ_LOG, container="triton") == "/srv/{data}/logs/triton.log"
+
+
+def test_too_little_memory_is_that_of_this_machine() -> None:
+    world = World(FULL, nodes=(replace(NODE, memory_bytes=2**20),), config=replace(CONFIG, wording=WORDING))
+    world.settle()
+    (text,) = [one for one in list_conditions(world.status["conditions"]) if one.startswith("CapacityFits")]
+    assert "; this machine, without" in text and "node" not in text
 
 
 DATA = {

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from r1plus_contract.names import CONTAINER_MONITOR
+from r1plus_contract.remedies import Remedy, word
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
 from r1plus_operator.plan.observation import PodFacts
 
@@ -33,9 +34,10 @@ def build_silent_report(report: MonitorReport | None, pod: PodFacts, namespace: 
     """
     if report is not None and report.phase is Phase.BLOCKED:
         return report
+    log = word(Remedy.READ_LOG_OF_POD, namespace=namespace, pod=pod.name, container=CONTAINER_MONITOR)
     message = (
         f"the monitor of pod {pod.name} has not answered the operator for {SILENT_SECONDS:.0f} s, so nothing is"
-        f" known of its accuracy; see `kubectl logs -n {namespace} {pod.name} -c {CONTAINER_MONITOR}`"
+        f" known of its accuracy; see {log}"
     )
     last = report or MonitorReport(pod.revision, "", Phase.BLOCKED, Verdict.NO_DATA, "", "")
     return replace(

@@ -15,6 +15,7 @@ from r1plus_contract.engine_fetch import (
     FillProgress,
     FillRefusal,
 )
+from r1plus_contract.remedies import Remedy, word
 from r1plus_model_repo.catalog.quantity import MOST_BYTES, bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_model_repo.distillation_build import build_distillation, find_problems
@@ -289,10 +290,7 @@ def _check_distillation(engine: Engine, config: OperatorConfig) -> Undeliverable
         text = f"spec.engine: {engine.name}: {'; '.join(problems)}; correct the R1PlusEngine"
         return Undeliverable(ConditionType.ENGINE_READY, Reason.CONFIG_REFUSED, text)
     if engine.spec.distill is not None and not config.trainer_image:
-        text = (
-            f"spec.engine: {engine.name} is trained by a Job, but this installation names no image with torch; set the"
-            " chart's images.trainer to an image with r1plus[cli,engine,distil]"
-        )
+        text = f"spec.engine: {engine.name} {word(Remedy.PROVIDE_TRAINER)}"
         return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
     if _is_trained_together(engine) and not config.has_train_jobs:
         text = (

@@ -6,6 +6,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from r1plus_contract.remedies import LARGEST_NODE, Remedy, append_remedy, word
 from r1plus_model_repo.catalog.types import Backend, Engine
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
@@ -102,7 +103,7 @@ def _place_on_cpus(
     ).total_bytes
     room = compute_memory_per_pod(engine, nodes, pods, least + POD_OVERHEAD, storage) - POD_OVERHEAD
     reserve = f"without {POD_OVERHEAD / GIB:.2f} for the monitor and shared memory"
-    return _build_placement(_fit_memory(spec, engine, max(0, room), f"the largest matching node, {reserve},"))
+    return _build_placement(_fit_memory(spec, engine, max(0, room), f"{word(LARGEST_NODE)}, {reserve},"))
 
 
 def choose_delivery_mode(spec: R1PlusDeploymentSpec, engine: Engine) -> DeliveryMode:
@@ -190,10 +191,7 @@ def _fit_memory(spec: R1PlusDeploymentSpec, engine: Engine, memory: int | None, 
 def _check_files(engine: Engine) -> Obstacle | None:
     if engine.spec.artifact is not None:
         return None
-    text = (
-        f"spec.engine: {engine.name} has published sizes but no files here; name its image and digest in the chart's"
-        f" images.engines and engineDigests, or register an R1PlusEngine with spec.artifact"
-    )
+    text = f"spec.engine: {engine.name} has published sizes but no files here; {word(Remedy.PROVIDE_ENGINE)}"
     return Obstacle(Reason.ENGINE_NOT_DELIVERED, text)
 
 
@@ -216,9 +214,15 @@ def _explain_missing_runtime(engine: Engine, runtimes: Iterable[str]) -> str:
     remedy = "choose an engine of one of these backends"
     if engine.spec.is_vllm_on_cpu:
         text += " on CPU (spec.requirements has no gpu)"
-        remedy += f", or name a Triton image with {backend} for CPU in the chart's images.cpu.{backend}"
+        remedy = _offer_runtime(remedy, f"{backend} for CPU", f"images.cpu.{backend}")
+    elif engine.spec.backend is Backend.TORCH:
+        remedy = append_remedy(remedy, Remedy.PROVIDE_TORCH, ", or ")
     elif backend in CPU_RUNTIMES:
-        remedy += f", or name a Triton image with {backend} in the chart's images.cpu.{backend}"
+        remedy = _offer_runtime(remedy, backend, f"images.cpu.{backend}")
     elif engine.spec.backend in SERVABLE:
-        remedy += f", or name a Triton image with {backend} in the chart's images.gpu"
+        remedy = _offer_runtime(remedy, backend, "images.gpu")
     return f"{text}, but this installation serves {served}: {remedy}"
+
+
+def _offer_runtime(remedy: str, backend: str, setting: str) -> str:
+    return append_remedy(remedy, Remedy.PROVIDE_RUNTIME, ", or ", backend=backend, setting=setting)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from r1plus_contract import names
+from r1plus_contract.remedies import Remedy, word
 from r1plus_contract.suite import Suite
 from r1plus_contract.suite_files import key_id
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
@@ -81,7 +82,8 @@ def resolve(
     `nodes=None`: no cluster is at hand. `serving_engine` takes traffic; an engine with a lower score is rejected.
     `delivered_volumes` (names, or `EngineVolume.revision_key`) have their engine. `products` are the GPUs of what
     serves and of candidates, in order of preference. `suite_names` has all suites, if `suites` has only some.
-    `incumbent`: check whether this one still fits, if the spec leaves the batch open.
+    `incumbent`: check whether this one still fits, if the spec leaves the batch open. Remedies are those of the
+    caller's `use_wording`.
     """
     placements: dict[str, EnginePlacement] = {}
     obstacles: dict[str, Obstacle] = {}
@@ -176,10 +178,8 @@ def resolve_suite(
     source = suites.get(name)
     if source is None:
         available = _list_some(sorted({*suites, *suite_names}))
-        text = (
-            f"spec.accuracy.suite: {name}: no such suite is shipped, and this namespace has no ConfigMap {name} with"
-            f" the label {names.LABEL_SUITE}; available suites: {available}"
-        )
+        text = f"spec.accuracy.suite: {name}: no such suite is shipped"
+        text = f"{text}{word(Remedy.PROVIDE_SUITE, name=name, label=names.LABEL_SUITE)}: {available}"
         return Problem(ConditionType.QUALITY_VERIFIED, Reason.SUITE_NOT_FOUND, text)
     if source.suite is None:
         reason = Reason.SUITE_HASH_MISMATCH if "sha256 is" in source.problem else Reason.SUITE_INVALID

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from r1plus_contract.jsonable import ContractError, loads
+from r1plus_contract.remedies import Remedy, word
 from r1plus_contract.requests import Verb, format_command
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import WaveView
@@ -98,11 +99,11 @@ def find_refresh_blocker(
     `asked_for`: the rollback from what the spec asks for; `under_way`: the one from what serves.
     """
     if spec.rollout.paused:
-        return f"spec.rollout.paused keeps the operator from acting; {format_command(Verb.RESUME)} lets it begin"
+        return f"spec.rollout.paused keeps the operator from acting; {word(Remedy.RESUME)} lets it begin"
     if spec.rollout.pinned:
-        return f"spec.rollout.pinned holds traffic where it is; {format_command(Verb.UNPIN)} lets it begin"
+        return f"spec.rollout.pinned holds traffic where it is; {word(Remedy.UNPIN)} lets it begin"
     if asked_for is not None and asked_for.is_in_force:
-        remedy = f"{format_command(Verb.ACK)} allows it to be gated again"
+        remedy = f"{word(Remedy.ACKNOWLEDGE)} allows it to be gated again"
         return f"traffic was rolled back from what the spec asks for; {remedy}"
     if under_way is not None:
         return "traffic is being rolled back; the update begins after that"

@@ -5,7 +5,7 @@ The rule is `response.last_good`'s; here it is put into words, revision by revis
 
 from collections.abc import Iterable, Mapping
 
-from r1plus_contract.requests import Verb, format_command
+from r1plus_contract.remedies import Remedy, word
 from r1plus_policies.rollback.response import PastRevision
 
 MOST_LISTED = 5
@@ -48,7 +48,7 @@ def _format_span(seconds: float) -> str:
 def describe_manual_rollback(target: str, blockers: tuple[str, ...]) -> str:
     """Return a clause on whether `r1plus rollback` would help now."""
     if target:
-        return f"{format_command(Verb.ROLLBACK)} goes back to {target} by hand"
+        return word(Remedy.ROLL_BACK_TO, target=target)
     if not blockers:
         return "no revision served before this one, so a rollback is not possible"
     return f"no earlier revision can be the rollback target now: {'. '.join(blockers)}"

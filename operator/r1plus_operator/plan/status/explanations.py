@@ -1,6 +1,6 @@
 """Texts that several conditions share."""
 
-from r1plus_contract.requests import Verb, format_command
+from r1plus_contract.remedies import Remedy, word
 from r1plus_operator.api.conditions import Finding
 from r1plus_operator.api.quotas import find_quota_remedy
 from r1plus_operator.plan.engine.selection import Problem
@@ -19,8 +19,8 @@ def suggest_write_remedy(error: str) -> str:
 
 def explain_pause(s: StatusContext) -> str:
     """Return what a paused deployment does without, and what resumes it."""
-    command = format_command(Verb.RESUME, f"{s.observation.name} -n {s.observation.namespace}")
-    return f"spec.rollout.paused: the operator starts and repairs nothing; {command} resumes it"
+    remedy = word(Remedy.RESUME_DEPLOYMENT, name=s.observation.name, namespace=s.observation.namespace)
+    return f"spec.rollout.paused: the operator starts and repairs nothing; {remedy} resumes it"
 
 
 def append_problem(finding: Finding, problem: Problem) -> Finding:

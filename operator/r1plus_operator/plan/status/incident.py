@@ -6,7 +6,7 @@ The incident has the figures before and now, the lost items by stratum, what was
 from collections.abc import Mapping
 
 from r1plus_contract import metrics
-from r1plus_contract.requests import Verb, format_command
+from r1plus_contract.remedies import Remedy, append_remedy, word
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Finding, Reason
@@ -77,7 +77,10 @@ def derive_quality(outcome: BreachOutcome, target: str) -> Finding | None:
         return None
     name = f"{response.reason}: " if reason is Reason.ROLLBACK_BLOCKED else ""
     figures = f"Revision {outcome.current}: {outcome.drop.text}; " if outcome.drop.text else ""
-    return Finding(status, reason, f"{figures}{name}{describe_decision(outcome)}; runbook: {choose_runbook(outcome)}")
+    text = append_remedy(
+        f"{figures}{name}{describe_decision(outcome)}", Remedy.READ_RUNBOOK, url=choose_runbook(outcome)
+    )
+    return Finding(status, reason, text)
 
 
 def describe_decision(outcome: BreachOutcome) -> str:
@@ -89,9 +92,7 @@ def describe_decision(outcome: BreachOutcome) -> str:
         return response.message
     manual = eligibility.describe_manual_rollback(outcome.rollback_target, outcome.rollback_blockers)
     if outcome.rollback_target:
-        target = outcome.rollback_target
-        manual += f". It first repeats the suite on {target}, which takes minutes; to go back in seconds, apply the"
-        manual += f" spec of {target} again (`r1plus history NAME -n NAMESPACE` shows whether its Pass still counts)"
+        manual = append_remedy(manual, Remedy.ROLL_BACK_FASTER, ". ", target=outcome.rollback_target)
     return f"{response.message}; {manual}"
 
 
@@ -117,7 +118,7 @@ def _describe_rollback(target: str, record: RollbackRecord) -> str:
     )
     return (
         f"Revision {target} was rolled back to {record.to} at {format_timestamp(record.switched_at or 0.0)} and is not"
-        f" redeployed automatically. Change the spec, or use {format_command(Verb.ACK)} to gate {target} again."
+        f" redeployed automatically. Change the spec, or use {word(Remedy.ACKNOWLEDGE)} to gate {target} again."
         f" Cause: {why}"
     )
 

@@ -1,6 +1,7 @@
 """Derive conditions EngineReady and CapacityFits: how pods of the revision that the spec asks for start."""
 
 from r1plus_contract import names
+from r1plus_contract.remedies import Remedy, word
 from r1plus_contract.requests import Verb, format_command
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.plan.engine.selection import Target
@@ -63,7 +64,7 @@ def _find_container_problem(pod: PodFacts, container: ContainerFacts) -> Finding
         return Finding("False", Reason.OUT_OF_MEMORY, f"{text}; {remedy}")
     if container.waiting_reason == "CrashLoopBackOff":
         text = f"Container {container.name} of pod {pod.name} exits repeatedly (last exit code {container.exit_code})"
-        remedy = f"see `kubectl logs {pod.name} -c {container.name} --previous`"
+        remedy = f"see {word(Remedy.READ_LOG_BEFORE, pod=pod.name, container=container.name)}"
         return Finding("False", Reason.CRASH_LOOPING, f"{text}{detail}; {remedy}")
     return None
 

@@ -1,6 +1,6 @@
 """Derive condition Progressing: where the rollout to what the spec asks for stands."""
 
-from r1plus_contract.requests import Verb, format_command
+from r1plus_contract.remedies import Remedy, word
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.engine.selection import Problem
@@ -19,7 +19,7 @@ def derive_progressing(s: StatusContext) -> Finding:
         text = (
             "spec.rollout.paused: the operator moves and repairs nothing but network policies; probes and alerts go on"
         )
-        paused_finding = Finding("False", Reason.PAUSED, f"{text}; {format_command(Verb.RESUME)} resumes it")
+        paused_finding = Finding("False", Reason.PAUSED, f"{text}; {word(Remedy.RESUME)} resumes it")
         return append_problem(paused_finding, s.problem) if s.problem else paused_finding
     rollback_finding = incident.derive_progress(s.outcome, s.subject or "") if s.outcome else None
     if s.problem and (rollback_finding is None or rollback_finding.reason is Reason.ROLLED_BACK):
@@ -33,7 +33,7 @@ def _report_rollout(s: StatusContext) -> Finding:
     assert s.rollout is not None
     if s.current and s.spec_revision != s.subject:
         text = f"spec.rollout.pinned holds traffic at revision {s.current.name}; the spec asks for {s.spec_revision}"
-        return Finding("False", Reason.PINNED, f"{text}; {format_command(Verb.UNPIN)} rolls it out")
+        return Finding("False", Reason.PINNED, f"{text}; {word(Remedy.UNPIN)} rolls it out")
     if s.delivery_finding:
         status = "True" if s.delivery_finding.status == "Unknown" else "False"
         return Finding(status, s.delivery_finding.reason, f"Revision {s.subject} waits for its engine; see EngineReady")

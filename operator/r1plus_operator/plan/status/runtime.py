@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from r1plus_contract.remedies import Remedy, word
 from r1plus_contract.requests import Verb, format_command
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision, Runtime
@@ -56,7 +57,7 @@ def _explain(
         text = f"Revision {failures[-1].name} on the operator's images failed, so no other deployment gets them"
         return (
             FAILED,
-            f"{text}; see the other conditions for the cause, then {format_command(Verb.ACK)} continues the update",
+            f"{text}; see the other conditions for the cause, then {word(Remedy.ACKNOWLEDGE)} continues the update",
         )
     if due is not None:
         return (
