@@ -12,9 +12,10 @@ from typing import Final, Protocol
 
 from r1plus_contract.gateway import DataReason, DataState
 from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_contract.remedies import word_data_state
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.objects import write_synced
-from r1plus_edge.remedies import localize
+from r1plus_edge.wording import build_wording
 from r1plus_operator.api.conditions import Reason
 
 _BAR: Final = 24
@@ -222,4 +223,4 @@ def describe_data(state: DataState | None, folder: DataFolder) -> tuple[str, ...
     """Return what is wrong with the gateway's data, for people; nothing if they can be used, or are being opened."""
     if state is None or state.reason in (DataReason.READY, DataReason.STARTING):
         return ()
-    return (f"DataReady: {state.reason.value}: {localize(state.message, folder)}",)
+    return (f"DataReady: {state.reason.value}: {word_data_state(state, build_wording(folder))}",)

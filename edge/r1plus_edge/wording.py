@@ -41,6 +41,41 @@ def build_wording(folder: DataFolder) -> Wording:
         Remedy.PROVIDE_RUNTIME: "",
         Remedy.PROVIDE_SUITE: "; give the folder of one with --suite, or name a shipped one",
         LARGEST_NODE: "this machine",
+        **_build_data_wording(folder),
+    }
+
+
+def _build_data_wording(folder: DataFolder) -> Wording:
+    """Return the words of the remedies for the gateway's data."""
+    root, store, secret, tenant = (_escape(path) for path in (folder.root, folder.store, folder.secret, folder.tenant))
+    restore = f"Stop it, and put back {root} from a copy"
+    renew, copy = f"{restore}; or move {store} away, and begin with new data", "from a copy of the data folder"
+    own = f"{{problem}}. Put back {tenant}, {secret} and {store} from one copy of the data folder"
+    key, ring = f"Put back {secret} {copy}", f"{{problem}}. Put it back {copy}"
+    return {
+        Remedy.ENLARGE_VOLUME: f"{{problem}}. Make room on the disk of {store}",
+        Remedy.MOUNT_VOLUME: f"{{problem}}. {restore}",
+        Remedy.ALLOW_WRITES: f"{{problem}}. Let its owner write {store}",
+        Remedy.END_OTHER_GATEWAY: f"{{problem}}, look for another process that uses {store}, and end it",
+        Remedy.RESTORE_BACKUP: f"{{problem}}. {renew}",
+        Remedy.RESTORE_FILE_AND_RING: f"{{problem}}. {renew}",
+        Remedy.RESTORE_DATABASE_AND_RING: f"{{problem}}. {renew}",
+        Remedy.RESTORE_RING: ring,
+        Remedy.REPLACE_RING: ring,
+        Remedy.RESTORE_KEY: f"{{problem}}: {secret} is missing or empty. {key}",
+        Remedy.RESTORE_USED_KEY: f"No half in {secret} ({{halves}}) opens the tenant's data: {{problem}}. {key}",
+        Remedy.REPLACE_KEY: f"{{problem}}. {key}",
+        Remedy.REMOVE_OLD_KEY: f"{{problem}}. Remove the oldest from {secret}",
+        Remedy.RESTORE_TENANT: own,
+        Remedy.USE_OWN_DATA: own,
+        Remedy.RUN_NEWER_GATEWAY: (
+            f"{{problem}}. Serve with the newer r1plus, or put back {root} from a copy that is older than its first"
+            " start"
+        ),
+        Remedy.CONFIRM_TIME: (
+            f"{{problem}}. Then, or if it is right, run `r1plus serve confirm-time --data {root}`. Without that it is"
+            " believed after {hours} more hours of running"
+        ),
     }
 
 

@@ -4,7 +4,7 @@ The operator writes `GatewaySettings` into ConfigMap `r1plus-gateway` and mounts
 the gateway reads the files again when they change. Keys of the JSON are camelCase (`jsonable`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -93,6 +93,12 @@ class DataState:
     """Cause and remedy, without a secret."""
     can_serve: bool = False
     """Whether requests can be counted, so served. Also while the half of a key is lost that only a start needs."""
+    remedy: str = ""
+    """The remedy in the message, as a value of `remedies.Remedy`; empty: the message is all that is known."""
+    values: dict[str, str] = field(default_factory=dict)
+    """The values of the remedy's words."""
+    consequence: str = ""
+    """A sentence after the remedy."""
 
     @property
     def is_ready(self) -> bool:

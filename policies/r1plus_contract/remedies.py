@@ -7,9 +7,11 @@ where it is made, by the wording of the front that reads it; nobody rewrites a t
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from r1plus_contract.gateway import GATEWAY, GATEWAY_KEY, DataState
 from r1plus_contract.requests import Verb, format_command
 
 
@@ -35,12 +37,32 @@ class Remedy(StrEnum):
     PROVIDE_TORCH = "ProvideTorch"
     PROVIDE_RUNTIME = "ProvideRuntime"  # backend, setting
     PROVIDE_SUITE = "ProvideSuite"  # name, label
+    # Of a tenant's data; each has the value `problem`.
+    ENLARGE_VOLUME = "EnlargeVolume"
+    MOUNT_VOLUME = "MountVolume"
+    ALLOW_WRITES = "AllowWrites"
+    END_OTHER_GATEWAY = "EndOtherGateway"
+    RESTORE_BACKUP = "RestoreBackup"
+    RESTORE_FILE_AND_RING = "RestoreFileAndRing"
+    RESTORE_DATABASE_AND_RING = "RestoreDatabaseAndRing"
+    RESTORE_RING = "RestoreRing"
+    REPLACE_RING = "ReplaceRing"
+    RESTORE_KEY = "RestoreKey"
+    RESTORE_USED_KEY = "RestoreUsedKey"  # halves
+    REPLACE_KEY = "ReplaceKey"
+    REMOVE_OLD_KEY = "RemoveOldKey"
+    RESTORE_TENANT = "RestoreTenant"
+    USE_OWN_DATA = "UseOwnData"
+    RUN_NEWER_GATEWAY = "RunNewerGateway"
+    CONFIRM_TIME = "ConfirmTime"  # hours
 
 
 LARGEST_NODE: Final = "LargestNode"
 """Not a remedy, but worded like one: the owner of the memory that an engine is fitted into."""
 Wording = Mapping[str, str]
 """A front's words: remedy -> text with its values in braces; empty text: the front has no such remedy."""
+
+_FROM_EXPORT: Final = "from the recovery export: r1plus tenant init --from FILE"
 
 CLUSTER: Final[Wording] = {
     Remedy.ACKNOWLEDGE: format_command(Verb.ACK),
@@ -72,6 +94,38 @@ CLUSTER: Final[Wording] = {
     Remedy.PROVIDE_RUNTIME: "name a Triton image with {backend} in the chart's {setting}",
     Remedy.PROVIDE_SUITE: ", and this namespace has no ConfigMap {name} with the label {label}; available suites",
     LARGEST_NODE: "the largest matching node",
+    Remedy.ENLARGE_VOLUME: f"{{problem}}. Enlarge the volume (PersistentVolumeClaim {GATEWAY}), or PostgreSQL's",
+    Remedy.MOUNT_VOLUME: "{problem}. The operator mounts the tenant's volume there",
+    Remedy.ALLOW_WRITES: "{problem}. Mount the volume so that the gateway's user can write it",
+    Remedy.END_OTHER_GATEWAY: (
+        "{problem}, look for a second pod that mounts this volume. Several replicas need PostgreSQL"
+        " (spec.gateway.database)"
+    ),
+    Remedy.RESTORE_BACKUP: "{problem}. Restore the tenant's last backup",
+    Remedy.RESTORE_FILE_AND_RING: "{problem}. Restore the tenant's last backup, file and key ring together",
+    Remedy.RESTORE_DATABASE_AND_RING: (
+        "{problem}. Restore database and key ring together, or the last backup into a new volume or database"
+    ),
+    Remedy.RESTORE_RING: "{problem}. Restore the file from a backup of the volume",
+    Remedy.REPLACE_RING: "{problem}. Restore it from a backup of the volume",
+    Remedy.RESTORE_KEY: f"{{problem}}: Secret {GATEWAY_KEY} is missing or empty. Restore it {_FROM_EXPORT}",
+    Remedy.RESTORE_USED_KEY: (
+        f"No half in Secret {GATEWAY_KEY} ({{halves}}) opens the tenant's data: {{problem}}. Restore the half that was"
+        f" last in use {_FROM_EXPORT}"
+    ),
+    Remedy.REPLACE_KEY: f"{{problem}}. Restore Secret {GATEWAY_KEY} {_FROM_EXPORT}",
+    Remedy.REMOVE_OLD_KEY: f"{{problem}}. Remove the oldest from Secret {GATEWAY_KEY}",
+    Remedy.RESTORE_TENANT: (
+        "{problem}. Mount the volume, or name the database, of this tenant; another tenant's data cannot be taken over"
+    ),
+    Remedy.USE_OWN_DATA: "{problem}. Use the volume or the database of this tenant",
+    Remedy.RUN_NEWER_GATEWAY: (
+        "{problem}. Run the newer gateway, or restore a backup that is older than its first start"
+    ),
+    Remedy.CONFIRM_TIME: (
+        "{problem}. Then, or if it is right, run `r1plus tenant confirm-time`. Without that it is believed after"
+        " {hours} more hours of running"
+    ),
 }
 """The words of conditions that `kubectl` shows."""
 _WORDING: Final[ContextVar[Wording]] = ContextVar("wording", default=CLUSTER)
@@ -96,3 +150,22 @@ def append_remedy(text: str, remedy: str, separator: str = "; ", **values: str) 
     """Return the text with a remedy after it, if the front that reads has words for it."""
     words = word(remedy, **values)
     return f"{text}{separator}{words}" if words else text
+
+
+@dataclass(frozen=True, slots=True)
+class DataProblem:
+    """A problem of a tenant's data and its remedy, which travel as values to the front that words them."""
+
+    remedy: Remedy
+    values: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return CLUSTER[self.remedy].format(**self.values)
+
+
+def word_data_state(state: DataState, wording: Wording) -> str:
+    """Return what a gateway says of its data, in the words of a front."""
+    if state.remedy not in wording:
+        return state.message
+    text = wording[state.remedy].format(**state.values)
+    return f"{text}. {state.consequence}" if state.consequence else text

@@ -19,7 +19,8 @@ StoreError
 
 from typing import ClassVar, Self
 
-from r1plus_contract.gateway import DataReason
+from r1plus_contract.gateway import DataReason, DataState
+from r1plus_contract.remedies import DataProblem, Remedy
 
 
 class StoreError(Exception):
@@ -29,11 +30,21 @@ class StoreError(Exception):
     may_be_written: bool = False
     """Whether it came while a transaction was committed, so that it is not known whether it was."""
 
+    def __init__(self, problem: str = "", remedy: Remedy | None = None, **values: str) -> None:
+        self.data_problem = DataProblem(remedy, {"problem": problem, **values}) if remedy else None
+        super().__init__(str(self.data_problem) if self.data_problem else problem)
+
     def renew(self) -> Self:
         """Return the same error without its traceback, to be kept, and raised more than once."""
         renewed = type(self)(*self.args)
-        renewed.may_be_written = self.may_be_written
+        renewed.may_be_written, renewed.data_problem = self.may_be_written, self.data_problem
         return renewed
+
+    def describe(self, consequence: str = "", *, can_serve: bool = False) -> DataState:
+        """Return the state of the data that have this problem; `consequence`: a sentence after the remedy."""
+        message = f"{self}. {consequence}" if consequence else str(self)
+        remedy, values = (self.data_problem.remedy, self.data_problem.values) if self.data_problem else ("", {})
+        return DataState(self.reason, message, can_serve, remedy, values, consequence)
 
 
 class KeyLostError(StoreError):

@@ -178,10 +178,10 @@ class TenantStore:
         """Whether the data can be used now, and why not; or why they could not be opened again."""
         problem = self._key_problem
         if self._state.is_ready and problem is not None:
-            text = f"{problem}. This gateway runs on with the key that it has, and could not start again"
-            return DataState(problem.reason, text, can_serve=True)
-        if self._state.is_ready and self.retention.problem:
-            return DataState(DataReason.CLOCK_AHEAD, self.retention.problem, can_serve=True)
+            consequence = "This gateway runs on with the key that it has, and could not start again"
+            return problem.describe(consequence, can_serve=True)
+        if self._state.is_ready and (hold := self.retention.problem):
+            return DataState(DataReason.CLOCK_AHEAD, str(hold), True, hold.remedy, hold.values)
         return self._state
 
     async def run(self) -> None:
@@ -707,7 +707,7 @@ class TenantStore:
         if isinstance(error, BusyError):
             return  # The database works.
         self._is_damaged |= isinstance(error, CorruptError) and self._data is not None
-        state = DataState(error.reason, str(error))
+        state = error.describe()
         if state != self._state:
             log.warning("Tenant's data cannot be used: %s: %s", state.reason.value, state.message)
         self._problem, self._state = error.renew(), state

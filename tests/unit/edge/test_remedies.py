@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.gateway import DataReason, DataState
+from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.remedies import CLUSTER, LARGEST_NODE, Remedy, append_remedy, use_wording, word
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_edge.data_folder import DataFolder
@@ -16,8 +17,7 @@ from r1plus_edge.report import describe_data, list_conditions
 from r1plus_edge.wording import build_wording
 from r1plus_gateway.store.database.database import DATABASE_FILE, lock_folder
 from r1plus_gateway.store.database.opening import StoreConfig, open_data
-from r1plus_gateway.store.database.volume_errors import ENLARGE, RESTORE
-from r1plus_gateway.store.errors import StoreError
+from r1plus_gateway.store.errors import CorruptError, FullError, SchemaNewerError, StoreError
 from r1plus_gateway.store.keys.adopted_root import open_roots
 from r1plus_gateway.store.keys.tenant_keys import create_ring, decode_ring, make_half, open_ring, read_halves
 from r1plus_gateway.store.upkeep.retention_clock import RetentionTime
@@ -133,6 +133,9 @@ VALUES = {
     "backend": "vllm",
     "setting": "images.gpu",
     "label": "r1plus.ai/suite",
+    "problem": "It is damaged",
+    "halves": "half-1",
+    "hours": "24",
 }
 
 
@@ -169,27 +172,54 @@ def test_too_little_memory_is_that_of_this_machine() -> None:
     assert "; this machine, without" in text and "node" not in text
 
 
-DATA = {
-    "a clock that is far ahead": (
-        RetentionTime(0.0, 0.0).describe_hold(9e8),
-        "Then, or if it is right, run `r1plus serve confirm-time --data /srv/data`",
-    ),
+DATA: dict[str, tuple[StoreError, str]] = {
     "a full disk": (
-        f"tenant.db: disk full. {ENLARGE}",
+        FullError("tenant.db: disk full", Remedy.ENLARGE_VOLUME),
         "tenant.db: disk full. Make room on the disk of /srv/data/store",
     ),
     "newer data": (
-        "Run the newer gateway, or restore a backup that is older than its first start",
+        SchemaNewerError("they are newer", Remedy.RUN_NEWER_GATEWAY),
         "Serve with the newer r1plus, or put back /srv/data from a copy that is older than its first start",
     ),
-    "a damaged file": (f"It is damaged. {RESTORE}, file and key ring together", "Stop it, and put back /srv/data from"),
+    "a damaged file": (
+        CorruptError("It is damaged", Remedy.RESTORE_FILE_AND_RING),
+        "It is damaged. Stop it, and put back /srv/data from",
+    ),
 }
 
 
-@pytest.mark.parametrize(("text", "remedy"), DATA.values(), ids=DATA)
-def test_a_problem_of_the_data_names_a_remedy_of_this_machine(text: str, remedy: str) -> None:
-    (shown,) = describe_data(DataState(DataReason.CLOCK_AHEAD, text), FOLDER)
+@pytest.mark.parametrize(("error", "remedy"), DATA.values(), ids=DATA)
+def test_a_problem_of_the_data_names_a_remedy_of_this_machine(error: StoreError, remedy: str) -> None:
+    (shown,) = describe_data(error.describe(), FOLDER)
     assert remedy in shown and not OF_A_CLUSTER.search(shown)
+
+
+def test_a_clock_that_is_far_ahead_is_confirmed_on_this_machine() -> None:
+    hold = RetentionTime(0.0, 0.0).find_hold(9e8)
+    assert hold is not None
+    state = DataState(DataReason.CLOCK_AHEAD, str(hold), True, hold.remedy, hold.values)
+    (shown,) = describe_data(state, FOLDER)
+    assert "Then, or if it is right, run `r1plus serve confirm-time --data /srv/data`. Without that" in shown
+    assert not OF_A_CLUSTER.search(shown) and "`r1plus tenant confirm-time`. Without that" in state.message
+
+
+def test_a_state_that_crossed_a_socket_is_worded_as_before_with_what_follows() -> None:
+    state = CorruptError("It is damaged", Remedy.RESTORE_BACKUP).describe("The gateway runs on", can_serve=True)
+    assert loads(DataState, dumps(state)) == state
+    assert state.message == "It is damaged. Restore the tenant's last backup. The gateway runs on"
+    (shown,) = describe_data(loads(DataState, dumps(state)), FOLDER)
+    assert shown.endswith("and begin with new data. The gateway runs on")
+
+
+def test_a_state_without_a_remedy_or_with_one_of_a_later_release_is_shown_as_it_is() -> None:
+    for remedy in ("", "FromALaterRelease"):
+        (shown,) = describe_data(DataState(DataReason.UNAVAILABLE, "It is away; wait", remedy=remedy), FOLDER)
+        assert shown == "DataReady: DatabaseUnavailable: It is away; wait"
+
+
+def test_an_error_that_is_raised_again_keeps_its_remedy() -> None:
+    error = CorruptError("It is damaged", Remedy.RESTORE_BACKUP)
+    assert error.renew().describe() == error.describe()
 
 
 @pytest.mark.parametrize("halves", [(), ("half-1",), ("other",)], ids=["lost", "no half", "another"])
@@ -198,7 +228,7 @@ def test_a_half_that_is_lost_or_wrong_is_put_back_from_a_copy(tmp_path: Path, ha
         (tmp_path / "half-1").write_text(make_half() if name == "other" else "x")
     with pytest.raises(StoreError) as raised:
         open_ring(create_ring("uid", {"half-1": b"h" * 32}), "uid", read_halves(tmp_path))
-    (shown,) = describe_data(DataState(raised.value.reason, str(raised.value)), FOLDER)
+    (shown,) = describe_data(raised.value.describe(), FOLDER)
     assert "Put back /srv/data/secret from a copy of the data folder" in shown
     assert not OF_A_CLUSTER.search(shown) and "Secret r1plus" not in shown
 
@@ -236,7 +266,7 @@ def test_data_that_cannot_be_opened_name_a_remedy_of_this_machine(
 ) -> None:
     with pytest.raises(StoreError) as raised:
         cause(tmp_path)
-    (shown,) = describe_data(DataState(raised.value.reason, str(raised.value)), FOLDER)
+    (shown,) = describe_data(raised.value.describe(), FOLDER)
     assert remedy in shown
     assert not re.search(r"volume|database of|\bpod\b|PostgreSQL|operator", shown), shown
 

@@ -19,7 +19,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlcipher3 import dbapi2 as sqlcipher
 
-from r1plus_gateway.store.database.volume_errors import ENLARGE, RESTORE, find_lack_of_files, translate_os_error
+from r1plus_contract.remedies import Remedy
+from r1plus_gateway.store.database.volume_errors import find_lack_of_files, translate_os_error
 from r1plus_gateway.store.errors import (
     BusyError,
     ConfigError,
@@ -241,7 +242,8 @@ class Database:
         if free < needed:
             raise FullError(
                 f"{self.name}: to be encrypted again it needs {needed >> 20} MiB of room, and the volume has"
-                f" {free >> 20} MiB. {ENLARGE}"
+                f" {free >> 20} MiB",
+                Remedy.ENLARGE_VOLUME,
             )
 
     def _require_key(self, file_key: _FileKey) -> None:
@@ -264,7 +266,7 @@ class Database:
             if most_bytes is None or path.stat().st_size <= most_bytes:
                 found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
                 if found != "ok":
-                    raise CorruptError(f"{path} is damaged: {_get_first_line(found)}. {RESTORE}")
+                    raise CorruptError(f"{path} is damaged: {_get_first_line(found)}", Remedy.RESTORE_BACKUP)
 
     def close(self) -> None:
         """Close all connections, and let go of the file."""
@@ -278,7 +280,7 @@ class Database:
             return _translate_sqlite_error(error, text, self._folder)
         state = getattr(error, "sqlstate", None)
         if state == "53100":  # disk_full
-            return FullError(f"{text}. {ENLARGE}")
+            return FullError(text, Remedy.ENLARGE_VOLUME)
         if state == "25006":  # read_only_sql_transaction
             return ReadOnlyError(f"{text}. The server takes no writes: connect to the primary")
         return UnavailableError(text)
@@ -301,8 +303,8 @@ def lock_folder(folder: Path) -> TextIO:
     except OSError as error:
         file.close()
         raise LockedError(
-            f"{folder}: another gateway uses the tenant's data. It ends within its grace period; if it does not, look"
-            " for a second pod that mounts this volume. Several replicas need PostgreSQL (spec.gateway.database)"
+            f"{folder}: another gateway uses the tenant's data. It ends within its grace period; if it does not",
+            Remedy.END_OTHER_GATEWAY,
         ) from error
     return file
 
@@ -372,11 +374,11 @@ def _check_header(path: Path, candidates: Sequence[TenantKeys], *, is_new: bool)
         return
     if len(salt) < length:
         problem = "is cut" if path.exists() else "is missing"
-        raise CorruptError(f"{path} {problem}: keys, budgets and usage are lost. {RESTORE}")
+        raise CorruptError(f"{path} {problem}: keys, budgets and usage are lost", Remedy.RESTORE_BACKUP)
     if salt not in [keys.database_salt for keys in candidates]:
         raise WrongKeyError(
-            f"{path} was not made with this tenant's key: the file was replaced, or its key ring was. {RESTORE},"
-            " file and key ring together"
+            f"{path} was not made with this tenant's key: the file was replaced, or its key ring was",
+            Remedy.RESTORE_FILE_AND_RING,
         )
 
 
@@ -454,11 +456,11 @@ def _translate_sqlite_error(error: BaseException, text: str, folder: Path) -> St
     if code in (sqlcipher.SQLITE_CANTOPEN, sqlcipher.SQLITE_IOERR) and (lack := find_lack_of_files(folder)):
         return lack
     if code == sqlcipher.SQLITE_FULL or (code == sqlcipher.SQLITE_IOERR and _is_volume_full(folder)):
-        return FullError(f"{text}. {ENLARGE}")
+        return FullError(text, Remedy.ENLARGE_VOLUME)
     if code in (sqlcipher.SQLITE_NOTADB, sqlcipher.SQLITE_CORRUPT):
-        return CorruptError(f"{text}. {RESTORE}")
+        return CorruptError(text, Remedy.RESTORE_BACKUP)
     if code in (sqlcipher.SQLITE_READONLY, sqlcipher.SQLITE_PERM, sqlcipher.SQLITE_CANTOPEN):
-        return ReadOnlyError(f"{text}. Mount the volume so that the gateway's user can write it")
+        return ReadOnlyError(text, Remedy.ALLOW_WRITES)
     if code in (sqlcipher.SQLITE_BUSY, sqlcipher.SQLITE_LOCKED):
         return LockedError(f"{text}. Another program has the file open: end it")
     return UnavailableError(text)

@@ -20,6 +20,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.engine import Connection
 
+from r1plus_contract.remedies import Remedy
 from r1plus_gateway.store.database.database import Database, to_milliseconds
 from r1plus_gateway.store.errors import LockedError, MigrationError, SchemaNewerError, UnavailableError
 
@@ -78,8 +79,8 @@ def require_known(database: Database) -> None:
     if revision and not is_known(revision):
         raise SchemaNewerError(
             f"{database.name}: the schema is at {revision}, newer than this gateway, whose newest is {get_head()}."
-            " Keys and usage can be read, and no request is served. Run the newer gateway, or restore a backup that"
-            " is older than its first start"
+            " Keys and usage can be read, and no request is served",
+            Remedy.RUN_NEWER_GATEWAY,
         )
 
 

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from sqlalchemy.engine import Connection
 
+from r1plus_contract.remedies import Remedy
 from r1plus_gateway.store.database import migration
 from r1plus_gateway.store.database.database import (
     DATABASE_FILE,
@@ -191,7 +192,7 @@ def require_ring(folder: Path) -> KeyRing:
     """Return the ring of a volume. Raises KeyLostError, CorruptError."""
     ring = read_ring(folder / RING_FILE)
     if ring is None:
-        raise KeyLostError(f"{folder / RING_FILE} is missing. Restore the file from a backup of the volume")
+        raise KeyLostError(f"{folder / RING_FILE} is missing", Remedy.RESTORE_RING)
     return ring
 
 
@@ -219,7 +220,8 @@ def _open_locked(config: StoreConfig, folder: Path, halves: dict[str, bytes], lo
         if (folder / DATABASE_FILE).exists():
             raise KeyLostError(
                 f"{folder / RING_FILE} is missing, so {DATABASE_FILE} beside it cannot be read: half of the tenant key"
-                " is lost. Restore the file from a backup of the volume"
+                " is lost",
+                Remedy.RESTORE_RING,
             )
         ring = create_ring(config.tenant_uid, halves)
         store_ring(folder, None, ring)
@@ -297,7 +299,8 @@ def _require_tenant(database: Database, tenant_uid: str, *, may_write: bool) -> 
         elif stored != tenant_uid:
             raise ForeignTenantError(
                 f"{database.name} belongs to tenant {stored}, and this gateway serves {tenant_uid}; nothing was"
-                " changed. Use the volume or the database of this tenant"
+                " changed",
+                Remedy.USE_OWN_DATA,
             )
 
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.gateway import GATEWAY
+from r1plus_contract.remedies import Remedy
 from r1plus_gateway.store.errors import (
     ConfigError,
     CorruptError,
@@ -16,8 +16,6 @@ from r1plus_gateway.store.errors import (
     UnavailableError,
 )
 
-ENLARGE: Final = f"Enlarge the volume (PersistentVolumeClaim {GATEWAY}), or PostgreSQL's"
-RESTORE: Final = "Restore the tenant's last backup"
 RAISE_LIMIT: Final = "Nothing is lost. Raise the limit of open files (ulimit -Hn), or see who holds connections"
 
 
@@ -25,15 +23,15 @@ def translate_os_error(error: OSError, path: Path) -> StoreError:
     """Return what a failed call on the volume means."""
     text = f"{path}: {error.strerror}"
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return ConfigError(f"{text}. The operator mounts the tenant's volume there")
+        return ConfigError(text, Remedy.MOUNT_VOLUME)
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        return ReadOnlyError(f"{text}. Mount the volume so that the gateway's user can write it")
+        return ReadOnlyError(text, Remedy.ALLOW_WRITES)
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return TooManyFilesError(f"{text}. {RAISE_LIMIT}")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FullError(f"{text}. {ENLARGE}")
+        return FullError(text, Remedy.ENLARGE_VOLUME)
     if error.errno == errno.EIO:
-        return CorruptError(f"{text}. {RESTORE}")
+        return CorruptError(text, Remedy.RESTORE_BACKUP)
     return UnavailableError(f"{text}. See whether the volume is healthy")
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from r1plus_contract.remedies import Remedy
 from r1plus_gateway.store.errors import CorruptError
 from r1plus_gateway.store.keys.tenant_keys import TenantKeys, derive_keys
 
@@ -96,8 +97,8 @@ def open_roots(roots: Sequence[bytes], text: str, tenant_uid: str, source: str) 
             problem = error
     raise CorruptError(
         f"{source}: the root that came with a restored backup, or was rotated, does not open"
-        f" ({type(problem).__name__}), so keys, audit log and content cannot be read. Restore database and key ring"
-        " together, or the last backup into a new volume or database"
+        f" ({type(problem).__name__}), so keys, audit log and content cannot be read",
+        Remedy.RESTORE_DATABASE_AND_RING,
     )
 
 

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from r1plus_contract.atomic_files import sync
-from r1plus_contract.gateway import GATEWAY_KEY
+from r1plus_contract.remedies import Remedy
 from r1plus_gateway.store.database.volume_errors import translate_os_error
 from r1plus_gateway.store.errors import ConfigError, CorruptError, ForeignTenantError, KeyLostError, WrongKeyError
 
@@ -125,14 +125,13 @@ def read_halves(folder: Path) -> dict[str, bytes]:
         raise translate_os_error(error, folder) from error
     if not paths:
         raise KeyLostError(
-            f"{folder} has no half of the tenant key, so the tenant's data cannot be read: Secret {GATEWAY_KEY} is"
-            " missing or empty. Restore it from the recovery export: r1plus tenant init --from FILE"
+            f"{folder} has no half of the tenant key, so the tenant's data cannot be read", Remedy.RESTORE_KEY
         )
     if len(paths) > MOST_HALVES:
         names = ", ".join(path.name for path in paths)
         raise ConfigError(
-            f"{folder} has {len(paths)} halves ({names}), at most {MOST_HALVES} are valid at a time."
-            f" Remove the oldest from Secret {GATEWAY_KEY}"
+            f"{folder} has {len(paths)} halves ({names}), at most {MOST_HALVES} are valid at a time",
+            Remedy.REMOVE_OLD_KEY,
         )
     return {path.name: _read_half(path) for path in paths}
 
@@ -167,15 +166,12 @@ def open_ring(ring: KeyRing, tenant_uid: str, halves: Mapping[str, bytes]) -> tu
     """
     if ring.tenant_uid != tenant_uid:
         raise ForeignTenantError(
-            f"The data belong to tenant {ring.tenant_uid}, and this gateway serves {tenant_uid}; nothing was read."
-            " Mount the volume, or name the database, of this tenant; another tenant's data cannot be taken over"
+            f"The data belong to tenant {ring.tenant_uid}, and this gateway serves {tenant_uid}; nothing was read",
+            Remedy.RESTORE_TENANT,
         )
     roots = find_roots(ring, halves)
     if not roots:
-        raise WrongKeyError(
-            f"No half in Secret {GATEWAY_KEY} ({', '.join(sorted(halves))}) opens the tenant's data: the Secret was"
-            " replaced. Restore the half that was last in use from the recovery export: r1plus tenant init --from FILE"
-        )
+        raise WrongKeyError("the Secret was replaced", Remedy.RESTORE_USED_KEY, halves=", ".join(sorted(halves)))
     renewed = replace(ring, wraps=_wrap_root(ring, ring.wraps, roots[0], halves))
     if len(roots) > 1:
         renewed = replace(renewed, pending=_wrap_root(ring, ring.pending, roots[1], halves))
@@ -197,8 +193,8 @@ def decode_ring(text: str, source: str) -> KeyRing:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptError(
-            f"{source}: is not a key ring ({type(error).__name__}), so the tenant's data cannot be read."
-            " Restore it from a backup of the volume"
+            f"{source}: is not a key ring ({type(error).__name__}), so the tenant's data cannot be read",
+            Remedy.REPLACE_RING,
         ) from None
 
 
@@ -232,8 +228,7 @@ def _read_half(path: Path) -> bytes:
         half = b""
     if len(half) != HALF_BYTES:
         raise ConfigError(
-            f"{path}: is not {2 * HALF_BYTES} hexadecimal digits, so it is no half of a tenant key."
-            f" Restore Secret {GATEWAY_KEY} from the recovery export: r1plus tenant init --from FILE"
+            f"{path}: is not {2 * HALF_BYTES} hexadecimal digits, so it is no half of a tenant key", Remedy.REPLACE_KEY
         )
     return half
 

@@ -12,6 +12,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
+from r1plus_contract.remedies import DataProblem, Remedy
 from r1plus_gateway.store.clock import LedgerClock, format_day
 from r1plus_gateway.store.ledger.repository import LedgerRepository, MetaName, read_meta, write_meta
 
@@ -30,16 +31,16 @@ class RetentionTime:
     held_from: float | None = None
     """The moment at which a time too far ahead was met; None: `moment` follows the clocks."""
 
-    def describe_hold(self, target: float) -> str:
-        """Return why deletion waits, and what to do; empty if it does not."""
+    def find_hold(self, target: float) -> DataProblem | None:
+        """Return why deletion waits, and what to do; None if it does not."""
         if self.held_from is None:
-            return ""
+            return None
         days, hours = (target - self.moment) / 86400, max(0.0, HOLD_SECONDS - (self.moment - self.held_from)) / 3600
-        return (
+        problem = (
             f"Retention deletes as of {format_day(self.moment)} only: this machine's clock says {format_day(target)},"
-            f" {days:.0f} days ahead of what was seen. If the clock is wrong, set it. Then, or if it is right, run"
-            f" `r1plus tenant confirm-time`. Without that it is believed after {hours:.0f} more hours of running"
+            f" {days:.0f} days ahead of what was seen. If the clock is wrong, set it"
         )
+        return DataProblem(Remedy.CONFIRM_TIME, {"problem": problem, "hours": f"{hours:.0f}"})
 
 
 class RetentionClock:
@@ -49,8 +50,8 @@ class RetentionClock:
         self._clock = clock
         self._last: tuple[float, float] | None = None
         """Retention time, and the machine's seconds since boot, when it was looked at last."""
-        self.problem = ""
-        """Why deletion waits, and what to do; empty: it does not."""
+        self.problem: DataProblem | None = None
+        """Why deletion waits, and what to do; None: it does not."""
 
     def begin(self, ledger: LedgerRepository) -> None:
         """Count from now on; data that have no retention time yet begin with the newest time that they have seen."""
@@ -71,8 +72,8 @@ class RetentionClock:
         present = _follow(RetentionTime(moment, stored.held_from), target)
         self._last = present.moment, elapsed
         if (present.held_from is None) != (stored.held_from is None):
-            log.warning("%s", present.describe_hold(target) or "Retention goes by this machine's clock again")
-        self.problem = present.describe_hold(target)
+            log.warning("%s", present.find_hold(target) or "Retention goes by this machine's clock again")
+        self.problem = present.find_hold(target)
         _write(ledger, present)
         return present
 
@@ -89,7 +90,7 @@ class RetentionClock:
 
     def confirm(self, ledger: LedgerRepository) -> None:
         """Go on with the ledger's time: an administrator says that it is right."""
-        self._last, self.problem = None, ""
+        self._last, self.problem = None, None
         _write(ledger, RetentionTime(ledger.now))
 
 
@@ -104,7 +105,7 @@ def restart(ledger: LedgerRepository, clock: LedgerClock, made_at: float) -> str
     newest = stored.moment if stored is not None else max(ledger.seen_at, made_at)
     present = _follow(RetentionTime(min(newest, target)), target)
     _write(ledger, present)
-    return present.describe_hold(target)
+    return str(present.find_hold(target) or "")
 
 
 def _follow(before: RetentionTime, target: float) -> RetentionTime:
