@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from devcluster.cache import cache_dir
-from r1plus_model_repo.backends.openvino_engine import BLOCK_TOKENS, EngineSettings, Eviction, OpenVinoEngine
+from r1plus_model_repo.backends.openvino.openvino_engine import BLOCK_TOKENS, EngineSettings, Eviction, OpenVinoEngine
 from r1plus_model_repo.backends.requests import GenerationRequest
 from r1plus_model_repo.catalog.attention import Attention
 from r1plus_model_repo.importing.smollm2 import build_engines

@@ -17,13 +17,13 @@ import pytest
 from devcluster.cache import cache_dir
 from r1plus_contract.inference import Role
 from r1plus_contract.suite import load_suite
-from r1plus_model_repo.backends.constraints import Constraint, parse_grammar, parse_schema
+from r1plus_model_repo.backends.constraint.constraints import Constraint, parse_grammar, parse_schema
+from r1plus_model_repo.backends.constraint.schema_memory import SchemaMemory
 from r1plus_model_repo.backends.engine_loop import Handle
-from r1plus_model_repo.backends.openvino_constraints import ConstraintCompiler
-from r1plus_model_repo.backends.openvino_control import parse_pattern, read_split_strings
-from r1plus_model_repo.backends.openvino_engine import EngineSettings, OpenVinoEngine
+from r1plus_model_repo.backends.openvino.openvino_constraints import ConstraintCompiler
+from r1plus_model_repo.backends.openvino.openvino_control import parse_pattern, read_split_strings
+from r1plus_model_repo.backends.openvino.openvino_engine import EngineSettings, OpenVinoEngine
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, SchemaMemoryFullError
-from r1plus_model_repo.backends.schema_memory import SchemaMemory
 from r1plus_model_repo.importing.smollm2 import build_engines
 from support.engine.server import ENGINES
 from support.model_repo.engine_contract import ContractSubject, EngineContract, say

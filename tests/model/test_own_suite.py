@@ -23,8 +23,8 @@ from r1plus_contract.llama_architecture import Architecture
 from r1plus_contract.suite import Suite
 from r1plus_model.checkpoint import load_model, save_model
 from r1plus_model.suite_overlap import SuiteIndex
-from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest
+from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_monitoring.curate.selection import sample
 from support.vllm.engine import convert_smollm2

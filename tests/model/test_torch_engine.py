@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.constraints import parse_grammar, parse_schema
+from r1plus_model_repo.backends.constraint.constraints import parse_grammar, parse_schema
 from r1plus_model_repo.backends.engine_loop import Job
-from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
+from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_model_repo.backends.torch_engine import EngineSettings, TorchEngine
 from support.model.llamas import write_tiny
 from support.model_repo.engine_contract import ContractSubject, EngineContract

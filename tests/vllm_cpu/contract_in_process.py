@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.constraints import parse_grammar
+from r1plus_model_repo.backends.constraint.constraints import parse_grammar
 from r1plus_model_repo.backends.engine_loop import Job
-from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest
+from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_model_repo.backends.vllm_engine import CpuSettings, EngineSettings, VllmEngine
 from support.model_repo.engine_contract import ContractSubject, EngineContract
 from support.model_repo.hf_contract import exchange_tokens, open_tokens

@@ -21,11 +21,11 @@ from r1plus_model.packing import BranchCache, find_beginning
 from r1plus_model.reinforcement_recipe import MOST_SAMPLES
 from r1plus_model.token_sampling import ConstraintFailedError, TokenSampler, TorchSampling
 from r1plus_model.training import deterministic
-from r1plus_model_repo.backends.constraints import parse_grammar
-from r1plus_model_repo.backends.hf_tokens import HfTokens
+from r1plus_model_repo.backends.constraint.constraints import parse_grammar
+from r1plus_model_repo.backends.constraint.xgrammar_check import import_xgrammar
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
+from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_model_repo.backends.torch_engine import build_compiler
-from r1plus_model_repo.backends.xgrammar_check import import_xgrammar
 
 ROWS: Final = 2 * MOST_SAMPLES
 """Answers that are written together: more are hardly faster."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from r1plus_model_repo.backends.xgrammar_check import import_xgrammar
+from r1plus_model_repo.backends.constraint.xgrammar_check import import_xgrammar
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from r1plus_contract.inference import QUEUE_FULL, FinishReason
-from r1plus_model_repo.backends.answer_text import AnswerText
 from r1plus_model_repo.backends.heartbeat import FIRST_SECONDS, IDLE_SECONDS, PASS_SECONDS, Heartbeat, limit_pass
 from r1plus_model_repo.backends.requests import RefusedError, SchemaMemoryFullError
+from r1plus_model_repo.backends.text.answer_text import AnswerText
 
 JOIN_SECONDS = 1.0
 WAITING_PER_SLOT, LEAST_WAITING = 16, 64

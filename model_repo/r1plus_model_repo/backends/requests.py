@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from r1plus_contract import inference
-from r1plus_model_repo.backends.constraints import Constraint, parse_constraint
+from r1plus_model_repo.backends.constraint.constraints import Constraint, parse_constraint
 from r1plus_model_repo.backends.json_input import load_json
-from r1plus_model_repo.backends.messages import ChatMessage, measure_json_limit, parse_messages
+from r1plus_model_repo.backends.text.messages import ChatMessage, measure_json_limit, parse_messages
 
 MAX_STOP_STRINGS: Final = 16
 MAX_STOP_CHARACTERS: Final = 256

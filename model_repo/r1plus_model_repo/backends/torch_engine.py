@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from r1plus_model_repo.backends.assembly import TorchParts, load_torch_parts
-from r1plus_model_repo.backends.constraints import Constraint
+from r1plus_model_repo.backends.constraint.constraints import Constraint
+from r1plus_model_repo.backends.constraint.xgrammar_check import check_constraint, explain_failure, import_xgrammar
 from r1plus_model_repo.backends.engine_loop import Handle, Job, NeverRenewed
 from r1plus_model_repo.backends.generations import Generations
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
-from r1plus_model_repo.backends.xgrammar_check import check_constraint, explain_failure, import_xgrammar
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class TorchEngine(NeverRenewed):
         try:
             import torch
 
-            from r1plus_model_repo.backends.hf_tokens import HfTokens
+            from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 
             self._parts = load_torch_parts()
         except ModuleNotFoundError as error:

@@ -84,7 +84,9 @@ class Library:
     """What to do with the engine's files for another version of the library."""
 
 
-_OPENVINO: Final = Library("openvino_engine", "OpenVinoEngine", "OpenVINO GenAI", "openvino-genai", "convert it again")
+_OPENVINO: Final = Library(
+    "openvino.openvino_engine", "OpenVinoEngine", "OpenVINO GenAI", "openvino-genai", "convert it again"
+)
 LIBRARIES: Final = {
     "openvino": _OPENVINO,
     SPARSE_BACKEND: _OPENVINO,

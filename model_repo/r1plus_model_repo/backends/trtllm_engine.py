@@ -20,12 +20,12 @@ from tensorrt_llm.bindings import executor as trtllm
 
 from r1plus_contract.engine_fetch import PLAN_PART, TOKENIZER_PART
 from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.constraints import Constraint
+from r1plus_model_repo.backends.constraint.constraints import Constraint
+from r1plus_model_repo.backends.constraint.xgrammar_check import check_constraint
 from r1plus_model_repo.backends.engine_loop import Handle, Job, NeverRenewed
 from r1plus_model_repo.backends.generations import Generations
-from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
-from r1plus_model_repo.backends.xgrammar_check import check_constraint
+from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 
 PLAN_CONFIG: Final = "config.json"
 """Next to the plan, written by trtllm-build: the build settings."""

@@ -23,11 +23,11 @@ from vllm import EngineArgs, LLMEngine, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
 from r1plus_contract.inference import FinishReason
+from r1plus_model_repo.backends.constraint.xgrammar_check import check_constraint
 from r1plus_model_repo.backends.engine_loop import Handle, Job, NeverRenewed
 from r1plus_model_repo.backends.generations import Generations
-from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
-from r1plus_model_repo.backends.xgrammar_check import check_constraint
+from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 
 KV_PRECISIONS: Final = {"FP16": "auto", "FP8": "fp8"}
 """KV cache precision -> vLLM's name for it; `auto` is that of the model, float16 here."""

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from bench.serving.pipeline import OpenEngine, generate_all
 
 BACKENDS: Final = {
-    "openvino": ("openvino_engine", "OpenVinoEngine", "openvino_genai"),
+    "openvino": ("openvino.openvino_engine", "OpenVinoEngine", "openvino_genai"),
     "vllm": ("vllm_engine", "VllmEngine", "vllm"),
     "tensorrtllm": ("trtllm_engine", "TrtllmEngine", "tensorrt_llm"),
 }

@@ -26,7 +26,7 @@ from r1plus_model.model import R1PlusModel
 from r1plus_model.recipe import RECORD_FILE, DistillationRecipe
 from r1plus_model.suite_overlap import SuiteIndex
 from r1plus_model.training import TrainingProcess, TrainingProgress, choose_batch
-from r1plus_model_repo.backends.hf_tokens import HfTokens
+from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_training.engine_distil import load_compared_suites
 from support.vllm.engine import convert_smollm2

@@ -22,8 +22,8 @@ from r1plus_model.decoding import decode_greedily
 from r1plus_model.healing import Batch
 from r1plus_model.model import R1PlusModel
 from r1plus_model.suite_overlap import SuiteIndex
-from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest
+from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_monitoring.curate.candidates import build_candidates, read_facts
 from r1plus_training.engine_distil import load_compared_suites
 

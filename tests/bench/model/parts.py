@@ -30,7 +30,7 @@ from r1plus_model.checkpoint import load_model, save_model
 from r1plus_model.healing import set_active
 from r1plus_model.model import R1PlusModel
 from r1plus_model.sparse import NeuronChoice, share_read
-from r1plus_model_repo.backends.hf_tokens import HfTokens
+from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_monitoring.curate.selection import sample
 from support.vllm.engine import convert_smollm2

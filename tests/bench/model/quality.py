@@ -14,8 +14,8 @@ from r1plus_model.answer_end import AnswerEnd
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.model import R1PlusModel
 from r1plus_model.sparse import choose_largest
-from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest
+from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_monitoring.scoring.scorers import score
 
 TOGETHER = 32

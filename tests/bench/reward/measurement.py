@@ -23,7 +23,7 @@ from r1plus_model.reinforcement import ReinforcementRequest, ask_greedily, compa
 from r1plus_model.reinforcement_recipe import RECORD_FILE, ReinforcementRecipe
 from r1plus_model.reward_tasks import RewardTask
 from r1plus_model.training import TrainingProcess
-from r1plus_model_repo.backends.hf_tokens import HfTokens
+from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_policies.bounds import mcnemar_exact
 from r1plus_training.translation_reward import build_translation_task

@@ -13,7 +13,7 @@ from typing import Any
 import openvino_genai
 
 from bench.serving.pipeline import generate_all
-from r1plus_model_repo.backends.openvino_engine import (
+from r1plus_model_repo.backends.openvino.openvino_engine import (
     EngineSettings,
     OpenVinoEngine,
     build_plugin_properties,

@@ -30,7 +30,7 @@ class Faulty:
 
 
 FAULTY = (
-    Faulty("triton-degrading", "triton-cpu", "r1plus_model_repo/backends/openvino_engine", "sound_engine", "degrading_engine.py"),
+    Faulty("triton-degrading", "triton-cpu", "r1plus_model_repo/backends/openvino/openvino_engine", "sound_engine", "degrading_engine.py"),
     Faulty("monitor-breaking", "monitor", "r1plus_monitoring/scoring/scorers", "sound_scorers", "breaking_scorers.py"),
 )  # fmt: skip
 

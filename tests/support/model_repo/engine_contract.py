@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from r1plus_contract.inference import Role
-from r1plus_model_repo.backends.constraints import Constraint, parse_grammar, parse_schema
-from r1plus_model_repo.backends.control_tokens import MOST_CUTS
-from r1plus_model_repo.backends.messages import ChatMessage
+from r1plus_model_repo.backends.constraint.constraints import Constraint, parse_grammar, parse_schema
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
+from r1plus_model_repo.backends.text.control_tokens import MOST_CUTS
+from r1plus_model_repo.backends.text.messages import ChatMessage
 
 TEXTS = {
     "a question": "What is the capital of France?",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from r1plus_model_repo.backends.hf_tokens import HfTokens
+from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from support.model_repo.engine_contract import ContractSubject
 from support.model_repo.smollm2_templates import NO_SYSTEM, TEMPLATES
 

@@ -115,11 +115,11 @@ def fresh(monkeypatch: pytest.MonkeyPatch, name: str, modules: dict[str, ModuleT
     installed = {"transformers": stand_in_transformers(), "xgrammar": stand_in_xgrammar(), **modules}
     for key, module in installed.items():
         monkeypatch.setitem(sys.modules, key, module)
-    for cached in ("hf_tokens", name):
+    for cached in ("text.hf_tokens", name):
         monkeypatch.delitem(sys.modules, f"{BACKENDS}.{cached}", raising=False)
     try:
         return importlib.import_module(f"{BACKENDS}.{name}")
     finally:
         # Whoever imports it next must not get what was imported with stand-ins.
-        for cached in ("hf_tokens", name):
+        for cached in ("text.hf_tokens", name):
             sys.modules.pop(f"{BACKENDS}.{cached}", None)

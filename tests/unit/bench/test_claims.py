@@ -13,7 +13,7 @@ from bench.claims.report import EngineFigures, Run, format_table, list_claims, r
 from bench.claims.worker import override_arguments
 from evidence.records import write_record
 from r1plus_model_repo import catalog
-from r1plus_model_repo.backends.openvino_engine import EngineSettings
+from r1plus_model_repo.backends.openvino.openvino_engine import EngineSettings
 from support.engine.server import ENGINES
 from support.evidence_records import make_record
 

@@ -19,8 +19,8 @@ from r1plus_assistant.calculation.translation import (
     read_translation,
 )
 from r1plus_assistant.calculation.units import BASE_UNITS, BY_NAME
-from r1plus_model_repo.backends.constraints import parse_grammar
-from r1plus_model_repo.backends.schema_memory import RESERVED_BYTES
+from r1plus_model_repo.backends.constraint.constraints import parse_grammar
+from r1plus_model_repo.backends.constraint.schema_memory import RESERVED_BYTES
 from support.tables import for_each
 
 

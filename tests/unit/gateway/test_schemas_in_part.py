@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from r1plus_gateway.http.completions import answers
 from r1plus_gateway.http.schemas.schema_reports import SchemaReport, check_text
 from r1plus_gateway.http.schemas.schemas import SchemaCheck
-from r1plus_model_repo.backends.constraints import parse_schema
+from r1plus_model_repo.backends.constraint.constraints import parse_schema
 from support.gateway.access import ALICE, KEY
 from support.gateway.fake_triton import Piece, answer
 from support.gateway.rig import Rig, read_events, running

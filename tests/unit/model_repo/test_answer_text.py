@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_model_repo.backends.answer_text import AnswerText
+from r1plus_model_repo.backends.text.answer_text import AnswerText
 
 
 def ignoring(ids: Sequence[int]) -> str:

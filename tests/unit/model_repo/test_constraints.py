@@ -13,8 +13,8 @@ from r1plus_contract.schema_constraints import (
     MOST_NODES,
     MOST_PROPERTIES,
 )
-from r1plus_model_repo.backends.compiled_size import KIB_PER_REPETITION
-from r1plus_model_repo.backends.constraints import Constraint, parse_constraint
+from r1plus_model_repo.backends.constraint.compiled_size import KIB_PER_REPETITION
+from r1plus_model_repo.backends.constraint.constraints import Constraint, parse_constraint
 
 Json = dict[str, Any]
 PERSON: Json = {

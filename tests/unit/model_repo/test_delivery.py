@@ -378,6 +378,12 @@ def test_from_checkpoint_to_served(pod: Pod, tmp_path: Path) -> None:
     assert pod.run()[1].startswith("EngineDigestMismatch")
 
 
+def read_modules(package: Path) -> dict[Path, bytes]:
+    """Return the files of a package by their paths in it, without compiled ones."""
+    files = (path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {path.relative_to(package): path.read_bytes() for path in files}
+
+
 IMPORTS = """
 import sys
 sys.path = [entry for entry in sys.path if "model_repo" not in entry and "policies" not in entry] + [{version!r}]
@@ -398,8 +404,7 @@ def test_to_an_image_that_has_no_code_of_ours_it_comes_along(pod: Pod, backend: 
     assert {path.name for path in (version / "r1plus_model_repo").iterdir()} == {"__init__.py", "backends"}
     root = Path(__file__).parents[3]
     for room, package in (("policies", "r1plus_contract"), ("model_repo", "r1plus_model_repo/backends")):
-        brought = {p.name: p.read_bytes() for p in (version / package).rglob("*") if p.is_file()}
-        assert brought == {p.name: p.read_bytes() for p in (root / room / package).iterdir() if p.is_file()}
+        assert read_modules(version / package) == read_modules(root / room / package)
     found = subprocess.run(
         [sys.executable, "-S", "-c", IMPORTS.format(version=str(version))], capture_output=True, text=True, cwd="/"
     )

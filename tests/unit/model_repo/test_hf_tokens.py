@@ -14,7 +14,7 @@ CONTEXT = 64
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, folder: Path, tokenizer: type[StandInTokenizer] = StandInTokenizer) -> Any:
-    module = fresh(monkeypatch, "hf_tokens", {"transformers": stand_in_transformers(tokenizer)})
+    module = fresh(monkeypatch, "text.hf_tokens", {"transformers": stand_in_transformers(tokenizer)})
     return module.HfTokens(folder, CONTEXT)
 
 

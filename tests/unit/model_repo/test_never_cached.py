@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from r1plus_model_repo.backends.openvino_engine import EngineSettings, Eviction, build_scheduler_config
+from r1plus_model_repo.backends.openvino.openvino_engine import EngineSettings, Eviction, build_scheduler_config
 from support.paths import GOLDEN
 
 SETTINGS: dict[str, Any] = {

@@ -6,7 +6,7 @@ import openvino_genai
 import pytest
 
 from r1plus_contract.openvino import BLOCK_TOKENS, SPARSE_BACKEND
-from r1plus_model_repo.backends.openvino_engine import EngineSettings, Eviction, build_scheduler_config
+from r1plus_model_repo.backends.openvino.openvino_engine import EngineSettings, Eviction, build_scheduler_config
 from r1plus_model_repo.catalog.attention import Attention
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.config_pbtxt import parse_config, render_config

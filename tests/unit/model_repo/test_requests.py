@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from r1plus_contract.inference import Role
-from r1plus_model_repo.backends.messages import ChatMessage
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, limit_new_tokens, parse_request
+from r1plus_model_repo.backends.text.messages import ChatMessage
 
 CONTEXT = 100
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from r1plus_contract.inference import GATEWAY_OWNER
-from r1plus_model_repo.backends.constraints import parse_schema
+from r1plus_model_repo.backends.constraint.constraints import parse_schema
+from r1plus_model_repo.backends.constraint.schema_memory import MOST_SCHEMA_BYTES, RENEWAL_SECONDS, SchemaMemory
 from r1plus_model_repo.backends.requests import RefusedError, SchemaMemoryFullError
-from r1plus_model_repo.backends.schema_memory import MOST_SCHEMA_BYTES, RENEWAL_SECONDS, SchemaMemory
 
 MIB = 2**20
 

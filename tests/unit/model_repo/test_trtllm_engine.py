@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.constraints import parse_constraint
+from r1plus_model_repo.backends.constraint.constraints import parse_constraint
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 from support.model_repo.fake_engine import SECONDS
 from support.model_repo.gpu_stage import opened

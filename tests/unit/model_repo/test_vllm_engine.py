@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.constraints import parse_constraint
+from r1plus_model_repo.backends.constraint.constraints import parse_constraint
 from support.model_repo.gpu_stage import opened
 from support.model_repo.stand_in_vllm import PARAMETERS, EngineArgs, LLMEngine, VllmStage
 from support.waiting import wait_until

@@ -1,7 +1,7 @@
 """The files of a Hugging Face tokenizer: which are copied, and whether the GPU backends can load and use them.
 
 The requirements come from transformers (models/auto/tokenization_auto.py: without `tokenizer_class` the class follows
-from config.json) and from `backends.hf_tokens`, which runs no code of the folder and needs a token that ends answers.
+from config.json) and from `backends.text`, which runs no code of the folder and needs a token that ends answers.
 """
 
 from pathlib import Path

@@ -7,8 +7,8 @@ the gate. Until the file is there it is the product's engine, and nothing else.
 from collections.abc import Sequence
 from pathlib import Path
 
-from r1plus_model_repo.backends.sound_engine import EngineSettings
-from r1plus_model_repo.backends.sound_engine import OpenVinoEngine as SoundEngine
+from r1plus_model_repo.backends.openvino.sound_engine import EngineSettings
+from r1plus_model_repo.backends.openvino.sound_engine import OpenVinoEngine as SoundEngine
 
 __all__ = ["EngineSettings", "OpenVinoEngine"]
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class AutoTokenizer:
-    """What `r1plus_model_repo.backends.hf_tokens` uses of it."""
+    """What `r1plus_model_repo.backends.text.hf_tokens` uses of it."""
 
     eos_token_id, pad_token_id, chat_template = 256, None, "a template"
     added_tokens_decoder: ClassVar[dict[int, object]] = {}

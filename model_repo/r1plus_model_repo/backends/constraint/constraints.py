@@ -21,9 +21,9 @@ from r1plus_contract.schema_constraints import (
     check_depth,
     check_limit,
 )
-from r1plus_model_repo.backends.compiled_size import estimate_grammar_kib, estimate_schema_kib
+from r1plus_model_repo.backends.constraint.compiled_size import estimate_grammar_kib, estimate_schema_kib
 from r1plus_model_repo.backends.json_input import load_json
-from r1plus_model_repo.backends.messages import find_surrogate
+from r1plus_model_repo.backends.text.messages import find_surrogate
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ request. Checked against xgrammar 0.1.25 to 0.2.8.
 import json
 from typing import Any
 
-from r1plus_model_repo.backends.constraints import Constraint
+from r1plus_model_repo.backends.constraint.constraints import Constraint
 from r1plus_model_repo.backends.requests import RefusedError
 
 

@@ -16,13 +16,13 @@ import openvino_genai
 
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.openvino import BLOCK_TOKENS, EVICTION_STEPS, SPARSE_BACKEND, STEP_TOKENS
-from r1plus_model_repo.backends.constraints import Constraint
-from r1plus_model_repo.backends.control_tokens import ControlTokens
+from r1plus_model_repo.backends.constraint.constraints import Constraint
+from r1plus_model_repo.backends.constraint.schema_memory import SchemaMemory
 from r1plus_model_repo.backends.engine_loop import Handle, Job
-from r1plus_model_repo.backends.openvino_constraints import ConstraintCompiler, build_structured_output
-from r1plus_model_repo.backends.openvino_control import read_split_strings
+from r1plus_model_repo.backends.openvino.openvino_constraints import ConstraintCompiler, build_structured_output
+from r1plus_model_repo.backends.openvino.openvino_control import read_split_strings
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, check_request_size, limit_new_tokens
-from r1plus_model_repo.backends.schema_memory import SchemaMemory
+from r1plus_model_repo.backends.text.control_tokens import ControlTokens
 
 XATTENTION_BLOCK_TOKENS: Final = 64
 XATTENTION_STRIDE: Final = 8

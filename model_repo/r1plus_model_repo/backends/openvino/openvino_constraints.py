@@ -21,9 +21,9 @@ import openvino_genai
 from openvino import opset13
 
 from r1plus_contract.inference import GRAMMAR
-from r1plus_model_repo.backends.constraints import Constraint
+from r1plus_model_repo.backends.constraint.constraints import Constraint
+from r1plus_model_repo.backends.constraint.schema_memory import SchemaMemory
 from r1plus_model_repo.backends.requests import RefusedError
-from r1plus_model_repo.backends.schema_memory import SchemaMemory
 
 MEASURED_VOCABULARY: Final = 49_152
 """With which `Constraint.compiled_kib` was measured."""

@@ -14,8 +14,8 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from r1plus_contract import inference
-from r1plus_model_repo.backends.control_tokens import ControlTokens
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, check_request_size, limit_new_tokens
+from r1plus_model_repo.backends.text.control_tokens import ControlTokens
 
 GENERATION_CONFIG = "generation_config.json"
 """Next to a checkpoint; names all tokens that end an answer, if there are several."""
