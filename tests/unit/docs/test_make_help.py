@@ -1,5 +1,6 @@
 """`make help` has a line for each target that stands alone, lists have the others, and `T=TARGET` shows the variables of each."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -97,7 +98,10 @@ TARGETS = list(read_targets())
 
 
 def run_make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", "--no-print-directory", *arguments], cwd=ROOT, capture_output=True, text=True)
+    # An outer make passes its own variables on.
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS")}
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
 def run_help(*arguments: str) -> subprocess.CompletedProcess[str]:
