@@ -42,8 +42,8 @@ def list_commands(page: Path) -> list[str]:
     return [line for language, block in blocks if not language for line in block.splitlines() if line.strip()]
 
 
-def test_what_the_readme_shows_begins_with_make_or_a_path() -> None:
-    typed = list_commands(ROOT / "README.md")
+def test_what_the_readmes_show_begins_with_make_or_a_path() -> None:
+    typed = [*list_commands(ROOT / "README.md"), *list_commands(ROOT / "docs" / "README.md")]
     assert len(typed) >= 11
     assert [
         line
