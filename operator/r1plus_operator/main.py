@@ -30,11 +30,13 @@ from r1plus_operator import health
 from r1plus_operator.config import OperatorConfigError, OperatorSettings, load_settings
 from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.controllers.deployment import DeploymentReconciler
+from r1plus_operator.controllers.router import CatalogReconciler, PassRouter
 from r1plus_operator.controllers.tenant import TenantReconciler
+from r1plus_operator.controllers.volumes import VolumesReconciler
 from r1plus_operator.metrics.instruments import OperatorMetrics
 from r1plus_operator.observe import monitor_poller, prometheus_poller
-from r1plus_operator.observe.caches import CATALOG_KEY, TENANT_NAME, Key
 from r1plus_operator.observe.edit_filter import EditFilter
+from r1plus_operator.observe.keys import CATALOG, PassKey, TenantKey
 from r1plus_operator.observe.kopf_watch import build_registry
 from r1plus_operator.observe.kopf_watch import build_settings as kopf_settings
 from r1plus_operator.observe.monitor_poller import MonitorPoller
@@ -118,8 +120,8 @@ class OperatorParts:
 
     observer: Observer
     edits: EditFilter
-    queue: WorkQueue[Key]
-    reconciler: DeploymentReconciler
+    queue: WorkQueue[PassKey]
+    router: PassRouter
     pollers: tuple[Poller, ...]
     elector: Elector
     instruments: OperatorMetrics
@@ -192,28 +194,27 @@ def build(
     clocks, sessions = clocks or Clocks(), sessions or Sessions()
     rand = rand or random.Random()  # noqa: S311 - jitter only
     contention = Contention()
-    queue: WorkQueue[Key] = WorkQueue(
+    queue: WorkQueue[PassKey] = WorkQueue(
         lane=select_lane, most_of_group=max(1, settings.workers // SHARES), contention=contention, rand=rand
     )
     pace: Pace[tuple[str, ...]] = Pace(lambda key: key[0], contention)
 
-    def enqueue_edited(key: Key) -> None:
-        """Enqueue what a tenant changed at its namespace's pace. The edit filter's key of the CR is another one."""
-        if pace.take_turn((*key, "pass"), partial(queue.add, key)):
-            queue.add(key)
-
-    def enqueue(key: Key) -> None:
-        """Enqueue what has changed. Before the first pass everything comes from lists."""
-        queue.add(key, Priority.NORMAL if queue.has_workers else Priority.LOW)
+    def enqueue(key: PassKey, priority: Priority = Priority.NORMAL, *, is_edit: bool = False) -> None:
+        """Enqueue what has changed (`keys.Enqueue`)."""
+        if is_edit:
+            # At its namespace's pace. The edit filter's key of the CR is another one.
+            if pace.take_turn((key.namespace, str(key)), partial(queue.add, key)):
+                queue.add(key)
+            return
+        # Before the first pass everything comes from lists.
+        is_listed = priority is Priority.NORMAL and not queue.has_workers
+        queue.add(key, Priority.LOW if is_listed else priority)
 
     observer = Observer(
         client,
         enqueue,
         settings.suites,
         decoy_namespace=settings.operator.isolation.decoy_namespace,
-        enqueue_urgent=partial(queue.add, priority=Priority.URGENT),
-        enqueue_edited=enqueue_edited,
-        enqueue_low=partial(queue.add, priority=Priority.LOW),
         slots=settings.operator.max_concurrent,
         has_train_jobs=settings.operator.has_train_jobs,
         rand=rand,
@@ -239,30 +240,24 @@ def build(
     applier = Applier(client, observer)
     recorder = build_recorder(settings, observer, instruments, clocks, rand)
     on_reconciled = recorder[0].mark_dirty if recorder else None
+    config = settings.operator
+    tenants = TenantReconciler(
+        observer, applier, queue, config, instruments.isolation, instruments.gateways, clocks.wall
+    )
+    router = PassRouter(
+        DeploymentReconciler(
+            observer, applier, queue, config, pools, metrics, tenants, clocks.wall, on_reconciled=on_reconciled
+        ),
+        tenants,
+        VolumesReconciler(observer, applier, queue, config, clocks.wall),
+        CatalogReconciler(observer, applier, settings.catalog, on_reconciled),
+        queue,
+    )
     return OperatorParts(
         observer=observer,
         edits=EditFilter(observer, pace),
         queue=queue,
-        reconciler=DeploymentReconciler(
-            observer,
-            applier,
-            queue,
-            settings.operator,
-            settings.catalog,
-            pools,
-            metrics,
-            TenantReconciler(
-                observer,
-                applier,
-                queue,
-                settings.operator,
-                instruments.isolation,
-                instruments.gateways,
-                clocks.wall,
-            ),
-            clocks.wall,
-            on_reconciled=on_reconciled,
-        ),
+        router=router,
         pollers=build_pollers(settings, client, observer, pools, clocks, rand, sessions),
         elector=elector,
         instruments=instruments,
@@ -272,9 +267,9 @@ def build(
     )
 
 
-def select_lane(key: Key) -> Lane:
+def select_lane(key: PassKey) -> Lane:
     """Return the lane of a key: network policies come first, and a tenant waits for its own keys only."""
-    return Lane(is_urgent=key[1] == TENANT_NAME, group=key[0])
+    return Lane(is_urgent=isinstance(key, TenantKey), group=key.namespace)
 
 
 def build_recorder(
@@ -390,8 +385,8 @@ def exit_at_loss(exit_process: Callable[[int], object]) -> Iterator[None]:
 
 async def work(parts: OperatorParts) -> None:
     """Run the pollers, and reconcile until the queue is shut down."""
-    queue, reconciler = parts.queue, parts.reconciler
-    queue.add(CATALOG_KEY, Priority.LOW)
+    queue, router = parts.queue, parts.router
+    queue.add(CATALOG, Priority.LOW)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(poller.run()) for poller in parts.pollers]
         tasks.append(group.create_task(resync(parts.observer, queue, parts.rand)))
@@ -401,8 +396,8 @@ async def work(parts: OperatorParts) -> None:
             # A pass before the first answers of monitors and Prometheus would change every status.
             async with asyncio.timeout(FIRST_ANSWERS_SECONDS):
                 await asyncio.gather(*(poller.first_round.wait() for poller in parts.pollers))
-        handle = parts.instruments.time_pass(reconciler.reconcile)
-        await run_workers(queue, parts.workers, handle, on_error=reconciler.on_error)
+        handle = parts.instruments.time_pass(router.reconcile)
+        await run_workers(queue, parts.workers, handle, on_error=router.on_error)
         for task in tasks:
             task.cancel()
 
@@ -438,10 +433,11 @@ def stop_at_signals(stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
-async def resync(observer: Observer, queue: WorkQueue[Key], rand: random.Random) -> None:
+async def resync(observer: Observer, queue: WorkQueue[PassKey], rand: random.Random) -> None:
     """Enqueue everything at intervals, in case an event was lost; jittered, to spread the load."""
     while True:
         await asyncio.sleep(RESYNC_SECONDS * rand.uniform(0.8, 1.2))
-        queue.add(CATALOG_KEY, Priority.LOW)
-        for key in [*observer.list_tenant_keys(), *observer.crs]:
+        queue.add(CATALOG, Priority.LOW)
+        keys: list[PassKey] = [*observer.list_tenant_keys(), *observer.crs]
+        for key in keys:
             queue.add_after(key, rand.uniform(0, 60))

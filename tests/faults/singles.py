@@ -141,7 +141,7 @@ async def forbidden(story: Story) -> None:
         lambda count: count >= 1,
     )
     await story.calm()
-    assert f"Reconcile of {here}/{NAME} failed: " in story.rig.operator.process.log
+    assert f"Reconcile of R1PlusDeployment {here}/{NAME} failed: " in story.rig.operator.process.log
 
 
 async def expired(story: Story) -> None:

@@ -1,32 +1,27 @@
-"""One pass over a deployment: observe, plan, apply, requeue if the plan says so. The workers call `reconcile`."""
+"""One pass over a deployment: observe, plan, apply, requeue if the plan says so. The router calls `reconcile`."""
 
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from r1plus_model_repo.catalog.loader import AnyEngine
 from r1plus_operator.api import fence
 from r1plus_operator.controllers.applier import Applier, OwnerGoneError
 from r1plus_operator.controllers.tenant import TenantReconciler
 from r1plus_operator.metrics.deployments import DeploymentMetrics
-from r1plus_operator.observe.caches import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key
+from r1plus_operator.observe.keys import DeploymentKey, PassKey, TenantKey, VolumesKey
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.plan.deletion import plan_deletion
 from r1plus_operator.plan.deployment import Plan, plan
-from r1plus_operator.plan.manifests.engines import list_missing_engines
 from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.tenancy.volumes import plan_volumes
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
-from r1plus_operator.runtime.fairness import Priority
 from r1plus_operator.runtime.queue import WorkQueue
-from r1plus_policies.backoff import double_delay
 
 log = logging.getLogger(__name__)
-FIRST_BACKOFF_SECONDS, LONG_BACKOFF_SECONDS = 1.0, 60.0
-"""After a refusal: the first retry, and every one that most likely changes nothing."""
+UNMARKED_SECONDS = 60.0
+"""Until a pass that may write nothing is repeated: somebody must put the mark of a revision back."""
 TEST_ISOLATION_SECONDS = 1.0
 """From a change of a deployment's network policies to the namespace's pass that has them tested."""
 
@@ -38,46 +33,36 @@ class DeploymentReconciler:
         self,
         observer: Observer,
         applier: Applier,
-        queue: WorkQueue[Key],
+        queue: WorkQueue[PassKey],
         config: OperatorConfig,
-        catalog: tuple[AnyEngine, ...],
         pools: Pools,
         metrics: DeploymentMetrics,
         tenants: TenantReconciler,
         clock: Callable[[], float] = time.time,
-        on_reconciled: Callable[[Key], None] | None = None,
+        on_reconciled: Callable[[DeploymentKey], None] | None = None,
     ) -> None:
         """Call `on_reconciled` with each key whose pass ended well, or whose CR is gone."""
         self._observer = observer
         self._applier = applier
         self._queue = queue
         self._config = config
-        self._catalog = catalog
         self._pools = pools
         self._metrics = metrics
         self._clock = clock
         self._on_reconciled = on_reconciled or _ignore
         self._tenants = tenants
-        self._refusals: dict[Key, str] = {}
+        self._refusals: dict[DeploymentKey, str] = {}
         """Key -> why the API server refused a write of its last pass, where a retry does not help."""
 
-    async def reconcile(self, key: Key) -> None:
-        """Reconcile one deployment, a namespace's volumes, a tenant, or the shipped catalog."""
-        if key == CATALOG_KEY:
-            await self._applier.apply_engines(list_missing_engines(self._catalog, self._observer.list_live_engines()))
-            self._on_reconciled(key)
-        elif key[1] == VOLUMES_NAME:
-            await self._reconcile_volumes(key)
-        elif key[1] == TENANT_NAME:
-            await self._tenants.reconcile(key)
-        else:
-            try:
-                await self._reconcile_deployment(key)
-            finally:
-                self._observer.release_slot(key)
-                self._tenants.follow_deployment(key)
+    async def reconcile(self, key: DeploymentKey) -> None:
+        """Reconcile one deployment; its slot is free afterwards, and its tenant follows what changed."""
+        try:
+            await self._reconcile(key)
+        finally:
+            self._observer.release_slot(key)
+            self._tenants.follow_deployment(key)
 
-    async def _reconcile_deployment(self, key: Key) -> None:
+    async def _reconcile(self, key: DeploymentKey) -> None:
         try:
             inputs = await self._plan(key)
         except Exception:
@@ -111,17 +96,17 @@ class DeploymentReconciler:
         if any(obj["kind"] == "NetworkPolicy" for stage in next_plan.apply for obj in stage):
             # Changed network policies must be tested. One pass serves all deployments that change together: it
             # observes the whole namespace.
-            self._queue.add_after((key[0], TENANT_NAME), TEST_ISOLATION_SECONDS)
+            self._queue.add_after(TenantKey(key.namespace), TEST_ISOLATION_SECONDS)
         if next_plan.writes and (next_plan.volumes or observation.volumes):
             # Our own writes cause no pass, and a revision that came or went may change the volumes.
-            self._queue.add((key[0], VOLUMES_NAME))
+            self._queue.add(VolumesKey(key.namespace))
         if self._refusals.pop(key, None):
             # The refused write succeeded now, and the status still reports it.
             self._queue.add(key)
         if next_plan.requeue_after is not None:
             self._queue.add_after(key, next_plan.requeue_after)
 
-    async def _end_deployment(self, key: Key) -> None:
+    async def _end_deployment(self, key: DeploymentKey) -> None:
         """Delete what a CR still controls that is being deleted and that a finalizer keeps."""
         deletion = await self._observer.load_deletion(key)
         if deletion is None:
@@ -135,10 +120,10 @@ class DeploymentReconciler:
         if deletion.children:
             # Our own deletions are not reported. Volumes that no revision needs any more go, and an R1PlusTenant that
             # is being deleted may wait for both.
-            self._queue.add((key[0], VOLUMES_NAME))
-            self._queue.add((key[0], TENANT_NAME))
+            self._queue.add(VolumesKey(key.namespace))
+            self._queue.add(TenantKey(key.namespace))
 
-    async def _plan(self, key: Key) -> tuple[Observation, Plan, float] | None:
+    async def _plan(self, key: DeploymentKey) -> tuple[Observation, Plan, float] | None:
         """Return the observation of a deployment, the plan made from it, and when; None if the CR is gone."""
         unmarked = await self._observer.load_unmarked_revisions(key)
         observation = self._observer.observe(key, await self._observer.load_suites(key))
@@ -148,7 +133,7 @@ class DeploymentReconciler:
             observation,
             children={**unmarked.orphans, **unmarked.own, **observation.children},
             write_error=unmarked.objection or self._refusals.get(key, ""),
-            tenant=self._tenants.get_view(key[0]),
+            tenant=self._tenants.get_view(key.namespace),
             wave=self._observer.waves.grant_slot(key),
         )
         now = self._clock()
@@ -158,33 +143,10 @@ class DeploymentReconciler:
             now = self._clock()
             next_plan = plan(observation, self._config, now)
         if unmarked.objection:
-            next_plan = replace(next_plan.without_writes(), requeue_after=LONG_BACKOFF_SECONDS)
+            next_plan = replace(next_plan.without_writes(), requeue_after=UNMARKED_SECONDS)
         return observation, next_plan, now
 
-    async def _reconcile_volumes(self, key: Key) -> None:
-        """Reconcile a namespace's volumes with what its revisions need, then enqueue the deployments that need one."""
-        namespace = key[0]
-        observation = self._observer.observe_volumes(namespace)
-        next_plan = plan_volumes(observation, self._config, self._clock())
-        try:
-            errors = await self._applier.apply_volumes(namespace, next_plan)
-            messages = {name: str(error) for name, error in errors.items() if fence.SUFFIX not in error.message}
-            self._observer.store_volume_write_errors(namespace, messages)
-        finally:
-            for need in observation.needs:
-                for name, _ in need.owners:
-                    self._queue.add((namespace, name), Priority.LOW)
-        for error in errors.values():
-            raise error
-        if next_plan.delete:
-            # Our own deletions are not reported, and an R1PlusTenant may wait for these claims to go.
-            self._queue.add((namespace, TENANT_NAME))
-        if next_plan.has_changes:
-            self._queue.add(key)
-        if next_plan.requeue_after is not None:
-            self._queue.add_after(key, next_plan.requeue_after)
-
-    async def _report_refusal(self, key: Key, message: str) -> None:
+    async def _report_refusal(self, key: DeploymentKey, message: str) -> None:
         """Report in the status what the API server refused: a retry will not change it soon."""
         if self._refusals.get(key) == message:
             return
@@ -198,19 +160,6 @@ class DeploymentReconciler:
         except (ApiError, OwnerGoneError) as error:
             log.warning("Status of R1PlusDeployment %s/%s could not report a refused write: %s", *key, error)
 
-    def on_error(self, key: Key, error: Exception) -> float | None:
-        """Log a failed pass; return the seconds until the next one (None: the queue's own backoff)."""
-        if not isinstance(error, ApiError):
-            log.error("Reconcile of %s/%s failed", *key, exc_info=error)
-            return None
-        log.warning("Reconcile of %s/%s failed: %s", *key, error)
-        if fence.SUFFIX in error.message:
-            return error.retry_after
-        if isinstance(error, ForbiddenError):
-            # Admission and RBAC may learn of a quota's count, a tenant or a right later than the operator does.
-            return double_delay(self._queue.count_failures(key) + 1, FIRST_BACKOFF_SECONDS, LONG_BACKOFF_SECONDS)
-        return LONG_BACKOFF_SECONDS if isinstance(error, InvalidError) else error.retry_after
 
-
-def _ignore(_key: Key) -> None:
+def _ignore(_key: DeploymentKey) -> None:
     """Do nothing: no recorder is configured."""

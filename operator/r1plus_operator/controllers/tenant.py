@@ -12,7 +12,7 @@ from r1plus_operator.api.conditions import Reason
 from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.metrics.gateways import GatewayFleetMetrics
 from r1plus_operator.metrics.isolation import IsolationMetrics
-from r1plus_operator.observe.caches import TENANT_NAME, Key
+from r1plus_operator.observe.keys import DeploymentKey, PassKey, TenantKey
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import TenantView
 from r1plus_operator.plan.settings import OperatorConfig
@@ -38,7 +38,7 @@ class TenantReconciler:
         self,
         observer: Observer,
         applier: Applier,
-        queue: WorkQueue[Key],
+        queue: WorkQueue[PassKey],
         config: OperatorConfig,
         metrics: IsolationMetrics,
         gateway_metrics: GatewayFleetMetrics,
@@ -68,7 +68,7 @@ class TenantReconciler:
             self._views[namespace] = plan_tenant(observation, self._config, self._clock()).view
         return self._views.get(namespace, _NOT_OBSERVED)
 
-    def follow_deployment(self, key: Key) -> None:
+    def follow_deployment(self, key: DeploymentKey) -> None:
         """Enqueue the tenant after a pass over a deployment, if its gateway must be told what has changed."""
         namespace, name = key
         models = self._models.get(namespace)
@@ -76,11 +76,11 @@ class TenantReconciler:
             return
         is_known, exists = name in models, key in self._observer.crs
         if is_known is not exists or (exists and models[name] != self._observer.observe_model(key)):
-            self._queue.add((namespace, TENANT_NAME))
+            self._queue.add(TenantKey(namespace))
 
-    async def reconcile(self, key: Key) -> None:
+    async def reconcile(self, key: TenantKey) -> None:
         """Reconcile a namespace as a tenant; if its view changed, enqueue its deployments."""
-        namespace, _ = key
+        namespace = key.namespace
         observation = self._observe(namespace)
         if observation is None:
             await self._forget(namespace)

@@ -8,21 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.projections import CachedObject, Child
 from r1plus_operator.plan.observation import Json, NamespaceFacts
 from r1plus_operator.plan.tenancy.tenant import TENANT_KINDS, ObjectKey
 from r1plus_operator.runtime.reflector import Reflector
-
-Key = tuple[str, str]
-CATALOG_KEY: Key = ("", "catalog")
-"""The queue's key for the shipped engine catalog."""
-VOLUMES_NAME = ""
-"""(namespace, this) is the queue's key for the volumes of a namespace; no R1PlusDeployment has such a name."""
-TENANT_NAME = "tenant/"
-"""(namespace, this) is the queue's key for a namespace as a tenant; no R1PlusDeployment has such a name."""
-GATEWAY_NAME = "gateway/"
-"""(namespace, this) indexes the pods of a tenant's gateway; no R1PlusDeployment has such a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +28,7 @@ class Caches:
     nodes: Reflector[CachedObject]
     engines: Reflector[CachedObject]
     endpoints: Reflector[CachedObject]
-    lost_revisions: dict[Key, dict[str, Child]] = field(default_factory=dict)
+    lost_revisions: dict[DeploymentKey, dict[str, Child]] = field(default_factory=dict)
     """CR -> its revisions, by name, that left the cache and were not deleted by us, as they were seen last."""
 
     def list_reflectors(self) -> tuple[Reflector[Any], ...]:
@@ -50,7 +41,7 @@ class Caches:
         entry = self.namespaces.store.get(None, name)
         return entry.value if entry is not None else None
 
-    def list_children(self, key: Key, uid: str) -> dict[tuple[str, str], Json]:
+    def list_children(self, key: DeploymentKey, uid: str) -> dict[tuple[str, str], Json]:
         """Return the children of a CR that are not being deleted, by kind and name.
 
         These are the ones that the CR controls, and those with its label that no R1PlusDeployment controls: somebody
@@ -90,6 +81,11 @@ def format_volumes_index(namespace: str) -> str:
 def format_tenant_index(namespace: str) -> str:
     """Return the index value of what a namespace has as a tenant."""
     return f"tenant/{namespace}"
+
+
+def format_gateway_index(namespace: str) -> str:
+    """Return the index value of the pods of a tenant's gateway."""
+    return f"gateway/{namespace}"
 
 
 def format_deployment_index(namespace: str, name: str) -> str:

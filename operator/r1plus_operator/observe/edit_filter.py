@@ -17,7 +17,7 @@ import orjson
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import projections
-from r1plus_operator.observe.caches import Key
+from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.observe.observer import Observer, read_version, select_trigger
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.runtime.fairness import Pace
@@ -32,7 +32,7 @@ class EditFilter:
     def __init__(self, observer: Observer, pace: Pace[tuple[str, ...]]) -> None:
         self._observer = observer
         self._pace = pace
-        self._waiting: set[Key] = set()
+        self._waiting: set[DeploymentKey] = set()
 
     def filter_line(self, line: bytes) -> bytes:
         """Return the line of an event that kopf is to process now, else a bookmark of the same version.
@@ -56,7 +56,7 @@ class EditFilter:
     def _is_for_kopf(self, kind: str, cr: Json) -> bool:
         if kind not in ("MODIFIED", "DELETED"):
             return True
-        key = (cr["metadata"]["namespace"], cr["metadata"]["name"])
+        key = DeploymentKey(cr["metadata"]["namespace"], cr["metadata"]["name"])
         cached = self._observer.crs.get(key)
         if kind == "DELETED" or cached is None or cached["metadata"]["uid"] != cr["metadata"]["uid"]:
             self._withdraw(key)
@@ -78,12 +78,12 @@ class EditFilter:
         self._waiting.add(key)
         return False
 
-    def _withdraw(self, key: Key) -> None:
+    def _withdraw(self, key: DeploymentKey) -> None:
         """Drop an edit that waits: a newer event of its object goes to kopf."""
         self._pace.withdraw(key)
         self._waiting.discard(key)
 
-    def _ingest(self, key: Key, cr: Json) -> None:
+    def _ingest(self, key: DeploymentKey, cr: Json) -> None:
         self._waiting.discard(key)
         self._observer.ingest("MODIFIED", cr, has_turn=True)
 

@@ -8,7 +8,8 @@ from r1plus_contract import names
 from r1plus_contract.gateway import GATEWAY, DataState, ModelSettings, name_pods_service
 from r1plus_contract.jsonable import ContractError
 from r1plus_operator.api import kinds
-from r1plus_operator.observe.caches import GATEWAY_NAME, Caches, Key
+from r1plus_operator.observe.caches import Caches, format_gateway_index
+from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.observe.projections import Child, EngineObject
 from r1plus_operator.plan.observation import Json, TokenIssuer
 from r1plus_operator.plan.revision.record import Revision
@@ -28,7 +29,7 @@ def has_gateway(caches: Caches, namespace: str) -> bool:
 def observe_gateway(
     caches: Caches,
     namespace: str,
-    crs: Mapping[Key, Json],
+    crs: Mapping[DeploymentKey, Json],
     issuer: TokenIssuer | None,
     data_states: Mapping[str, DataState],
 ) -> GatewayObservation:
@@ -38,11 +39,13 @@ def observe_gateway(
     """
     if not has_gateway(caches, namespace):
         return GatewayObservation()
-    pods = caches.pods.store.by_index(f"{namespace}/{GATEWAY_NAME}")
+    pods = caches.pods.store.by_index(format_gateway_index(namespace))
     engine = _find_embedding_engine(caches, namespace)
     nodes = [entry.value for entry in caches.nodes.store.items()]
     return GatewayObservation(
-        models={key[1]: observe_model(caches, key, cr) for key, cr in sorted(crs.items()) if key[0] == namespace},
+        models={
+            key.name: observe_model(caches, key, cr) for key, cr in sorted(crs.items()) if key.namespace == namespace
+        },
         pods=tuple(pod.facts for pod in sorted(pods, key=lambda pod: pod.name)),
         data_states={pod.name: data_states[pod.uid] for pod in pods if pod.uid in data_states},
         issuer=issuer,
@@ -68,10 +71,10 @@ def _find_embedding_engine(caches: Caches, namespace: str) -> EngineObject | Non
     return entry.value if entry is not None else None
 
 
-def observe_model(caches: Caches, key: Key, cr: Json) -> ModelSettings | None:
+def observe_model(caches: Caches, key: DeploymentKey, cr: Json) -> ModelSettings | None:
     """Return an R1PlusDeployment as a model; None while the gateway cannot reach a pod of it."""
     uid = cr["metadata"]["uid"]
-    service = caches.children["Service"].store.get(key[0], name_pods_service(key[1]))
+    service = caches.children["Service"].store.get(key.namespace, name_pods_service(key.name))
     if service is None or service.owner != uid or service.is_deleting or "deletionTimestamp" in cr["metadata"]:
         return None
     # One that lost its mark serves all the same.

@@ -32,9 +32,10 @@ from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.outcomes import OutcomePage
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
+from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.pod_projection import ServingPod
-from r1plus_operator.observe.pooled_detectors import Key, Pools
+from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.observe.report_limits import check_report
 from r1plus_operator.plan.accuracy.unresponsive import SILENT_SECONDS, build_silent_report, is_stopped, should_answer
 
@@ -214,7 +215,7 @@ class MonitorPoller:
             )
 
     async def _poll_outcomes(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
-        key = (pod.namespace, pod.deployment)
+        key = DeploymentKey(pod.namespace, pod.deployment)
         since = self._pools.find_start(key, pod.name)
         if since is None:
             return
@@ -270,7 +271,7 @@ class MonitorPoller:
             answer = self._answers[uid] = digest, loads(MonitorReport, body, tolerant=True)
         return answer[1]
 
-    def _refresh_pool(self, key: Key) -> None:
+    def _refresh_pool(self, key: DeploymentKey) -> None:
         """Store what a deployment's pool shows now, and enqueue the deployment if that is news."""
         signal = self._pools.read_view(key, lambda: self._monitors.list_sweeps(key))
         view, is_news = signal if signal else (None, False)

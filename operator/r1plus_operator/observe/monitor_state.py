@@ -7,12 +7,14 @@ from typing import Any
 from r1plus_contract.engine_fetch import FillProgress
 from r1plus_contract.gateway import GATEWAY, DataState
 from r1plus_contract.verdict import MonitorReport, Verdict, WatchStanding
-from r1plus_operator.observe.caches import TENANT_NAME, VOLUMES_NAME, Caches, Key
+from r1plus_operator.observe.caches import Caches
+from r1plus_operator.observe.keys import DeploymentKey, Enqueue, TenantKey, VolumesKey
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.reading_times import ReadingTimes
 from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT
 from r1plus_operator.plan.observation import AgeBounds, Json, PoolView, read_count_time
 from r1plus_operator.plan.tenancy.train_jobs import TRAIN_JOB, format_workers_job
+from r1plus_operator.runtime.fairness import Priority
 
 DROPS = frozenset({WatchStanding.BELOW_THRESHOLD, WatchStanding.ERRORS})
 """Standings that the operator answers by a rollback or a quarantine."""
@@ -24,18 +26,13 @@ class MonitorReports:
     def __init__(
         self,
         caches: Caches,
-        crs: Mapping[Key, Json],
-        enqueue: Callable[[Key], None],
-        enqueue_urgent: Callable[[Key], None],
-        enqueue_low: Callable[[Key], None],
+        crs: Mapping[DeploymentKey, Json],
+        enqueue: Enqueue,
         clock: Callable[[], float],
     ) -> None:
-        """`enqueue_urgent`: for accuracy drops. `enqueue_low`: for first reports: after a start all pods have one."""
         self._caches = caches
         self._crs = crs
         self._enqueue = enqueue
-        self._enqueue_urgent = enqueue_urgent
-        self._enqueue_low = enqueue_low
         self._counts, self._sweeps = ReadingTimes(clock), ReadingTimes(clock)
         self.reports: dict[str, MonitorReport] = {}
         """Pod's uid -> its monitor's last report; a namesake has none yet."""
@@ -43,7 +40,7 @@ class MonitorReports:
         """Pod's uid -> how far its Job has filled a volume."""
         self.data_states: dict[str, DataState] = {}
         """uid of a gateway's pod -> whether it can use the tenant's data; none once it has not answered for a while."""
-        self.pools: dict[Key, PoolView] = {}
+        self.pools: dict[DeploymentKey, PoolView] = {}
         """Deployment -> its pooled detector."""
 
     def store_report(self, pod: ServingPod, report: MonitorReport) -> None:
@@ -54,8 +51,10 @@ class MonitorReports:
             self._counts.record(pod.uid, read_count_time(report))
             self._sweeps.record(pod.uid, report.sweep.finished_at if report.sweep else "")
         if before is None or replace(before, user_requests=report.user_requests) != report:
-            enqueue = self._enqueue_low if before is None else self._enqueue
-            (self._enqueue_urgent if _is_drop(report) else enqueue)((pod.namespace, pod.deployment))
+            # After a start all pods have a first report.
+            usual = Priority.LOW if before is None else Priority.NORMAL
+            priority = Priority.URGENT if _is_drop(report) else usual
+            self._enqueue(DeploymentKey(pod.namespace, pod.deployment), priority)
 
     def list_count_ages(self, pods: Iterable[ServingPod]) -> dict[str, AgeBounds]:
         """Return pod -> how old its monitor's present count is."""
@@ -74,7 +73,7 @@ class MonitorReports:
         """Store how far a Job has filled a volume, and enqueue the namespace's volumes if it changed."""
         if self.progress.get(pod.uid) != progress:
             self.progress[pod.uid] = progress
-            self._enqueue((pod.namespace, VOLUMES_NAME))
+            self._enqueue(VolumesKey(pod.namespace))
 
     def store_data_state(self, pod: ServingPod, state: DataState | None) -> None:
         """Store what a gateway reports of its data, None if it is silent, and enqueue the tenant if it changed."""
@@ -84,16 +83,16 @@ class MonitorReports:
             del self.data_states[pod.uid]
         else:
             self.data_states[pod.uid] = state
-        self._enqueue((pod.namespace, TENANT_NAME))
+        self._enqueue(TenantKey(pod.namespace))
 
-    def store_pool(self, key: Key, view: PoolView | None, *, is_news: bool) -> None:
+    def store_pool(self, key: DeploymentKey, view: PoolView | None, *, is_news: bool) -> None:
         """Store what a deployment's pooled detector shows, None if it has none, and enqueue it if that is news."""
         if view is None:
             self.pools.pop(key, None)
         else:
             self.pools[key] = view
         if is_news:
-            (self._enqueue_urgent if view and view.evidence >= 1.0 else self._enqueue)(key)
+            self._enqueue(key, Priority.URGENT if view and view.evidence >= 1.0 else Priority.NORMAL)
 
     def drop_stale_pods(self, uids: Collection[str]) -> None:
         """Drop what all pods but these have reported."""
@@ -119,14 +118,14 @@ class MonitorReports:
             pod for pod in pods if self._is_of_revision(pod) or self._fills_volume(pod) or self._is_of_gateway(pod)
         )
 
-    def list_sweeps(self, key: Key) -> dict[str, str]:
+    def list_sweeps(self, key: DeploymentKey) -> dict[str, str]:
         """Return pod -> when the last sweep in its report ended."""
-        pods = self._caches.pods.store.by_index(f"{key[0]}/{key[1]}")
+        pods = self._caches.pods.store.by_index(f"{key.namespace}/{key.name}")
         reports = {pod.name: self.reports.get(pod.uid) for pod in pods}
         return {name: report.sweep.finished_at for name, report in reports.items() if report and report.sweep}
 
     def _is_of_revision(self, pod: ServingPod) -> bool:
-        cr = self._crs.get((pod.namespace, pod.deployment))
+        cr = self._crs.get(DeploymentKey(pod.namespace, pod.deployment))
         revision = self._caches.children["ControllerRevision"].store.get(pod.namespace, pod.facts.revision)
         if cr is None or revision is None:
             return False

@@ -23,14 +23,13 @@ from r1plus_operator.observe import (
     volume_observation,
 )
 from r1plus_operator.observe.caches import (
-    CATALOG_KEY,
-    GATEWAY_NAME,
-    TENANT_NAME,
-    VOLUMES_NAME,
     Caches,
-    Key,
+    format_gateway_index,
+    format_tenant_index,
+    format_volumes_index,
     select_index,
 )
+from r1plus_operator.observe.keys import CATALOG, DeploymentKey, Enqueue, TenantKey, VolumesKey
 from r1plus_operator.observe.monitor_state import MonitorReports
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.projections import CachedObject, Child, EngineObject
@@ -56,6 +55,7 @@ from r1plus_operator.plan.tenancy.tenant import TENANT_GRANTS, TenantObservation
 from r1plus_operator.plan.tenancy.volumes import VolumesObservation
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError
+from r1plus_operator.runtime.fairness import Priority
 from r1plus_operator.runtime.reflector import Reflector
 from r1plus_operator.runtime.resources import Resource
 
@@ -77,37 +77,29 @@ class Observer:
     def __init__(
         self,
         client: ApiClient,
-        enqueue: Callable[[Key], None],
+        enqueue: Enqueue,
         shipped_suites: Mapping[str, SuiteSource],
         *,
         decoy_namespace: str = "",
-        enqueue_urgent: Callable[[Key], None] | None = None,
-        enqueue_edited: Callable[[Key], None] | None = None,
-        enqueue_low: Callable[[Key], None] | None = None,
         slots: int = 1,
         has_train_jobs: bool = False,
         rand: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Enqueue keys by one of four functions.
+        """Call `enqueue` with the key of each pass for which a change asks.
 
-        `enqueue_urgent`: before the keys that wait, for network policies that somebody changed, accuracy drops and
-        requests. `enqueue_edited`: for what its tenant may change without end, where the edit filter has not let it
-        through. `enqueue_low`: for new deployments, first reports, and many at once. `slots`: how many deployments
-        waves may roll at once. `has_train_jobs`: whether the operator may read TrainJobs. `rand`: jitter.
+        `slots`: how many deployments waves may roll at once. `has_train_jobs`: whether the operator may read
+        TrainJobs. `rand`: jitter.
         """
         more_kinds = (kinds.TRAIN_JOB,) if has_train_jobs else ()
         self._client = client
         self._tasks: list[asyncio.Task[None]] = []
         self._group: asyncio.TaskGroup | None = None
         self._enqueue = enqueue
-        self._enqueue_urgent = enqueue_urgent or enqueue
-        self._enqueue_edited = enqueue_edited or enqueue
-        self._enqueue_low = enqueue_low or enqueue
         self._decoy = decoy_namespace
         self._shipped = dict(shipped_suites)
-        self.crs: dict[Key, Json] = {}
-        self._cached_since_list: set[Key] = set()
+        self.crs: dict[DeploymentKey, Json] = {}
+        self._cached_since_list: set[DeploymentKey] = set()
         self._is_reading = False
         self._gone_since_read: set[str] = set()
         """uids of the CRs that were deleted while a list is read."""
@@ -137,7 +129,7 @@ class Observer:
             client,
             kinds.R1PLUS_TENANT,
             project=projections.project_tenant,
-            on_change=lambda _, tenant: enqueue((tenant.namespace, TENANT_NAME)),
+            on_change=lambda _, tenant: enqueue(TenantKey(tenant.namespace)),
             rand=rand,
         )
         self.nodes: Reflector[CachedObject] = Reflector(
@@ -150,7 +142,7 @@ class Observer:
             client,
             kinds.ENDPOINT_SLICE,
             project=projections.project_endpoints,
-            on_change=lambda _, entry: enqueue((entry.namespace, entry.value.service)),
+            on_change=lambda _, entry: enqueue(DeploymentKey(entry.namespace, entry.value.service)),
             label_selector=_OURS,
             index=lambda entry: f"{entry.namespace}/{entry.value.service}",
             rand=rand,
@@ -158,7 +150,7 @@ class Observer:
         self._caches = Caches(
             self.children, self.pods, self.namespaces, self.tenants, self.nodes, self.engines, self.endpoints
         )
-        self.monitors = MonitorReports(self._caches, self.crs, enqueue, self._enqueue_urgent, self._enqueue_low, clock)
+        self.monitors = MonitorReports(self._caches, self.crs, enqueue, clock)
         self.volume_write_errors: dict[str, dict[str, str]] = {}
         """Namespace -> volume -> why the API server refused a write for it."""
         self.suites = TenantSuites(client, self._on_suite_change, rand=rand)
@@ -230,7 +222,7 @@ class Observer:
         try:
             async for crs, _ in self._client.iter_pages(kinds.R1PLUS_DEPLOYMENT, limit=CRS_PER_PAGE):
                 for cr in crs:
-                    key = (cr["metadata"]["namespace"], cr["metadata"]["name"])
+                    key = DeploymentKey(cr["metadata"]["namespace"], cr["metadata"]["name"])
                     before.pop(key, None)
                     is_newer = key not in self.crs or read_version(self.crs[key]) < read_version(cr)
                     if is_newer and cr["metadata"]["uid"] not in self._gone_since_read:
@@ -239,7 +231,7 @@ class Observer:
             self._is_reading = False
         for key, uid in before.items():
             self.forget(key, uid)
-            self._enqueue_low(key)  # As after DELETED.
+            self._enqueue(key, Priority.LOW)  # As after DELETED.
 
     async def wait_synced(self) -> None:
         """Wait until every cache has held a complete list."""
@@ -260,7 +252,7 @@ class Observer:
         `event` is None for a listed CR. `has_turn`: its namespace's pace has let this edit through already.
         """
         meta = cr["metadata"]
-        key = (meta["namespace"], meta["name"])
+        key = DeploymentKey(meta["namespace"], meta["name"])
         if event == "DELETED":
             if self._is_reading:
                 self._gone_since_read.add(meta["uid"])
@@ -275,11 +267,11 @@ class Observer:
         self.crs[key] = projections.project_deployment(cr)
         if before is None:
             self._slots.record_all(meta["uid"])
-            self._enqueue_low(key)
+            self._enqueue(key, Priority.LOW)
         elif select_trigger(before) != select_trigger(self.crs[key]):
             has_request = before["metadata"].get("annotations") != self.crs[key]["metadata"].get("annotations")
-            enqueue = self._enqueue_urgent if has_request else self._enqueue
-            (enqueue if has_turn else self._enqueue_edited)(key)
+            priority = Priority.URGENT if has_turn and has_request else Priority.NORMAL
+            self._enqueue(key, priority, is_edit=not has_turn)
         if before is not None and "deletionTimestamp" in meta and "deletionTimestamp" not in before["metadata"]:
             self._slots.leave(key, meta["uid"])
 
@@ -295,7 +287,7 @@ class Observer:
             if self._select_prometheus_state(key) != previous:
                 self._enqueue(key)
 
-    def _select_prometheus_state(self, key: Key) -> PrometheusState | None:
+    def _select_prometheus_state(self, key: DeploymentKey) -> PrometheusState | None:
         """Return what Prometheus knows of a deployment; None before its first answer."""
         view, (namespace, name) = self._prometheus, key
         if view is None:
@@ -305,23 +297,23 @@ class Observer:
         targets = {pod: pod_targets for pod, pod_targets in targets_of_pods if pod_targets}
         return PrometheusState(view.url, view.error, view.rules.get(format_group_name(namespace, name), ()), targets)
 
-    def forget(self, key: Key, uid: str) -> None:
+    def forget(self, key: DeploymentKey, uid: str) -> None:
         """Drop this very CR, which is gone; a namesake that came after it stays."""
         if key in self.crs and self.crs[key]["metadata"]["uid"] == uid:
             del self.crs[key]
             self._cached_since_list.discard(key)
             self._slots.leave(key, uid)
             self._revisions.forget(key)
-            tenant = self.tenants.store.get(key[0], names.TENANT)
+            tenant = self.tenants.store.get(key.namespace, names.TENANT)
             if tenant is not None and "deletionTimestamp" in tenant.value["metadata"]:
-                self._enqueue((key[0], TENANT_NAME))  # It waits until its namespace has no deployment.
+                self._enqueue(TenantKey(key.namespace))  # It waits until its namespace has no deployment.
 
-    async def load_suites(self, key: Key) -> dict[str, SuiteSource]:
+    async def load_suites(self, key: DeploymentKey) -> dict[str, SuiteSource]:
         """Return the namespace's own suites by which a pass over this CR may judge.
 
         Raises ApiError if one cannot be fetched.
         """
-        namespace, facts = key[0], self.find_namespace(key[0])
+        namespace, facts = key.namespace, self.find_namespace(key.namespace)
         cr = self.crs.get(key)
         if cr is None or facts is None or not facts.is_tenant or not self.suites.list_names(namespace):
             return {}
@@ -330,21 +322,21 @@ class Observer:
             namespace, list_suite_names(cr, engines, self._caches.list_children(key, cr["metadata"]["uid"]))
         )
 
-    async def load_unmarked_revisions(self, key: Key) -> UnmarkedRevisions:
+    async def load_unmarked_revisions(self, key: DeploymentKey) -> UnmarkedRevisions:
         """Return the CR's revisions that lost the operator's mark. Raises ApiError if they cannot be fetched."""
         return await self._revisions.find(key)
 
-    async def load_mounted_suites(self, key: Key) -> tuple[SuiteSource, ...]:
+    async def load_mounted_suites(self, key: DeploymentKey) -> tuple[SuiteSource, ...]:
         """Return the suites that the monitors of this CR's pods have mounted, trusted or not.
 
         Raises ApiError if they cannot be fetched.
         """
-        name = name_accuracy_config(key[1])
+        name = name_accuracy_config(key.name)
         cr = self.crs.get(key)
         accuracy = self._caches.list_children(key, cr["metadata"]["uid"]).get(("ConfigMap", name)) if cr else None
-        return await self.suites.load_mounted(key[0], name, hash_mounted_suites(accuracy)) if accuracy else ()
+        return await self.suites.load_mounted(key.namespace, name, hash_mounted_suites(accuracy)) if accuracy else ()
 
-    def observe(self, key: Key, suites: Mapping[str, SuiteSource] | None = None) -> Observation | None:
+    def observe(self, key: DeploymentKey, suites: Mapping[str, SuiteSource] | None = None) -> Observation | None:
         """Return everything about one CR.
 
         None if it is gone or going. `suites`: the tenant's own; default: the cached ones.
@@ -352,9 +344,9 @@ class Observer:
         cr = self.crs.get(key)
         if cr is None or cr["metadata"].get("deletionTimestamp"):
             return None
-        namespace = key[0]
+        namespace = key.namespace
         # Sorted: a pod's event moves it in the store, and messages must not change with that.
-        pods = sorted(self.pods.store.by_index(f"{namespace}/{key[1]}"), key=lambda pod: pod.name)
+        pods = sorted(self.pods.store.by_index(f"{namespace}/{key.name}"), key=lambda pod: pod.name)
         reports = self.monitors.reports
         tenant_suites = self.suites.list_cached(namespace) if suites is None else suites
         return Observation(
@@ -381,7 +373,7 @@ class Observer:
             volume_write_errors=self.volume_write_errors.get(namespace, {}),
         )
 
-    async def load_deletion(self, key: Key) -> Deletion | None:
+    async def load_deletion(self, key: DeploymentKey) -> Deletion | None:
         """Return a CR that is being deleted and what is left of it.
 
         None if it is gone, is not being deleted, or leaves its objects behind on purpose (`--cascade=orphan`). Raises
@@ -396,14 +388,14 @@ class Observer:
         controlled = self._caches.list_controlled(uid)
         pods = [
             (pod.name, pod.uid)
-            for pod in self.pods.store.by_index(f"{key[0]}/{key[1]}")
+            for pod in self.pods.store.by_index(f"{key.namespace}/{key.name}")
             if pod.facts.quarantine is not None and not pod.facts.terminating
         ]
         # The cache may still show the owner of what was left behind a moment ago.
         return Deletion(
             cr,
-            tuple([one for one in controlled if await self._is_owned(key[0], *one[:2], uid)]),
-            tuple([pod for pod in pods if await self._is_owned(key[0], kinds.POD.kind, pod[0], uid)]),
+            tuple([one for one in controlled if await self._is_owned(key.namespace, *one[:2], uid)]),
+            tuple([pod for pod in pods if await self._is_owned(key.namespace, kinds.POD.kind, pod[0], uid)]),
         )
 
     async def _is_owned(self, namespace: str, kind: str, name: str, uid: str) -> bool:
@@ -413,9 +405,9 @@ class Observer:
             return any(owner["uid"] == uid for obj in objects for owner in obj["metadata"].get("ownerReferences") or ())
         return any(projections.find_controller(obj["metadata"]).get("uid") == uid for obj in objects)
 
-    def _list_endpoints(self, key: Key) -> frozenset[str] | None:
+    def _list_endpoints(self, key: DeploymentKey) -> frozenset[str] | None:
         """Return the pods to which its Service leads; None while it has no EndpointSlice."""
-        slices = self.endpoints.store.by_index(f"{key[0]}/{key[1]}")
+        slices = self.endpoints.store.by_index(f"{key.namespace}/{key.name}")
         return frozenset().union(*(entry.value.pods for entry in slices)) if slices else None
 
     def observe_volumes(self, namespace: str) -> VolumesObservation:
@@ -428,7 +420,7 @@ class Observer:
             self._caches, namespace, self.crs, self._decoy, self._token_issuer, self.monitors.data_states
         )
 
-    def observe_model(self, key: Key) -> ModelSettings | None:
+    def observe_model(self, key: DeploymentKey) -> ModelSettings | None:
         """Return an R1PlusDeployment as a model of its gateway; None while there is no pod to reach, or no CR."""
         cr = self.crs.get(key)
         return gateway_observation.observe_model(self._caches, key, cr) if cr else None
@@ -438,9 +430,9 @@ class Observer:
         if issuer == self._token_issuer:
             return
         self._token_issuer = issuer
-        for namespace, name in self.list_tenant_keys():
-            if gateway_observation.has_gateway(self._caches, namespace):
-                self._enqueue((namespace, name))
+        for key in self.list_tenant_keys():
+            if gateway_observation.has_gateway(self._caches, key.namespace):
+                self._enqueue(key)
 
     def find_namespace(self, name: str) -> NamespaceFacts | None:
         """Return a namespace, tenant or not; None if there is none of that name."""
@@ -480,7 +472,7 @@ class Observer:
         if kind == REVISION:
             self._slots.forget((namespace, name))
 
-    def release_slot(self, key: Key) -> None:
+    def release_slot(self, key: DeploymentKey) -> None:
         """Release a deployment's unused slot after its pass, and enqueue the deployments whose turn it is."""
         self._slots.release(key)
 
@@ -490,16 +482,16 @@ class Observer:
 
     def _on_child_change(self, resource: Resource, event: str, child: Child) -> None:
         is_policy = resource.kind == "NetworkPolicy"
-        enqueue = self._enqueue_urgent if is_policy else self._enqueue
+        priority = Priority.URGENT if is_policy else Priority.NORMAL
         is_mount_gone = resource.kind == "Deployment" and event == "DELETED"  # It may have kept a claim.
         if child.volume or is_mount_gone:
-            self._enqueue((child.namespace, VOLUMES_NAME))
+            self._enqueue(VolumesKey(child.namespace))
         # These kinds whatever their labels: somebody may have removed them. A tenant waits for a claim to be gone.
         is_claim_gone = resource.kind == "PersistentVolumeClaim" and event == "DELETED"
         if child.tenant or is_policy or resource.kind in TENANT_GRANTS or is_claim_gone:
-            enqueue((child.tenant or child.namespace, TENANT_NAME))
+            self._enqueue(TenantKey(child.tenant or child.namespace), priority)
         for name in child.deployments:
-            enqueue((child.namespace, name))
+            self._enqueue(DeploymentKey(child.namespace, name), priority)
         if resource.kind == REVISION:
             if event == "DELETED":
                 self._slots.forget((child.namespace, child.name))
@@ -510,22 +502,25 @@ class Observer:
 
     def _on_pod_change(self, _event: str, pod: ServingPod) -> None:
         if pod.probed_namespace:
-            self._enqueue((pod.probed_namespace, TENANT_NAME))
+            self._enqueue(TenantKey(pod.probed_namespace))
             return
         if pod.is_gateway:
-            self._enqueue((pod.namespace, TENANT_NAME))
+            self._enqueue(TenantKey(pod.namespace))
             return
-        self._enqueue((pod.namespace, pod.deployment))
+        if not pod.deployment:
+            self._enqueue(VolumesKey(pod.namespace))  # A Job's pod fills one.
+        else:
+            self._enqueue(DeploymentKey(pod.namespace, pod.deployment))
         if not pod.facts.ready:
             return
         if pod.namespace == self._decoy:
             for key in self.list_tenant_keys():
                 self._enqueue(key)
         else:
-            self._enqueue((pod.namespace, TENANT_NAME))  # Its network policies can be tested now.
+            self._enqueue(TenantKey(pod.namespace))  # Its network policies can be tested now.
 
     def _on_namespace_change(self, _event: str, namespace: CachedObject) -> None:
-        self._enqueue((namespace.name, TENANT_NAME))
+        self._enqueue(TenantKey(namespace.name))
         self._enqueue_all(namespace.name)
         for (name, _), cr in self.crs.items():
             if name == namespace.name:
@@ -535,20 +530,20 @@ class Observer:
         """Enqueue a namespace's deployments: its view as a tenant changed."""
         self._enqueue_all(namespace)
 
-    def list_tenant_keys(self) -> list[Key]:
+    def list_tenant_keys(self) -> list[TenantKey]:
         """Return the keys of all namespaces that are tenants."""
-        return [(entry.name, TENANT_NAME) for entry in self.namespaces.store.items() if entry.value.is_tenant]
+        return [TenantKey(entry.name) for entry in self.namespaces.store.items() if entry.value.is_tenant]
 
     def _on_engine_change(self, _event: str, engine: CachedObject) -> None:
-        self._enqueue(CATALOG_KEY)
+        self._enqueue(CATALOG)
         for tenant in self.tenants.store.items():
             if gateway_observation.name_embedding_engine(self._caches, tenant.namespace) == engine.name:
-                self._enqueue((tenant.namespace, TENANT_NAME))
+                self._enqueue(TenantKey(tenant.namespace))
         self._enqueue_all(None)
         # An R1PlusEngine says where its engine is fetched from.
         claims = self.children["PersistentVolumeClaim"].store.items()
         for namespace in {claim.namespace for claim in claims if claim.volume}:
-            self._enqueue((namespace, VOLUMES_NAME))
+            self._enqueue(VolumesKey(namespace))
 
     def _on_node_change(self, _event: str, _node: CachedObject) -> None:
         self._enqueue_all(None)
@@ -556,28 +551,33 @@ class Observer:
             # Egress to a network excludes the nodes' addresses in it; a gateway's pods ask for what nodes report.
             has_gateway = gateway_observation.has_gateway(self._caches, tenant.namespace)
             if has_gateway or tenant_observation.has_egress(tenant.value["spec"]):
-                self._enqueue((tenant.namespace, TENANT_NAME))
+                self._enqueue(TenantKey(tenant.namespace))
 
     def _on_suite_change(self, event: str, suite: CachedObject) -> None:
-        self._enqueue_all(suite.namespace, self._enqueue_low if event == "ADDED" else self._enqueue_edited)
+        if event == "ADDED":
+            self._enqueue_all(suite.namespace)
+        else:
+            self._enqueue_all(suite.namespace, Priority.NORMAL, is_edit=True)
 
     def _on_new_kind(self) -> None:
         """Enqueue whatever may have waited for an optional kind."""
         self._enqueue_all(None)
         for namespace in {namespace for namespace, _ in self.crs}:
-            self._enqueue_low((namespace, VOLUMES_NAME))
+            self._enqueue(VolumesKey(namespace), Priority.LOW)
 
-    def _enqueue_all(self, namespace: str | None, enqueue: Callable[[Key], None] | None = None) -> None:
+    def _enqueue_all(self, namespace: str | None, priority: Priority = Priority.LOW, *, is_edit: bool = False) -> None:
         for key in self.crs:
-            if namespace is None or key[0] == namespace:
-                (enqueue or self._enqueue_low)(key)
+            if namespace is None or key.namespace == namespace:
+                self._enqueue(key, priority, is_edit=is_edit)
 
 
 def _select_pod_index(pod: ServingPod) -> str:
     """Return the index value of a pod: the tenant whose isolation it tests, its gateway, or its deployment."""
     if pod.probed_namespace:
-        return f"{pod.probed_namespace}/{TENANT_NAME}"
-    return f"{pod.namespace}/{GATEWAY_NAME if pod.is_gateway else pod.deployment}"
+        return format_tenant_index(pod.probed_namespace)
+    if pod.is_gateway:
+        return format_gateway_index(pod.namespace)
+    return f"{pod.namespace}/{pod.deployment}" if pod.deployment else format_volumes_index(pod.namespace)
 
 
 def read_version(cr: Json) -> int:

@@ -11,13 +11,13 @@ from typing import Final
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome
+from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest
 from r1plus_operator.plan.observation import PoolView
 from r1plus_operator.runtime.throttle import TokenBucket
 from r1plus_policies.detector.pool import PodReading, Pool, exclude, fold, forget, restore_pool
 
 log = logging.getLogger(__name__)
-Key = tuple[str, str]
 MOST_CHECKPOINT_BYTES: Final = 128 * 1024
 """Of the 256 KiB that all annotations of an object may take together with the verdicts."""
 CHECKPOINT_SECONDS: Final = 300.0
@@ -27,7 +27,7 @@ FASTEST: Final = 2.0
 """A pod's outcomes count up to so many times its probes a minute: a monitor that was taken over and reports right
 answers without end cannot outvote the other pods. A whole backlog, MOST_OUTCOMES, counts at once."""
 MOST_EPOCH, MOST_NUMBER = 64, 2**53
-Evidence = Callable[[Key, Pool], None]
+Evidence = Callable[[DeploymentKey, Pool], None]
 """Called with a deployment's pool whenever its view is read."""
 
 
@@ -51,9 +51,9 @@ class Pools:
         """Use a monotonic `clock`."""
         self._clock = clock
         self._on_evidence = on_evidence
-        self._states: dict[Key, _PoolState] = {}
+        self._states: dict[DeploymentKey, _PoolState] = {}
 
-    def set_request(self, key: Key, request: PoolRequest | None) -> None:
+    def set_request(self, key: DeploymentKey, request: PoolRequest | None) -> None:
         """Set which pool the plan requests for a deployment; None ends it."""
         if request is None:
             self._states.pop(key, None)
@@ -75,12 +75,12 @@ class Pools:
             elif pod not in request.pods:
                 state.pool = forget(state.pool, pod)
 
-    def find_start(self, key: Key, pod: str) -> int | None:
+    def find_start(self, key: DeploymentKey, pod: str) -> int | None:
         """Return the sequence number from which to poll a pod's outcomes; None if they are not requested."""
         state = self._states.get(key)
         return state.pool.since(pod) if state and pod in state.request.pods else None
 
-    def fold_page(self, key: Key, pod: str, page: OutcomePage) -> None:
+    def fold_page(self, key: DeploymentKey, pod: str, page: OutcomePage) -> None:
         """Fold a page of outcomes into the pool; raise ContractError if it is not of the requested pool."""
         state = self._states.get(key)
         if state is None or pod not in state.request.pods:
@@ -105,7 +105,7 @@ class Pools:
         if len(folded) < min(len(outcomes), AT_ONCE) and pod not in state.hurried:
             state.hurried.add(pod)
             most = f"more than {FASTEST:g} times its {state.request.probes_per_minute} probes a minute"
-            log.warning("Monitor of pod %s/%s reports %s: the rest waits. Look at %s.", key[0], pod, most, key[1])
+            log.warning("Monitor of pod %s of %s reports %s: the rest waits. Look at this pod.", pod, key, most)
 
     def _find_allowance(self, state: _PoolState, pod: str) -> TokenBucket:
         """Return how many outcomes of a pod may be folded."""
@@ -114,7 +114,7 @@ class Pools:
             state.allowances[pod] = TokenBucket(rate, MOST_OUTCOMES, clock=self._clock)
         return state.allowances[pod]
 
-    def read_view(self, key: Key, sweeps: Callable[[], Mapping[str, str]]) -> tuple[PoolView, bool] | None:
+    def read_view(self, key: DeploymentKey, sweeps: Callable[[], Mapping[str, str]]) -> tuple[PoolView, bool] | None:
         """Return what a pass decides by, and whether that is news. `sweeps` returns pod -> end of its last sweep."""
         state = self._states.get(key)
         if state is None:

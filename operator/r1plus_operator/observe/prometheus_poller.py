@@ -18,6 +18,7 @@ import aiohttp
 import orjson
 
 from r1plus_contract.streams import read_at_most
+from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.plan.manifests.alerts import format_group_name, list_scrape_pools
 from r1plus_operator.plan.observation import PrometheusView, RuleFacts, TargetFacts
 
@@ -48,7 +49,7 @@ class TooLargeError(ValueError):
 class PrometheusSink(Protocol):
     """Where the views go; `observe.Observer`."""
 
-    crs: dict[tuple[str, str], Any]
+    crs: dict[DeploymentKey, Any]
     """The deployments to ask about, by namespace and name."""
 
     def update_prometheus(self, view: PrometheusView) -> None:

@@ -1,8 +1,9 @@
 """Slots that ControllerRevisions hold in waves, as the caches show them. The observer calls it at each change."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from r1plus_operator.observe.caches import Caches, Key
+from r1plus_operator.observe.caches import Caches
+from r1plus_operator.observe.keys import DeploymentKey, Enqueue
 from r1plus_operator.observe.projections import Child
 from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.observation import Json
@@ -13,13 +14,13 @@ REVISION = "ControllerRevision"
 class RevisionSlots:
     """Keeps `waves` up to date, and enqueues the deployments whose turn it is."""
 
-    def __init__(self, caches: Caches, crs: Mapping[Key, Json], waves: Waves, enqueue: Callable[[Key], None]) -> None:
+    def __init__(self, caches: Caches, crs: Mapping[DeploymentKey, Json], waves: Waves, enqueue: Enqueue) -> None:
         self._caches = caches
         self._crs = crs
         self._waves = waves
         self._enqueue = enqueue
 
-    def release(self, key: Key) -> None:
+    def release(self, key: DeploymentKey) -> None:
         """Release a deployment's unused slot after its pass."""
         self._waves.release(key)
         self.enqueue_turns()
@@ -29,7 +30,7 @@ class RevisionSlots:
         for key in self._waves.list_turns():
             self._enqueue(key)
 
-    def leave(self, key: Key, uid: str) -> None:
+    def leave(self, key: DeploymentKey, uid: str) -> None:
         """Free the turn and the slots of an R1PlusDeployment that is going."""
         self._waves.set_waiting(key, None)
         self.record_all(uid)
@@ -46,7 +47,7 @@ class RevisionSlots:
         No pass would end the refresh of a revision that is orphaned or being deleted, whose deployment is being
         deleted, or whose namespace is no tenant any more: such a revision holds no slot.
         """
-        key = (revision.namespace, min(revision.deployments, default=""))
+        key = DeploymentKey(revision.namespace, min(revision.deployments, default=""))
         owner = self._crs.get(key)
         namespace = self._caches.find_namespace(revision.namespace)
         is_live = owner is not None and "deletionTimestamp" not in owner["metadata"] and not revision.is_deleting
@@ -56,7 +57,7 @@ class RevisionSlots:
         for waiting_key in self._waves.record((revision.namespace, revision.name), key, refresh):
             self._enqueue(waiting_key)
 
-    def forget(self, key: Key) -> None:
-        """Free the slot of a revision that is gone. `key`: (namespace, name)."""
-        for waiting_key in self._waves.record(key, key, None):
+    def forget(self, revision: tuple[str, str]) -> None:
+        """Free the slot of a revision that is gone. `revision`: (namespace, name)."""
+        for waiting_key in self._waves.forget(revision):
             self._enqueue(waiting_key)

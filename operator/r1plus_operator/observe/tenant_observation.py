@@ -6,8 +6,9 @@ from types import MappingProxyType
 
 from r1plus_contract import names
 from r1plus_contract.gateway import DataState
-from r1plus_operator.observe.caches import TENANT_NAME, Caches, Key, format_volumes_index
+from r1plus_operator.observe.caches import Caches, format_tenant_index, format_volumes_index
 from r1plus_operator.observe.gateway_observation import observe_gateway
+from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.observe.projections import Child
 from r1plus_operator.plan.observation import Json, TokenIssuer
 from r1plus_operator.plan.tenancy.tenant import TenantObservation, hash_policies
@@ -16,7 +17,7 @@ from r1plus_operator.plan.tenancy.tenant import TenantObservation, hash_policies
 def observe_tenant(
     caches: Caches,
     namespace: str,
-    crs: Mapping[Key, Json],
+    crs: Mapping[DeploymentKey, Json],
     decoy: str,
     issuer: TokenIssuer | None = None,
     data_states: Mapping[str, DataState] = MappingProxyType({}),
@@ -46,20 +47,20 @@ def observe_tenant(
         node_addresses=_list_node_addresses(caches) if cr and has_egress(cr.value["spec"]) else (),
         pods={
             (pod.namespace, pod.job): pod.facts
-            for pod in sorted(caches.pods.store.by_index(f"{namespace}/{TENANT_NAME}"), key=lambda pod: pod.name)
+            for pod in sorted(caches.pods.store.by_index(format_tenant_index(namespace)), key=lambda pod: pod.name)
         },
         is_decoy_ready=_is_decoy_ready(caches, decoy),
         gateway=observe_gateway(caches, namespace, crs, issuer, data_states),
     )
 
 
-def _list_deployments(caches: Caches, namespace: str, crs: Mapping[Key, Json]) -> tuple[str, ...]:
+def _list_deployments(caches: Caches, namespace: str, crs: Mapping[DeploymentKey, Json]) -> tuple[str, ...]:
     """Return a namespace's R1PlusDeployments, except those of which nothing but a finalizer is left."""
     return tuple(
         sorted(
-            key[1]
+            key.name
             for key, cr in crs.items()
-            if key[0] == namespace
+            if key.namespace == namespace
             and ("deletionTimestamp" not in cr["metadata"] or caches.list_controlled(cr["metadata"]["uid"]))
         )
     )

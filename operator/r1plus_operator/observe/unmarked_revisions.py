@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import projections
-from r1plus_operator.observe.caches import Caches, Key, format_deployment_index
+from r1plus_operator.observe.caches import Caches, format_deployment_index
+from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.observe.projections import Child
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.restored import find_selected, restore_revision
@@ -52,7 +53,7 @@ _NONE = UnmarkedRevisions()
 class RevisionFinder:
     """Remembers which revisions left the cache, and fetches them for a pass."""
 
-    def __init__(self, client: ApiClient, caches: Caches, crs: Mapping[Key, Json]) -> None:
+    def __init__(self, client: ApiClient, caches: Caches, crs: Mapping[DeploymentKey, Json]) -> None:
         self._client = client
         self._caches = caches
         self._crs = crs
@@ -61,14 +62,14 @@ class RevisionFinder:
     def record_lost(self, revision: Child) -> None:
         """Record a revision that left the cache: it was deleted, or somebody removed its mark."""
         for name in revision.deployments:
-            if (key := (revision.namespace, name)) in self._crs:
+            if (key := DeploymentKey(revision.namespace, name)) in self._crs:
                 self._lost.setdefault(key, {})[revision.name] = revision
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: DeploymentKey) -> None:
         """Forget what an R1PlusDeployment has lost: it is gone, or has all of it again."""
         self._lost.pop(key, None)
 
-    async def find(self, key: Key) -> UnmarkedRevisions:
+    async def find(self, key: DeploymentKey) -> UnmarkedRevisions:
         """Return the revisions that a CR has outside the cache; none of them is usual.
 
         Raises ApiError if they cannot be fetched.
@@ -87,11 +88,11 @@ class RevisionFinder:
         foreign: list[str] = []
         found: dict[str, Child] = {}
         for name in sorted(names_to_fetch):
-            revision = await self._fetch(key[0], name)
+            revision = await self._fetch(key.namespace, name)
             if revision is None:
                 own |= await self._restore(key, uid, name)
                 continue
-            if revision.owner == uid or (_is_marked(revision) and not revision.owner and revision.label == key[1]):
+            if revision.owner == uid or (_is_marked(revision) and not revision.owner and revision.label == key.name):
                 own[REVISION.kind, name] = revision.live
             elif not _is_marked(revision):
                 foreign.append(name)
@@ -105,7 +106,7 @@ class RevisionFinder:
             self._store_lost(key, {**later, **found}, self._list_names(REVISION.kind, key, uid))
         return UnmarkedRevisions(own, tuple(foreign), orphans)
 
-    def _list_names(self, kind: str, key: Key, uid: str) -> set[str]:
+    def _list_names(self, kind: str, key: DeploymentKey, uid: str) -> set[str]:
         store = self._caches.children[kind].store
         children = (child for index in (format_deployment_index(*key), uid) for child in store.by_index(index))
         return {child.name for child in children if not child.is_deleting}
@@ -115,19 +116,19 @@ class RevisionFinder:
         found = [projections.project_child(REVISION, obj) for obj in objects]
         return next((revision for revision in found if not revision.is_deleting), None)
 
-    async def _restore(self, key: Key, uid: str, name: str) -> dict[tuple[str, str], Json]:
+    async def _restore(self, key: DeploymentKey, uid: str, name: str) -> dict[tuple[str, str], Json]:
         """Return the revision that serves and is gone, as its Deployment and its ConfigMap have it; else nothing."""
         children = self._caches.list_children(key, uid)
         deployment = children.get(("Deployment", name))
-        if deployment is None or find_selected(children, key[1]) != name:
+        if deployment is None or find_selected(children, key.name) != name:
             return {}
         # In full: the cache has only digests of long texts.
-        configs, _ = await self._client.list(CONFIG_MAP, key[0], name=name)
+        configs, _ = await self._client.list(CONFIG_MAP, key.namespace, name=name)
         config = next((one for one in configs if projections.find_controller(one["metadata"]).get("uid") == uid), None)
         revision = restore_revision(deployment, config) if config else None
         return {(REVISION.kind, name): revision} if revision else {}
 
-    def _store_lost(self, key: Key, revisions: Mapping[str, Child], cached: set[str]) -> None:
+    def _store_lost(self, key: DeploymentKey, revisions: Mapping[str, Child], cached: set[str]) -> None:
         if lost := {name: revision for name, revision in revisions.items() if name not in cached}:
             self._lost[key] = lost
         else:

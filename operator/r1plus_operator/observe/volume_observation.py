@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import FillProgress
-from r1plus_operator.observe.caches import VOLUMES_NAME, Caches, format_volumes_index
+from r1plus_operator.observe.caches import Caches, format_volumes_index
 from r1plus_operator.observe.projections import find_controller
 from r1plus_operator.plan.engine.delivery import EngineVolume, is_finished, with_current_source
 from r1plus_operator.plan.observation import JOB_ENDED, Json, VolumeFacts
@@ -79,7 +79,7 @@ def observe_volume_facts(
     claims = caches.children["PersistentVolumeClaim"].store.by_index(format_volumes_index(namespace))
     if not claims:
         return {}
-    pods = sorted(caches.pods.store.by_index(f"{namespace}/{VOLUMES_NAME}"), key=lambda pod: pod.name)
+    pods = sorted(caches.pods.store.by_index(format_volumes_index(namespace)), key=lambda pod: pod.name)
     ends = {kind: _read_ends(caches, kind, namespace) for kind in ("Job", TRAIN_JOB)}
     facts = {}
     for claim in claims:

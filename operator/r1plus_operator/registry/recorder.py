@@ -28,7 +28,7 @@ from r1plus_contract.history import (
     SuiteFact,
 )
 from r1plus_contract.jsonable import dumps
-from r1plus_operator.observe.caches import CATALOG_KEY, Key
+from r1plus_operator.observe.keys import CATALOG, CatalogKey, DeploymentKey
 from r1plus_operator.observe.projections import EngineObject
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation
 from r1plus_operator.plan.revision import registry_facts
@@ -52,6 +52,8 @@ AGAIN_SECONDS = 3600.0
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 30.0
 
 Item = DeploymentFact | EngineFact | SuiteFact | RevisionFact | EvaluationFact | RolloutFact | AlarmFact
+RecordedKey = DeploymentKey | CatalogKey
+"""Keys whose passes bring facts."""
 _FIELDS = {
     DeploymentFact: "deployments",
     EngineFact: "engines",
@@ -66,9 +68,9 @@ _FIELDS = {
 class FactSource(Protocol):
     """What the recorder reads; `observe.Observer` has it."""
 
-    crs: dict[Key, Json]
+    crs: dict[DeploymentKey, Json]
 
-    def observe(self, key: Key) -> Observation | None:
+    def observe(self, key: DeploymentKey) -> Observation | None:
         """Return everything about one CR; None if it is gone."""
 
     def find_namespace(self, name: str) -> NamespaceFacts | None:
@@ -118,7 +120,7 @@ class FactRecorder:
         self._metrics = metrics
         self._rand = rand
         self._clock = clock
-        self._dirty: dict[Key, None] = {CATALOG_KEY: None}
+        self._dirty: dict[RecordedKey, None] = {CATALOG: None}
         self._wake = asyncio.Event()
         self._pending: dict[int, _PendingFact] = {}
         self._recorded: dict[str, set[int]] = {}
@@ -130,7 +132,7 @@ class FactRecorder:
         self._retry = FIRST_RETRY_SECONDS
         self._problem = ""
 
-    def mark_dirty(self, key: Key) -> None:
+    def mark_dirty(self, key: RecordedKey) -> None:
         """Mark a key whose facts are to be collected. Returns at once."""
         self._dirty[key] = None
         self._wake.set()
@@ -171,7 +173,7 @@ class FactRecorder:
         self._recorded.clear()
         self._shared.clear()
         self._live_uids = None
-        self._dirty.update(dict.fromkeys((CATALOG_KEY, *self._source.crs)))
+        self._dirty.update(dict.fromkeys((CATALOG, *self._source.crs)))
 
     async def gather(self) -> None:
         """Collect the facts of dirty keys, as long as there is room for them."""
@@ -185,15 +187,15 @@ class FactRecorder:
                 await asyncio.sleep(0)
         self._metrics.set_waiting(len(self._pending))
 
-    def _collect_safely(self, key: Key) -> None:
+    def _collect_safely(self, key: RecordedKey) -> None:
         """Collect a key's facts; an error in one object holds up no other key and does not end the operator."""
         try:
             self._collect(key)
         except Exception:
-            log.exception("Facts of %s/%s could not be collected for the registry", *key)
+            log.exception("Facts of %s could not be collected for the registry", key)
 
-    def _collect(self, key: Key) -> None:
-        if key == CATALOG_KEY:
+    def _collect(self, key: RecordedKey) -> None:
+        if isinstance(key, CatalogKey):
             for engine_object in self._source.list_engines():
                 if engine_object.engine is not None:
                     self._enqueue(
@@ -203,7 +205,7 @@ class FactRecorder:
         observation = self._source.observe(key)
         if observation is None:
             return
-        owner = registry_facts.build_deployment_fact(observation.cr, self._source.find_namespace(key[0]))
+        owner = registry_facts.build_deployment_fact(observation.cr, self._source.find_namespace(key.namespace))
         facts = registry_facts.collect_facts(observation)
         recorded_hashes = self._recorded.setdefault(owner.uid, set())
         recorded_hashes &= {_hash_fact(item) for item in (owner, *facts)}

@@ -20,16 +20,16 @@ from r1plus_operator.controllers.tenant import TenantReconciler
 from r1plus_operator.main import select_lane
 from r1plus_operator.metrics.gateways import GatewayFleetMetrics
 from r1plus_operator.metrics.isolation import IsolationMetrics
-from r1plus_operator.observe.caches import TENANT_NAME, Key
+from r1plus_operator.observe.keys import PassKey, TenantKey
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
-from r1plus_operator.runtime.fairness import Priority
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
+from support.operator.enqueued_keys import EnqueuedKeys
 from support.plan.tenant_world import CONFIG, DECOY, last_words
 from support.runtime.clock import ManualClock
 
@@ -127,13 +127,10 @@ class Rig:
     def __init__(self, config: OperatorConfig = CONFIG) -> None:
         self.cluster = Cluster()
         self.clock = ManualClock()
-        self.queue: WorkQueue[Key] = WorkQueue(clock=self.clock, lane=select_lane)
-        self.asked: list[Key] = []
-        self.urgent: list[Key] = []
+        self.queue: WorkQueue[PassKey] = WorkQueue(clock=self.clock, lane=select_lane)
+        self.enqueued = EnqueuedKeys(on_add=self.queue.add)
         client = ApiClient(ApiConnection("http://127.0.0.1:1"))
-        self.observer = Observer(
-            client, self._enqueue, {}, decoy_namespace=config.isolation.decoy_namespace, enqueue_urgent=self._at_once
-        )
+        self.observer = Observer(client, self.enqueued, {}, decoy_namespace=config.isolation.decoy_namespace)
         self.registry = CollectorRegistry()
         self.reconciler = TenantReconciler(
             self.observer,
@@ -144,14 +141,6 @@ class Rig:
             GatewayFleetMetrics(self.registry),
             clock=lambda: NOW + self.clock.time(),
         )
-
-    def _enqueue(self, key: Key) -> None:
-        self.asked.append(key)
-        self.queue.add(key)
-
-    def _at_once(self, key: Key) -> None:
-        self.urgent.append(key)
-        self.queue.add(key, Priority.URGENT)
 
     def say(self, event: str, kind: str, obj: Json) -> Json:
         """Somebody else's doing: the API server has it, and the stream brings it."""
@@ -223,13 +212,6 @@ class Rig:
         }
         self.say("ADDED", "Pod", {"metadata": meta, "spec": {}, "status": {"containerStatuses": told}})
 
-    def asked_for(self) -> list[Key]:
-        """Which passes were asked for since the last question, each once."""
-        found = list(dict.fromkeys([*self.urgent, *self.asked]))
-        self.asked.clear()
-        self.urgent.clear()
-        return found
-
     async def work(self, limit: int = 100) -> int:
         """Passes over tenants until none is asked for; how many there were."""
         for made in range(limit):
@@ -237,7 +219,7 @@ class Rig:
                 return made
             key = await self.queue.get()
             try:
-                if key[1] == TENANT_NAME:
+                if isinstance(key, TenantKey):
                     await self.reconciler.reconcile(key)
             finally:
                 self.queue.finish(key)

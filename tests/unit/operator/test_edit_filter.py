@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.requests import Request, Verb, build_annotations, read_requests
-from r1plus_operator.observe.caches import Key
 from r1plus_operator.observe.edit_filter import EditFilter
+from r1plus_operator.observe.keys import DeploymentKey, PassKey
 from r1plus_operator.observe.kopf_watch import open_session
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
-from r1plus_operator.runtime.fairness import Pace, PaceLimits
+from r1plus_operator.runtime.fairness import Pace, PaceLimits, Priority
 from support.http_server import serving
+from support.operator.enqueued_keys import EnqueuedKeys
 from support.runtime.clock import ManualClock
 from support.runtime.contention import Contended
 from support.tables import for_each
@@ -42,8 +43,8 @@ class Watch:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self.passes: list[Key] = []
-        self.observer = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), self.passes.append, {})
+        self.passes = EnqueuedKeys()
+        self.observer = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), self.passes, {})
         self.pace: Pace[tuple[str, ...]] = Pace(lambda key: key[0], Contended(), LIMITS, clock=self.clock)
         self.filter = EditFilter(self.observer, self.pace)
         self.versions: list[int] = []
@@ -110,10 +111,10 @@ def test_in_a_flood_kopf_gets_a_bookmark_in_place_of(obj: Json) -> None:
 
 def test_a_status_is_observed_at_once_without_kopf_and_causes_no_pass() -> None:
     watch = flooded()
-    before = len(watch.passes)
+    before = len(watch.passes.all)
     assert not watch.send("MODIFIED", cr(9, generation=3, status="new"))
     assert watch.observer.crs["t", "credit"]["status"] == {"suite": "new"}
-    assert len(watch.passes) == before
+    assert len(watch.passes.all) == before
 
 
 def test_a_line_that_cannot_be_read_is_kopfs_to_refuse(caplog: pytest.LogCaptureFixture) -> None:
@@ -123,12 +124,12 @@ def test_a_line_that_cannot_be_read_is_kopfs_to_refuse(caplog: pytest.LogCapture
 
 def test_an_edit_that_waits_is_observed_at_its_turn_in_its_newest_state_and_enqueued_once() -> None:
     watch = flooded()
-    before = len(watch.passes)
+    before = len(watch.passes.all)
     for number in range(4, 50):
         watch.send("MODIFIED", cr(number, generation=number))
     assert watch.generation == 3
     watch.clock.advance(1.0)
-    assert (watch.generation, len(watch.passes)) == (49, before + 1)
+    assert (watch.generation, len(watch.passes.all)) == (49, before + 1)
 
 
 def test_an_edit_that_an_answer_has_told_of_is_not_undone_at_its_turn() -> None:
@@ -192,16 +193,14 @@ KINDS = st.sampled_from(["edit", "status", "answer", "label", "delete and create
 def test_after_any_history_the_newest_state_is_observed_and_had_a_pass(history: list[tuple[str, str, float]]) -> None:
     watch = Watch()
     live: dict[str, Json] = {}
-    seen: dict[Key, int] = {}
+    seen: dict[DeploymentKey, int] = {}
     version = 0
-    enqueue = watch.passes.append
 
-    def enqueue_and_look(key: Key) -> None:
-        enqueue(key)
-        if key in watch.observer.crs:
+    def look(key: PassKey, _: Priority) -> None:
+        if isinstance(key, DeploymentKey) and key in watch.observer.crs:
             seen[key] = watch.observer.crs[key]["metadata"]["generation"]
 
-    watch.observer._enqueue = watch.observer._enqueue_low = watch.observer._enqueue_edited = enqueue_and_look
+    watch.passes.on_add = look
     for name, kind, seconds in history:
         watch.clock.advance(seconds)
         version += 1

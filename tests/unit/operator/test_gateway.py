@@ -14,7 +14,7 @@ from r1plus_contract.gateway import DATA_PATH, GATEWAY, LABEL_GATEWAY, DataReaso
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.rbac import TOKEN_ISSUER_URLS
-from r1plus_operator.observe.caches import TENANT_NAME
+from r1plus_operator.observe.keys import DeploymentKey, TenantKey
 from r1plus_operator.observe.monitor_poller import DATA_STATE_SECONDS, MonitorPoller
 from r1plus_operator.observe.pod_projection import project_pod
 from r1plus_operator.observe.pooled_detectors import Pools
@@ -27,7 +27,7 @@ from support.plan.tenant_world import CONFIG
 from support.plan.world import World
 from support.tables import for_each
 
-KEY, CREDIT = ("team", TENANT_NAME), ("team", "credit")
+KEY, CREDIT = TenantKey("team"), DeploymentKey("team", "credit")
 ISSUER = TokenIssuer("https://issuer.example", '{"keys":[{"kid":"a"}]}')
 LABELS = {names.LABEL_MANAGED_BY: names.MANAGED_BY, LABEL_GATEWAY: "true"}
 
@@ -44,7 +44,7 @@ async def make_rig(gateway: Json | None = None) -> Rig:
     rig.give("team", {"gateway": {"enabled": True} if gateway is None else gateway})
     rig.observer.store_token_issuer(ISSUER)
     await rig.work()
-    rig.asked_for()
+    rig.enqueued.take()
     return rig
 
 
@@ -90,7 +90,7 @@ class TestWhatWakesIt:
     async def test_its_pod(self) -> None:
         rig = await make_rig()
         rig.pod("team", f"{GATEWAY}-1", LABELS)
-        assert rig.asked_for() == [KEY]
+        assert rig.enqueued.take() == [KEY]
         observation = rig.observer.observe_tenant("team")
         assert observation is not None
         assert [pod.name for pod in observation.gateway.pods] == [f"{GATEWAY}-1"]
@@ -98,11 +98,11 @@ class TestWhatWakesIt:
     async def test_other_keys_of_the_cluster(self) -> None:
         rig = await make_rig()
         rig.label("other")
-        rig.asked_for()
+        rig.enqueued.take()
         rig.observer.store_token_issuer(ISSUER)
-        assert rig.asked_for() == []
+        assert rig.enqueued.take() == []
         rig.observer.store_token_issuer(TokenIssuer(ISSUER.issuer, '{"keys":[{"kid":"b"}]}'))
-        assert rig.asked_for() == [KEY]
+        assert rig.enqueued.take() == [KEY]
 
 
 async def test_a_model_is_what_its_headless_service_selects() -> None:
@@ -221,7 +221,7 @@ class Poll:
         owner = {"kind": "ReplicaSet", "name": f"{GATEWAY}-7d9f", "uid": "rs1", "controller": True}
         head = {"name": f"{GATEWAY}-1", "namespace": "team", "uid": "p1", "labels": LABELS, "ownerReferences": [owner]}
         self.rig.say("ADDED", "Pod", {"metadata": head | meta, "spec": {}, "status": {"podIP": ip}})
-        self.rig.asked_for()
+        self.rig.enqueued.take()
 
     async def once(self, says: str) -> DataState | None:
         """Poll while it answers this; return what a pass reads of it."""
@@ -254,11 +254,11 @@ class TestWhatItReports:
         poll = Poll(rig)
         poll.add_pod()
         assert await poll.once(dumps(FULL)) == FULL
-        assert rig.asked_for() == [KEY]
+        assert rig.enqueued.take() == [KEY]
         assert await poll.once(dumps(FULL)) == FULL
-        assert rig.asked_for() == []
+        assert rig.enqueued.take() == []
         assert await poll.once("") is None, "one that does not answer reports nothing"
-        assert rig.asked_for() == [KEY]
+        assert rig.enqueued.take() == [KEY]
         await rig.work()
         assert rig.registry.get_sample_value(metrics.GATEWAY_READY, {"namespace": "team"}) == 0
 

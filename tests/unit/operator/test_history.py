@@ -17,7 +17,7 @@ from r1plus_model_repo.registry.checks import check_facts
 from r1plus_model_repo.registry.database import RegistryDatabase
 from r1plus_model_repo.registry.errors import DocumentError
 from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
-from r1plus_operator.observe.caches import Key
+from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.observe.projections import EngineObject
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation
 from r1plus_operator.plan.revision.registry_facts import build_deployment_fact
@@ -30,22 +30,22 @@ from support.plan.world import World as PlanWorld
 from support.registry.sqlite import Sqlite
 from support.waiting import eventually
 
-KEY = ("team", "credit")
+KEY = DeploymentKey("team", "credit")
 
 
 @dataclass
 class Worlds:
     """The tiny world of plan tests, behind what the recorder looks at."""
 
-    observations: dict[Key, Observation]
+    observations: dict[DeploymentKey, Observation]
     looks: int = 0
     namespaces: dict[str, NamespaceFacts] = field(default_factory=dict)
 
     @property
-    def crs(self) -> dict[Key, Json]:
+    def crs(self) -> dict[DeploymentKey, Json]:
         return {key: observed.cr for key, observed in self.observations.items()}
 
-    def observe(self, key: Key) -> Observation | None:
+    def observe(self, key: DeploymentKey) -> Observation | None:
         self.looks += 1
         return self.observations.get(key)
 
@@ -97,7 +97,7 @@ class Sink:
 class Rig:
     """A recorder over worlds, a sink, and a clock that the test turns."""
 
-    def __init__(self, work: RegistryUnitOfWork, observations: dict[Key, Observation]) -> None:
+    def __init__(self, work: RegistryUnitOfWork, observations: dict[DeploymentKey, Observation]) -> None:
         self.now = 0.0
         self.world = Worlds(observations)
         self.sink = Sink(work)
@@ -237,7 +237,7 @@ async def test_what_waits_is_bounded_and_the_rest_comes_when_there_is_room(
     work: RegistryUnitOfWork, observed: Observation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder_module, "MOST_WAITING", 30)
-    many = {("team", f"credit-{n}"): of(observed, n) for n in range(40)}
+    many = {DeploymentKey("team", f"credit-{n}"): of(observed, n) for n in range(40)}
     rig = Rig(work, many)
     rig.sink.down = True
     for _ in range(5):
@@ -297,8 +297,8 @@ async def test_an_object_that_cannot_be_read_keeps_no_other_facts_back(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken: dict[str, Any] = {"metadata": {}}
-    rig.world.observations[("team", "broken")] = replace(rig.world.observations[KEY], cr=broken)
-    rig.recorder.mark_dirty(("team", "broken"))
+    rig.world.observations[DeploymentKey("team", "broken")] = replace(rig.world.observations[KEY], cr=broken)
+    rig.recorder.mark_dirty(DeploymentKey("team", "broken"))
     await rig.recorder.gather()
     assert "Facts of team/broken could not be collected" in caplog.text
     assert rig.recorder.backlog > 5

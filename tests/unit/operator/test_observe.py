@@ -11,7 +11,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import pod_projection, projections, suite_projection
-from r1plus_operator.observe.caches import CATALOG_KEY, VOLUMES_NAME, Key
+from r1plus_operator.observe.keys import CATALOG, DeploymentKey, VolumesKey
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.revision.refresh import Cause, Refresh, RefreshOutcome, SlotRequest
@@ -20,17 +20,18 @@ from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.resources import Resource
 from support.http_server import serving
+from support.operator.enqueued_keys import EnqueuedKeys
 from support.plan.tenant_world import CONFIG
 from support.plan.world import World
 from support.tables import for_each
 
-KEY = ("t", "credit")
+KEY = DeploymentKey("t", "credit")
 OWNER = {"kind": "R1PlusDeployment", "uid": "u", "controller": True}
 
 
-def observer() -> tuple[Observer, list[Key]]:
-    asked: list[Key] = []
-    return Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), asked.append, {}), asked
+def observer(**options: Any) -> tuple[Observer, EnqueuedKeys]:
+    enqueued = EnqueuedKeys()
+    return Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), enqueued, {}, **options), enqueued
 
 
 def seen_by(observer: Observer) -> Observation:
@@ -75,27 +76,25 @@ def test_what_asks_for_a_pass(event: dict[str, Any], passes: int) -> None:
     seen, asked = observer()
     seen.ingest("ADDED", cr(5))
     seen.ingest("MODIFIED", event)
-    assert asked == [KEY] * passes
+    assert asked.all == [KEY] * passes
 
 
 def test_what_a_tenant_may_change_without_end_is_told_apart_from_what_is_new() -> None:
-    new: list[Key] = []
-    edited: list[Key] = []
-    seen = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), new.append, {}, enqueue_edited=edited.append)
+    seen, enqueued = observer()
     seen.ingest("ADDED", cr(5))
-    assert (new, edited) == ([KEY], [])
+    assert (len(enqueued.all), enqueued.edits) == (1, [])
     seen.ingest("MODIFIED", cr(6, generation=2))
-    assert (new, edited) == ([KEY], [KEY]), "an edit"
+    assert (len(enqueued.all), enqueued.edits) == (2, [KEY]), "an edit"
     seen.update_cached(cr(7, generation=3))
-    assert (new, edited) == ([KEY], [KEY] * 2), "one that an answer shows"
+    assert (len(enqueued.all), enqueued.edits) == (3, [KEY] * 2), "one that an answer shows"
     meta = {"name": "own", "namespace": "t", "uid": "s", "resourceVersion": "8"}
     suite = suite_projection.project_suite_version({"metadata": meta})
     seen._on_suite_change("ADDED", suite)
-    assert (new, edited) == ([KEY] * 2, [KEY] * 2), "a suite that comes"
+    assert (len(enqueued.all), enqueued.edits) == (4, [KEY] * 2), "a suite that comes"
     seen._on_suite_change("MODIFIED", suite)
-    assert (new, edited) == ([KEY] * 2, [KEY] * 3), "one that is changed"
+    assert (len(enqueued.all), enqueued.edits) == (5, [KEY] * 3), "one that is changed"
     seen.ingest("DELETED", cr(9, generation=3))
-    assert (new[2:], len(edited)) == ([KEY], 3), "the end"
+    assert (len(enqueued.all), len(enqueued.edits)) == (6, 3), "the end"
 
 
 def test_an_event_from_before_our_own_status_does_not_undo_what_its_answer_told() -> None:
@@ -109,7 +108,7 @@ def test_an_answer_that_shows_another_spec_asks_for_a_pass() -> None:
     seen, asked = observer()
     seen.ingest("ADDED", cr(5))
     seen.update_cached(cr(7, generation=2, tier="lite"))
-    assert asked == [KEY, KEY]
+    assert asked.all == [KEY, KEY]
 
 
 def test_an_answer_brings_no_cr_back_that_is_gone() -> None:
@@ -125,7 +124,7 @@ def test_a_list_decides_even_where_the_server_has_gone_back_in_time() -> None:
     seen.ingest("ADDED", cr(50))
     seen.begin_list()
     seen.ingest(None, cr(5, generation=2))
-    assert asked == [KEY, KEY]
+    assert asked.all == [KEY, KEY]
 
 
 async def test_a_child_that_we_wrote_is_observed_at_once_and_asks_for_no_pass() -> None:
@@ -141,7 +140,7 @@ async def test_a_child_that_we_wrote_is_observed_at_once_and_asks_for_no_pass() 
     answer: Awaitable[dict[str, Any]] = write()
     await seen.write_through(child, answer)
     assert seen_by(seen).children == {("Service", "credit"): child}
-    assert asked == [KEY]
+    assert asked.all == [KEY]
     seen.evict("Service", "t", "credit")
     assert seen_by(seen).children == {}
 
@@ -225,10 +224,10 @@ def put(seen: Observer, resource: Resource, obj: dict[str, Any]) -> None:
 def test_what_belongs_to_a_volume_asks_for_the_pass_of_its_namespace() -> None:
     seen, asked = observer()
     put(seen, CLAIM, part("PersistentVolumeClaim"))
-    assert asked == [("t", VOLUMES_NAME)]
+    assert asked.all == [VolumesKey("t")]
     asked.clear()
     seen._on_engine_change("MODIFIED", projections.CachedObject("", "bank", "u", None))
-    assert asked == [CATALOG_KEY, ("t", VOLUMES_NAME)]
+    assert asked.all == [CATALOG, VolumesKey("t")]
 
 
 def test_a_claim_that_goes_is_no_place_for_an_engine() -> None:
@@ -257,7 +256,7 @@ def test_a_claim_that_a_deployment_mounts_stays(mounts: dict[str, Any], goes: bo
     assert [kind for kind, _, _ in deleted] == ["PersistentVolumeClaim"] * goes
     asked.clear()
     seen._on_child_change(DEPLOYMENT, "DELETED", projections.project_child(DEPLOYMENT, runs))
-    assert ("t", VOLUMES_NAME) in asked
+    assert VolumesKey("t") in asked.all
 
 
 def test_an_orphaned_history_keeps_its_volume_and_is_not_deleted() -> None:
@@ -276,8 +275,7 @@ def test_an_orphaned_history_keeps_its_volume_and_is_not_deleted() -> None:
 @pytest.mark.parametrize("outcome", [None, RefreshOutcome.FAILED], ids=["which holds a slot", "which stopped its wave"])
 def test_a_deployment_that_is_being_deleted_keeps_nobody_waiting(outcome: RefreshOutcome | None) -> None:
     """Finalizers of others may keep it for ever, and no pass ends what its revision says."""
-    asked: list[Key] = []
-    seen, waits = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), asked.append, {}, slots=1), ("t", "waits")
+    (seen, asked), waits = observer(slots=1), DeploymentKey("t", "waits")
     seen.namespaces.store.upsert(
         projections.project_namespace({"metadata": {"name": "t", "uid": "n", "labels": {names.LABEL_TENANT: "true"}}})
     )
@@ -293,7 +291,7 @@ def test_a_deployment_that_is_being_deleted_keeps_nobody_waiting(outcome: Refres
     asked.clear()
     seen.ingest("MODIFIED", cr(2, deletionTimestamp="now"))
     assert seen.waves.list_turns() == [waits]
-    assert waits in asked
+    assert waits in asked.all
 
 
 async def test_a_deployment_that_is_deleted_while_the_list_is_read_does_not_come_back() -> None:
@@ -311,7 +309,7 @@ async def test_a_deployment_that_is_deleted_while_the_list_is_read_does_not_come
         serving(web.get("/apis/r1plus.ai/v1alpha1/r1plusdeployments", answer)) as url,
         ApiClient(ApiConnection(url)) as client,
     ):
-        observers.append(Observer(client, lambda key: None, {}))
+        observers.append(Observer(client, EnqueuedKeys(), {}))
         observers[0].ingest("ADDED", cr(5))
         await observers[0]._read_crs()
     assert set(observers[0].crs) == {("t", "other")}
@@ -325,9 +323,9 @@ async def test_a_deployment_that_a_list_has_no_more_gets_a_last_pass() -> None:
         serving(web.get("/apis/r1plus.ai/v1alpha1/r1plusdeployments", answer)) as url,
         ApiClient(ApiConnection(url)) as client,
     ):
-        asked: list[Key] = []
-        observer = Observer(client, asked.append, {})
+        asked = EnqueuedKeys()
+        observer = Observer(client, asked, {})
         observer.ingest("ADDED", cr(5))
         asked.clear()
         await observer._read_crs()
-    assert (dict(observer.crs), asked) == ({}, [KEY]), "the gateway and the metrics must forget it"
+    assert (dict(observer.crs), asked.all) == ({}, [KEY]), "the gateway and the metrics must forget it"

@@ -10,7 +10,7 @@ from r1plus_contract.verdict import MonitorReport, Phase, Verdict, Watch, WatchS
 from r1plus_operator.config import load_settings
 from r1plus_operator.main import OperatorParts, build
 from r1plus_operator.observe import pod_projection
-from r1plus_operator.observe.caches import Key
+from r1plus_operator.observe.keys import DeploymentKey, PassKey
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.queue import run_workers
@@ -20,12 +20,12 @@ from support.waiting import DEADLINE_SECONDS
 ROOT = Path(__file__).parents[3]
 NOISY, DEPLOYMENTS, STEPS = ("noisy-a", "noisy-b"), 500, 7
 """Namespaces, deployments in each, and how often a pass lets others go on."""
-QUIET = ("quiet", "credit")
-LAST = ("noisy-a", f"d{DEPLOYMENTS - 1}")
+QUIET = DeploymentKey("quiet", "credit")
+LAST = DeploymentKey("noisy-a", f"d{DEPLOYMENTS - 1}")
 """Whose first pass comes last."""
 
 
-def cr(key: Key, generation: int = 1, **annotations: str) -> dict[str, Any]:
+def cr(key: DeploymentKey, generation: int = 1, **annotations: str) -> dict[str, Any]:
     namespace, name = key
     head = {"namespace": namespace, "name": name, "uid": f"u-{namespace}-{name}", "annotations": annotations}
     return {"metadata": {**head, "generation": generation, "resourceVersion": str(generation)}, "spec": {}}
@@ -44,21 +44,21 @@ def listed() -> OperatorParts:
     parts = build(load_settings(env), client, client)
     for number in range(DEPLOYMENTS):
         for namespace in NOISY:
-            parts.observer.ingest(None, cr((namespace, f"d{number}")))
+            parts.observer.ingest(None, cr(DeploymentKey(namespace, f"d{number}")))
     parts.observer.ingest(None, cr(QUIET))
     return parts
 
 
-def edit(parts: OperatorParts, key: Key) -> None:
+def edit(parts: OperatorParts, key: DeploymentKey) -> None:
     parts.observer.ingest("MODIFIED", cr(key, generation=2), has_turn=True)
 
 
-def request_rollback(parts: OperatorParts, key: Key) -> None:
+def request_rollback(parts: OperatorParts, key: DeploymentKey) -> None:
     annotations = build_annotations(Verb.ROLLBACK, Request(by="anna", why="", at="2026-11-28T12:00:00.000000Z"))
     parts.observer.ingest("MODIFIED", cr(key, generation=2, **annotations), has_turn=True)
 
 
-def edit_after_first_reports(parts: OperatorParts, key: Key) -> None:
+def edit_after_first_reports(parts: OperatorParts, key: DeploymentKey) -> None:
     """Let the monitor of each deployment report for the first time that all is well, and then edit one."""
     watch = Watch(WatchStanding.STEADY, 4)
     for other in parts.observer.crs:
@@ -66,11 +66,11 @@ def edit_after_first_reports(parts: OperatorParts, key: Key) -> None:
     edit(parts, key)
 
 
-def report_drop(parts: OperatorParts, key: Key) -> None:
+def report_drop(parts: OperatorParts, key: DeploymentKey) -> None:
     report_watch(parts, key, Watch(WatchStanding.BELOW_THRESHOLD, 4))
 
 
-def report_watch(parts: OperatorParts, key: Key, watch: Watch) -> None:
+def report_watch(parts: OperatorParts, key: DeploymentKey, watch: Watch) -> None:
     namespace, name = key
     meta = {
         "namespace": namespace,
@@ -95,19 +95,19 @@ def report_watch(parts: OperatorParts, key: Key, watch: Watch) -> None:
     },
 )
 async def test_first_passes_of_a_restart_delay_nothing_else(
-    cause: Callable[[OperatorParts, Key], None], key: Key
+    cause: Callable[[OperatorParts, DeploymentKey], None], key: DeploymentKey
 ) -> None:
     parts = listed()
-    begun: list[Key] = []
-    out: set[Key] = set()
+    begun: list[PassKey] = []
+    out: set[PassKey] = set()
     most: list[int] = []
     caused = -1
 
-    async def handle(current: Key) -> None:
+    async def handle(current: PassKey) -> None:
         nonlocal caused
         begun.append(current)
         out.add(current)
-        most.append(sum(namespace in NOISY for namespace, _ in out))
+        most.append(sum(key.namespace in NOISY for key in out))
         for _ in range(STEPS):
             await asyncio.sleep(0)
         out.discard(current)
@@ -135,7 +135,7 @@ async def test_the_first_pass_of_a_small_tenant_waits_for_one_of_each_other_tena
 def test_deployments_that_come_and_go_without_end_cost_no_urgent_pass() -> None:
     parts = listed()
     waiting = parts.queue.depth
-    key = ("noisy-a", "again")
+    key = DeploymentKey("noisy-a", "again")
     for number in range(1, 100):
         parts.observer.ingest("ADDED", cr(key, number))
         parts.observer.ingest("DELETED", cr(key, number))

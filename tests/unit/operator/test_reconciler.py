@@ -7,6 +7,8 @@ import pytest
 
 from r1plus_operator.api import fence
 from r1plus_operator.controllers.deployment import DeploymentReconciler
+from r1plus_operator.controllers.router import PassRouter
+from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.observe.unmarked_revisions import UnmarkedRevisions
 from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.accuracy.mounted_suites import read_mounted_suites
@@ -18,7 +20,7 @@ from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidErro
 from r1plus_operator.runtime.queue import WorkQueue
 from support.plan.world import CONFIG, World, serve_world
 
-KEY, BEHIND = ("team", "credit"), ("team", "support")
+KEY, BEHIND = DeploymentKey("team", "credit"), DeploymentKey("team", "support")
 ISOLATED = TenantView("True", "IsolationEnforced", "25 of 25 forbidden connections were blocked")
 
 
@@ -58,7 +60,7 @@ class Parts:
 
 async def test_a_refused_write_changes_nothing_of_what_is_said_about_isolation() -> None:
     parts: Any = Parts()
-    reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, (), parts, parts, parts, clock=lambda: 1000.0)
+    reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, parts, parts, parts, clock=lambda: 1000.0)
     with pytest.raises(ForbiddenError):
         await reconciler.reconcile(KEY)
     (plan,) = parts.told
@@ -88,10 +90,10 @@ async def test_a_refused_write_changes_nothing_of_what_is_said_about_isolation()
 async def test_a_refusal_is_tried_again_soon_at_first(error: ApiError, seconds: list[float | None]) -> None:
     queue: WorkQueue[Any] = WorkQueue()
     parts: Any = Parts()
-    reconciler = DeploymentReconciler(parts, parts, queue, CONFIG, (), parts, parts, parts)
+    router = PassRouter(parts, parts, parts, parts, queue)
     delays = []
     for _ in seconds:
-        delays.append(reconciler.on_error(KEY, error))
+        delays.append(router.on_error(KEY, error))
         queue.add_failed(KEY, delays[-1])
     queue.shut_down()
     assert delays == seconds
@@ -100,11 +102,11 @@ async def test_a_refusal_is_tried_again_soon_at_first(error: ApiError, seconds: 
 async def test_a_refusal_that_lasts_for_days_is_still_tried_every_minute() -> None:
     queue: WorkQueue[Any] = WorkQueue()
     parts: Any = Parts()
-    reconciler = DeploymentReconciler(parts, parts, queue, CONFIG, (), parts, parts, parts)
+    router = PassRouter(parts, parts, parts, parts, queue)
     for _ in range(2_000):
         queue.add_failed(KEY, 0.0)
     queue.shut_down()
-    assert reconciler.on_error(KEY, ForbiddenError(403, "Forbidden", "no")) == 60.0
+    assert router.on_error(KEY, ForbiddenError(403, "Forbidden", "no")) == 60.0
 
 
 async def test_a_candidate_whose_write_is_refused_leaves_the_line() -> None:
@@ -112,9 +114,7 @@ async def test_a_candidate_whose_write_is_refused_leaves_the_line() -> None:
     parts: Any = Parts()
     parts.world = serve_world()
     config = replace(CONFIG, triton_image="registry.local/triton:2", runtime_update=RuntimeUpdate.AUTOMATIC)
-    reconciler = DeploymentReconciler(
-        parts, parts, parts, config, (), parts, parts, parts, clock=lambda: parts.world.now
-    )
+    reconciler = DeploymentReconciler(parts, parts, parts, config, parts, parts, parts, clock=lambda: parts.world.now)
     for turns in ([KEY], []):
         with pytest.raises(ForbiddenError):
             await reconciler.reconcile(KEY)
@@ -126,7 +126,7 @@ async def test_a_pass_that_cannot_be_planned_leaves_the_line() -> None:
     parts: Any = Parts()
     for key in (KEY, BEHIND):
         parts.waves.set_waiting(key, SlotRequest("w", is_requested=False))
-    reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, (), parts, parts, parts, clock=lambda: 1000.0)
+    reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, parts, parts, parts, clock=lambda: 1000.0)
     parts.load_suites = failing
     assert parts.waves.list_turns() == [KEY]
     with pytest.raises(ApiError):
@@ -165,7 +165,7 @@ class Watching(Parts):
 
 async def test_a_pass_reads_the_mounted_suite_where_its_source_is_gone() -> None:
     parts: Any = Watching()
-    reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, (), parts, parts, parts, clock=lambda: 1000.0)
+    reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, parts, parts, parts, clock=lambda: 1000.0)
     await reconciler.reconcile(KEY)
     (plan,) = parts.plans
     assert plan.pool is not None

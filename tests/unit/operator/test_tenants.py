@@ -10,7 +10,7 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.controllers.tenant import FAILURES_BEFORE_REPORT, WITHOUT_EFFECT_SECONDS
-from r1plus_operator.observe.caches import TENANT_NAME, VOLUMES_NAME
+from r1plus_operator.observe.keys import DeploymentKey, TenantKey, VolumesKey
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.status.explanations import FAILED_REMEDY, REFUSED_REMEDY
 from r1plus_operator.plan.tenancy import isolation_test_jobs, isolation_test_run, network_policies
@@ -18,7 +18,7 @@ from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidErro
 from support.operator.tenant_rig import Rig, ended
 from support.plan.tenant_world import CONFIG, DECOY, GIVES
 
-KEY = ("team", TENANT_NAME)
+KEY = TenantKey("team")
 
 
 def cr(**meta: Any) -> Json:
@@ -37,7 +37,7 @@ async def tenant(spec: Json | None = None, *, serves: bool = False) -> Rig:
         rig.decoy_is_up()
         rig.serve("team", "credit")
     await rig.work()
-    rig.asked_for()
+    rig.enqueued.take()
     return rig
 
 
@@ -51,18 +51,18 @@ class TestWakes:
     async def test_a_namespace_that_is_labelled_or_relabelled_and_its_deployments_with_it(self) -> None:
         rig = await tenant()
         rig.observer.ingest("ADDED", cr())
-        rig.asked_for()
+        rig.enqueued.take()
         rig.label("team", "MODIFIED", labels={names.LABEL_TENANT: "true"})
-        assert rig.asked_for() == [KEY, ("team", "credit")]
+        assert rig.enqueued.take() == [KEY, ("team", "credit")]
         rig.label("team", "MODIFIED", labels={names.LABEL_TENANT: "true"}, annotations={"a": "b"})
-        assert rig.asked_for() == []
+        assert rig.enqueued.take() == []
 
     async def test_an_r1plustenant_that_is_edited_deleted_or_gone(self) -> None:
         rig = await tenant(GIVES)
         changes: tuple[Json, ...] = ({"generation": 2}, {"deletionTimestamp": "now"}, {})
         for event, meta in zip(("MODIFIED", "MODIFIED", "DELETED"), changes, strict=True):
             rig.give("team", GIVES, event, **meta)
-            assert rig.asked_for() == [KEY]
+            assert rig.enqueued.take() == [KEY]
 
     async def test_not_the_echo_of_what_the_pass_wrote_itself(self) -> None:
         rig = await tenant(GIVES, serves=True)
@@ -71,7 +71,7 @@ class TestWakes:
         assert {"NetworkPolicy", "RoleBinding", "Job", names.KIND_TENANT} <= {kind for kind, _ in written}
         for kind, obj in written:
             rig._reflector(kind)._apply_event("MODIFIED", obj)
-        assert rig.asked_for() == []
+        assert rig.enqueued.take() == []
 
     @pytest.mark.parametrize("kind", ["NetworkPolicy", "RoleBinding", "ResourceQuota", "LimitRange", "ServiceAccount"])
     @pytest.mark.parametrize("how", ["deleted", "altered"])
@@ -81,7 +81,7 @@ class TestWakes:
         obj = rig.cluster.objects[kind, "team", name]
         changed = {**obj, "metadata": {**obj["metadata"], "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}}}
         rig.say(*(("DELETED", kind, obj) if how == "deleted" else ("MODIFIED", kind, changed)))
-        expected = KEY in rig.urgent if kind == "NetworkPolicy" else KEY in rig.asked
+        expected = KEY in rig.enqueued.urgent if kind == "NetworkPolicy" else KEY in rig.enqueued.all
         # Of a service account that lost its mark nothing hangs but the next run.
         assert expected or (kind, how) == ("ServiceAccount", "altered")
         if expected:
@@ -92,48 +92,48 @@ class TestWakes:
         rig = await tenant()
         rig.give("team", {}, "MODIFIED", deletionTimestamp="2026-11-28T12:00:00Z")
         rig.observer.ingest("ADDED", cr())
-        rig.asked_for()
+        rig.enqueued.take()
         rig.observer.ingest("DELETED", cr())
-        assert set(rig.asked_for()) == {KEY, ("team", "credit")}
+        assert set(rig.enqueued.take()) == {KEY, ("team", "credit")}
         rig.observer.ingest("ADDED", cr())
-        rig.asked_for()
-        rig.observer.forget(("team", "credit"), "d")
-        assert rig.asked_for() == [KEY]
+        rig.enqueued.take()
+        rig.observer.forget(DeploymentKey("team", "credit"), "d")
+        assert rig.enqueued.take() == [KEY]
 
     async def test_a_claim_that_is_gone_likewise(self) -> None:
         rig = await tenant()
         labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_VOLUME: "v"}
         meta = {"name": "v", "namespace": "team", "labels": labels}
         claim = rig.say("ADDED", "PersistentVolumeClaim", {"metadata": meta})
-        assert rig.asked_for() == [("team", VOLUMES_NAME)]
+        assert rig.enqueued.take() == [VolumesKey("team")]
         rig.say("DELETED", "PersistentVolumeClaim", claim)
-        assert set(rig.asked_for()) == {KEY, ("team", VOLUMES_NAME)}
+        assert set(rig.enqueued.take()) == {KEY, VolumesKey("team")}
 
     async def test_a_pod_that_serves_and_none_that_does_not(self) -> None:
         rig = await tenant()
         rig.pod("team", "credit-x", {names.LABEL_DEPLOYMENT: "credit"}, ready=False)
-        assert rig.asked_for() == [("team", "credit")]
+        assert rig.enqueued.take() == [("team", "credit")]
         rig.pod("team", "credit-x", {names.LABEL_DEPLOYMENT: "credit"})
-        assert KEY in rig.asked_for()
+        assert KEY in rig.enqueued.take()
 
     async def test_a_decoy_that_is_there_for_every_tenant_and_none_that_is_not(self) -> None:
         rig = await tenant()
         rig.label("other")
-        rig.asked_for()
+        rig.enqueued.take()
         rig.decoy_is_up(ready=False)
-        assert rig.asked_for() == [(DECOY, "decoy")]
+        assert rig.enqueued.take() == [(DECOY, "decoy")]
         rig.decoy_is_up()
-        assert set(rig.asked_for()) == {(DECOY, "decoy"), *((name, TENANT_NAME) for name in (DECOY, "team", "other"))}
+        assert set(rig.enqueued.take()) == {(DECOY, "decoy"), *(TenantKey(name) for name in (DECOY, "team", "other"))}
 
     async def test_a_node_for_those_who_have_a_way_out_and_nobody_else(self) -> None:
         rig = await tenant({"egress": [{"cidr": "10.0.0.7/32", "ports": [443]}]})
         rig.label("other")
         rig.give("other", {})
-        rig.asked_for()
+        rig.enqueued.take()
         node: Json = {"metadata": {"name": "n1", "uid": "n"}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi"}}}
         node["status"]["addresses"] = [{"type": "InternalIP", "address": "10.0.0.7"}]
         rig.say("ADDED", "Node", node)
-        assert rig.asked_for() == [KEY]
+        assert rig.enqueued.take() == [KEY]
         await rig.work()
         assert rig.condition("team", "Ready") == ("False", "EgressNotOpened")
         assert len(rig.cluster.objects["NetworkPolicy", "team", network_policies.CALLERS]["spec"]["egress"]) == 2
@@ -144,11 +144,11 @@ class TestWakes:
         assert {job["metadata"]["namespace"] for job in jobs} == {"team", DECOY}
         for job in jobs:
             rig.say("MODIFIED", "Job", ended(job))
-            assert rig.asked_for() == [KEY]
+            assert rig.enqueued.take() == [KEY]
             owner = {"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"], "controller": True}
             template = job["spec"]["template"]["metadata"]
             rig.pod(job["metadata"]["namespace"], f"{job['metadata']['name']}-x", template["labels"], annotations=template["annotations"], ownerReferences=[owner])  # fmt: skip
-            assert rig.asked_for() == [KEY], "and the decoy's namespace has no pass by it, nor a deployment"
+            assert rig.enqueued.take() == [KEY], "and the decoy's namespace has no pass by it, nor a deployment"
 
 
 class TestEnds:
@@ -419,13 +419,13 @@ class TestViews:
         rig = await tenant()
         rig.observer.ingest("ADDED", cr())
         rig.give("team", {"callers": {"namespaces": ["shop"]}})
-        rig.asked_for()
+        rig.enqueued.take()
         await rig.work()
-        assert ("team", "credit") in rig.asked_for()
+        assert ("team", "credit") in rig.enqueued.take()
         assert rig.reconciler.get_view("team").callers == {"shop"}
         rig.queue.add(KEY)
         await rig.work()
-        assert rig.asked_for() == []
+        assert rig.enqueued.take() == []
 
 
 async def test_no_more_runs_go_on_at_once_than_may_and_in_the_end_each_has_had_its_own() -> None:
@@ -486,7 +486,7 @@ async def test_a_pass_over_one_of_a_thousand_tenants_does_no_more_than_over_one_
         await rig.work(10 * tenants + 100)
         counts = []
         for i in range(10):
-            rig.queue.add((f"team-{i}", TENANT_NAME))
+            rig.queue.add(TenantKey(f"team-{i}"))
             events: Counter[str] = Counter()
             sys.setprofile(lambda _, event, __, events=events: events.update((event,)))
             try:

@@ -6,15 +6,17 @@ import pytest
 from aiohttp import web
 
 from r1plus_contract import names
+from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.unmarked_revisions import UnmarkedRevisions
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
 from support.http_server import serving
+from support.operator.enqueued_keys import EnqueuedKeys
 from support.plan.world import serve_world
 from support.tables import for_each
 
-KEY, NAME = ("t", "credit"), "credit-0123456789"
+KEY, NAME = DeploymentKey("t", "credit"), "credit-0123456789"
 OWNER = {"apiVersion": names.API_VERSION, "kind": "R1PlusDeployment", "name": "credit", "uid": "u", "controller": True}
 FORMER = {**OWNER, "uid": "of a namesake that was there before"}
 MARKED = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_DEPLOYMENT: "credit"}
@@ -54,7 +56,7 @@ async def find(live: list[dict[str, Any]], *, is_lost: bool, runs: bool) -> tupl
 
     path = "/apis/apps/v1/namespaces/t/controllerrevisions"
     async with serving(web.get(path, answer)) as url, ApiClient(ApiConnection(url)) as client:
-        observer = Observer(client, lambda key: None, {})
+        observer = Observer(client, EnqueuedKeys(), {})
         observer.ingest("ADDED", CR)
         if runs:
             store(observer, child("Deployment", MARKED, OWNER))
@@ -120,10 +122,10 @@ async def test_what_serves_and_is_gone_is_made_again(config_owner: str, is_selec
 
     paths = "/apis/apps/v1/namespaces/team/controllerrevisions", "/api/v1/namespaces/team/configmaps"
     async with serving(*(web.get(path, answer) for path in paths)) as url, ApiClient(ApiConnection(url)) as client:
-        observer = Observer(client, lambda key: None, {})
+        observer = Observer(client, EnqueuedKeys(), {})
         observer.ingest("ADDED", {**CR, "metadata": {**CR["metadata"], "namespace": "team", "uid": "u-1"}})
         store(observer, deployment)
         store(observer, service)
-        found = await observer.load_unmarked_revisions(("team", "credit"))
+        found = await observer.load_unmarked_revisions(DeploymentKey("team", "credit"))
     stored = world.one("ControllerRevision", name)
     assert [live["data"] for live in found.own.values()] == [stored["data"]] * is_restored

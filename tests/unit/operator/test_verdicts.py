@@ -28,7 +28,6 @@ from r1plus_contract.verdict import (
 from r1plus_operator.api import kinds
 from r1plus_operator.main import MOST_LOGGED, OneLineFormatter
 from r1plus_operator.observe import pod_projection, projections
-from r1plus_operator.observe.caches import Key
 from r1plus_operator.observe.monitor_poller import CONCURRENCY, SHARES, MonitorPoller
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.pod_projection import ServingPod
@@ -39,6 +38,7 @@ from r1plus_operator.plan.observation import AgeBounds
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
 from support.http_server import serving
+from support.operator.enqueued_keys import EnqueuedKeys
 from support.virtual_time import read_loop_time
 from support.waiting import eventually
 
@@ -86,17 +86,16 @@ class Road:
         self.now = now
         self.rest = 0.0
         """Seconds that a round goes on after a report that was news."""
-        self.asked: list[Key] = []
+        self.asked = EnqueuedKeys(on_add=self._rest)
         self.says: MonitorReport | None = PASSES
         self.text = ""
         """What is said instead."""
-        self.observer = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), self._news, {}, clock=lambda: self.now)
+        self.observer = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), self.asked, {}, clock=lambda: self.now)
         self.observer.crs["t", "credit"] = CR
         revision = child("ControllerRevision", "credit-a", "cr-a", ownerReferences=[OWNER | {"controller": True}])
         self.observer.children["ControllerRevision"].store.upsert(revision)
 
-    def _news(self, key: Key) -> None:
-        self.asked.append(key)
+    def _rest(self, *_: object) -> None:
         self.now += self.rest
 
     def put(self, obj: dict[str, Any]) -> None:
@@ -154,14 +153,14 @@ async def test_a_monitor_that_stopped_answering_is_taken_at_its_word_for_two_min
     assert await road.after(0) == PASSES
     road.says = None
     assert await road.after(SILENT_SECONDS - 1) == PASSES
-    news = len(road.asked)
+    news = len(road.asked.all)
     found = await road.after(1)
     assert (found.phase, found.verdict, found.reason) == (Phase.BLOCKED, Verdict.NO_DATA, MONITOR_SILENT)
     assert "credit-a-0" in found.message
     assert found.watch == WATCH
-    assert len(road.asked) == news + 1
+    assert len(road.asked.all) == news + 1
     assert await road.after(10) == found
-    assert len(road.asked) == news + 1
+    assert len(road.asked.all) == news + 1
 
 
 async def test_an_answer_that_is_the_same_is_read_once(road: Road) -> None:
@@ -201,7 +200,7 @@ async def test_a_count_ended_between_the_reading_before_it_and_the_first_of_it_w
 async def test_a_monitor_that_answered_at_the_beginning_of_a_long_round_is_not_silent_at_its_end(road: Road) -> None:
     road.rest = SILENT_SECONDS
     assert await road.after(0) == PASSES
-    assert len(road.asked) == 1
+    assert len(road.asked.all) == 1
 
 
 async def test_a_monitor_that_answers_again_is_heard_again_at_once(road: Road) -> None:
@@ -261,10 +260,10 @@ async def test_how_many_requests_run_is_as_new_as_the_last_answer_and_no_news(ro
         report = await road.after(10)
         assert report is not None
         assert report.user_requests == count
-    assert len(road.asked) == 1
+    assert len(road.asked.all) == 1
     road.says = None
     assert await road.after(10) == PASSES, "nothing is known of them any more"
-    assert len(road.asked) == 1
+    assert len(road.asked.all) == 1
 
 
 FOREIGN_PODS = {

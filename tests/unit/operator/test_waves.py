@@ -1,27 +1,28 @@
 """Refreshes go in waves: at most so many deployments of the cluster roll out at once, in an order that names decide."""
 
-from r1plus_operator.observe.waves import Key, Waves
+from r1plus_operator.observe.keys import DeploymentKey
+from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.revision.refresh import Cause, Refresh, RefreshOutcome, SlotRequest
 
 WAVE = "runtime-2"
 
 
-def key(number: int) -> Key:
-    return "team", f"d{number:04d}"
+def key(number: int) -> DeploymentKey:
+    return DeploymentKey("team", f"d{number:04d}")
 
 
-def revision(of: Key) -> Key:
+def revision(of: DeploymentKey) -> tuple[str, str]:
     return of[0], f"{of[1]}-0123456789"
 
 
-def begin(waves: Waves, of: Key, outcome: RefreshOutcome | None = None, wave: str = WAVE) -> None:
+def begin(waves: Waves, of: DeploymentKey, outcome: RefreshOutcome | None = None, wave: str = WAVE) -> None:
     """Write the ControllerRevision of a candidate, or how it ended, and end the pass."""
     waves.record(revision(of), of, Refresh(Cause.AUTOMATIC, wave, 1.0, outcome=outcome))
     waves.set_waiting(of, None)
     waves.release(of)
 
 
-def line_up(slots: int, *deployments: Key, requested: bool = False) -> Waves:
+def line_up(slots: int, *deployments: DeploymentKey, requested: bool = False) -> Waves:
     waves = Waves(slots)
     for one in deployments:
         assert not waves.grant_slot(one).is_granted
@@ -76,15 +77,15 @@ def test_who_waits_hears_that_its_wave_is_stopped_and_goes_on() -> None:
     failed = Refresh(Cause.AUTOMATIC, WAVE, 1.0, outcome=RefreshOutcome.FAILED)
     assert waves.record(revision(key(0)), key(0), failed) == [key(1), key(2)]
     assert waves.record(revision(key(9)), key(9), failed) == []
-    assert waves.record(revision(key(9)), key(9), None) == []
-    assert waves.record(revision(key(0)), key(0), None) == [key(1), key(2)]
+    assert waves.forget(revision(key(9))) == []
+    assert waves.forget(revision(key(0))) == [key(1), key(2)]
 
 
 def test_what_is_gone_holds_no_slot_and_stops_nothing() -> None:
     waves = line_up(1, key(2))
     begin(waves, key(1))
     assert waves.list_turns() == []
-    waves.record(revision(key(1)), key(1), None)
+    waves.forget(revision(key(1)))
     assert waves.list_turns() == [key(2)]
     waves.set_waiting(key(2), None)
     assert waves.list_turns() == []
