@@ -1,4 +1,4 @@
-# Everything but the quickstart starts from git and make on Debian 12, as root: the rest is installed, once.
+# Clusters start from git and make on Debian 12, as root: the rest is installed, once. check and unit need Python and no root.
 # `make` or `make help` lists the targets, `make help T=TARGET` shows one.
 
 SHELL := /bin/bash
@@ -8,7 +8,9 @@ SHELL := /bin/bash
 # Targets measure, start clusters and share two cores: one at a time.
 .NOTPARALLEL:
 
-CACHE := $(or $(R1PLUS_CACHE),/var/cache/r1plus)
+# Of a user who is not root it is in the home folder, as of the quickstart.
+USER_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/r1plus
+CACHE := $(or $(R1PLUS_CACHE),$(if $(filter 0,$(shell id -u)),/var/cache/r1plus,$(USER_CACHE)))
 # The version that made uv.lock; another one may write it otherwise.
 UV_VERSION := 0.13.9
 PYTHON := .venv/bin/python
@@ -700,8 +702,8 @@ $(SYNCED): pyproject.toml uv.lock
 	@touch $@
 
 #part> Install Python and uv where they are missing; other targets call it
-#| Debian, root.
-#: R1PLUS_CACHE folder of what is built; default: /var/cache/r1plus
+#| Root and Debian where Python 3.11 is missing.
+#: R1PLUS_CACHE folder of what is built; default: /var/cache/r1plus, and ~/.cache/r1plus without root
 .PHONY: bootstrap
 bootstrap:
 	@if ! python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

@@ -94,10 +94,19 @@ def why_not_recorded() -> str:
     return ""
 
 
+def find_cache() -> Path:
+    """Return the cache's folder, as the Makefile does."""
+    if os.environ.get("R1PLUS_CACHE"):
+        return Path(os.environ["R1PLUS_CACHE"])
+    if os.geteuid() == 0:
+        return Path("/var/cache/r1plus")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "r1plus"
+
+
 @contextmanager
 def hold_machine(name: str, file: Path | None = None) -> Iterator[None]:
     """Let no other target be measured on this machine during the block, whatever clone it is of. Raises BusyError."""
-    file = file or Path(os.environ.get("R1PLUS_CACHE", "/var/cache/r1plus")) / "evidence.lock"
+    file = file or find_cache() / "evidence.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as lock:
         try:

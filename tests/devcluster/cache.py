@@ -20,8 +20,12 @@ RUN_VARIABLE = "R1PLUS_DEVCLUSTER_RUN"
 
 
 def cache_dir() -> Path:
-    """Root of what is built once: binaries, images, engines. Outside every clone."""
-    return Path(os.environ.get(CACHE_VARIABLE, "/var/cache/r1plus"))
+    """Return the root of what is built once: binaries, images, engines. Outside every clone."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE])
+    if os.geteuid() == 0:
+        return Path("/var/cache/r1plus")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "r1plus"
 
 
 def state_dir() -> Path:

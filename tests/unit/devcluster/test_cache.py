@@ -1,11 +1,14 @@
 """The cache: keyed by version, whole or absent, one builder at a time."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from devcluster.cache import staged
+from devcluster.cache import cache_dir, staged
 from devcluster.parts import GO_BINARIES, KUBERNETES, GoBinary, convert_prometheus_version, go_binary, required
+from evidence.recording import find_cache
+from support.tables import for_each
 
 
 def test_an_unknown_program_is_an_error_that_lists_the_known_ones() -> None:
@@ -49,3 +52,20 @@ def test_prometheus_says_the_version_that_its_module_stands_for(of_module: str, 
 
 def test_the_programs_of_kubernetes_say_their_version() -> None:
     assert f"gitVersion=v{KUBERNETES}" in go_binary("kubelet").ldflags
+
+
+@for_each("user, variables, folder", {
+    "root's": (0, {}, "/var/cache/r1plus"),
+    "anybody's": (1000, {"HOME": "/home/a"}, "/home/a/.cache/r1plus"),
+    "where a user keeps caches": (1000, {"HOME": "/home/a", "XDG_CACHE_HOME": "/big"}, "/big/r1plus"),
+    "chosen": (1000, {"R1PLUS_CACHE": "/here"}, "/here"),
+})  # fmt: skip
+def test_the_cache_is_where_its_user_may_write(
+    user: int, variables: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    for name in ("R1PLUS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_dir() == find_cache() == Path(folder)
