@@ -703,7 +703,8 @@ $(SYNCED): pyproject.toml uv.lock
 
 #part> Install Python and uv where they are missing; other targets call it
 #| Root and Debian where Python 3.11 is missing.
-#: R1PLUS_CACHE folder of what is built; default: /var/cache/r1plus, and ~/.cache/r1plus without root
+#: R1PLUS_CACHE folder of what is built; default: /var/cache/r1plus, and r1plus in XDG_CACHE_HOME without root
+#: XDG_CACHE_HOME folder of a user's caches; default: ~/.cache
 .PHONY: bootstrap
 bootstrap:
 	@if ! python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

@@ -300,7 +300,7 @@ async def test_an_object_that_cannot_be_read_keeps_no_other_facts_back(
     rig.world.observations[DeploymentKey("team", "broken")] = replace(rig.world.observations[KEY], cr=broken)
     rig.recorder.mark_dirty(DeploymentKey("team", "broken"))
     await rig.recorder.gather()
-    assert "Facts of team/broken could not be collected" in caplog.text
+    assert "Facts of R1PlusDeployment team/broken could not be collected" in caplog.text
     assert rig.recorder.backlog > 5
 
 
