@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
+from random import Random
 from typing import Any
 
 import pytest
@@ -254,9 +255,9 @@ async def test_content_that_exceeds_a_limit_is_refused_and_nothing_of_it_is_stor
     limits: ContentLimits, message: str, store: TenantStore
 ) -> None:
     content = make_content(store, limits)
-    made = await content.write(ANNA, lambda one: one.create_conversation({}, [say("x" * 1000)]))
+    made = await content.write(ANNA, lambda one: one.create_conversation({}, [say("x" * 700)]))
     before = await read_size(store)
-    other = make_caller(end_user="bert@example.com")
+    other = make_caller()
     with pytest.raises(ContentLimitError, match=message.format(before)):
         await content.write(other, lambda one: one.create_conversation({}, [say("x" * 2000)]))
     with pytest.raises(ContentLimitError):
@@ -299,7 +300,8 @@ async def test_entries_without_text_fill_the_limit_as_well(store: TenantStore) -
         for number in range(1000):
             caller = make_caller("key000000002", end_user=f"user-{number}")
             await content.write(caller, lambda one: one.create_conversation({}, []))
-    assert number == 10_000 // (OWNER_BYTES + ENTRY_BYTES + 30), "half of what it may have alone"
+    of_one = OWNER_BYTES + ENTRY_BYTES + 30
+    assert number == 10_000 // of_one - 1, "half of what it may have alone, and the last one has half of what is left"
     await read_size(store)
 
 
@@ -324,6 +326,28 @@ async def test_keys_that_store_all_they_may_leave_another_key_room(store: Tenant
     for caller, conversation in made:
         await content.write(caller, lambda one: one.delete_conversation(conversation.id))  # noqa: B023
     await content.write(greedy[0], lambda one: one.create_conversation({}, [text]))
+    await read_size(store)
+
+
+@for_each("times", {"the bound": 1.0, "a tenth more": 1.1, "ten times as much": 10.0})
+async def test_an_end_user_leaves_room_to_its_key_and_the_others_of_it(store: TenantStore, times: float) -> None:
+    limits, text = ContentLimits(80_000, 10 * 80_000), say(Random(1).randbytes(2000).hex())
+    content, key = make_content(store, limits), "key000000001"
+
+    async def fill(caller: Caller, most: int) -> int:
+        count = 0
+        with contextlib.suppress(ContentLimitError):
+            while count < most:
+                await content.write(caller, lambda one: one.create_conversation({}, [text]))
+                count += 1
+        return count
+
+    of_anna = await fill(make_caller(key, end_user="anna"), round(20 * times))
+    with pytest.raises(ContentLimitError, match="this end user's share"):
+        await content.write(make_caller(key, end_user="anna"), lambda one: one.create_conversation({}, [text] * 2))
+    of_bert = await fill(make_caller(key, end_user="bert"), 100)
+    of_key = await fill(make_caller(key), 100)
+    assert 0 < of_bert < of_anna <= of_bert + of_key, "she has half of what there is, and he half of what she leaves"
     await read_size(store)
 
 

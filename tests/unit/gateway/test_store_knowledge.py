@@ -1,6 +1,7 @@
 """Stored knowledge: whose it is, what it may have, what the file shows, and when it goes."""
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -204,6 +205,26 @@ async def test_an_end_user_leaves_chunks_to_its_key_and_the_others_of_it(store: 
     assert await take_chunks(knowledge, BERT) == 7, "half of what she leaves"
     assert await take_chunks(knowledge, KEY) == 8, "the key has all that is left"
     assert await take_chunks(knowledge, OTHER) == 15
+    await store.read(check_books)
+
+
+@for_each("times", {"the bound": 1.0, "a tenth more": 1.1, "ten times as much": 10.0})
+async def test_an_end_user_leaves_bytes_to_its_key_and_the_others_of_it(store: TenantStore, times: float) -> None:
+    knowledge = make_knowledge(store, ContentLimits(MIB, 2 * MIB, knowledge_caller_bytes=60_000))
+
+    async def fill(caller: Caller, most: int) -> int:
+        owner, count = knowledge.identify(caller), 0
+        with contextlib.suppress(ContentLimitError):
+            while count < most:
+                await upload(knowledge, owner, b"x" * 2000)
+                count += 1
+        return count
+
+    of_anna = await fill(ANNA, round(12 * times))
+    with pytest.raises(ContentLimitError, match="this end user's share"):
+        await upload(knowledge, knowledge.identify(ANNA), b"x" * 20_000)
+    of_bert, of_key = await fill(BERT, 100), await fill(KEY, 100)
+    assert 0 < of_bert < of_anna <= of_bert + of_key, "she has half of what there is, and he half of what she leaves"
     await store.read(check_books)
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from r1plus_assistant.store.content_reader import ContentReader
-from r1plus_assistant.store.knowledge_limits import compute_share
+from r1plus_assistant.store.knowledge_limits import compute_share, compute_user_share
 from r1plus_gateway.store.content.content import (
     ENTRY_BYTES,
     MOST_ITEMS,
@@ -29,9 +29,10 @@ from r1plus_gateway.store.content.content_books import (
     delete_conversations,
     measure_new_owner,
     read_caller_bytes,
+    read_own_bytes,
     read_stored_bytes,
 )
-from r1plus_gateway.store.content.knowledge_books import read_caller_knowledge
+from r1plus_gateway.store.content.knowledge_books import read_caller_knowledge, read_owner_bytes
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.keys.content_cipher import ContentCipher, DataKey, Owner
 from r1plus_gateway.store.upkeep.erasure_records import is_erased_since
@@ -264,10 +265,18 @@ class ContentWriter(ContentReader):
                 f"{size} bytes more exceed what is left of the {limits.tenant_bytes} that all of the tenant may"
                 " store; delete conversations and responses, or ask the platform team"
             )
-        if kept + size > compute_share(limits.caller_bytes, limits.tenant_bytes, stored - of_caller):
+        share = compute_share(limits.caller_bytes, limits.tenant_bytes, stored - of_caller)
+        if kept + size > share:
             raise ContentLimitError(
                 f"{size} bytes more exceed this key's share of the tenant's {limits.tenant_bytes}, of which it has"
                 f" {kept}: what is left is for other keys; delete conversations and responses, or ask the platform team"
+            )
+        own = read_own_bytes(self.connection, self.owner) - read_owner_bytes(self.connection, self.owner)
+        if self.owner.end_user and own + size > compute_user_share(share, kept - own):
+            raise ContentLimitError(
+                f"{size} bytes more exceed this end user's share of what its key may store, of which it has {own}: what"
+                " is left is for the key and its other end users; delete conversations and responses, or ask the"
+                " platform team"
             )
 
 

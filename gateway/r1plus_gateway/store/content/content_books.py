@@ -29,6 +29,12 @@ def read_caller_bytes(connection: Connection, owner: Owner) -> int:
     return int(connection.scalar(sa.select(c.bytes).where(*is_caller)) or 0)
 
 
+def read_own_bytes(connection: Connection, owner: Owner) -> int:
+    """Return the bytes that an owner has stored, without its caller's other end users."""
+    sizes = t.content_sizes
+    return int(connection.scalar(sa.select(sizes.c.bytes).where(*match_owner(sizes, owner))) or 0)
+
+
 def measure_new_owner(connection: Connection, owner: Owner) -> int:
     """Return what an owner's first content costs besides itself; 0 if it has some."""
     sizes = t.content_sizes

@@ -37,6 +37,12 @@ def read_caller_knowledge(connection: Connection, owner: Owner) -> KnowledgeSize
     return KnowledgeSize(int(row[0] or 0), int(row[1] or 0))
 
 
+def read_owner_bytes(connection: Connection, owner: Owner) -> int:
+    """Return the bytes of an owner's knowledge, without that of its caller's other end users."""
+    sizes = t.knowledge_sizes
+    return int(connection.scalar(sa.select(sizes.c.bytes).where(*match_owner(sizes, owner))) or 0)
+
+
 def count_owner_chunks(connection: Connection, owner: Owner) -> int:
     """Return the chunks of an owner, without those of its caller's other end users."""
     sizes = t.knowledge_sizes
