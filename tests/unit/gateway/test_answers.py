@@ -262,6 +262,32 @@ async def test_integers_beyond_64_bits_reach_the_engine_as_floats(tmp_path: Path
         assert '{"a":-1e+30}' in rig.pod.messages[-1]["content"]
 
 
+CUT: dict[str, tuple[str, str]] = {
+    "a text": ('{"content":"Hello \\"wor', 'Hello "wor'),
+    "a text before its first character": ('{"content":"', ""),
+    "a text up to a stop string": ('{"content":"Hello END wor', "Hello "),
+    "a call": ('{"name":"weather","arguments":{"ci', ""),
+    "what is neither yet": ('{"na', ""),
+}
+
+
+@for_each("written, content", CUT)
+async def test_a_cut_answer_under_tools_is_its_text_and_no_json(tmp_path: Path, written: str, content: str) -> None:
+    script = answer(written, finish_reason="length")
+    fields: Any = {"tools": TOOLS, "stop": "END"}
+    async with running(tmp_path, script, capabilities=["messages", "response_schema"]) as rig:
+        async with rig.chat(**fields) as response:
+            (choice,) = (await response.json())["choices"]
+        async with rig.chat(stream=True, **fields) as response:
+            *events, done = await read_events(response)
+        async with rig.respond(tools=[{"type": "function", "name": "weather"}], stop="END") as response:
+            answered = await response.json()
+    assert (choice["message"]["content"], choice["finish_reason"], done) == (content, "length", "[DONE]")
+    deltas = [event["choices"][0]["delta"] for event in events if event["choices"]]
+    assert "".join(delta.get("content") or "" for delta in deltas) == content
+    assert (answered["status"], answered["output"][-1]["content"][0]["text"]) == ("incomplete", content)
+
+
 async def test_text_instead_of_a_tool_is_content(tmp_path: Path) -> None:
     script = answer('{"content":"Hi"}')
     async with running(tmp_path, script, capabilities=["response_schema"]) as rig, rig.chat(tools=TOOLS) as response:

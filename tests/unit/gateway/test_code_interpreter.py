@@ -17,13 +17,13 @@ import pytest
 from r1plus_assistant.calculation import desk
 from r1plus_assistant.calculation.client import CalculatorUnavailableError, SocketCalculator
 from r1plus_assistant.calculation.desk import MOST_AT_ONCE
-from r1plus_assistant.code.code_interpreter import read_cut_text
 from r1plus_assistant.code.code_rounds import LAST_ONE
 from r1plus_contract.calculator import CalculatorReply, CodeRun, FailureCode
 from r1plus_contract.frame_server import serve_frames
 from r1plus_contract.jsonable import dumps
 from r1plus_gateway.access.caller import AccessError, Outcome
 from r1plus_gateway.http.body.json_body import LONE_SURROGATE
+from r1plus_gateway.http.schemas.tools import read_cut_text
 from support.calculator.process import running_patient_interpreter
 from support.gateway.access import ALICE, KEY
 from support.gateway.fake_calculator import FakeCalculator

@@ -3,7 +3,6 @@
 The model calls it as it calls any function, and the gateway runs the program. See `code_rounds`.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -35,9 +34,6 @@ CONTAINER: Final = ObjectField(
 )
 TOOL: Final = Table((TYPE, CONTAINER))
 ECHO: Final[Mapping[str, Json]] = {"type": KIND, CONTAINER.name: {"type": "auto"}}
-_CHARACTER: Final = r'[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})'
-_CUT_TEXT: Final = re.compile(rf'\s*\{{\s*"content"\s*:\s*"((?:{_CHARACTER})*)')
-"""Up to the last whole character; a surrogate ends it."""
 NOT_CONFIGURED: Final = (
     "this gateway runs no code. Leave the tool out, or ask the platform team to set spec.gateway.codeInterpreter: true"
     " in the R1PlusTenant"
@@ -119,12 +115,3 @@ def quote_output(text: str, context_tokens: int) -> str:
         return text
     first, last = data[: most // 2].decode(errors="ignore"), data[-(most // 2) :].decode(errors="ignore")
     return f"{first}\n[{len(data) - most} bytes are left out]\n{last}"
-
-
-def read_cut_text(answer: str) -> str:
-    """Return the text of an answer under the tool that was cut: a part of `{"content": TEXT}`; else nothing."""
-    found = _CUT_TEXT.match(answer)
-    if found is None:
-        return ""
-    text: str = orjson.loads(f'"{found[1]}"')
-    return text

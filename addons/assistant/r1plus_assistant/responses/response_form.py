@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from r1plus_assistant.code.code_interpreter import build_call_item, read_cut_text, split_code_interpreter
+from r1plus_assistant.code.code_interpreter import build_call_item, split_code_interpreter
 from r1plus_assistant.files.file_search import (
     KnowledgeFinder,
     build_results,
@@ -32,7 +32,7 @@ from r1plus_gateway.http.completions.requests import GenerateRequest, ModelName
 from r1plus_gateway.http.errors import FieldNames, RequestError
 from r1plus_gateway.http.schemas.code_tool import KIND as CODE_KIND
 from r1plus_gateway.http.schemas.code_tool import CodeCall
-from r1plus_gateway.http.schemas.tools import ToolAnswer, ToolCall, parse_tool_answer
+from r1plus_gateway.http.schemas.tools import ToolAnswer, ToolCall, parse_tool_answer, read_cut_text
 from r1plus_gateway.settings import ModelSettings
 
 IN_PROGRESS: Final = "in_progress"

@@ -81,6 +81,9 @@ _CONTENT: Final[Json] = {
 }
 
 
+_CHARACTER: Final = r'[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})'
+_CUT_TEXT: Final = re.compile(rf'\s*\{{\s*"content"\s*:\s*"((?:{_CHARACTER})*)')
+"""Up to the last whole character; a surrogate ends it."""
 _ESCAPE: Final = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
@@ -326,22 +329,39 @@ def _describe_tools(functions: Sequence[Function], must_call: bool) -> str:
 
 
 def parse_tool_answer(text: str, stop: Sequence[str] = ()) -> ToolAnswer:
-    """Read the engine's answer. Text that is no whole JSON object, because it was cut or nests too deep, is content.
+    """Read the engine's answer. Of a JSON object that was cut only the content is left, as far as it was written.
 
-    `stop`: content that the model wrote in place of a call ends before the first of these strings.
+    Text that is no object, or nests too deep, is content. `stop`: content that the model wrote in place of a call ends
+    before the first of these strings.
     """
     try:
         value, has_lone_surrogate = _load(text)
         arguments = orjson.dumps(value.get("arguments") if isinstance(value, dict) else None).decode()
-    except (ValueError, orjson.JSONEncodeError):
+    except ValueError:
+        # A part of a call is no call, and clients would read its JSON as what the model says.
+        return ToolAnswer(_cut(read_cut_text(text), stop) if text.lstrip().startswith("{") else text)
+    except orjson.JSONEncodeError:
         return ToolAnswer(text)
     if isinstance(value, dict) and isinstance(value.get("name"), str):
         return ToolAnswer("", ToolCall(value["name"], arguments), has_lone_surrogate)
     content = value.get("content") if isinstance(value, dict) else None
     if not isinstance(content, str):
         return ToolAnswer(text, has_lone_surrogate=has_lone_surrogate)
-    end = min((place for one in stop if (place := content.find(one)) >= 0), default=None)
-    return ToolAnswer(content[:end], has_lone_surrogate=has_lone_surrogate)
+    return ToolAnswer(_cut(content, stop), has_lone_surrogate=has_lone_surrogate)
+
+
+def read_cut_text(answer: str) -> str:
+    """Return the text of an answer under tools that was cut: a part of `{"content": TEXT}`; else nothing."""
+    found = _CUT_TEXT.match(answer)
+    if found is None:
+        return ""
+    text: str = orjson.loads(f'"{found[1]}"')
+    return text
+
+
+def _cut(content: str, stop: Sequence[str]) -> str:
+    """Return what is before the first of these strings."""
+    return content[: min((place for one in stop if (place := content.find(one)) >= 0), default=None)]
 
 
 def _load(text: str) -> tuple[Json, bool]:
