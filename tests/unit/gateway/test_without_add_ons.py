@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,35 @@ async def test_the_document_has_all_that_it_refers_to(tmp_path: Path, store: Ten
     assert "/v1/admin/root/rotate" in document["paths"]
     body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]
     assert "knowledge" not in json.dumps(body)
+
+
+ASSEMBLY = """
+import sys
+
+class Absence:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+
+sys.meta_path.insert(0, Absence())
+from r1plus_gateway.assembly import find_add_on
+print(find_add_on().__name__)
+"""
+
+
+@for_each(
+    "missing, problem",
+    {
+        "the add-on": ("r1plus_assistant", ""),
+        "what its extra installs": ("simsimd", ""),
+        "a part of it": ("r1plus_assistant.environment", "No module named"),
+    },
+)
+def test_an_absent_add_on_is_left_out_and_a_damaged_one_is_an_error(missing: str, problem: str) -> None:
+    command = [sys.executable, "-c", ASSEMBLY, missing]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.stdout == ("" if problem else "run_without_add_on\n"), done.stderr
+    assert problem in done.stderr
 
 
 STORED_CONTENT = """
