@@ -18,7 +18,7 @@ from r1plus_contract.jsonable import ContractError, dumps, loads, to_jsonable
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.pods.places import short_path
-from r1plus_edge.report import Narrator, ServeStatus, Step
+from r1plus_edge.report import Narrator, ServeStatus, StartStep
 from r1plus_edge.update.request import UpdateRequest, UpdateResult
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class OwnerRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ControlMessage:
     """A line of the answer. The last one is `InForce`, `Done` or `Refused`."""
 
     kind: MessageKind
@@ -69,7 +69,7 @@ class Message:
     percent: int = 0
 
 
-class Asker(Narrator, Protocol):
+class UpdateClient(Narrator, Protocol):
     """Who asked for an update."""
 
     @property
@@ -88,27 +88,27 @@ class _Sender:
         """Of the connection; 0: it has ended."""
         return max(0, int(self._writer.get_extra_info("socket").fileno()))
 
-    def send(self, message: Message) -> None:
+    def send(self, message: ControlMessage) -> None:
         if not self._writer.is_closing():
             self._writer.write(f"{dumps(message)}\n".encode())
 
-    def step(self, step: Step) -> None:
+    def step(self, step: StartStep) -> None:
         """See `Narrator`."""
-        self.send(Message(MessageKind.STEP, step.detail, step.name, step.seconds))
+        self.send(ControlMessage(MessageKind.STEP, step.detail, step.name, step.seconds))
 
     def progress(self, name: str, percent: int, detail: str) -> None:
         """See `Narrator`."""
-        self.send(Message(MessageKind.PROGRESS, detail, name, percent=percent))
+        self.send(ControlMessage(MessageKind.PROGRESS, detail, name, percent=percent))
 
     def note(self, text: str) -> None:
         """See `Narrator`."""
-        self.send(Message(MessageKind.NOTE, text))
+        self.send(ControlMessage(MessageKind.NOTE, text))
 
     def serving(self, status: ServeStatus) -> None:
         """See `Narrator`."""
 
 
-Handle = Callable[[UpdateRequest, Asker], Awaitable[UpdateResult]]
+Handle = Callable[[UpdateRequest, UpdateClient], Awaitable[UpdateResult]]
 Acts = Mapping[OwnerVerb, Callable[[], Awaitable[str]]]
 """Verb -> what carries it out, and returns the answer. Raises EdgeError."""
 
@@ -126,7 +126,7 @@ async def listen_for_requests(folder: DataFolder, handle: Handle, acts: Acts) ->
                 request = _read_request(line.decode())
             except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
                 problem = "it is none" if not isinstance(error, ContractError) else str(error)
-                sender.send(Message(MessageKind.REFUSED, f"{_UNREADABLE}: {problem}"))
+                sender.send(ControlMessage(MessageKind.REFUSED, f"{_UNREADABLE}: {problem}"))
             else:
                 if isinstance(request, OwnerRequest):
                     sender.send(await _act(acts[request.verb]))
@@ -155,18 +155,18 @@ def _read_request(text: str) -> UpdateRequest | OwnerRequest:
         return loads(UpdateRequest, text)
 
 
-async def _act(act: Callable[[], Awaitable[str]]) -> Message:
+async def _act(act: Callable[[], Awaitable[str]]) -> ControlMessage:
     try:
-        return Message(MessageKind.DONE, await act())
+        return ControlMessage(MessageKind.DONE, await act())
     except EdgeError as error:
-        return Message(MessageKind.REFUSED, str(error))
+        return ControlMessage(MessageKind.REFUSED, str(error))
     except Exception as error:
         log.exception("A request of the owner ended by an error of r1plus")
-        return Message(MessageKind.REFUSED, f"An error of r1plus: {type(error).__name__}: {error}")
+        return ControlMessage(MessageKind.REFUSED, f"An error of r1plus: {type(error).__name__}: {error}")
 
 
-def _build_answer(result: UpdateResult) -> Message:
-    return Message(MessageKind.IN_FORCE if result.is_in_force else MessageKind.REFUSED, result.text)
+def _build_answer(result: UpdateResult) -> ControlMessage:
+    return ControlMessage(MessageKind.IN_FORCE if result.is_in_force else MessageKind.REFUSED, result.text)
 
 
 def encode_answer(result: UpdateResult) -> str:
@@ -223,7 +223,7 @@ def ask(folder: DataFolder, verb: OwnerVerb) -> str:
     return message.text
 
 
-def _ask(folder: DataFolder, document: Mapping[str, object], consequence: str) -> Iterator[Message]:
+def _ask(folder: DataFolder, document: Mapping[str, object], consequence: str) -> Iterator[ControlMessage]:
     """Send a request, and yield the answer's lines. `consequence`: of nothing serving there."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
@@ -242,7 +242,7 @@ def _ask(folder: DataFolder, document: Mapping[str, object], consequence: str) -
             ) from error
         with connection.makefile("r", encoding="utf-8") as lines:
             for line in _read_lines(lines):
-                yield loads(Message, line, tolerant=True)
+                yield loads(ControlMessage, line, tolerant=True)
 
 
 def _read_lines(lines: Iterator[str]) -> Iterator[str]:
@@ -250,10 +250,10 @@ def _read_lines(lines: Iterator[str]) -> Iterator[str]:
         yield from lines
 
 
-def _tell(message: Message, narrator: Narrator) -> None:
+def _tell(message: ControlMessage, narrator: Narrator) -> None:
     match message.kind:
         case MessageKind.STEP:
-            narrator.step(Step(message.name, message.text, message.seconds))
+            narrator.step(StartStep(message.name, message.text, message.seconds))
         case MessageKind.PROGRESS:
             narrator.progress(message.name, message.percent, message.text)
         case _:

@@ -20,9 +20,9 @@ from r1plus_edge.objects import Objects
 from r1plus_edge.pods.container import FIRST_BACKOFF, LONGEST_BACKOFF
 from r1plus_edge.pods.images import Images
 from r1plus_edge.pods.places import LOOPBACK
-from r1plus_edge.pods.pod import Pod, Sources
+from r1plus_edge.pods.pod import LocalPod, VolumeSources
 from r1plus_edge.pods.triton_sockets import read_schema_share
-from r1plus_edge.start.deployment import Request
+from r1plus_edge.start.deployment import ServeRequest
 from r1plus_edge.world import World
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.observation import Observation, PodFacts
@@ -44,7 +44,7 @@ ReadReport = Callable[[int], Awaitable[MonitorReport | None]]
 
 @dataclass(slots=True)
 class _RunningPod:
-    pod: Pod
+    pod: LocalPod
     deployment_uid: str
     task: asyncio.Task[None]
     ending: asyncio.Task[None] | None = None
@@ -56,7 +56,7 @@ class Controller:
 
     folder: DataFolder
     objects: Objects
-    request: Request
+    request: ServeRequest
     """What is asked for; `ask_for` changes it."""
     world: World
     images: Images
@@ -73,7 +73,7 @@ class Controller:
     """Part of the serving engine's memory for compiled schemas that is used; None: it does not say."""
     _pods: dict[str, _RunningPod] = field(default_factory=dict)
 
-    def ask_for(self, request: Request, world: World) -> None:
+    def ask_for(self, request: ServeRequest, world: World) -> None:
         """Let the next pass plan for this request, in this world."""
         self.objects.ask_for(request.name, request.namespace, request.document, time.time())
         self.request, self.world = request, world
@@ -96,7 +96,7 @@ class Controller:
         return read_revisions(self.objects.children)
 
     @property
-    def serving_pod(self) -> Pod | None:
+    def serving_pod(self) -> LocalPod | None:
         """The Ready pod of the revision that has traffic; None: there is none."""
         revision = self.objects.deployment.get("status", {}).get("revision")
         ready = (pod for pod in self.list_pods() if pod.is_ready and pod.facts.revision == revision)
@@ -122,7 +122,7 @@ class Controller:
             monitor_port=pod.ports[names.PORT_MONITOR],
         )
 
-    def list_pods(self) -> list[Pod]:
+    def list_pods(self) -> list[LocalPod]:
         """Return the pods, those that end too."""
         return [running.pod for running in self._pods.values()]
 
@@ -179,9 +179,9 @@ class Controller:
                 self._start_pod(uid, obj["metadata"]["name"], obj["spec"]["template"])
 
     def _start_pod(self, uid: str, deployment: str, template: dict[str, object]) -> None:
-        sources = Sources(self.objects.read_config, claims=self.world.claims)
+        sources = VolumeSources(self.objects.read_config, claims=self.world.claims)
         name = f"{deployment}-{secrets.token_hex(3)}"
-        pod = Pod(name, template, self.folder, self.images, sources, self.wake.set)
+        pod = LocalPod(name, template, self.folder, self.images, sources, self.wake.set)
         self._pods[name] = _RunningPod(pod, uid, asyncio.create_task(run_pod(pod)))
 
     async def _end_pod(self, running: _RunningPod, grace: float, *, is_gentle: bool) -> None:
@@ -194,7 +194,7 @@ class Controller:
         self.wake.set()
 
 
-async def run_pod(pod: Pod) -> None:
+async def run_pod(pod: LocalPod) -> None:
     """Run a pod until cancelled; where the machine refuses (no room, no process), try again."""
     failures = 0
     while True:

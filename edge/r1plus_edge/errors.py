@@ -1,7 +1,7 @@
 """Errors of the edge tier.
 
     EdgeError           something on this machine is in the way, exit status 1
-    └── RequestError    the arguments or the R1PlusDeployment are invalid, exit status 2
+    └── EdgeRequestError    the arguments or the R1PlusDeployment are invalid, exit status 2
 
 Every message names what was asked for, what is wrong, and what to do.
 """
@@ -13,7 +13,7 @@ class EdgeError(Exception):
     status = 1
 
 
-class RequestError(EdgeError):
+class EdgeRequestError(EdgeError):
     """What was asked for means nothing on one machine."""
 
     status = 2

@@ -48,7 +48,7 @@ from r1plus_edge.objects import write_synced
 from r1plus_edge.pods.images import Images
 from r1plus_edge.pods.on_demand import OnDemandContainer
 from r1plus_edge.pods.places import LOOPBACK
-from r1plus_edge.pods.pod import Pod, Sources
+from r1plus_edge.pods.pod import LocalPod, VolumeSources
 from r1plus_edge.start.engines import find_embedding_files
 from r1plus_edge.start.listening import Listening
 from r1plus_edge.start.preparation import prepare_embedding
@@ -188,12 +188,12 @@ class EdgeGateway:
             self._spec, self._build_settings(), config, self._embedding, counts_storage=False
         )
         folders = {ENGINE_FILES: find_embedding_files(self._embedding.name, cache)} if self._embedding else {}
-        self.pod = Pod(
+        self.pod = LocalPod(
             "gateway",
             template["spec"]["template"],
             folder,
             images,
-            Sources(self._read_config, {GATEWAY: folder.store}, {GATEWAY_KEY: folder.secret}, folders),
+            VolumeSources(self._read_config, {GATEWAY: folder.store}, {GATEWAY_KEY: folder.secret}, folders),
             on_change,
             sockets={one.name: one.socket for one in select_helpers(self._spec.gateway, self._embedding)},
             listeners={PORT_API: listener},

@@ -12,7 +12,7 @@ from r1plus_edge.controller import Controller
 from r1plus_edge.gateway import EdgeGateway
 from r1plus_edge.pods.container import Container
 from r1plus_edge.pods.places import LOOPBACK
-from r1plus_edge.pods.pod import Pod
+from r1plus_edge.pods.pod import LocalPod
 from r1plus_edge.report import Reporter, ServePhase, describe_data, list_conditions
 from r1plus_edge.start.listening import Listening
 from r1plus_operator.api.conditions import ConditionType, Reason
@@ -24,7 +24,7 @@ LOAD, GATE, GATEWAY = "load", "gate", "gateway"
 """Steps of a start that passes show."""
 
 
-class Progress:
+class StartProgress:
     """Tells each step of the start once, and the state from then on."""
 
     def __init__(self, reporter: Reporter, listening: Listening, has_key: Callable[[], bool]) -> None:
@@ -94,7 +94,9 @@ class Progress:
         """Tell anything else."""
         self._reporter.narrator.note(text)
 
-    def _tell_steps(self, status: Json, pod: Pod | None, report: MonitorReport | None, *, is_serving: bool) -> None:
+    def _tell_steps(
+        self, status: Json, pod: LocalPod | None, report: MonitorReport | None, *, is_serving: bool
+    ) -> None:
         if pod is None:
             return
         if pod.find_container(CONTAINER_TRITON).has_started:
@@ -164,7 +166,7 @@ class Progress:
         self._failing = names
 
 
-def describe_unready(pods: Sequence[Pod]) -> tuple[str, ...]:
+def describe_unready(pods: Sequence[LocalPod]) -> tuple[str, ...]:
     """Return why containers of pods that were ready are not ready now, in the words of their probes."""
     return tuple(
         f"{one.program.name} is not ready: {one.not_ready}"

@@ -38,7 +38,7 @@ class ServePhase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StartStep:
     """A step of the start, and how long it took."""
 
     name: str
@@ -89,7 +89,7 @@ class ServeStatus:
     """What this machine refuses of the helpers' confinement, and what to do."""
     rollback: str = ""
     """What is done about a drop of the accuracy, or which revision could be gone back to."""
-    steps: tuple[Step, ...] = ()
+    steps: tuple[StartStep, ...] = ()
 
 
 def read_status(path: Path) -> ServeStatus | None:
@@ -103,7 +103,7 @@ def read_status(path: Path) -> ServeStatus | None:
 class Narrator(Protocol):
     """Tells a person what happens."""
 
-    def step(self, step: Step) -> None:
+    def step(self, step: StartStep) -> None:
         """A step is done."""
 
     def progress(self, name: str, percent: int, detail: str) -> None:
@@ -130,7 +130,7 @@ class LineNarrator:
         self._percent = -1
         self._has_open_line = False
 
-    def step(self, step: Step) -> None:
+    def step(self, step: StartStep) -> None:
         """See `Narrator`."""
         self._write(f"{step.seconds:7.1f} s  {step.name:<9} {step.detail}")
 
@@ -203,7 +203,7 @@ class Reporter:
     def end_step(self, name: str, detail: str, seconds: float) -> None:
         """Record a step of the start."""
         measured = self.measure_processor()
-        step = Step(name, detail, round(seconds, 1), round(measured - self._measured, 1))
+        step = StartStep(name, detail, round(seconds, 1), round(measured - self._measured, 1))
         self._measured = measured
         self.update(steps=(*self.status.steps, step))
         self.narrator.step(step)

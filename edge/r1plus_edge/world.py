@@ -12,7 +12,7 @@ from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.pods.claims import find_claims, link_claim, remove_other_claims
 from r1plus_edge.pods.images import Images
-from r1plus_edge.start.deployment import Request
+from r1plus_edge.start.deployment import ServeRequest
 from r1plus_edge.start.machine import GIB, MIB, RESERVED_BYTES
 from r1plus_edge.start.options import ServeOptions, build_config
 from r1plus_edge.start.preparation import prepare_engine
@@ -54,7 +54,7 @@ class Installation:
 class Preparation:
     """A request for which everything is on this machine."""
 
-    request: Request
+    request: ServeRequest
     """As the plan gets it."""
     world: World
     target: Target

@@ -49,7 +49,7 @@ class LlamaShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Architecture:
+class LlamaArchitecture:
     """What differs from a Llama; by default nothing.
 
     Raises:
@@ -86,7 +86,7 @@ class Architecture:
     @property
     def is_llama(self) -> bool:
         """Whether nothing differs from a Llama."""
-        return self == Architecture()
+        return self == LlamaArchitecture()
 
     def has_window(self, layer: int) -> bool:
         """Return whether the layer, counted from 0, sees the window alone."""
@@ -106,7 +106,7 @@ def _check_int(name: str, value: object, least: int) -> None:
         raise ModelError(f"{name}: {value:.3g} is more than {MOST_CONTEXT}, the longest context; set less")
 
 
-def check_window(shape: LlamaShape, architecture: Architecture) -> None:
+def check_window(shape: LlamaShape, architecture: LlamaArchitecture) -> None:
     """Refuse a window that no sequence fills: it would hide nothing, and its bias never was trained.
 
     Raises:
@@ -152,7 +152,7 @@ def read_shape(fields: Mapping[str, Any]) -> LlamaShape:
     )
 
 
-def read_architecture(fields: Mapping[str, Any]) -> Architecture:
+def read_architecture(fields: Mapping[str, Any]) -> LlamaArchitecture:
     """Return R1+'s options in the fields of config.json; those of a Llama if there are none.
 
     Raises:
@@ -160,15 +160,15 @@ def read_architecture(fields: Mapping[str, Any]) -> Architecture:
     """
     options = fields.get(R1PLUS)
     if options is None and fields.get("model_type") != R1PLUS:
-        return Architecture()
+        return LlamaArchitecture()
     if not isinstance(options, Mapping):
         raise ModelError(f"{R1PLUS}: {options!r:.40} is not an object of options; {AGAIN}")
-    if unknown := sorted(set(options) - set(Architecture.__dataclass_fields__)):
+    if unknown := sorted(set(options) - set(LlamaArchitecture.__dataclass_fields__)):
         raise ModelError(f"{R1PLUS}.{unknown[0]:.40}: no option of this version; use the one that made the model")
-    return Architecture(**options)
+    return LlamaArchitecture(**options)
 
 
-def list_shapes(shape: LlamaShape, architecture: Architecture) -> dict[str, tuple[int, ...]]:
+def list_shapes(shape: LlamaShape, architecture: LlamaArchitecture) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor of a checkpoint, by its name."""
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (shape.vocabulary, shape.hidden_size),
@@ -182,7 +182,7 @@ def list_shapes(shape: LlamaShape, architecture: Architecture) -> dict[str, tupl
     return shapes
 
 
-def _list_layer_shapes(shape: LlamaShape, architecture: Architecture, layer: int) -> dict[str, tuple[int, ...]]:
+def _list_layer_shapes(shape: LlamaShape, architecture: LlamaArchitecture, layer: int) -> dict[str, tuple[int, ...]]:
     hidden, neurons = shape.hidden_size, shape.intermediate_size
     queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
     attention = {"q_proj": (queries, hidden), "k_proj": (keys, hidden), "v_proj": (keys, hidden)}
@@ -209,7 +209,7 @@ def _list_layer_shapes(shape: LlamaShape, architecture: Architecture, layer: int
     return shapes
 
 
-def write_fields(fields: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
+def write_fields(fields: Mapping[str, Any], architecture: LlamaArchitecture) -> dict[str, Any]:
     """Return config.json's fields with the options in them."""
     others = {key: value for key, value in fields.items() if key != R1PLUS}
     if architecture.is_llama:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from r1plus_contract.llama_architecture import Architecture, ModelError
+from r1plus_contract.llama_architecture import LlamaArchitecture, ModelError
 from r1plus_model.checkpoint import load_model, save_model
 from support.paths import TESTS
 from support.tables import for_each
@@ -30,7 +30,7 @@ def test_a_llama_answers_as_in_transformers(llama: Path) -> None:
 
 
 def test_the_own_architecture_answers_with_its_options(llama: Path, tmp_path: Path) -> None:
-    options = Architecture(window=4, sinks=1, active=0.5)
+    options = LlamaArchitecture(window=4, sinks=1, active=0.5)
     save_model(load_model(llama, options), tmp_path / "r1plus", llama)
     model = load(tmp_path / "r1plus")
 

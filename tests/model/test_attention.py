@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from r1plus_contract.llama_architecture import Architecture, LlamaShape, read_shape
-from r1plus_model.attention import Attention, find_visible
+from r1plus_contract.llama_architecture import LlamaArchitecture, LlamaShape, read_shape
+from r1plus_model.attention import GroupedQueryAttention, find_visible
 from r1plus_model.model import R1PlusModel
 from support.model.llamas import TINY, draw_ids, load_tiny, write_tiny
 from support.tables import for_each
@@ -52,12 +52,12 @@ def test_no_token_sees_padding() -> None:
 @for_each(
     "architecture",
     {
-        "a window": Architecture(window=8),
-        "a window with learned spans at their start": Architecture(window=8, span_ramp=4),
-        "a window with a bias at its start": Architecture(window=8, relative_bias=True),
+        "a window": LlamaArchitecture(window=8),
+        "a window with learned spans at their start": LlamaArchitecture(window=8, span_ramp=4),
+        "a window with a bias at its start": LlamaArchitecture(window=8, relative_bias=True),
     },
 )
-def test_what_is_out_of_every_layers_window_changes_nothing(architecture: Architecture, tiny: Path) -> None:
+def test_what_is_out_of_every_layers_window_changes_nothing(architecture: LlamaArchitecture, tiny: Path) -> None:
     """Three layers of eight tokens reach back 3 * 7 tokens."""
     model, ids = load_tiny(tiny, architecture, is_random=False), draw_ids(1, 60)
     changed = ids.clone()
@@ -71,15 +71,15 @@ def test_what_is_out_of_every_layers_window_changes_nothing(architecture: Archit
 
 def test_bias_and_spans_begin_without_any_effect(tiny: Path) -> None:
     ids = draw_ids(2, 40)
-    plain = load_tiny(tiny, Architecture(window=8, sinks=2))
-    adaptive = load_tiny(tiny, Architecture(window=8, sinks=2, relative_bias=True, span_ramp=4), is_random=False)
+    plain = load_tiny(tiny, LlamaArchitecture(window=8, sinks=2))
+    adaptive = load_tiny(tiny, LlamaArchitecture(window=8, sinks=2, relative_bias=True, span_ramp=4), is_random=False)
 
     torch.testing.assert_close(adaptive(ids), plain(ids), atol=1e-5, rtol=0)
 
 
 def test_the_bias_is_added_to_the_scores_by_distance(tiny: Path) -> None:
     """A bias of -inf at all distances but two leaves each token its own key and that of two before."""
-    model = load_tiny(tiny, Architecture(window=8, relative_bias=True))
+    model = load_tiny(tiny, LlamaArchitecture(window=8, relative_bias=True))
     for layer in model.layers:
         layer.self_attn.relative_bias.fill_(-1e9)
         layer.self_attn.relative_bias[:, [0, 2]] = 0
@@ -92,7 +92,10 @@ def test_the_bias_is_added_to_the_scores_by_distance(tiny: Path) -> None:
 
 
 def test_sinks_beyond_the_window_have_a_bias_of_their_own(tiny: Path) -> None:
-    model, ids = load_tiny(tiny, Architecture(window=4, sinks=2, relative_bias=True), is_random=False), draw_ids(1, 20)
+    model, ids = (
+        load_tiny(tiny, LlamaArchitecture(window=4, sinks=2, relative_bias=True), is_random=False),
+        draw_ids(1, 20),
+    )
     before = model(ids)
     for layer in model.layers:
         layer.self_attn.relative_bias[:, 4] = 3.0
@@ -107,8 +110,8 @@ def test_sinks_beyond_the_window_have_a_bias_of_their_own(tiny: Path) -> None:
 def test_what_is_added_to_the_scores_is_what_flex_attention_computes() -> None:
     window, sinks, ramp, tokens = 8, 2, 4, 30
     torch.manual_seed(0)
-    attention = Attention(
-        load_shape(), Architecture(window=window, sinks=sinks, relative_bias=True, span_ramp=ramp), layer=0
+    attention = GroupedQueryAttention(
+        load_shape(), LlamaArchitecture(window=window, sinks=sinks, relative_bias=True, span_ramp=ramp), layer=0
     )
     bias, spans = torch.randn(6, window + 1), torch.linspace(0, 1, 6)
     queries, keys, values = (torch.randn(2, heads, tokens, HEAD_SIZE) for heads in (6, KV_HEADS, KV_HEADS))
@@ -141,7 +144,7 @@ def test_what_is_added_to_the_scores_is_what_flex_attention_computes() -> None:
     },
 )
 def test_the_ring_is_as_long_as_the_widest_span(spans: list[float], slots: int, tiny: Path) -> None:
-    model = load_tiny(tiny, Architecture(window=16, sinks=2, span_ramp=4))
+    model = load_tiny(tiny, LlamaArchitecture(window=16, sinks=2, span_ramp=4))
     for layer in model.layers:
         layer.self_attn.spans.copy_(torch.tensor(spans))
     ids, cache = draw_ids(1, 50), model.allocate_cache(1)
@@ -165,7 +168,7 @@ def test_spans_and_bias_learn() -> None:
     """Checked against differences: the loss rises as the gradient says."""
     shape = load_shape()
     torch.manual_seed(0)
-    model = R1PlusModel(shape, Architecture(window=16, sinks=2, relative_bias=True, span_ramp=8)).double()
+    model = R1PlusModel(shape, LlamaArchitecture(window=16, sinks=2, relative_bias=True, span_ramp=8)).double()
     torch.nn.init.normal_(model.layers[0].self_attn.relative_bias)
     model.layers[0].self_attn.spans.data.fill_(0.47)
     by_span, by_bias = measure_gradient(model)
@@ -194,15 +197,15 @@ def load_shape() -> LlamaShape:
 @for_each(
     "architecture, slots",
     {
-        "full attention has a slot for each token": (Architecture(), 3 * 64),
-        "a window has its own and the sinks'": (Architecture(window=8, sinks=2), 3 * 10),
-        "a global layer keeps all": (Architecture(window=8, sinks=2, global_every=3), 2 * 10 + 64),
-        "no more than the context": (Architecture(window=100, sinks=8), 3 * 64),
-        "no more than the context, sinks alone": (Architecture(window=100, sinks=80), 3 * 64),
+        "full attention has a slot for each token": (LlamaArchitecture(), 3 * 64),
+        "a window has its own and the sinks'": (LlamaArchitecture(window=8, sinks=2), 3 * 10),
+        "a global layer keeps all": (LlamaArchitecture(window=8, sinks=2, global_every=3), 2 * 10 + 64),
+        "no more than the context": (LlamaArchitecture(window=100, sinks=8), 3 * 64),
+        "no more than the context, sinks alone": (LlamaArchitecture(window=100, sinks=80), 3 * 64),
     },
 )
 def test_the_cache_has_its_bytes_from_the_start_and_no_more_at_the_end(
-    architecture: Architecture, slots: int, tiny: Path
+    architecture: LlamaArchitecture, slots: int, tiny: Path
 ) -> None:
     model, ids = load_tiny(tiny, architecture), draw_ids(2, 64)
     cache = model.allocate_cache(2, context=64)

@@ -11,17 +11,19 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from r1plus_contract.llama_architecture import Architecture
+from r1plus_contract.llama_architecture import LlamaArchitecture
 from r1plus_model.checkpoint import load_model
 from r1plus_model.errors import DistillationError
-from r1plus_model.healing import Batch, Recipe, choose_active, heal, list_groups, scale_rate
+from r1plus_model.healing import HealingRecipe, TrainingBatch, choose_active, heal, list_groups, scale_rate
 from r1plus_model.model import R1PlusModel
 from support.model.llamas import draw_ids, mask_padding, write_tiny
 from support.tables import for_each
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
-R1PLUS = Architecture(window=8, sinks=2, global_every=3, relative_bias=True, span_ramp=4, active=0.2, predictor_rank=8)
-RECIPE = Recipe(steps=40, rate=2e-3, is_bfloat16=False, checkpoint_every=10)
+R1PLUS = LlamaArchitecture(
+    window=8, sinks=2, global_every=3, relative_bias=True, span_ramp=4, active=0.2, predictor_rank=8
+)
+RECIPE = HealingRecipe(steps=40, rate=2e-3, is_bfloat16=False, checkpoint_every=10)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
-def draw_batch(step: int) -> Batch:
-    return Batch(draw_ids(4, 24, seed=step % 10), mask_padding([0, 0, 5, 10], 24))
+def draw_batch(step: int) -> TrainingBatch:
+    return TrainingBatch(draw_ids(4, 24, seed=step % 10), mask_padding([0, 0, 5, 10], 24))
 
 
 def measure(model: R1PlusModel, teacher: R1PlusModel) -> float:
@@ -41,7 +43,7 @@ def measure(model: R1PlusModel, teacher: R1PlusModel) -> float:
         return float((target.exp() * (target - own)).sum(-1).mean())
 
 
-def run(model: R1PlusModel, teacher: R1PlusModel, folder: Path, recipe: Recipe = RECIPE) -> list[float]:
+def run(model: R1PlusModel, teacher: R1PlusModel, folder: Path, recipe: HealingRecipe = RECIPE) -> list[float]:
     return [report.loss for report in heal(model, teacher, draw_batch, recipe, folder)]
 
 
@@ -49,12 +51,14 @@ def run(model: R1PlusModel, teacher: R1PlusModel, folder: Path, recipe: Recipe =
     "architecture",
     {
         "window, spans and bias": replace(R1PLUS, active=1.0, predictor_rank=None),
-        "neurons by the gate": Architecture(active=0.2),
-        "neurons by a predictor": Architecture(active=0.2, predictor_rank=8),
+        "neurons by the gate": LlamaArchitecture(active=0.2),
+        "neurons by a predictor": LlamaArchitecture(active=0.2, predictor_rank=8),
         "all of R1+": R1PLUS,
     },
 )
-def test_a_changed_model_gets_nearer_to_what_it_was(architecture: Architecture, tiny: Path, tmp_path: Path) -> None:
+def test_a_changed_model_gets_nearer_to_what_it_was(
+    architecture: LlamaArchitecture, tiny: Path, tmp_path: Path
+) -> None:
     model, teacher = load_model(tiny, architecture), load_model(tiny)
     before = measure(model, teacher)
 
@@ -85,7 +89,7 @@ def test_a_killed_run_continues_with_the_same_numbers(is_bfloat16: bool, tiny: P
 
 def test_what_r1plus_adds_has_rates_of_its_own(tiny: Path) -> None:
     model = load_model(tiny, R1PLUS)
-    recipe = Recipe(steps=1, rate=0.1, bias_rate=0.2, span_rate=0.3, predictor_rate=0.4)
+    recipe = HealingRecipe(steps=1, rate=0.1, bias_rate=0.2, span_rate=0.3, predictor_rate=0.4)
 
     groups = {group["peak"]: len(group["params"]) for group in list_groups(model, recipe)}
 
@@ -123,11 +127,11 @@ def test_spans_that_have_a_price_become_shorter(tiny: Path, tmp_path: Path) -> N
     },
 )
 def test_neurons_are_switched_off_bit_by_bit(step: int, share: float) -> None:
-    assert choose_active(Recipe(steps=100), 0.15, step) == pytest.approx(share)
+    assert choose_active(HealingRecipe(steps=100), 0.15, step) == pytest.approx(share)
 
 
 def test_no_neuron_is_switched_off_for_a_dense_model() -> None:
-    assert choose_active(Recipe(steps=100), 1.0, 0) == 1.0
+    assert choose_active(HealingRecipe(steps=100), 1.0, 0) == 1.0
 
 
 def test_rates_rise_for_ten_steps_and_fall_to_a_tenth() -> None:
@@ -153,7 +157,7 @@ def test_rates_rise_for_ten_steps_and_fall_to_a_tenth() -> None:
 )
 def test_a_recipe_out_of_range_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(DistillationError) as raised:
-        Recipe(**({"steps": 1} | values))
+        HealingRecipe(**({"steps": 1} | values))
 
     assert message in str(raised.value)
 
@@ -161,7 +165,7 @@ def test_a_recipe_out_of_range_is_refused(values: dict[str, Any], message: str) 
 OTHERS: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "another recipe": (lambda tiny: {"recipe": RECIPE}, "recipe"),
     "another teacher": (lambda tiny: {"teacher": change_weights(load_model(tiny))}, "teacher"),
-    "a teacher with a window": (lambda tiny: {"teacher": load_model(tiny, Architecture(window=8))}, "teacher"),
+    "a teacher with a window": (lambda tiny: {"teacher": load_model(tiny, LlamaArchitecture(window=8))}, "teacher"),
     "another model": (lambda tiny: {"model": change_weights(load_model(tiny, R1PLUS))}, "model"),
 }
 

@@ -9,17 +9,19 @@ import pytest
 import torch
 
 from bench.model.healed import Curve, heal_model
-from r1plus_contract.llama_architecture import Architecture
+from r1plus_contract.llama_architecture import LlamaArchitecture
 from r1plus_model.checkpoint import load_model
 from r1plus_model.decoding import decode_greedily
-from r1plus_model.healing import Batch, Recipe, heal
+from r1plus_model.healing import HealingRecipe, TrainingBatch, heal
 from r1plus_model.model import R1PlusModel
 from support.model.llamas import draw_ids, mask_padding, write_tiny
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
-R1PLUS = Architecture(window=8, sinks=2, global_every=3, relative_bias=True, span_ramp=4, active=0.2, predictor_rank=8)
+R1PLUS = LlamaArchitecture(
+    window=8, sinks=2, global_every=3, relative_bias=True, span_ramp=4, active=0.2, predictor_rank=8
+)
 OWN_COUNT = R1PLUS.count_active(80)
-RECIPE = Recipe(steps=24, rate=2e-3, checkpoint_every=4)
+RECIPE = HealingRecipe(steps=24, rate=2e-3, checkpoint_every=4)
 DUE = [0, 4, 8, 12, 16, 20, 24]
 
 
@@ -49,11 +51,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
-def draw_batch(step: int) -> Batch:
-    return Batch(draw_ids(4, 24, seed=step % 10), mask_padding([0, 0, 5, 10], 24))
+def draw_batch(step: int) -> TrainingBatch:
+    return TrainingBatch(draw_ids(4, 24, seed=step % 10), mask_padding([0, 0, 5, 10], 24))
 
 
-def run(tiny: Path, file: Path, measurement: Measurement, recipe: Recipe = RECIPE) -> tuple[R1PlusModel, list[int]]:
+def run(
+    tiny: Path, file: Path, measurement: Measurement, recipe: HealingRecipe = RECIPE
+) -> tuple[R1PlusModel, list[int]]:
     """Heal with a curve in the file; return the model, and the steps that have figures."""
     model, curve = load_model(tiny, R1PLUS), Curve(file, recipe.steps)
     heal_model(model, load_model(tiny), draw_batch, recipe, curve, measurement)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from r1plus_contract.llama_architecture import Architecture, ModelError, list_shapes
+from r1plus_contract.llama_architecture import LlamaArchitecture, ModelError, list_shapes
 from r1plus_model.checkpoint import load_model, name_tensors
 from r1plus_model.decoding import decode_greedily
 from support.model.llamas import (
@@ -37,17 +37,17 @@ SHAPES: dict[str, dict[str, Any]] = {
     "another base of the positions": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
 }
 ARCHITECTURES = {
-    "a Llama": Architecture(),
-    "a window": Architecture(window=8),
-    "a window with sinks": Architecture(window=8, sinks=2),
-    "a window of one token with sinks": Architecture(window=1, sinks=1),
-    "a window, every second layer global": Architecture(window=8, sinks=2, global_every=2),
-    "a relative bias": Architecture(window=8, sinks=2, relative_bias=True),
-    "learned spans": Architecture(window=16, sinks=2, span_ramp=4),
-    "spans and bias without sinks": Architecture(window=16, relative_bias=True, span_ramp=4, global_every=3),
-    "15 % of the neurons, by the gate": Architecture(active=0.15),
-    "15 % of the neurons, by a predictor": Architecture(active=0.15, predictor_rank=8),
-    "all of R1+": Architecture(
+    "a Llama": LlamaArchitecture(),
+    "a window": LlamaArchitecture(window=8),
+    "a window with sinks": LlamaArchitecture(window=8, sinks=2),
+    "a window of one token with sinks": LlamaArchitecture(window=1, sinks=1),
+    "a window, every second layer global": LlamaArchitecture(window=8, sinks=2, global_every=2),
+    "a relative bias": LlamaArchitecture(window=8, sinks=2, relative_bias=True),
+    "learned spans": LlamaArchitecture(window=16, sinks=2, span_ramp=4),
+    "spans and bias without sinks": LlamaArchitecture(window=16, relative_bias=True, span_ramp=4, global_every=3),
+    "15 % of the neurons, by the gate": LlamaArchitecture(active=0.15),
+    "15 % of the neurons, by a predictor": LlamaArchitecture(active=0.15, predictor_rank=8),
+    "all of R1+": LlamaArchitecture(
         window=16, sinks=4, global_every=3, relative_bias=True, span_ramp=4, active=0.15, predictor_rank=8
     ),
 }
@@ -115,7 +115,7 @@ def test_smollm2_as_converted_is_that_of_transformers(tmp_path: Path) -> None:
 @for_each("fields", SHAPES)
 @for_each("architecture", ARCHITECTURES)
 def test_the_tensors_that_an_import_expects_are_the_models(
-    architecture: Architecture, fields: dict[str, Any], tmp_path: Path
+    architecture: LlamaArchitecture, fields: dict[str, Any], tmp_path: Path
 ) -> None:
     write_tiny(tmp_path, **fields)
     model = load_model(tmp_path, architecture)
@@ -124,7 +124,7 @@ def test_the_tensors_that_an_import_expects_are_the_models(
 
 
 @for_each("architecture", ARCHITECTURES)
-def test_decoding_with_a_cache_says_what_one_pass_says(architecture: Architecture, tiny: Path) -> None:
+def test_decoding_with_a_cache_says_what_one_pass_says(architecture: LlamaArchitecture, tiny: Path) -> None:
     model, ids = load_tiny(tiny, architecture), draw_ids(2, 60)
     whole, cache = model(ids), model.allocate_cache(2)
 
@@ -135,7 +135,7 @@ def test_decoding_with_a_cache_says_what_one_pass_says(architecture: Architectur
 
 
 @for_each("architecture", ARCHITECTURES)
-def test_a_row_says_the_same_whatever_padding_it_has(architecture: Architecture, tiny: Path) -> None:
+def test_a_row_says_the_same_whatever_padding_it_has(architecture: LlamaArchitecture, tiny: Path) -> None:
     model, ids, padding = load_tiny(tiny, architecture), draw_ids(3, 40), [0, 7, 33]
     mask, cache = mask_padding(padding, 40), model.allocate_cache(3)
     first = model(ids[:, :35], mask[:, :35], cache)
@@ -149,7 +149,7 @@ def test_a_row_says_the_same_whatever_padding_it_has(architecture: Architecture,
 
 
 @for_each("architecture", ARCHITECTURES)
-def test_a_row_of_the_cache_can_be_cleared_while_the_others_go_on(architecture: Architecture, tiny: Path) -> None:
+def test_a_row_of_the_cache_can_be_cleared_while_the_others_go_on(architecture: LlamaArchitecture, tiny: Path) -> None:
     model, ids = load_tiny(tiny, architecture), draw_ids(2, 40)
     cache = model.allocate_cache(2)
     model(ids[:, :30], cache=cache)
@@ -164,7 +164,7 @@ def test_a_row_of_the_cache_can_be_cleared_while_the_others_go_on(architecture: 
 
 
 def test_greedy_answers_of_a_batch_are_those_of_each_prompt_alone(tiny: Path) -> None:
-    model = load_tiny(tiny, Architecture(window=8, sinks=2, relative_bias=True))
+    model = load_tiny(tiny, LlamaArchitecture(window=8, sinks=2, relative_bias=True))
     prompts = [draw_ids(1, length, seed=length)[0].tolist() for length in (3, 11, 20)]
 
     together = decode_greedily(model, prompts, 15, lambda tokens: tokens[-1] % 7 == 0)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from r1plus_contract.llama_architecture import Architecture, ModelError
+from r1plus_contract.llama_architecture import LlamaArchitecture, ModelError
 from r1plus_model.checkpoint import load_model, save_model
 from support.model.llamas import draw_ids, load_tiny, make_reference, write_tiny
 from support.tables import for_each
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
-R1PLUS = Architecture(
+R1PLUS = LlamaArchitecture(
     window=16, sinks=4, global_every=3, relative_bias=True, span_ramp=4, active=0.15, predictor_rank=8
 )
 QUERIES = "model.layers.1.self_attn.q_proj.weight"
@@ -37,8 +37,8 @@ def write_index(folder: Path, weight_map: object) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}), "utf-8")
 
 
-@for_each("architecture", {"a Llama": Architecture(), "R1+": R1PLUS})
-def test_what_is_written_is_what_is_read(architecture: Architecture, tmp_path: Path) -> None:
+@for_each("architecture", {"a Llama": LlamaArchitecture(), "R1+": R1PLUS})
+def test_what_is_written_is_what_is_read(architecture: LlamaArchitecture, tmp_path: Path) -> None:
     source = write_tiny(tmp_path / "source")
     (source / "tokenizer.json").write_text("{}", "utf-8")
     model, ids = load_tiny(source, architecture), draw_ids(2, 30)

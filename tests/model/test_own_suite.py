@@ -19,7 +19,7 @@ from bench.model.material import (
 )
 from bench.model.prompts import list_prompts
 from bench.model.served import DENSE, HEALED, SUITE, Request, measure
-from r1plus_contract.llama_architecture import Architecture
+from r1plus_contract.llama_architecture import LlamaArchitecture
 from r1plus_contract.suite import Suite
 from r1plus_model.checkpoint import load_model, save_model
 from r1plus_model.suite_overlap import SuiteIndex
@@ -30,7 +30,7 @@ from r1plus_monitoring.curate.selection import sample
 from support.vllm.engine import convert_smollm2
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(3600)]
-HALF = Architecture(window=128, sinks=4, global_every=6, relative_bias=True, span_ramp=32, active=0.5)
+HALF = LlamaArchitecture(window=128, sinks=4, global_every=6, relative_bias=True, span_ramp=32, active=0.5)
 DENSE_SUITE = "smollm2-full-v1"
 ITEMS = 8
 CANDIDATES = 36

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from r1plus_contract.llama_architecture import Architecture, LlamaShape, ModelError
+from r1plus_contract.llama_architecture import LlamaArchitecture, LlamaShape, ModelError
 from r1plus_model.sparse import NeuronChoice, SparseMlp, choose_largest, share_read
 from support.model.llamas import draw_ids, load_tiny, write_tiny
 from support.tables import for_each
@@ -15,12 +15,12 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 HIDDEN, NEURONS, ACTIVE = 24, 100, 15
 SHAPE = LlamaShape(10, HIDDEN, NEURONS, 1, 3, 1, 8, 64, 1e-5, 1e4, has_tied_embeddings=True)
 CHOICES = {
-    "by the gate": Architecture(active=0.15),
-    "by a predictor": Architecture(active=0.15, predictor_rank=6),
+    "by the gate": LlamaArchitecture(active=0.15),
+    "by a predictor": LlamaArchitecture(active=0.15, predictor_rank=6),
 }
 
 
-def make_mlp(architecture: Architecture, seed: int = 0) -> SparseMlp:
+def make_mlp(architecture: LlamaArchitecture, seed: int = 0) -> SparseMlp:
     torch.manual_seed(seed)
     mlp = SparseMlp(SHAPE, architecture).eval()
     for parameter in mlp.parameters():
@@ -38,7 +38,7 @@ def compute_one(mlp: SparseMlp, x: torch.Tensor) -> torch.Tensor:
 
 
 @for_each("architecture", CHOICES)
-def test_one_token_and_many_are_computed_with_the_same_neurons(architecture: Architecture) -> None:
+def test_one_token_and_many_are_computed_with_the_same_neurons(architecture: LlamaArchitecture) -> None:
     mlp, tokens = make_mlp(architecture), torch.randn(2, 5, HIDDEN)
     mlp.store_by_neuron()
     with torch.inference_mode():
@@ -51,7 +51,7 @@ def test_one_token_and_many_are_computed_with_the_same_neurons(architecture: Arc
 
 
 @for_each("architecture", CHOICES)
-def test_one_token_reads_no_weight_of_another_neuron(architecture: Architecture) -> None:
+def test_one_token_reads_no_weight_of_another_neuron(architecture: LlamaArchitecture) -> None:
     """Weights that are not to be read are no numbers: read once, they would be in the result."""
     mlp, x = make_mlp(architecture), torch.randn(1, 1, HIDDEN)
     with torch.inference_mode():
@@ -69,7 +69,7 @@ def test_one_token_reads_no_weight_of_another_neuron(architecture: Architecture)
 
 
 def test_the_layout_by_neuron_changes_no_number() -> None:
-    mlp = make_mlp(Architecture(active=0.15))
+    mlp = make_mlp(LlamaArchitecture(active=0.15))
     before = mlp.down_proj.weight.clone()
 
     mlp.store_by_neuron()
@@ -83,7 +83,7 @@ def test_ties_are_cut_at_the_count() -> None:
 
 
 def test_all_neurons_make_a_llamas_mlp() -> None:
-    mlp, x = make_mlp(Architecture()), torch.randn(2, 5, HIDDEN)
+    mlp, x = make_mlp(LlamaArchitecture()), torch.randn(2, 5, HIDDEN)
 
     dense = mlp.down_proj(functional.silu(mlp.gate_proj(x)) * mlp.up_proj(x))
 
@@ -93,7 +93,7 @@ def test_all_neurons_make_a_llamas_mlp() -> None:
 
 
 def test_inactive_neurons_get_no_gradient() -> None:
-    mlp, x = make_mlp(Architecture(active=0.15)).train(), torch.randn(1, 1, HIDDEN)
+    mlp, x = make_mlp(LlamaArchitecture(active=0.15)).train(), torch.randn(1, 1, HIDDEN)
 
     mlp(x).sum().backward()
 
@@ -110,7 +110,7 @@ def measure_hits(mlp: SparseMlp, x: torch.Tensor) -> float:
 
 
 def test_a_predictor_begins_as_the_gate_of_its_rank() -> None:
-    mlp = make_mlp(Architecture(active=0.15, predictor_rank=18))
+    mlp = make_mlp(LlamaArchitecture(active=0.15, predictor_rank=18))
     # A gate that has this rank is met exactly.
     with torch.no_grad():
         mlp.gate_proj.weight.copy_(torch.randn(NEURONS, 18) @ torch.randn(18, HIDDEN))
@@ -123,7 +123,7 @@ def test_a_predictor_begins_as_the_gate_of_its_rank() -> None:
 
 def test_a_predictor_learns_which_neurons_give_most() -> None:
     """Tokens lie in a part of the space, which the gate's weights alone do not show."""
-    mlp = make_mlp(Architecture(active=0.15, predictor_rank=12)).train()
+    mlp = make_mlp(LlamaArchitecture(active=0.15, predictor_rank=12)).train()
     assert mlp.predictor is not None
     mlp.predictor.approximate(mlp.gate_proj.weight)
     directions = torch.randn(6, HIDDEN)
@@ -142,7 +142,7 @@ def test_a_predictor_learns_which_neurons_give_most() -> None:
 
 
 def test_by_what_neurons_give_is_at_least_as_near_to_dense_as_by_the_gate() -> None:
-    mlp, x = make_mlp(Architecture(active=0.15)), torch.randn(64, 4, HIDDEN)
+    mlp, x = make_mlp(LlamaArchitecture(active=0.15)), torch.randn(64, 4, HIDDEN)
     with torch.no_grad():
         dense = mlp.down_proj(functional.silu(mlp.gate_proj(x)) * mlp.up_proj(x))
         by_gate = (mlp(x) - dense).norm()
@@ -152,8 +152,8 @@ def test_by_what_neurons_give_is_at_least_as_near_to_dense_as_by_the_gate() -> N
 
 def test_a_rank_that_reads_no_less_than_the_gate_is_refused() -> None:
     with pytest.raises(ModelError, match="predictor_rank: 20 reads no less than the gate; use at most 19"):
-        SparseMlp(SHAPE, Architecture(active=0.15, predictor_rank=20))
-    SparseMlp(SHAPE, Architecture(active=0.15, predictor_rank=19))
+        SparseMlp(SHAPE, LlamaArchitecture(active=0.15, predictor_rank=20))
+    SparseMlp(SHAPE, LlamaArchitecture(active=0.15, predictor_rank=19))
 
 
 @for_each(
@@ -169,7 +169,7 @@ def test_the_share_that_a_batch_reads(tokens: int, share: float) -> None:
 
 
 def test_a_batch_of_a_real_model_says_what_its_tokens_say_alone(tmp_path: Path) -> None:
-    model, ids = load_tiny(write_tiny(tmp_path), Architecture(active=0.15, predictor_rank=8)), draw_ids(4, 12)
+    model, ids = load_tiny(write_tiny(tmp_path), LlamaArchitecture(active=0.15, predictor_rank=8)), draw_ids(4, 12)
     with torch.inference_mode():
         together = model(ids)
         alone = []

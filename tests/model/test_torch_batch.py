@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from r1plus_contract.inference import FinishReason
-from r1plus_contract.llama_architecture import Architecture
+from r1plus_contract.llama_architecture import LlamaArchitecture
 from r1plus_model import continuous_batch
 from r1plus_model.checkpoint import load_model
 from r1plus_model.continuous_batch import TorchBatch
@@ -25,12 +25,12 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 NO_END = VOCABULARY
 """A token that the model never says."""
 ARCHITECTURES = {
-    "a Llama": Architecture(),
-    "a window with sinks": Architecture(window=8, sinks=2),
-    "a window, every second layer global": Architecture(window=8, sinks=2, global_every=2),
-    "all of R1+ but sparsity": Architecture(window=16, sinks=4, global_every=3, relative_bias=True, span_ramp=4),
-    "15 % of the neurons, by the gate": Architecture(active=0.15),
-    "all of R1+": Architecture(
+    "a Llama": LlamaArchitecture(),
+    "a window with sinks": LlamaArchitecture(window=8, sinks=2),
+    "a window, every second layer global": LlamaArchitecture(window=8, sinks=2, global_every=2),
+    "all of R1+ but sparsity": LlamaArchitecture(window=16, sinks=4, global_every=3, relative_bias=True, span_ramp=4),
+    "15 % of the neurons, by the gate": LlamaArchitecture(active=0.15),
+    "all of R1+": LlamaArchitecture(
         window=16, sinks=4, global_every=3, relative_bias=True, span_ramp=4, active=0.15, predictor_rank=8
     ),
 }
@@ -135,7 +135,9 @@ class TestTiny:
 
     @for_each("architecture", ARCHITECTURES)
     @pytest.mark.parametrize("rows", [1, 3, 8])
-    def test_in_a_batch_it_says_what_it_says_alone(self, tiny: Path, architecture: Architecture, rows: int) -> None:
+    def test_in_a_batch_it_says_what_it_says_alone(
+        self, tiny: Path, architecture: LlamaArchitecture, rows: int
+    ) -> None:
         model = load_tiny(tiny, architecture)
         answers, _ = answer_all(TorchBatch(model, rows, CONTEXT, [NO_END]), MIXED)
         expected = [decode_alone(model, one) for one in MIXED]
@@ -167,7 +169,7 @@ class TestTiny:
         assert answers == [[], decode_alone(model, arrivals[1]), [], decode_alone(model, arrivals[3])]
 
     def test_the_bytes_of_the_cache_are_those_of_rings(self, tiny: Path) -> None:
-        windowed = load_tiny(tiny, Architecture(window=8, sinks=2, global_every=3))
+        windowed = load_tiny(tiny, LlamaArchitecture(window=8, sinks=2, global_every=3))
         heads, size = windowed.shape.kv_heads, windowed.shape.head_size
         tokens = 2 * (8 + 2) + 1 * CONTEXT  # Two layers with a window, one without.
         assert TorchBatch(windowed, 5, CONTEXT, []).cache_bytes == 5 * 2 * 4 * heads * size * tokens

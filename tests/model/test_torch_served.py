@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_cli.local import SHIPPED_SUITES
-from r1plus_contract.llama_architecture import Architecture
+from r1plus_contract.llama_architecture import LlamaArchitecture
 from r1plus_contract.names import CONTAINER_TRITON
 from r1plus_edge.pods.processes import find_processes
 from r1plus_model.checkpoint import load_model, save_model
@@ -24,7 +24,7 @@ from support.vllm.engine import convert_smollm2
 pytestmark = [pytest.mark.model, pytest.mark.timeout(3600)]
 SUITE = SHIPPED_SUITES / "smollm2-full-v1"
 """Of the numbers that the checkpoint has."""
-UNHEALED = Architecture(window=128, sinks=4, global_every=6, relative_bias=True, active=0.15)
+UNHEALED = LlamaArchitecture(window=128, sinks=4, global_every=6, relative_bias=True, active=0.15)
 DEPLOYMENT = """
 apiVersion: r1plus.ai/v1alpha1
 kind: R1PlusDeployment

@@ -23,7 +23,7 @@ from r1plus_operator.plan.rollback import breach
 from r1plus_operator.plan.rollout import decision
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.fairness import Contention
-from r1plus_policies.rollback.response import Action, Response, RollbackReason
+from r1plus_policies.rollback.response import Action, BreachResponse, RollbackReason
 from simulation.schedule import Happening, Schedule, Start
 
 NAMESPACES: Final = ("team-a", "team-b")
@@ -70,7 +70,7 @@ def _change_state(change: Callable[[Any], Any]) -> Callable[[], None]:
     return apply
 
 
-def _change_response(change: Callable[[Any, Response], Response]) -> Callable[[], None]:
+def _change_response(change: Callable[[Any, BreachResponse], BreachResponse]) -> Callable[[], None]:
     original = breach.respond
 
     def apply() -> None:
@@ -80,18 +80,18 @@ def _change_response(change: Callable[[Any, Response], Response]) -> Callable[[]
 
 
 def _block(reason: RollbackReason) -> Callable[[], None]:
-    def change(_: Any, response: Response) -> Response:
+    def change(_: Any, response: BreachResponse) -> BreachResponse:
         is_step = response.action in (Action.CONTROL, Action.SWITCH)
-        return Response(Action.BLOCKED, reason, "blocked by a mutant") if is_step else response
+        return BreachResponse(Action.BLOCKED, reason, "blocked by a mutant") if is_step else response
 
     return _change_response(change)
 
 
-def _quarantine_the_last(health: Any, response: Response) -> Response:
+def _quarantine_the_last(health: Any, response: BreachResponse) -> BreachResponse:
     if response.reason is not RollbackReason.LAST_THAT_SERVES:
         return response
     name = health.pods_below_threshold[0].name
-    return Response(Action.QUARANTINE, RollbackReason.ONE_BAD_POD, "quarantined by a mutant", pod=name)
+    return BreachResponse(Action.QUARANTINE, RollbackReason.ONE_BAD_POD, "quarantined by a mutant", pod=name)
 
 
 def _write_no_network_policy() -> None:

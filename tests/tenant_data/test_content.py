@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 
 from r1plus_assistant.store.content_writer import ContentWriter
 from r1plus_gateway.access.caller import AccessError
-from r1plus_gateway.store.content.content import ContentLimitError, ContentLimits, Page
+from r1plus_gateway.store.content.content import ContentLimitError, ContentLimits, ListPage
 from r1plus_gateway.store.database import tables as t
 from support.gateway.content import check_books, make_content, say
 from support.gateway.content_crash import read_state, take_steps
@@ -52,7 +52,7 @@ async def test_replicas_see_each_others_content_and_append_in_turn(tenant: Volum
 
         await asyncio.gather(append(0), append(1))
         for content in contents:
-            listed = await content.read(CALLER, lambda one: one.list_items(made.id, Page(100, is_ascending=True)))
+            listed = await content.read(CALLER, lambda one: one.list_items(made.id, ListPage(100, is_ascending=True)))
             assert listed is not None
             said = [item.content["content"][0]["text"] for item in listed.entries]
             assert sorted(said) == sorted(texts[0] + texts[1])
@@ -113,7 +113,7 @@ async def test_a_change_that_the_database_interrupts_leaves_nothing_and_the_next
                 return bool(await content.write(CALLER, lambda one: one.append_items(made.id, [say("after")])))
 
             await eventually(append_another, "the next change is stored", retry_on=(AccessError,))
-            listed = await content.read(CALLER, lambda one: one.list_items(made.id, Page(is_ascending=True)))
+            listed = await content.read(CALLER, lambda one: one.list_items(made.id, ListPage(is_ascending=True)))
             assert listed is not None
             assert [item.content for item in listed.entries] == [say("before"), say("after")]
             await store.read(check_books)

@@ -29,7 +29,7 @@ from r1plus_gateway.store.administration.admin import (
     verify_audit,
 )
 from r1plus_gateway.store.administration.key_records import KeyChange, KeySpec
-from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.content.content import ListPage
 from r1plus_gateway.store.database.database import StoreLimits
 from r1plus_gateway.store.database.migration import ADVISORY_LOCK, Patience, migrate
 from r1plus_gateway.store.database.opening import open_data
@@ -400,7 +400,7 @@ async def test_a_database_that_is_slow_is_said_in_time_and_loses_nothing(tenant:
             settlements = [asyncio.create_task(settle(store, one, 10, 10)) for one in running]
             for attempt in (
                 store.ledger.reserve(next_id(), CALLER, "credit", 1),
-                content.read(CALLER, lambda one: one.list_conversations(Page())),
+                content.read(CALLER, lambda one: one.list_conversations(ListPage())),
                 content.write(CALLER, lambda one: one.create_conversation({}, [])),
             ):
                 with pytest.raises(AccessError) as refusal:
@@ -416,7 +416,7 @@ async def test_a_database_that_is_slow_is_said_in_time_and_loses_nothing(tenant:
         await eventually(is_settled, "all five are settled", retry_on=(StoreError,))
 
         async def count_conversations() -> int:
-            listed = await content.read(CALLER, lambda one: one.list_conversations(Page()))
+            listed = await content.read(CALLER, lambda one: one.list_conversations(ListPage()))
             return 0 if listed is None else len(listed.entries)
 
         count = await eventually(count_conversations, "content is read", retry_on=(AccessError,))

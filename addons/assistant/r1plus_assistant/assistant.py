@@ -10,17 +10,17 @@ from r1plus_assistant.calculation.desk import CalculatorDesk
 from r1plus_assistant.code.code_listeners import RoundsRunner
 from r1plus_assistant.conversations.content_handlers import ContentTurns
 from r1plus_assistant.conversations.content_schemas import CONTENT_COMPONENTS
-from r1plus_assistant.conversations.conversations import Conversations
-from r1plus_assistant.conversations.memories import Memories
+from r1plus_assistant.conversations.conversations import ConversationHandlers
+from r1plus_assistant.conversations.memories import MemoryHandlers
 from r1plus_assistant.conversations.statement_embedding import running_statement_embedder
 from r1plus_assistant.embedding.client import Embedder
 from r1plus_assistant.embeddings import EmbeddingHandlers, describe_engine, find_engine
 from r1plus_assistant.files.file_batches import VectorStoreBatches
 from r1plus_assistant.files.file_search import ChatKnowledge, refuse_search
-from r1plus_assistant.files.files import Files
+from r1plus_assistant.files.files import FileHandlers
 from r1plus_assistant.files.knowledge_schemas import KNOWLEDGE_COMPONENTS
 from r1plus_assistant.files.knowledge_search import make_finder
-from r1plus_assistant.files.vector_stores import VectorStores
+from r1plus_assistant.files.vector_stores import VectorStoreHandlers
 from r1plus_assistant.knowledge.documents import DocumentReader
 from r1plus_assistant.knowledge.service import KnowledgeService, read_content_limits, run_knowledge
 from r1plus_assistant.math.calculations import Calculations
@@ -91,10 +91,10 @@ class Assistant:
         ]
         parts = (host.authenticate, turns, host.bodies, host.parts.read_settings)
         if content is not None:
-            for stored in (Conversations, StoredResponses, Memories):
+            for stored in (ConversationHandlers, StoredResponses, MemoryHandlers):
                 operations += stored(content, *parts).list_operations()
         if content is not None and knowledge is not None:
-            for files in (Files, VectorStores, VectorStoreBatches):
+            for files in (FileHandlers, VectorStoreHandlers, VectorStoreBatches):
                 operations += files(content, *parts, knowledge).list_operations()
         return operations
 

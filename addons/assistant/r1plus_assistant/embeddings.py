@@ -17,7 +17,7 @@ from r1plus_assistant.embedding.client import (
     join,
 )
 from r1plus_contract.embedder import MOST_TEXT_BYTES
-from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, CallerKind, Usage
+from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, CallerKind, TokenUsage
 from r1plus_gateway.access.turns import Places
 from r1plus_gateway.http.accounting.admission import Holds
 from r1plus_gateway.http.accounting.bill import reservation
@@ -158,7 +158,7 @@ class EmbeddingHandlers:
                 retry = {"Retry-After": str(self._parts.read_settings().limits.retry_after_seconds)}
                 raise RequestError(503, "embedder_unavailable", str(error), headers=retry) from error
             finally:
-                usage = Usage(sum(sum(part.tokens) for part in computed), 0)
+                usage = TokenUsage(sum(sum(part.tokens) for part in computed), 0)
                 bill.record(usage, AnswerEvidence("", engine.sha256, "") if computed else None)
         if refusal is not None:  # answered, with the reason why there are no vectors
             raise InvalidFieldError(request.locate(refusal.position), str(refusal), code="text_refused") from refusal

@@ -17,7 +17,7 @@ from r1plus_contract.inference import FinishReason
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.suite import Item, Suite, SuiteSampling
 from r1plus_export.errors import ExportError
-from r1plus_model.answer_end import AnswerEnd
+from r1plus_model.answer_end import StopRule
 from r1plus_monitoring.curate.asking import AskingCondition, CandidateAnswer, ChildReply, ChildRequest
 
 IsFinished = Callable[[list[int]], bool]
@@ -140,7 +140,7 @@ def _answer(model: TextModel, item: Item, sampling: SuiteSampling) -> CandidateA
     messages = [{"role": "user", "content": item.prompt}]
     if sampling.system:
         messages.insert(0, {"role": "system", "content": sampling.system})
-    end = AnswerEnd(model.end_ids, sampling.stop, model.decode)
+    end = StopRule(model.end_ids, sampling.stop, model.decode)
     ids = model.generate(model.encode(messages), sampling.max_new_tokens, end.is_reached)
     reason = FinishReason.STOP if ids and end.is_reached(ids) else FinishReason.LENGTH
     return CandidateAnswer(end.cut(ids), reason, len(ids))

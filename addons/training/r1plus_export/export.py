@@ -21,7 +21,7 @@ from r1plus_export.errors import ExportError
 from r1plus_export.source import ExportedEngine, open_engine, place_checkpoint
 from r1plus_export.targets import (
     F32,
-    Target,
+    ExportTarget,
     check_architecture,
     check_packages,
     choose_precision,
@@ -144,7 +144,7 @@ def _check_request(request: ExportRequest) -> None:
         raise ExportError(f"--items: {request.items} is not at least {LEAST_ITEMS}: fewer would show little; give more")
 
 
-def _check_room(out: Path, engine: ExportedEngine, target: Target) -> None:
+def _check_room(out: Path, engine: ExportedEngine, target: ExportTarget) -> None:
     needed = engine.spec.architecture.parameters * target.bytes_per_parameter + 2**26
     free = shutil.disk_usage(out.absolute().parent).free
     if free < needed:
@@ -193,7 +193,9 @@ def _find_correct(items: Sequence[Item], answers: Mapping[str, CandidateAnswer])
     )
 
 
-def _make(target: Target, checkpoint: Path, folder: Path, precision: str, progress: Callable[[str], None]) -> None:
+def _make(
+    target: ExportTarget, checkpoint: Path, folder: Path, precision: str, progress: Callable[[str], None]
+) -> None:
     if target.maker is None:
         for path in checkpoint.iterdir():
             path.replace(folder / path.name)
@@ -203,7 +205,7 @@ def _make(target: Target, checkpoint: Path, folder: Path, precision: str, progre
 
 
 def _measure(
-    target: Target,
+    target: ExportTarget,
     engine: ExportedEngine,
     folder: Path,
     suite: Suite,
@@ -243,7 +245,9 @@ def _measure(
     return result
 
 
-def _write_record(folder: Path, engine: ExportedEngine, target: Target, precision: str, result: SampleResult) -> None:
+def _write_record(
+    folder: Path, engine: ExportedEngine, target: ExportTarget, precision: str, result: SampleResult
+) -> None:
     distributions = packages_distributions()
     record: dict[str, Any] = {
         "engine": engine.name,

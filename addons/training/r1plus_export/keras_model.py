@@ -13,7 +13,7 @@ import keras
 from keras import layers, ops
 
 from r1plus_contract.llama_architecture import LlamaShape
-from r1plus_model.answer_end import MOST_NEW_TOKENS, AnswerEnd, check_length_and_stop
+from r1plus_model.answer_end import MOST_NEW_TOKENS, StopRule, check_length_and_stop
 from r1plus_model.encoder import Encoder, read_encoder
 from r1plus_model.errors import DistillationError
 
@@ -220,7 +220,7 @@ class TextGenerator(keras.Model):  # type: ignore[misc]  # As above.
             ids = self.encoder.encode_prompt(prompt)
         except DistillationError as error:
             raise ValueError(str(error)) from error
-        end = AnswerEnd(self.end_ids, stop, self.encoder.decode)
+        end = StopRule(self.end_ids, stop, self.encoder.decode)
         return end.cut(self.generate_tokens(ids, max_new_tokens, end.is_reached))
 
 

@@ -16,7 +16,7 @@ F16, F32, INT4 = "F16", "F32", "INT4"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ExportTarget:
     """One kind of export."""
 
     name: str
@@ -36,10 +36,10 @@ class Target:
     """Whether r1plus computes the model itself: a Llama of the shapes that it reads, and nothing else."""
 
 
-TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
+TARGETS: Final[Mapping[str, ExportTarget]] = MappingProxyType(
     {
-        "hf": Target("hf", "r1plus_export.hf", None, ("torch", "transformers"), "hf", (F16, F32), None, 4),
-        "onnx": Target(
+        "hf": ExportTarget("hf", "r1plus_export.hf", None, ("torch", "transformers"), "hf", (F16, F32), None, 4),
+        "onnx": ExportTarget(
             "onnx",
             "r1plus_export.onnx",
             "r1plus_export.onnx",
@@ -49,7 +49,7 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
             ("llama", "qwen2"),
             16,
         ),
-        "keras": Target(
+        "keras": ExportTarget(
             "keras",
             "r1plus_export.keras",
             "r1plus_export.keras",
@@ -64,21 +64,21 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
 )
 
 
-def find_target(name: str) -> Target:
+def find_target(name: str) -> ExportTarget:
     """Return the target; raise ExportError if there is none of this name."""
     if name not in TARGETS:
         raise ExportError(f"--to: {name!r:.40} is not one of {', '.join(TARGETS)}")
     return TARGETS[name]
 
 
-def check_packages(target: Target) -> None:
+def check_packages(target: ExportTarget) -> None:
     """Raise ModuleNotFoundError for the first package that is missing, before anything is made."""
     for name in target.packages:
         if find_spec(name) is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def choose_precision(target: Target, wanted: str | None) -> str:
+def choose_precision(target: ExportTarget, wanted: str | None) -> str:
     """Return the precision of the numbers; raise ExportError if the target does not have the wanted one."""
     if wanted is None:
         return target.precisions[0]
@@ -89,7 +89,7 @@ def choose_precision(target: Target, wanted: str | None) -> str:
     return wanted
 
 
-def check_architecture(target: Target, fields: Mapping[str, Any]) -> None:
+def check_architecture(target: ExportTarget, fields: Mapping[str, Any]) -> None:
     """Raise ExportError if the model in config.json is none that the target computes."""
     kind = fields.get("model_type")
     if kind == "r1plus":

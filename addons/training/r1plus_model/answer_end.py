@@ -10,7 +10,7 @@ MOST_NEW_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerEnd:
+class StopRule:
     """An answer ends at one of these tokens, or before one of these texts."""
 
     end_ids: Collection[int]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from r1plus_contract.llama_architecture import Architecture, LlamaShape
+from r1plus_contract.llama_architecture import LlamaArchitecture, LlamaShape
 from r1plus_model.cache import EMPTY, SlotLayout, SlotWrite
 
 
@@ -78,10 +78,10 @@ def find_visible(queries: Tensor, keys: Tensor, window: int | None, sinks: int) 
     return Visibility(allowed[:, None], torch.where(is_near, entries, 2 * window))
 
 
-class Attention(nn.Module):
+class GroupedQueryAttention(nn.Module):
     """Grouped-query attention of one layer."""
 
-    def __init__(self, shape: LlamaShape, architecture: Architecture, layer: int) -> None:
+    def __init__(self, shape: LlamaShape, architecture: LlamaArchitecture, layer: int) -> None:
         super().__init__()
         self.layer, self.heads, self.kv_heads = layer, shape.heads, shape.kv_heads
         self.head_size, self.scale = shape.head_size, shape.head_size**-0.5
@@ -190,7 +190,7 @@ class Attention(nn.Module):
         return torch.where(is_zero, float("-inf"), torch.where(is_zero, 1, shares).log())
 
 
-def choose_layout(attention: Attention, context: int) -> SlotLayout:
+def choose_layout(attention: GroupedQueryAttention, context: int) -> SlotLayout:
     """Return the slots of a layer for sequences of at most `context` tokens: a ring where it has a window."""
     if attention.window is None:
         return SlotLayout(0, context)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from r1plus_contract.llama_architecture import (
     DERIVED,
-    Architecture,
+    LlamaArchitecture,
     LlamaShape,
     ModelError,
     check_window,
@@ -45,7 +45,7 @@ HARMLESS: Final = 2**27
 
 
 def load_model(
-    folder: Path, architecture: Architecture | None = None, dtype: torch.dtype = torch.float32
+    folder: Path, architecture: LlamaArchitecture | None = None, dtype: torch.dtype = torch.float32
 ) -> R1PlusModel:
     """Return the model in the folder, with these options instead of those that config.json has.
 
@@ -120,7 +120,7 @@ def _read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
             raise ModelError(f"{file}: cannot be read: {error}; get the file again") from error
 
 
-def _check_size(folder: Path, shape: LlamaShape, stored: Architecture) -> None:
+def _check_size(folder: Path, shape: LlamaShape, stored: LlamaArchitecture) -> None:
     """Refuse a config.json whose model is larger than the files: its memory would be allocated before they are read."""
     attention = shape.hidden_size * shape.head_size * 2 * (shape.heads + shape.kv_heads)
     layer = attention + 3 * shape.hidden_size * shape.intermediate_size

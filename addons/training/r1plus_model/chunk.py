@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from r1plus_contract.llama_architecture import ModelError
-from r1plus_model.attention import Attention, LayerContext, Visibility, compute_rotations, find_visible
+from r1plus_model.attention import GroupedQueryAttention, LayerContext, Visibility, compute_rotations, find_visible
 from r1plus_model.cache import EMPTY, KvCache, SlotLayout, SlotWrite
 
 _CAUSAL = Visibility(None)
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class PassPositions:
     """Positions (batch, tokens) of the tokens of one pass, EMPTY for padding."""
 
     positions: Tensor
@@ -31,7 +31,7 @@ class Chunk:
         return slice(1) if self.is_plain else slice(None)
 
 
-def place_chunk(ids: Tensor, mask: Tensor | None, cache: KvCache | None, context: int) -> Chunk:
+def place_chunk(ids: Tensor, mask: Tensor | None, cache: KvCache | None, context: int) -> PassPositions:
     """Return the chunk that the tokens (batch, tokens) are, after those in the cache.
 
     Raises:
@@ -51,7 +51,7 @@ def place_chunk(ids: Tensor, mask: Tensor | None, cache: KvCache | None, context
         positions = torch.where(mask.bool(), lengths[:, None] + mask.long().cumsum(1) - 1, EMPTY)
         is_plain = False
     _check_length(int(positions.max()) + 1, context, cache)
-    return Chunk(positions, ids.shape[1], int(lengths.max()), is_plain)
+    return PassPositions(positions, ids.shape[1], int(lengths.max()), is_plain)
 
 
 def _check_length(length: int, context: int, cache: KvCache | None) -> None:
@@ -67,7 +67,11 @@ def _check_length(length: int, context: int, cache: KvCache | None) -> None:
 
 
 def share_contexts(
-    chunk: Chunk, attentions: Sequence[Attention], cache: KvCache | None, frequencies: Tensor, dtype: torch.dtype
+    chunk: PassPositions,
+    attentions: Sequence[GroupedQueryAttention],
+    cache: KvCache | None,
+    frequencies: Tensor,
+    dtype: torch.dtype,
 ) -> tuple[list[LayerContext], dict[SlotLayout, SlotWrite]]:
     """Return the context of each layer, shared where layers see the same, and where the cache stores the chunk."""
     cosines, sines = compute_rotations(chunk.positions, frequencies, dtype)
@@ -90,8 +94,8 @@ def share_contexts(
 
 
 def _join_cache(
-    chunk: Chunk,
-    attention: Attention,
+    chunk: PassPositions,
+    attention: GroupedQueryAttention,
     rotations: tuple[Tensor, Tensor],
     cache: KvCache,
     layout: SlotLayout,
@@ -103,7 +107,7 @@ def _join_cache(
     return LayerContext(*rotations, visibility, cache, write, slots)
 
 
-def _see_chunk(chunk: Chunk, attention: Attention) -> Visibility:
+def _see_chunk(chunk: PassPositions, attention: GroupedQueryAttention) -> Visibility:
     """Return what the tokens see of each other, if there are no others."""
     has_all_near = attention.window is None or (chunk.tokens <= attention.window and not attention.is_adaptive)
     if chunk.is_plain and has_all_near:
@@ -112,7 +116,7 @@ def _see_chunk(chunk: Chunk, attention: Attention) -> Visibility:
     return find_visible(positions, positions, attention.window, attention.sinks)
 
 
-def _see_cache(chunk: Chunk, attention: Attention, stored: Tensor, write: SlotWrite) -> Visibility:
+def _see_cache(chunk: PassPositions, attention: GroupedQueryAttention, stored: Tensor, write: SlotWrite) -> Visibility:
     """Return what the tokens see of those in the cache, and of each other."""
     if write.sources is None:
         # One token a row, which is in the cache already. A ring has no token that is out of its window.

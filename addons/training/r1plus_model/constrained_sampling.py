@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from r1plus_contract.schema_constraints import ConstraintError
-from r1plus_model.answer_end import AnswerEnd
+from r1plus_model.answer_end import StopRule
 from r1plus_model.encoder import check_embedded
 from r1plus_model.errors import DistillationError
 from r1plus_model.model import R1PlusModel
@@ -33,7 +33,7 @@ STOP: Final = "\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class ConstrainedPrompt:
     """What the model continues, and how it may."""
 
     tokens: tuple[int, ...]
@@ -42,7 +42,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SampledAnswer:
     """One that was drawn."""
 
     tokens: tuple[int, ...]
@@ -64,10 +64,10 @@ class PromptEncoder:
                 f"model: {folder}: its tokenizer cannot be used: {error}; get the model's own files"
             ) from error
         self._vocabulary = vocabulary
-        self.end = AnswerEnd(frozenset(end_ids), (STOP,), self._tokens.decode)
+        self.end = StopRule(frozenset(end_ids), (STOP,), self._tokens.decode)
         self._grammars: dict[str, Any] = {}
 
-    def encode(self, prompt: str, grammar: str, field: str) -> Prompt:
+    def encode(self, prompt: str, grammar: str, field: str) -> ConstrainedPrompt:
         """Return a prompt's tokens with its grammar; `field` names its file in errors.
 
         Raises:
@@ -85,7 +85,7 @@ class PromptEncoder:
         except RefusedError as error:
             raise DistillationError(f"{field}: {error}; remove long questions, or take another model") from error
         check_embedded(tokens, self._vocabulary, "model", self._tokens.library_tokenizer.convert_ids_to_tokens)
-        return Prompt(tuple(tokens), self._grammars[grammar])
+        return ConstrainedPrompt(tuple(tokens), self._grammars[grammar])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +93,15 @@ class AnswerSampler:
     """Draws answers of one model, whose weights do not change meanwhile."""
 
     model: R1PlusModel
-    prompts: Sequence[Prompt]
-    end: AnswerEnd
+    prompts: Sequence[ConstrainedPrompt]
+    end: StopRule
     most_new_tokens: int
     beginning: int
     """Tokens that all prompts share."""
     cache: BranchCache
     """Has these."""
 
-    def draw(self, numbers: Sequence[int], samples: int, temperature: float, seed: str) -> list[list[Answer]]:
+    def draw(self, numbers: Sequence[int], samples: int, temperature: float, seed: str) -> list[list[SampledAnswer]]:
         """Return `samples` answers for each of the prompts with these numbers, at most `ROWS` in all.
 
         At temperature 0 they are the most likely ones. What is drawn depends on `seed`, the prompt's number and its
@@ -118,7 +118,7 @@ class AnswerSampler:
         with torch.inference_mode(), deterministic():
             states = self.cache.begin([self.prompts[one].tokens[self.beginning :] for one in numbers], samples)
             rows = self._write(samplers, states)
-        answers = [Answer(tuple(tokens), self.end.cut(tokens)) for tokens in rows]
+        answers = [SampledAnswer(tuple(tokens), self.end.cut(tokens)) for tokens in rows]
         return [answers[start : start + samples] for start in range(0, len(answers), samples)]
 
     def _choose_sampling(self, number: int, sample: int, temperature: float, seed: str) -> TorchSampling:
@@ -151,7 +151,9 @@ def _choose(sampler: TokenSampler, logits: Tensor) -> int:
         raise DistillationError(f"grammar: {error}; correct it") from error
 
 
-def open_sampler(model: R1PlusModel, prompts: Sequence[Prompt], end: AnswerEnd, most_new_tokens: int) -> AnswerSampler:
+def open_sampler(
+    model: R1PlusModel, prompts: Sequence[ConstrainedPrompt], end: StopRule, most_new_tokens: int
+) -> AnswerSampler:
     """Return a sampler of prompts, with what they share computed."""
     tokens = [one.tokens for one in prompts]
     beginning = find_beginning(tokens)

@@ -23,7 +23,7 @@ _FORMS: Final = 'a line is {"text": ...} or {"prompt": ..., "answer": ...}'
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ExampleLine:
     """One line."""
 
     line: int
@@ -57,7 +57,7 @@ class ExampleSet:
     """Lines and examples that equal one before them, and are in neither."""
 
 
-def read_records(path: Path, suites: Iterable[Suite]) -> list[Record]:
+def read_records(path: Path, suites: Iterable[Suite]) -> list[ExampleLine]:
     """Read the lines.
 
     Raises:
@@ -89,7 +89,7 @@ def read_records(path: Path, suites: Iterable[Suite]) -> list[Record]:
     return records
 
 
-def _read_record(number: int, line: bytes) -> Record:
+def _read_record(number: int, line: bytes) -> ExampleLine:
     where = f"data: line {number}"
     if len(line) > MOST_LINE_BYTES:
         raise DistillationError(f"{where}: {len(line)} bytes, at most {MOST_LINE_BYTES} are read; split the text")
@@ -105,11 +105,11 @@ def _read_record(number: int, line: bytes) -> Record:
             raise DistillationError(f"{where}: {name}: {value!r:.40} is no text; {_FORMS}")
         if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
             raise DistillationError(f"{where}: {name}: has half a character (a lone surrogate); remove it")
-    return Record(number, fields.get("text") or fields["answer"], fields.get("prompt"))
+    return ExampleLine(number, fields.get("text") or fields["answer"], fields.get("prompt"))
 
 
 def build_examples(
-    records: list[Record], encoder: Encoder, length: int, wanted: int, seed: int, progress: Callable[[str], None]
+    records: list[ExampleLine], encoder: Encoder, length: int, wanted: int, seed: int, progress: Callable[[str], None]
 ) -> ExampleSet:
     """Return `wanted` examples for training, or all there are, in an order that the seed decides; and some held out.
 
@@ -140,7 +140,7 @@ def build_examples(
 class _ExampleSource:
     """Encodes lines one after the other, and leaves out examples that it has given before."""
 
-    lines: Iterator[Record]
+    lines: Iterator[ExampleLine]
     encoder: Encoder
     length: int
     repeated: int
@@ -162,7 +162,7 @@ class _ExampleSource:
         return tuple(examples)
 
 
-def _encode(record: Record, encoder: Encoder, length: int) -> Iterator[Example]:
+def _encode(record: ExampleLine, encoder: Encoder, length: int) -> Iterator[Example]:
     """Yield a line's examples: of a text its windows, of a dialogue one, whose answer is cut at the length."""
     if record.prompt is None:
         tokens = encoder.encode_text(record.text)

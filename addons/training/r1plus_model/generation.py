@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1plus_contract.llama_architecture import ModelError
-from r1plus_model.answer_end import MOST_NEW_TOKENS, AnswerEnd, check_length_and_stop
+from r1plus_model.answer_end import MOST_NEW_TOKENS, StopRule, check_length_and_stop
 from r1plus_model.checkpoint import load_model
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.encoder import Encoder, list_end_ids, read_encoder
@@ -39,7 +39,7 @@ class Generator:
                 f" {self.model.shape.context}, the longest sequence (max_position_embeddings); lower it, or shorten the"
                 " prompt"
             )
-        end = AnswerEnd(self.end_ids, stop, self.encoder.decode)
+        end = StopRule(self.end_ids, stop, self.encoder.decode)
         (answer,) = decode_greedily(self.model, [ids], max_new_tokens, end.is_reached)
         return end.cut(answer)
 

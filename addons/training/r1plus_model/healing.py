@@ -27,7 +27,7 @@ MOST_GRADIENT: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class HealingRecipe:
     """How a model is healed. Rates are peaks: ten steps up, then along a cosine to a tenth.
 
     Raises:
@@ -67,7 +67,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainingBatch:
     """Tokens of a step: (batch, tokens) each."""
 
     ids: Tensor
@@ -86,12 +86,12 @@ class StepReport:
     """Tokens of all steps so far."""
 
 
-BatchSource = Callable[[int], Batch]
+BatchSource = Callable[[int], TrainingBatch]
 """Step -> its batch. The same step has the same batch, so a run can continue."""
 
 
 def heal(
-    model: R1PlusModel, teacher: R1PlusModel, batches: BatchSource, recipe: Recipe, folder: Path
+    model: R1PlusModel, teacher: R1PlusModel, batches: BatchSource, recipe: HealingRecipe, folder: Path
 ) -> Iterator[StepReport]:
     """Train the model to match the teacher's distribution; yield after each step.
 
@@ -121,7 +121,7 @@ def heal(
     model.eval()
 
 
-def list_groups(model: R1PlusModel, recipe: Recipe) -> list[dict[str, Any]]:
+def list_groups(model: R1PlusModel, recipe: HealingRecipe) -> list[dict[str, Any]]:
     """Return groups of parameters with the peaks of their rates, in a fixed order."""
     rates = {"relative_bias": recipe.bias_rate, "spans": recipe.span_rate, "predictor": recipe.predictor_rate}
     groups: dict[str, list[nn.Parameter]] = {"": [], **{name: [] for name in rates}}
@@ -136,7 +136,7 @@ def scale_rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 10) * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
 
 
-def choose_active(recipe: Recipe, last: float, step: int) -> float:
+def choose_active(recipe: HealingRecipe, last: float, step: int) -> float:
     """Return the share of neurons that are active in a step."""
     remaining = max(0.0, 1 - step / (recipe.steps * recipe.anneal)) if recipe.anneal else 0.0
     return last + max(0.0, recipe.first_active - last) * remaining
@@ -151,8 +151,8 @@ def set_active(model: R1PlusModel, share: float) -> None:
 def _train_step(
     model: R1PlusModel,
     teacher: R1PlusModel,
-    batch: Batch,
-    recipe: Recipe,
+    batch: TrainingBatch,
+    recipe: HealingRecipe,
     optimizer: torch.optim.Optimizer,
     step: int,
 ) -> float:
@@ -191,7 +191,7 @@ def _limit_spans(model: R1PlusModel) -> None:
                 layer.self_attn.spans.clamp_(0, 1)
 
 
-def _add_terms(model: R1PlusModel, recipe: Recipe) -> Tensor:
+def _add_terms(model: R1PlusModel, recipe: HealingRecipe) -> Tensor:
     """Return what is added to the loss: the predictors' own, and the price of wide spans."""
     total = torch.zeros(())
     predictor_loss = collect_predictor_loss(layer.mlp for layer in model.layers)
@@ -203,7 +203,7 @@ def _add_terms(model: R1PlusModel, recipe: Recipe) -> Tensor:
     return total
 
 
-def _choose_key(model: R1PlusModel, recipe: Recipe) -> str:
+def _choose_key(model: R1PlusModel, recipe: HealingRecipe) -> str:
     """Return what names a run: another recipe or architecture is another run."""
     return hashlib.sha256(
         dumps({"recipe": asdict(recipe), "architecture": asdict(model.architecture)}).encode()

@@ -7,8 +7,8 @@ on either side of a row. Decoding with a cache computes what one pass over the w
 import torch
 from torch import Tensor, nn
 
-from r1plus_contract.llama_architecture import Architecture, LlamaShape
-from r1plus_model.attention import Attention, LayerContext, choose_layout
+from r1plus_contract.llama_architecture import LlamaArchitecture, LlamaShape
+from r1plus_model.attention import GroupedQueryAttention, LayerContext, choose_layout
 from r1plus_model.cache import KvCache
 from r1plus_model.chunk import place_chunk, share_contexts
 from r1plus_model.sparse import SparseMlp
@@ -32,9 +32,9 @@ class RmsNorm(nn.Module):
 class Layer(nn.Module):
     """One decoder layer."""
 
-    def __init__(self, shape: LlamaShape, architecture: Architecture, index: int) -> None:
+    def __init__(self, shape: LlamaShape, architecture: LlamaArchitecture, index: int) -> None:
         super().__init__()
-        self.self_attn = Attention(shape, architecture, index)
+        self.self_attn = GroupedQueryAttention(shape, architecture, index)
         self.mlp = SparseMlp(shape, architecture)
         self.input_layernorm = RmsNorm(shape.hidden_size, shape.norm_epsilon)
         self.post_attention_layernorm = RmsNorm(shape.hidden_size, shape.norm_epsilon)
@@ -48,9 +48,9 @@ class Layer(nn.Module):
 class R1PlusModel(nn.Module):
     """A causal language model. Names of parameters are those of a Llama's checkpoint without `model.`."""
 
-    def __init__(self, shape: LlamaShape, architecture: Architecture | None = None) -> None:
+    def __init__(self, shape: LlamaShape, architecture: LlamaArchitecture | None = None) -> None:
         super().__init__()
-        self.shape, self.architecture = shape, architecture or Architecture()
+        self.shape, self.architecture = shape, architecture or LlamaArchitecture()
         self.embed_tokens = nn.Embedding(shape.vocabulary, shape.hidden_size)
         self.layers = nn.ModuleList(Layer(shape, self.architecture, index) for index in range(shape.layers))
         self.norm = RmsNorm(shape.hidden_size, shape.norm_epsilon)

@@ -26,7 +26,14 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Suite
 from r1plus_model import training_state
 from r1plus_model.checkpoints import Checkpoint, load, open_checkpoint
-from r1plus_model.constrained_sampling import ROWS, Answer, AnswerSampler, Prompt, PromptEncoder, open_sampler
+from r1plus_model.constrained_sampling import (
+    ROWS,
+    AnswerSampler,
+    ConstrainedPrompt,
+    PromptEncoder,
+    SampledAnswer,
+    open_sampler,
+)
 from r1plus_model.drawn_answers import Draw, DrawnAnswer, count_answers, count_right, merge_right, read_draws
 from r1plus_model.errors import DistillationError, InterruptedDistillationError
 from r1plus_model.examples import Example
@@ -100,7 +107,7 @@ class Reinforcement:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class HeldOutResult:
     """Which held-out questions are right: the contents of `measured-ROUND.json`."""
 
     right: tuple[bool, ...]
@@ -165,7 +172,9 @@ def _check_room(request: ReinforcementRequest, inputs: _Inputs, process: Trainin
     check_room(request.out, request.work, 4 * parameters, rest, process.measure_disk)
 
 
-def _encode_tasks(encoder: PromptEncoder, tasks: Sequence[RewardTask], field: str, room: int) -> list[Prompt]:
+def _encode_tasks(
+    encoder: PromptEncoder, tasks: Sequence[RewardTask], field: str, room: int
+) -> list[ConstrainedPrompt]:
     """Return the questions as tokens; raise DistillationError for one of more than `room`, which leaves no answer."""
     prompts = []
     for number, one in enumerate(tasks, 1):
@@ -248,7 +257,7 @@ class _Rounds:
             os.fsync(stream.fileno())
         return draws
 
-    def _judge(self, question: int, answers: Sequence[Answer]) -> Draw:
+    def _judge(self, question: int, answers: Sequence[SampledAnswer]) -> Draw:
         """Return what was drawn for a question, with equal texts as one."""
         counts = Counter(one.text for one in answers)
         tokens = {one.text: one.tokens for one in reversed(answers)}
@@ -257,7 +266,7 @@ class _Rounds:
             question, tuple(DrawnAnswer(text, tokens[text], n, task.is_right(text)) for text, n in counts.items())
         )
 
-    def _open_sampler(self, prompts: Sequence[Prompt]) -> AnswerSampler:
+    def _open_sampler(self, prompts: Sequence[ConstrainedPrompt]) -> AnswerSampler:
         return open_sampler(self._model, prompts, self._end, self._request.most_new_tokens)
 
     def _check_stop(self, when: str) -> None:
@@ -299,19 +308,19 @@ class _Rounds:
 
     # Measuring.
 
-    def _measure(self, number: int) -> Measurement:
+    def _measure(self, number: int) -> HeldOutResult:
         """Return which held-out questions the model of a round answers right; measured once."""
         path = self._work / f"measured-{number}.json"
         if path.is_file():
-            return read_work(path, Measurement)
+            return read_work(path, HeldOutResult)
         sampler = self._open_sampler(self._held_out)
         right = ask_greedily(sampler, self._inputs.held_out, lambda: self._check_stop("while questions were asked"))
         self._process.report(f"after round {number}: {sum(right)} of {len(right)} held-out questions right")
-        result = Measurement(tuple(right))
+        result = HeldOutResult(tuple(right))
         replace_text(path, dumps(result))
         return result
 
-    def _record_round(self, draws: Sequence[Draw], kept: int, tokens: int, measured: Measurement) -> RoundRecord:
+    def _record_round(self, draws: Sequence[Draw], kept: int, tokens: int, measured: HeldOutResult) -> RoundRecord:
         right = [count_right(one) for one in draws]
         return RoundRecord(count_answers(draws), sum(right), sum(map(bool, right)), kept, tokens, sum(measured.right))
 

@@ -15,7 +15,7 @@ from typing import Final
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Suite
 from r1plus_model.errors import DistillationError
-from r1plus_model.examples import Record, read_records
+from r1plus_model.examples import ExampleLine, read_records
 from r1plus_model.suite_overlap import split_words
 
 FORM: Final = 'a line is {"prompt": "a question", "answer": "12", "0.5" or "1/3"}'
@@ -73,7 +73,7 @@ def read_tasks(path: Path, field: str, suites: Sequence[Suite], build_task: Task
     return tasks
 
 
-def _read_task(record: Record, build_task: TaskBuilder) -> RewardTask:
+def _read_task(record: ExampleLine, build_task: TaskBuilder) -> RewardTask:
     if record.prompt is None:
         raise ValueError(f"has a text alone; {FORM}")
     if not _NUMBER.fullmatch(record.text) or re.search(r"/0+$", record.text):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from r1plus_contract.llama_architecture import Architecture, LlamaShape, ModelError
+from r1plus_contract.llama_architecture import LlamaArchitecture, LlamaShape, ModelError
 
 
 class NeuronChoice(StrEnum):
@@ -51,7 +51,7 @@ class Predictor(nn.Module):
 class SparseMlp(nn.Module):
     """SwiGLU with `count` of its neurons active; with all of them it is transformers' LlamaMLP."""
 
-    def __init__(self, shape: LlamaShape, architecture: Architecture) -> None:
+    def __init__(self, shape: LlamaShape, architecture: LlamaArchitecture) -> None:
         super().__init__()
         hidden_size, self.neurons, bias = shape.hidden_size, shape.intermediate_size, shape.has_mlp_bias
         self.gate_proj = nn.Linear(hidden_size, self.neurons, bias=bias)

@@ -43,7 +43,7 @@ class Disk:
     """Bytes."""
 
 
-class Record(Protocol):
+class StudentRecord(Protocol):
     """What says how a student was made."""
 
     @property
@@ -51,7 +51,7 @@ class Record(Protocol):
         """Of its recipe."""
 
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=StudentRecord)
 
 
 def check_folders(out: Path, work: Path) -> None:
@@ -150,7 +150,7 @@ def _read_finished(out: Path, name: str, kind: type[R], key: str) -> tuple[str, 
     return hash_file(out / WEIGHTS), record
 
 
-def write_student(out: Path, model: R1PlusModel, source: Checkpoint, name: str, record: Record) -> str:
+def write_student(out: Path, model: R1PlusModel, source: Checkpoint, name: str, record: StudentRecord) -> str:
     """Write the student and its record, whole or not at all; return the sha256 of its weights."""
     if out.exists():  # It came while the training ran, and is not ours.
         refuse_out(out)

@@ -15,7 +15,7 @@ from typing import Final
 
 from r1plus_contract.child_processes import signal_child
 from r1plus_edge.pods.confinement import Confinement, PrivateFiles
-from r1plus_edge.pods.probes import Probe
+from r1plus_edge.pods.probes import ContainerProbe
 from r1plus_edge.pods.processes import measure_memory
 from r1plus_edge.pods.triton_sockets import Drain
 from r1plus_operator.plan.observation import ContainerFacts
@@ -51,9 +51,9 @@ class Program:
     """Bytes that must be free for it to start, where it is started on demand."""
     confinement: Confinement | PrivateFiles | None = None
     """What it may reach; None: all that its user may."""
-    startup: Probe | None = None
-    readiness: Probe | None = None
-    liveness: Probe | None = None
+    startup: ContainerProbe | None = None
+    readiness: ContainerProbe | None = None
+    liveness: ContainerProbe | None = None
     drain: Drain | None = None
     """What has to be waited for before SIGTERM, where it is ended gently."""
     sockets: tuple[Path, ...] = ()
@@ -227,7 +227,7 @@ class Container:
             if self.program.liveness is not None:
                 group.create_task(self._follow_liveness(self.program.liveness))
 
-    async def _await_success(self, probe: Probe) -> None:
+    async def _await_success(self, probe: ContainerProbe) -> None:
         for _ in range(probe.failures):
             problem = await self._ask(probe)
             if not problem:
@@ -236,10 +236,10 @@ class Container:
             await asyncio.sleep(probe.period)
         self._kill_for("StartupProbeFailed")
 
-    async def _ask(self, probe: Probe) -> str:
+    async def _ask(self, probe: ContainerProbe) -> str:
         return await probe.check(self.program.environment, self.program.folder)
 
-    async def _follow_readiness(self, probe: Probe) -> None:
+    async def _follow_readiness(self, probe: ContainerProbe) -> None:
         failures = 0
         while True:
             problem = await self._ask(probe)
@@ -248,7 +248,7 @@ class Container:
                 self._set_readiness(problem)
             await asyncio.sleep(probe.period)
 
-    async def _follow_liveness(self, probe: Probe) -> None:
+    async def _follow_liveness(self, probe: ContainerProbe) -> None:
         failures = 0
         while failures < probe.failures:
             await asyncio.sleep(probe.period)

@@ -22,7 +22,7 @@ import r1plus_monitoring
 import r1plus_policies
 from r1plus_contract import calculator, embedder, names
 from r1plus_edge.pods import triton_sockets
-from r1plus_edge.pods.places import LOOPBACK, Places
+from r1plus_edge.pods.places import LOOPBACK, PodPlaces
 from r1plus_edge.pods.processes import mark, name_region
 from r1plus_model_repo.importing import triton_server
 from r1plus_operator.plan.settings import TritonRuntime
@@ -104,7 +104,7 @@ def _name_image(name: str, versions: Sequence[str], sources: Sequence[Path]) -> 
     return f"{_REGISTRY}/{name}@sha256:{digest.hexdigest()}"
 
 
-def build_command(container: Mapping[str, object], places: Places, images: Images, root: Path) -> list[str]:
+def build_command(container: Mapping[str, object], places: PodPlaces, images: Images, root: Path) -> list[str]:
     """Return what runs for a container of the plan."""
     command = [*_read_words(container, "command"), *_read_words(container, "args")]
     if not command and container["name"] == gateway_objects.CONTAINER:
@@ -126,7 +126,7 @@ def _read_words(container: Mapping[str, object], field: str) -> list[str]:
 
 
 def build_environment(
-    container: Mapping[str, object], pod: str, places: Places, images: Images, root: Path, tmp: Path
+    container: Mapping[str, object], pod: str, places: PodPlaces, images: Images, root: Path, tmp: Path
 ) -> dict[str, str]:
     """Return the whole environment of a container's processes. Nothing of the caller's goes with it."""
     path = f"{Path(sys.prefix) / 'bin'}:{_SYSTEM_PATH}"
@@ -150,7 +150,7 @@ def build_environment(
     return environment | {"PATH": path}
 
 
-def _build_monitor_settings(places: Places, tmp: Path) -> dict[str, str]:
+def _build_monitor_settings(places: PodPlaces, tmp: Path) -> dict[str, str]:
     def at(port: int) -> str:
         # Seen from its working directory: the kernel takes 107 bytes for a path.
         return f"unix:{os.path.relpath(places.sockets[port], tmp)}"

@@ -21,7 +21,7 @@ _SCRIPT_FLAGS: Final = frozenset({"-c", "-ec"})
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class PodPlaces:
     """The places of one pod, or of one container of it."""
 
     folders: Mapping[str, Path]

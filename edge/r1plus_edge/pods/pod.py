@@ -18,8 +18,8 @@ from r1plus_edge.pods.confinement import Confinement, PrivateFiles, build_confin
 from r1plus_edge.pods.container import FIRST_BACKOFF, LONGEST_BACKOFF, Container, Program
 from r1plus_edge.pods.images import Images, build_command, build_environment
 from r1plus_edge.pods.on_demand import SOCKET, START_SECONDS, OnDemandContainer
-from r1plus_edge.pods.places import LOOPBACK, Places
-from r1plus_edge.pods.probes import Probe, build_liveness, build_readiness, read_probe
+from r1plus_edge.pods.places import LOOPBACK, PodPlaces
+from r1plus_edge.pods.probes import ContainerProbe, build_liveness, build_readiness, read_probe
 from r1plus_edge.pods.triton_sockets import build_drain, find_sockets
 from r1plus_edge.pods.volumes import write_config
 from r1plus_model_repo.catalog.quantity import bytes_of
@@ -36,7 +36,7 @@ user's program can take the port while the container's process is gone, and be b
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class VolumeSources:
     """Where the contents of volumes come from."""
 
     read_config: Callable[[str], Mapping[str, str] | None]
@@ -49,7 +49,7 @@ class Sources:
     """Name of a volume -> the folder that it is already, so that no init container has to fill it."""
 
 
-class Pod:
+class LocalPod:
     """One pod. `run` it as a task; `end` it before that task is cancelled."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Pod:
         template: Json,
         folder: DataFolder,
         images: Images,
-        sources: Sources,
+        sources: VolumeSources,
         on_change: Callable[[], None],
         sockets: Mapping[str, str] | None = None,
         listeners: Mapping[int, socket.socket] | None = None,
@@ -178,9 +178,9 @@ class Pod:
             listener.close()
         shutil.rmtree(self._root, ignore_errors=True)
 
-    def places_of(self, container: Json) -> Places:
+    def places_of(self, container: Json) -> PodPlaces:
         """Return the places of a container."""
-        return Places(self._find_folders(container), self.ports, self.sockets)
+        return PodPlaces(self._find_folders(container), self.ports, self.sockets)
 
     def _find_folders(self, container: Json) -> dict[str, Path]:
         folders: dict[str, Path] = {}
@@ -207,7 +207,7 @@ class Pod:
         return self._root / "volumes" / name
 
     @staticmethod
-    def _read_startup_probe(container: Json, places: Places) -> Probe | None:
+    def _read_startup_probe(container: Json, places: PodPlaces) -> ContainerProbe | None:
         """Return a container's startup probe. The monitor's looks at the first process of its container.
 
         There is none here; and who serves keeps the port's socket.
@@ -247,12 +247,12 @@ class Pod:
             return OnDemandContainer(program, self._on_change, places.find(helper_socket))
         return Container(program, self._on_change)
 
-    def _build_confinement(self, name: str, places: Places, tmp: Path) -> Confinement | PrivateFiles | None:
+    def _build_confinement(self, name: str, places: PodPlaces, tmp: Path) -> Confinement | PrivateFiles | None:
         if name in self._sockets:
             return build_confinement(places.folders.values(), tmp)
         return PrivateFiles() if name == names.CONTAINER_TRITON else None
 
-    def _name_sockets(self, container: Json, places: Places, tmp: Path) -> dict[str, str]:
+    def _name_sockets(self, container: Json, places: PodPlaces, tmp: Path) -> dict[str, str]:
         """Return the variables that name sockets, relative to the working directory: a path has 107 bytes at most."""
         own, variables = self._sockets.get(container["name"]), {}
         for variable in container.get("env", ()):
@@ -276,7 +276,7 @@ class Pod:
             self._nest_mounts(self.places_of(container))
         self.refresh_configs()
 
-    def _nest_mounts(self, places: Places) -> None:
+    def _nest_mounts(self, places: PodPlaces) -> None:
         """Let a mount below another one appear in that one's folder."""
         for path, folder in places.folders.items():
             parent, _, name = path.rpartition("/")

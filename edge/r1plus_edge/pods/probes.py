@@ -18,7 +18,7 @@ from r1plus_contract import names
 from r1plus_contract.admission import TOKEN_FILE
 from r1plus_contract.heartbeat import HEARTBEAT, describe_lateness, measure_lateness
 from r1plus_contract.inference import MODEL_NAME
-from r1plus_edge.pods.places import LOOPBACK, Places, short_path
+from r1plus_edge.pods.places import LOOPBACK, PodPlaces, short_path
 
 PERIOD_SECONDS, TIMEOUT_SECONDS, FAILURES = 10.0, 1.0, 3
 """Kubernetes' defaults."""
@@ -27,7 +27,7 @@ NOT_ADMITTED: Final = "no admission token for this identity: the gate has not pa
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ContainerProbe:
     """One probe of a container, on this machine."""
 
     period: float
@@ -71,7 +71,7 @@ class Probe:
         return f"{what}HTTP {b' '.join(status[1:2]).decode(errors='replace') or 'none'}"
 
 
-def read_probe(container: Mapping[str, Any], name: str, places: Places) -> Probe | None:
+def read_probe(container: Mapping[str, Any], name: str, places: PodPlaces) -> ContainerProbe | None:
     """Return a probe of a container; None: it has none of this name."""
     probe = container.get(name)
     if probe is None:
@@ -83,21 +83,21 @@ def read_probe(container: Mapping[str, Any], name: str, places: Places) -> Probe
     )
     if "exec" in probe:
         command = tuple(places.translate_command(probe["exec"]["command"]))
-        return Probe(period, timeout, failures, command=command)
+        return ContainerProbe(period, timeout, failures, command=command)
     request = probe["httpGet"]
     port = next(one["containerPort"] for one in container["ports"] if one["name"] == request["port"])
     if port in places.sockets:
-        return Probe(period, timeout, failures, request["path"], socket=places.sockets[port])
-    return Probe(period, timeout, failures, request["path"], places.ports[port])
+        return ContainerProbe(period, timeout, failures, request["path"], socket=places.sockets[port])
+    return ContainerProbe(period, timeout, failures, request["path"], places.ports[port])
 
 
-def build_readiness(probe: Probe, places: Places) -> Probe:
+def build_readiness(probe: ContainerProbe, places: PodPlaces) -> ContainerProbe:
     """Return the probe of Triton's readiness that asks at its socket what the plan's script asks at its port."""
     path, token = f"/v2/models/{MODEL_NAME}/ready", places.find(names.DIR_ADMISSION) / TOKEN_FILE
     return replace(build_liveness(probe, places), path=path, token=token)
 
 
-def build_liveness(probe: Probe, places: Places) -> Probe:
+def build_liveness(probe: ContainerProbe, places: PodPlaces) -> ContainerProbe:
     """Return the probe of Triton's liveness; the same, and for a template of an older version too."""
     socket, heartbeat = places.sockets[names.PORT_HTTP], places.find(HEARTBEAT)
     return replace(probe, path="/v2/health/live", socket=socket, heartbeat=heartbeat, command=())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from r1plus_contract.verdict import Gate
-from r1plus_edge.errors import RequestError
+from r1plus_edge.errors import EdgeRequestError
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import DeliveryMode, EngineSelector, R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json
@@ -29,7 +29,7 @@ _REFUSED: Final[tuple[tuple[str, Callable[[_Spec], Any], str], ...]] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ServeRequest:
     """The deployment to serve."""
 
     name: str
@@ -42,22 +42,22 @@ class Request:
         """The spec as a CR has it."""
         return self.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
 
-    def select_engine(self, engine: Engine) -> "Request":
+    def select_engine(self, engine: Engine) -> "ServeRequest":
         """Return the request for this engine alone, so that earlier ones may stay in the catalog to go back to.
 
         Raises:
-            RequestError: the spec asks for another engine.
+            EdgeRequestError: the spec asks for another engine.
         """
         about = engine.spec
         wanted = EngineSelector(family=about.family, version=about.version, precision=about.precision)
         given = self.spec.engine.model_dump(exclude_none=True)
         if conflicts := [f"{key}: {value}" for key, value in given.items() if getattr(wanted, key) != value]:
-            raise RequestError(
+            raise EdgeRequestError(
                 f"--engine {engine.name}: the file has spec.engine: {', '.join(conflicts)}; leave one of them out"
             )
         return replace(self, spec=self.spec.model_copy(update={"engine": wanted}))
 
-    def with_strategy(self, strategy: Strategy) -> "Request":
+    def with_strategy(self, strategy: Strategy) -> "ServeRequest":
         """Return the request with this rollout strategy."""
         rollout = self.spec.rollout.model_copy(update={"strategy": strategy})
         return replace(self, spec=self.spec.model_copy(update={"rollout": rollout}))
@@ -65,11 +65,11 @@ class Request:
 
 def build_request(
     name: str, namespace: str, spec: R1PlusDeploymentSpec, *, tier: str = "", gate: Gate | None = None, suite: str = ""
-) -> Request:
+) -> ServeRequest:
     """Return the request of a spec, with the options that go beyond it.
 
     Raises:
-        RequestError: every field that means nothing on one machine, and every option that contradicts the spec.
+        EdgeRequestError: every field that means nothing on one machine, and every option that contradicts the spec.
     """
     problems = [
         f"spec.{field}: {format_value(value)}: {why}"
@@ -83,12 +83,12 @@ def build_request(
             f"--suite {suite}: the file has spec.accuracy.suite: {spec.accuracy.suite}; leave one of them out"
         )
     if problems:
-        raise RequestError("\n".join(problems))
+        raise EdgeRequestError("\n".join(problems))
     accuracy: dict[str, Any] = {"suite": suite} if suite else {}
     accuracy |= {"gate": gate} if gate is not None else {}
     delivery = spec.delivery.model_copy(update={"mode": DeliveryMode.VOLUME})
     updates = {"accuracy": spec.accuracy.model_copy(update=accuracy), "delivery": delivery}
-    return Request(name, namespace or DEFAULT_NAMESPACE, spec.model_copy(update=updates))
+    return ServeRequest(name, namespace or DEFAULT_NAMESPACE, spec.model_copy(update=updates))
 
 
 def format_value(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 from r1plus_contract.delivery import digest_folder
 from r1plus_edge.base_folders import find_cache_home, find_data_home
-from r1plus_edge.errors import EdgeError, RequestError
+from r1plus_edge.errors import EdgeError, EdgeRequestError
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.demo_engines import MAKERS, find_folder_name
 
@@ -32,7 +32,7 @@ def select_engines(wanted: str, engines: Sequence[Engine]) -> tuple[tuple[Engine
     It is the name of an engine of the catalog, or a folder with the files of one.
 
     Raises:
-        RequestError: it is neither.
+        EdgeRequestError: it is neither.
     """
     if not wanted:
         return tuple(engines), None
@@ -41,14 +41,16 @@ def select_engines(wanted: str, engines: Sequence[Engine]) -> tuple[tuple[Engine
     folder = Path(wanted)
     if not folder.is_dir():
         known = ", ".join(sorted(engine.name for engine in engines if engine.spec.artifact is not None))
-        raise RequestError(f"--engine {wanted}: no engine of this name, and no folder; the catalog has {known}")
+        raise EdgeRequestError(f"--engine {wanted}: no engine of this name, and no folder; the catalog has {known}")
     try:
         digest = digest_folder(folder)
     except ValueError as error:
-        raise RequestError(f"--engine {wanted}: {error}; name the folder that `r1plus engine import` made") from error
+        raise EdgeRequestError(
+            f"--engine {wanted}: {error}; name the folder that `r1plus engine import` made"
+        ) from error
     matches = tuple(one for one in engines if one.spec.artifact is not None and one.spec.files.sha256 == digest)
     if not matches:
-        raise RequestError(
+        raise EdgeRequestError(
             f"--engine {wanted}: no engine of the catalog has these files (sha256 {digest}); give its R1PlusEngine with"
             " --catalog"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from r1plus_edge.errors import EdgeError, RequestError
+from r1plus_edge.errors import EdgeError, EdgeRequestError
 from r1plus_edge.pods.places import LOOPBACK, find_free_port, is_free
 
 DEFAULT_PORT: Final = 8400
@@ -50,17 +50,17 @@ def read_listening(text: str, certificate: Path | None, key: Path | None) -> Lis
     """Return where to listen; `text` is ADDRESS:PORT, :PORT or empty.
 
     Raises:
-        RequestError: it is no such address, or elsewhere than loopback without a certificate.
+        EdgeRequestError: it is no such address, or elsewhere than loopback without a certificate.
         EdgeError: the port is taken, or the address is none of this machine's.
     """
     if (certificate is None) != (key is None):
-        raise RequestError("--tls-cert and --tls-key: give both, the certificate and its key, as PEM files")
+        raise EdgeRequestError("--tls-cert and --tls-key: give both, the certificate and its key, as PEM files")
     if certificate is not None and key is not None:
         _check_certificate(certificate, key)
     host, port = _parse(text) if text else (LOOPBACK, DEFAULT_PORT)
     listening = Listening(host, port, certificate, key)
     if not listening.is_loopback and certificate is None:
-        raise RequestError(
+        raise EdgeRequestError(
             f"--listen {text}: beyond this machine API keys would travel in the clear; give --tls-cert and --tls-key,"
             f" or listen on {LOOPBACK}"
         )
@@ -107,7 +107,7 @@ def _parse(text: str) -> tuple[str, int]:
     except ValueError:
         number = -1
     if not (number == 0 or _LEAST_OPEN_PORT <= number <= 65535):
-        raise RequestError(
+        raise EdgeRequestError(
             f"--listen {text}: is not ADDRESS:PORT with an IP address and a port from {_LEAST_OPEN_PORT} to 65535;"
             f" for example {LOOPBACK}:{DEFAULT_PORT}"
         )
@@ -118,6 +118,6 @@ def _check_certificate(certificate: Path, key: Path) -> None:
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
     except OSError as error:  # TLS errors are some
-        raise RequestError(
+        raise EdgeRequestError(
             f"--tls-cert {certificate}, --tls-key {key}: {error}; give a certificate and its key as PEM files"
         ) from error

@@ -40,7 +40,7 @@ _CPU_LIMIT_V1: Final = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class LocalMachine:
     """This machine, as far as it may be used. Bytes and cores."""
 
     architecture: str
@@ -60,7 +60,7 @@ class Machine:
         return f"{self.cores:g} cores, {self.memory_bytes / GIB:.1f} GiB memory, {self.disk_bytes / GIB:.1f} GiB disk"
 
 
-def read_machine(folder: Path, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Machine:
+def read_machine(folder: Path, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> LocalMachine:
     """Read what this process may use; limits of a container, or of systemd, count. `folder`: whose disk is asked.
 
     A container's limit has room for all that `RESERVED_BYTES` is for; a unit's leaves the system out, so less is taken.
@@ -72,7 +72,7 @@ def read_machine(folder: Path, proc: Path = Path("/proc"), cgroup: Path = Path("
     usable = min([most - RESERVED_BYTES, *(limit - (RESERVED_BYTES - FREE_BYTES) for limit in unit)])
     cores = [float(len(os.sched_getaffinity(0)))]
     cores += [limit for group in _list_groups("cpu", proc, cgroup) for limit in _read_cpu_limits(group)]
-    return Machine(
+    return LocalMachine(
         architecture=platform.machine(),
         python=sys.version_info[:2],
         cores=min(cores),
@@ -104,7 +104,7 @@ async def await_clock(
         await asyncio.sleep(period_seconds)
 
 
-def check_machine(machine: Machine, folder: Path) -> None:
+def check_machine(machine: LocalMachine, folder: Path) -> None:
     """Refuse a machine on which nothing here can run.
 
     Raises:
@@ -130,7 +130,7 @@ def check_machine(machine: Machine, folder: Path) -> None:
         )
 
 
-def describe_node(machine: Machine) -> NodeFacts:
+def describe_node(machine: LocalMachine) -> NodeFacts:
     """Return the machine as the one node of the plan."""
     return NodeFacts(
         name="localhost",

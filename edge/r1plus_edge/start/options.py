@@ -9,7 +9,7 @@ from typing import Final
 from r1plus_contract.jsonable import dumps
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.pods.images import Images
-from r1plus_edge.start.deployment import Request
+from r1plus_edge.start.deployment import ServeRequest
 from r1plus_edge.start.engines import find_cache
 from r1plus_edge.start.listening import Listening
 from r1plus_edge.start.tenant import TenantRequest
@@ -27,7 +27,7 @@ NAMESPACE: Final = "r1plus-system"
 class ServeOptions:
     """What to serve, with what, and where."""
 
-    request: Request
+    request: ServeRequest
     engines: tuple[Engine, ...]
     """Those that may be chosen."""
     suites: Mapping[str, SuiteSource]

@@ -34,10 +34,10 @@ from r1plus_edge.pods.guardian import END
 from r1plus_edge.pods.images import Images, find_images
 from r1plus_edge.pods.places import LOOPBACK
 from r1plus_edge.pods.processes import check_unmarked, measure_processor, remove_remains
-from r1plus_edge.progress import Progress
+from r1plus_edge.progress import StartProgress
 from r1plus_edge.report import Narrator, Reporter, ServePhase
 from r1plus_edge.start.listening import Listening, open_listener
-from r1plus_edge.start.machine import Machine, await_clock, check_machine, describe_node, read_machine
+from r1plus_edge.start.machine import LocalMachine, await_clock, check_machine, describe_node, read_machine
 from r1plus_edge.start.options import ServeOptions
 from r1plus_edge.start.preparation import prepare_triton
 from r1plus_edge.update.handover import Handover, HandoverKind, become, return_handover
@@ -188,7 +188,7 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter, fr
         controller.ask_for(request, world)
         updater = Updater(controller, installation, options, record, reporter, is_busy=front.takeover is not None)
         serving = asyncio.create_task(_run_gateway(gateway, front.takeover))
-        progress = Progress(reporter, options.listening, lambda: gateway.has_key)
+        progress = StartProgress(reporter, options.listening, lambda: gateway.has_key)
         try:
             acts = {OwnerVerb.CONFIRM_TIME: gateway.confirm_time, OwnerVerb.SIGN_TOKEN: gateway.sign_token}
             async with listen_for_requests(folder, updater.run, acts):
@@ -215,7 +215,7 @@ async def _follow(
     controller: Controller,
     gateway: EdgeGateway,
     session: aiohttp.ClientSession,
-    progress: Progress,
+    progress: StartProgress,
     updater: Updater,
     takeover: TakeOver | None,
 ) -> None:
@@ -268,7 +268,7 @@ async def _install(
     return Installation(folder, find_images(server), describe_node(machine))
 
 
-def check_start(machine: Machine, folder: Path, takeover: TakeOver | None) -> None:
+def check_start(machine: LocalMachine, folder: Path, takeover: TakeOver | None) -> None:
     """Refuse a machine on which nothing here can run.
 
     What takes over has had its trial here, and what goes back has served here. For a disk that has become fuller since

@@ -14,7 +14,7 @@ from r1plus_contract.atomic_files import replace_text
 from r1plus_edge.base_folders import find_config_home
 from r1plus_edge.bundle.install import CURRENT
 from r1plus_edge.data_folder import DataFolder, check_path, find_holder
-from r1plus_edge.errors import EdgeError, RequestError
+from r1plus_edge.errors import EdgeError, EdgeRequestError
 from r1plus_edge.start.machine import FREE_BYTES
 
 MARK: Final = "# Written by `r1plus serve install`, and replaced by it."
@@ -88,7 +88,7 @@ ProtectHome=read-only
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class SystemdService:
     """What a unit runs, and where."""
 
     name: str
@@ -124,31 +124,31 @@ def build_service(
     *,
     is_system: bool,
     command: Path,
-) -> Service:
+) -> SystemdService:
     """Return the service. One of the system has a data folder that systemd makes, and reads the cache only.
 
     Raises:
-        RequestError: the name, an option or a path is none for a service.
+        EdgeRequestError: the name, an option or a path is none for a service.
     """
     if not _NAMES.fullmatch(name):
-        raise RequestError(f"--name {name}: give up to 63 of a-z, 0-9 and -, such as {NAME}")
+        raise EdgeRequestError(f"--name {name}: give up to 63 of a-z, 0-9 and -, such as {NAME}")
     for option, reason in _REFUSED.items():
         if any(word == option or word.startswith(f"{option}=") for word in options):
-            raise RequestError(f"{option}: {reason}")
+            raise EdgeRequestError(f"{option}: {reason}")
     if any(pair in (("-f", "-"), ("--file", "-")) for pair in pairwise(options)) or "--file=-" in options:
-        raise RequestError("-f -: a service has no standard input; give a file")
+        raise EdgeRequestError("-f -: a service has no standard input; give a file")
     if is_system:
         data = Path("/var/lib") / name
     check_path("--data", data)
     check_path("R1PLUS_CACHE", cache)
-    service = Service(
+    service = SystemdService(
         name, is_system, command, _make_absolute(options), data.absolute(), cache.absolute(), memory_bytes
     )
     _check_visible(service)
     return service
 
 
-def render_unit(service: Service) -> str:
+def render_unit(service: SystemdService) -> str:
     """Return the unit's text."""
     command = [str(service.command), "serve", *service.options, "--data", str(service.data)]
     values = {
@@ -177,12 +177,12 @@ WantedBy={"multi-user.target" if service.is_system else "default.target"}
 def find_unit(name: str, *, is_system: bool, environ: Mapping[str, str] = os.environ) -> Path:
     """Return the unit's file."""
     if not _NAMES.fullmatch(name):
-        raise RequestError(f"--name {name}: give up to 63 of a-z, 0-9 and -, such as {NAME}")
+        raise EdgeRequestError(f"--name {name}: give up to 63 of a-z, 0-9 and -, such as {NAME}")
     folder = SYSTEM_FOLDER if is_system else find_config_home(environ) / "systemd" / "user"
     return folder / f"{name}.service"
 
 
-def write_unit(unit: Path, service: Service) -> None:
+def write_unit(unit: Path, service: SystemdService) -> None:
     """Write the unit, and make the folders that a user's service writes to.
 
     Raises:
@@ -238,7 +238,7 @@ def _check_ours(unit: Path) -> None:
         )
 
 
-def _check_visible(service: Service) -> None:
+def _check_visible(service: SystemdService) -> None:
     """Refuse paths that the service could not see."""
     hidden_below = (*_TEMPORARY, *(_HOMES if service.is_system else ()))
     for path in (*service.paths, service.data):
@@ -248,10 +248,10 @@ def _check_visible(service: Service) -> None:
                 if service.is_system
                 else "take one that is elsewhere; a clone or software there has to be moved"
             )
-            raise RequestError(f"{path}: the service would see nothing below {hidden}; {remedy}")
+            raise EdgeRequestError(f"{path}: the service would see nothing below {hidden}; {remedy}")
     closed = (one for path in service.paths for one in (path, *path.parents) if service.is_system and _is_closed(one))
     if (first := next(closed, None)) is not None:
-        raise RequestError(f"{first}: only its owner may read it, and the service is another user; chmod o+rX it")
+        raise EdgeRequestError(f"{first}: only its owner may read it, and the service is another user; chmod o+rX it")
 
 
 def _is_closed(path: Path) -> bool:
@@ -289,5 +289,5 @@ def _quote(words: Sequence[str]) -> str:
 def _escape(text: str) -> str:
     """Return a text in which systemd replaces nothing."""
     if not text.isprintable():
-        raise RequestError(f"{text!r:.100}: has a character that no line of a unit may have")
+        raise EdgeRequestError(f"{text!r:.100}: has a character that no line of a unit may have")
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from r1plus_edge.errors import RequestError
+from r1plus_edge.errors import EdgeRequestError
 from r1plus_edge.start.deployment import format_value
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_operator.api.tenants import DeletionPolicy, Quota, R1PlusTenantSpec
@@ -88,7 +88,7 @@ def build_tenant(spec: R1PlusTenantSpec, engines: Sequence[EmbeddingEngine]) -> 
     """Return the request of a spec. `engines`: those of kind embedding in the catalog.
 
     Raises:
-        RequestError: every field that means nothing on one machine, and an engine that the catalog has not.
+        EdgeRequestError: every field that means nothing on one machine, and an engine that the catalog has not.
     """
     problems = [
         f"spec.{field}: {format_value(value)}: {why}"
@@ -104,7 +104,7 @@ def build_tenant(spec: R1PlusTenantSpec, engines: Sequence[EmbeddingEngine]) -> 
             f" it has {known}"
         )
     if problems:
-        raise RequestError("\n".join(problems))
+        raise EdgeRequestError("\n".join(problems))
     gateway = spec.gateway.model_copy(update={"enabled": True})
     return TenantRequest(spec.model_copy(update={"gateway": gateway}), embedding)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.suite_files import MAX_BYTES
-from r1plus_edge.errors import RequestError
+from r1plus_edge.errors import EdgeRequestError
 from r1plus_edge.objects import write_synced
 from r1plus_operator.plan.revision.record import Revision, find_current_revision
 
@@ -50,7 +50,7 @@ def keep_texts(request: UpdateRequest, folder: Path) -> UpdateRequest:
     """Write the texts of a request into `folder`, where the next starts find them; return it with their paths.
 
     Raises:
-        RequestError: a name is none of a suite, or of a file of one.
+        EdgeRequestError: a name is none of a suite, or of a file of one.
         OSError: they cannot be written.
     """
     file, suite = request.file, request.suite
@@ -60,7 +60,7 @@ def keep_texts(request: UpdateRequest, folder: Path) -> UpdateRequest:
     if request.suite_texts:
         unknown = sorted(request.suite_texts.keys() - MAX_BYTES.keys())
         if unknown or Path(suite).name != suite or suite in ("", ".", ".."):
-            raise RequestError(f"--suite {suite!r:.100}: is no name of a suite, or has other files: {unknown}")
+            raise EdgeRequestError(f"--suite {suite!r:.100}: is no name of a suite, or has other files: {unknown}")
         suite = str(folder / _digest(dumps(sorted(request.suite_texts.items()))) / suite)
         for name, text in request.suite_texts.items():
             _write(Path(suite) / name, text)

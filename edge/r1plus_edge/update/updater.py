@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from r1plus_contract.verdict import Phase
-from r1plus_edge.control import Asker
+from r1plus_edge.control import UpdateClient
 from r1plus_edge.controller import Controller
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.pods.pod import Pod
+from r1plus_edge.pods.pod import LocalPod
 from r1plus_edge.progress import compute_percent
-from r1plus_edge.report import Narrator, Reporter, Step, StepInProgress
+from r1plus_edge.report import Narrator, Reporter, StartStep, StepInProgress
 from r1plus_edge.start.machine import check_machine, read_machine
 from r1plus_edge.start.options import ServeOptions
 from r1plus_edge.update.handover import Handover, HandoverKind
@@ -59,7 +59,7 @@ class Updater:
         """Look at what the last pass has made of the update."""
         self._has_passed.set()
 
-    async def run(self, asked: UpdateRequest, asker: Asker) -> UpdateResult:
+    async def run(self, asked: UpdateRequest, asker: UpdateClient) -> UpdateResult:
         """Carry out an update, and return what came of it; refuse a second one meanwhile."""
         if self.is_busy:
             return UpdateResult(False, "Another update is under way; `r1plus serve status` shows it. Repeat it later")
@@ -121,7 +121,7 @@ class Updater:
             return replace(result, text=f"{result.text}. This is not on record yet: {error}; free some disk")
         return result
 
-    async def _try_software(self, asked: UpdateRequest, narrator: "_Both", asker: Asker) -> UpdateResult:
+    async def _try_software(self, asked: UpdateRequest, narrator: "_Both", asker: UpdateClient) -> UpdateResult:
         """Gate other software beside what serves; on a Pass it takes over, and answers itself.
 
         Raises:
@@ -176,7 +176,7 @@ class Updater:
             await self._has_passed.wait()
             self._has_passed.clear()
 
-    async def _hand_over(self, trial: Handover, asker: Asker) -> NoReturn:
+    async def _hand_over(self, trial: Handover, asker: UpdateClient) -> NoReturn:
         """Let all of this end, and what has passed its trial take over. It never returns: this process becomes that."""
         # Who asked may leave, and the number be another file's.
         descriptor = os.dup(asker.descriptor) if asker.descriptor else 0
@@ -289,7 +289,7 @@ def describe_measurement(verdict: str, accuracy: str) -> str:
     return f"{verdict or 'No verdict'}, {accuracy} right" if accuracy else verdict or "Not measured"
 
 
-def describe_failing(pod: Pod | None) -> str:
+def describe_failing(pod: LocalPod | None) -> str:
     """Return which container of a pod fails again and again, with the end of its log; empty: none does."""
     containers = pod.containers if pod is not None else ()
     return next((one.describe_failure() for one in containers if one.failures >= MOST_FAILURES), "")
@@ -313,7 +313,7 @@ class _Both:
         self._reporter.update(update=name)
         step, began = StepInProgress(), time.monotonic()
         yield step
-        done = Step(name, step.detail, round(time.monotonic() - began, 1))
+        done = StartStep(name, step.detail, round(time.monotonic() - began, 1))
         for narrator in self._narrators:
             narrator.step(done)
 

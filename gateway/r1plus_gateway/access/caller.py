@@ -64,7 +64,7 @@ class Caller:
 
 
 @dataclass(frozen=True)
-class Usage:
+class TokenUsage:
     """Tokens of one request, as the engine counted them."""
 
     prompt_tokens: int
@@ -72,7 +72,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class GateFigures:
+class RevisionFigures:
     """What the gate of a revision measured before it took traffic."""
 
     suite: str
@@ -89,7 +89,7 @@ class AnswerEvidence:
     revision: str
     engine_digest: str
     verdict: str
-    gate: GateFigures | None = None
+    gate: RevisionFigures | None = None
     """None where no gate has measured this revision, or the answer is not verified."""
 
 
@@ -174,7 +174,7 @@ class Ledger(Protocol):
         """
 
     async def settle(
-        self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: AnswerEvidence | None
+        self, reservation: Reservation, usage: TokenUsage, outcome: Outcome, evidence: AnswerEvidence | None
     ) -> None:
         """Replace the reservation by what was used, and append one record to the audit log.
 

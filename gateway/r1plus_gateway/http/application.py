@@ -29,7 +29,7 @@ from r1plus_gateway.http.errors import RequestError, convert_access_error, conve
 from r1plus_gateway.http.listening.hosts import build_host_check, check_host
 from r1plus_gateway.http.metrics import classify_refusal
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
-from r1plus_gateway.http.page import Page
+from r1plus_gateway.http.page import PageFiles
 from r1plus_gateway.http.parts import (
     HEADER_END_USER,
     HEADER_REQUEST_ID,
@@ -84,7 +84,7 @@ class Api:
         app = web.Application(client_max_size=limits.body_bytes, middlewares=[self._convert_errors])
         app.on_response_prepare.append(_add_headers)
         app.add_routes([operation.build_route() for operation in self._operations])
-        app.add_routes(Page().build_routes())
+        app.add_routes(PageFiles().build_routes())
         return app
 
     def _list_operations(self) -> list[Operation]:

@@ -20,7 +20,7 @@ from prometheus_client import (
 
 from r1plus_contract import metrics as names
 from r1plus_contract.gateway import DataReason, GatewayOutcome
-from r1plus_gateway.access.caller import Outcome, Usage
+from r1plus_gateway.access.caller import Outcome, TokenUsage
 from r1plus_gateway.access.usage import KeyBudget
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.serving.errors import ModelUnavailableError, QueueFullError, RefusedByEngineError, ServingError
@@ -158,7 +158,7 @@ class GatewayMetrics:
         """Count an ended request. `model` and `key` are empty where the request was refused before they were known."""
         self._requests.labels(model, self._label(model, key), outcome.value).inc()
 
-    def count_usage(self, model: str, key: str, usage: Usage) -> None:
+    def count_usage(self, model: str, key: str, usage: TokenUsage) -> None:
         """Count settled tokens."""
         label = self._label(model, key)
         self._tokens.labels(model, label, "prompt").inc(usage.prompt_tokens)

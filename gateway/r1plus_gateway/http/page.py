@@ -51,7 +51,7 @@ class PageFile:
     etag: str
 
 
-class Page:
+class PageFiles:
     """The page's files, in memory."""
 
     def __init__(self) -> None:

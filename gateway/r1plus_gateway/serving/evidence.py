@@ -12,7 +12,7 @@ from r1plus_contract.connections import PLAIN, BoundedResponse, limit_responses
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
-from r1plus_gateway.access.caller import AnswerEvidence, GateFigures
+from r1plus_gateway.access.caller import AnswerEvidence, RevisionFigures
 from r1plus_gateway.settings import RevisionFacts
 
 UNVERIFIED: Final = AnswerEvidence(revision="", engine_digest="", verdict="unverified")
@@ -120,7 +120,7 @@ def match_report(report: MonitorReport | None, revisions: Sequence[RevisionFacts
     return UNVERIFIED
 
 
-def _read_gate(report: MonitorReport) -> GateFigures | None:
+def _read_gate(report: MonitorReport) -> RevisionFigures | None:
     """Return the figures of the gate that the verdict rests on."""
     gate = report.gate
     # The pod's word, which becomes a header: a suite is an object of Kubernetes, and has such a name.
@@ -128,4 +128,4 @@ def _read_gate(report: MonitorReport) -> GateFigures | None:
         return None
     if not (0 <= gate.lost <= gate.allowed <= gate.items <= MOST_ITEMS):
         return None
-    return GateFigures(gate.suite, gate.items, gate.lost, gate.allowed)
+    return RevisionFigures(gate.suite, gate.items, gate.lost, gate.allowed)

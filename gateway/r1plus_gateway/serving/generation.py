@@ -14,7 +14,7 @@ from typing import Any, Final
 import grpc
 
 from r1plus_contract.inference import MOST_TOKEN_BYTES
-from r1plus_gateway.access.caller import AnswerEvidence, Usage
+from r1plus_gateway.access.caller import AnswerEvidence, TokenUsage
 from r1plus_gateway.serving.errors import (
     AnswerFailedError,
     CallerRevokedError,
@@ -137,7 +137,7 @@ class Generation:
         return self._progress.finish_reason
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> TokenUsage:
         """Tokens by the last response seen; of a cut request those that the engine counted, if it says so."""
         return bound_usage(self._progress, self._pool.model)
 
@@ -322,13 +322,13 @@ class Generation:
         self.wake()
 
 
-def bound_usage(progress: Progress, model: ModelSettings) -> Usage:
+def bound_usage(progress: Progress, model: ModelSettings) -> TokenUsage:
     """Return the tokens that an engine has counted for a generation.
 
     Neither is more than the model's context: an engine must not use up a caller's budget by what it says.
     """
     most = model.context_tokens
-    return Usage(min(progress.prompt_tokens, most), min(progress.completion_tokens, most))
+    return TokenUsage(min(progress.prompt_tokens, most), min(progress.completion_tokens, most))
 
 
 async def _update(progress: Progress, call: Any, response: Any) -> None:

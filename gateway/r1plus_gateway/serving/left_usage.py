@@ -3,16 +3,16 @@
 import asyncio
 from typing import Final
 
-from r1plus_gateway.access.caller import Usage
+from r1plus_gateway.access.caller import TokenUsage
 from r1plus_gateway.serving.errors import AnswerFailedError, ModelUnavailableError, RefusedByEngineError
 from r1plus_gateway.serving.generation import USAGE_SECONDS, ask_pod, bound_usage
 from r1plus_gateway.serving.pods import Pod, PodPool
 from r1plus_gateway.serving.triton_wire import build_usage_request, name_round, name_translation
 
-NOTHING: Final = Usage(0, 0)
+NOTHING: Final = TokenUsage(0, 0)
 
 
-async def ask_usage(pool: PodPool, request_id: str, most_rounds: int) -> Usage | None:
+async def ask_usage(pool: PodPool, request_id: str, most_rounds: int) -> TokenUsage | None:
     """Return what all generations of a request have used; None if the pods cannot know it.
 
     Raises:
@@ -27,19 +27,19 @@ async def ask_usage(pool: PodPool, request_id: str, most_rounds: int) -> Usage |
         parts += found
         if not found:
             break
-    usage = Usage(sum(one.prompt_tokens for one in parts), sum(one.completion_tokens for one in parts))
+    usage = TokenUsage(sum(one.prompt_tokens for one in parts), sum(one.completion_tokens for one in parts))
     if not parts or (usage == NOTHING and len(pods) > 1):
         return None  # a pod that has only counted the prompt says 0, and another one may have generated and gone
     return usage
 
 
-async def _ask_pods(pool: PodPool, pods: list[Pod], part: str) -> list[Usage]:
+async def _ask_pods(pool: PodPool, pods: list[Pod], part: str) -> list[TokenUsage]:
     """Return what each pod that knows a generation has counted: two do where the first one's queue was full."""
     found = await asyncio.gather(*(_ask(pool, pod, part) for pod in pods))
     return [usage for usage in found if usage is not None]
 
 
-async def _ask(pool: PodPool, pod: Pod, part: str) -> Usage | None:
+async def _ask(pool: PodPool, pod: Pod, part: str) -> TokenUsage | None:
     with pool.occupy(pod):
         try:
             said = await ask_pod(pod, build_usage_request(part), USAGE_SECONDS)

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 
 from r1plus_contract.gateway import DataReason, DataState
 from r1plus_gateway.access.api_keys import KeyRecord
-from r1plus_gateway.access.caller import Usage
+from r1plus_gateway.access.caller import TokenUsage
 from r1plus_gateway.store.administration.audit import AuditHead, OutsideHead, write_head_file
 from r1plus_gateway.store.administration.key_records import find_record
 from r1plus_gateway.store.clock import LedgerClock
@@ -603,7 +603,7 @@ class TenantStore:
         rows = await self.read(lambda connection: list_reservations(connection, instances))
         return [LeftRequest(row.request_id, row.model) for row in rows]
 
-    async def settle_left(self, request_id: str, usage: Usage | None) -> bool:
+    async def settle_left(self, request_id: str, usage: TokenUsage | None) -> bool:
         """Settle a request of a gateway that is gone; `usage` None: as used in full. Raises StoreError.
 
         Return False, and change nothing, if it was settled before, as by another replica.

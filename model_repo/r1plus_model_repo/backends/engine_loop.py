@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from r1plus_contract.inference import QUEUE_FULL, FinishReason
-from r1plus_model_repo.backends.heartbeat import FIRST_SECONDS, IDLE_SECONDS, PASS_SECONDS, Heartbeat, limit_pass
+from r1plus_model_repo.backends.heartbeat import FIRST_SECONDS, IDLE_SECONDS, PASS_SECONDS, LoopHeartbeat, limit_pass
 from r1plus_model_repo.backends.requests import RefusedError, SchemaMemoryFullError
 from r1plus_model_repo.backends.text.answer_text import AnswerText
 
@@ -198,7 +198,7 @@ class EngineLoop:
         context: int,
         clock: Callable[[], float],
         on_death: Callable[[BaseException], None],
-        heartbeat: Heartbeat,
+        heartbeat: LoopHeartbeat,
     ) -> None:
         self._pipeline = pipeline
         self._meters = meters

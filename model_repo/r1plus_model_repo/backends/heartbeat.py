@@ -23,7 +23,7 @@ FIRST_SECONDS: Final = 900.0
 """Longest pass before the engine has generated its first token, in which libraries compile kernels, and of any pass."""
 
 
-class Heartbeat:
+class LoopHeartbeat:
     """Says by when the loop will beat again. `accepting` may be set by any thread, all else is the loop's."""
 
     def __init__(self, path: Path | None, uptime: Callable[[], float] = read_uptime) -> None:
@@ -67,10 +67,10 @@ class Heartbeat:
             path.unlink()
 
 
-def open_heartbeat() -> Heartbeat:
+def open_heartbeat() -> LoopHeartbeat:
     """Return the heartbeat of this process, where its environment names a file."""
     path = os.environ.get(ENV_HEARTBEAT)
-    return Heartbeat(Path(path) if path else None)
+    return LoopHeartbeat(Path(path) if path else None)
 
 
 def limit_pass(waiting_prompt_tokens: int, *, has_generated: bool) -> float:

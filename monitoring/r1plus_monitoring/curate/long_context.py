@@ -47,7 +47,7 @@ _DUTIES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class AgreementSentence:
     """A sentence, and where it stands in the agreement: 0 at its beginning, 1 at its end."""
 
     text: str
@@ -55,11 +55,11 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AgreementQuestion:
     """What is asked of an agreement, the sentences that answer it, and the answer."""
 
     text: str
-    passages: tuple[Passage, ...]
+    passages: tuple[AgreementSentence, ...]
     scorer: ScorerName
     answer: str
 
@@ -96,45 +96,45 @@ def _choose_depth(number: int) -> float:
     return (0.1, 0.6, 0.3, 0.8, 0.2, 0.7, 0.4, 0.9, 0.5)[number % 9]
 
 
-def _ask_needle(generator: random.Random, number: int) -> Question:
+def _ask_needle(generator: random.Random, number: int) -> AgreementQuestion:
     room, code = generator.choice(_ROOMS), str(generator.randint(1000, 9999))
-    passage = Passage(f"The access code of the {room} is {code}.", _choose_depth(number))
+    passage = AgreementSentence(f"The access code of the {room} is {code}.", _choose_depth(number))
     text = f"What is the access code of the {room}? Answer with the code only."
-    return Question(text, (passage,), ScorerName.NUMERIC, code)
+    return AgreementQuestion(text, (passage,), ScorerName.NUMERIC, code)
 
 
-def _ask_hops(generator: random.Random, number: int) -> Question:
+def _ask_hops(generator: random.Random, number: int) -> AgreementQuestion:
     unit, account = generator.randint(11, 99), str(generator.randint(100_000, 999_999))
     name = _choose_name(generator)
     far = _choose_depth(number)
     passages = (
-        Passage(f"The guarantor of unit {unit} is {name}.", far),
-        Passage(f"The bank account of {name} has the number {account}.", 1 - far if far != 0.5 else 0.15),
+        AgreementSentence(f"The guarantor of unit {unit} is {name}.", far),
+        AgreementSentence(f"The bank account of {name} has the number {account}.", 1 - far if far != 0.5 else 0.15),
     )
     text = f"What is the number of the bank account of the guarantor of unit {unit}? Answer with the number only."
-    return Question(text, passages, ScorerName.NUMERIC, account)
+    return AgreementQuestion(text, passages, ScorerName.NUMERIC, account)
 
 
-def _ask_summary(generator: random.Random, number: int) -> Question:
+def _ask_summary(generator: random.Random, number: int) -> AgreementQuestion:
     landlord, city, years = _choose_name(generator), generator.choice(_CITIES), generator.randint(3, 29)
     shift = 0.04 * (number % 3)
     passages = (
-        Passage(f"The landlord under this agreement is {landlord}.", 0.05 + shift),
-        Passage(f"The place of jurisdiction is {city}.", 0.45 + shift),
-        Passage(f"This agreement ends after {years} years.", 0.85 + shift),
+        AgreementSentence(f"The landlord under this agreement is {landlord}.", 0.05 + shift),
+        AgreementSentence(f"The place of jurisdiction is {city}.", 0.45 + shift),
+        AgreementSentence(f"This agreement ends after {years} years.", 0.85 + shift),
     )
     text = (
         "Summarise this agreement in one line: the landlord, the place of jurisdiction and the number of years after"
         " which it ends, separated by commas. Example: Jane Doe, Paris, 2"
     )
-    return Question(text, passages, ScorerName.CONTAINS, f"{landlord}, {city}, {years}")
+    return AgreementQuestion(text, passages, ScorerName.CONTAINS, f"{landlord}, {city}, {years}")
 
 
 def _choose_name(generator: random.Random) -> str:
     return f"{generator.choice(_GIVEN)} {generator.choice(_FAMILY)}"
 
 
-def _write_agreement(generator: random.Random, passages: Sequence[Passage], characters: int) -> str:
+def _write_agreement(generator: random.Random, passages: Sequence[AgreementSentence], characters: int) -> str:
     """Return numbered clauses of about `characters` in all, with the passages among them."""
     waiting = sorted(passages, key=lambda passage: passage.depth)
     named = {passage.text for passage in passages}

@@ -50,7 +50,7 @@ RESERVE: Final = 1.3
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class CurationStep:
     """One engine under one condition."""
 
     engine: str
@@ -90,14 +90,16 @@ def curate(
     baseline_conditions: Sequence[AskingCondition] = BASELINE_CONDITIONS,
 ) -> CuratedSuite:
     """Choose and measure. Raises NotEnoughItemsError when too few candidates stayed right."""
-    steps = [Step(engine, asker, condition) for condition in SELECTION_CONDITIONS]
+    steps = [CurationStep(engine, asker, condition) for condition in SELECTION_CONDITIONS]
     selection = select(candidates, steps, shape, seed, progress)
     return CuratedSuite(
         selection.items, selection.selection, measure(engine, selection.items, asker, baseline_conditions, progress)
     )
 
 
-def select(candidates: Sequence[Item], steps: Sequence[Step], shape: Shape, seed: int, progress: Progress) -> Selection:
+def select(
+    candidates: Sequence[Item], steps: Sequence[CurationStep], shape: Shape, seed: int, progress: Progress
+) -> Selection:
     """Keep the items that every step has right, in the given shape.
 
     Raises:
@@ -150,17 +152,17 @@ def ask(
     engine: str, items: Sequence[Item], asker: Asker, condition: AskingCondition, progress: Progress
 ) -> tuple[tuple[Item, ...], Measurement]:
     """Return the items that stayed right under one condition, and the figures."""
-    step = Step(engine, asker, condition)
+    step = CurationStep(engine, asker, condition)
     return _score_answers(step, items, _ask_items(step, items, progress), progress)
 
 
-def _ask_items(step: Step, items: Sequence[Item], progress: Progress) -> Mapping[str, CandidateAnswer]:
+def _ask_items(step: CurationStep, items: Sequence[Item], progress: Progress) -> Mapping[str, CandidateAnswer]:
     progress(f"{step.engine}: {step.condition.name}: asking {len(items)}")
     return step.asker.ask(items, step.condition)
 
 
 def _score_answers(
-    step: Step, items: Sequence[Item], answers: Mapping[str, CandidateAnswer], progress: Progress
+    step: CurationStep, items: Sequence[Item], answers: Mapping[str, CandidateAnswer], progress: Progress
 ) -> tuple[tuple[Item, ...], Measurement]:
     correct_items = select_correct(items, answers)
     correct_counts, item_counts = count_strata(correct_items), count_strata(items)

@@ -125,7 +125,7 @@ def classify_reply(item: Item, reply: ProbeReply) -> Result:
     return _SCORE_RESULTS.get(score(item, reply.text, reply.finish_reason), Result.UNSCORABLE)
 
 
-class Pace:
+class ProbePace:
     """A token bucket of one: never faster than `per_minute`, and no burst after a pause.
 
     Once traffic may flow, probes run one at a time at this rate. The rate is read again during a long wait, since the

@@ -9,7 +9,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 
 from r1plus_contract.verdict import SweepFigures
-from r1plus_monitoring.probe.probes import SCORES, Ask, Pace, Result
+from r1plus_monitoring.probe.probes import SCORES, Ask, ProbePace, Result
 from r1plus_policies.bounds import clopper_pearson
 from r1plus_policies.gate.verdict import MOST_LOST_ITEMS, Score
 from r1plus_policies.watch.confirmation import ALPHA
@@ -43,7 +43,7 @@ async def sweep(
     scores: dict[str, bool],
     *,
     ask: Ask,
-    pace: Pace,
+    pace: ProbePace,
     until_ready: Callable[[], Awaitable[None]],
     on_score: Callable[[str, Result], Awaitable[None]],
 ) -> None:

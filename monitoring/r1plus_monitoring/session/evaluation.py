@@ -18,7 +18,7 @@ from r1plus_contract.settings import KnownVerdicts, MonitorSettings
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import Gate, GateProgress, GateReport, Phase, Verdict, WatchStanding
 from r1plus_monitoring.logs import format_time, log
-from r1plus_monitoring.probe.probes import Pace, Prompter
+from r1plus_monitoring.probe.probes import ProbePace, Prompter
 from r1plus_monitoring.session.gatekeeper import Gatekeeper
 from r1plus_monitoring.session.store import MonitorContext, SessionStore
 from r1plus_monitoring.session.watch import RAISED_PER_MINUTE, SubjectWatch
@@ -96,7 +96,7 @@ class EvaluationSession:
             identity.digest(), suite.header.name, suite.header.sha256, suite.header.scorer_version
         )
         self._items = {item.id: item for item in suite.items}
-        self._pace = Pace(
+        self._pace = ProbePace(
             lambda: max(RAISED_PER_MINUTE, settings().probes_per_minute), prompter.is_busy, clock=context.monotonic
         )
         self._session_store = SessionStore(context, self._subject)
@@ -248,7 +248,7 @@ class EvaluationSession:
         )
         await watcher.run(gate, lambda: self._is_admitted, lambda: self._announce(watcher.gate, watcher.state))
 
-    async def _rerun_gate(self, pace: Pace, acknowledged: str) -> GateReport:
+    async def _rerun_gate(self, pace: ProbePace, acknowledged: str) -> GateReport:
         """Run the gate's sweeps again during traffic; what is reported holds meanwhile."""
         return await self._run_gate(Rules(self._threshold, batch=1), pace.wait, lambda run: None, acknowledged)
 

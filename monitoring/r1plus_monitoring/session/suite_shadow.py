@@ -17,7 +17,7 @@ from r1plus_contract.settings import KnownVerdicts, MonitorSettings
 from r1plus_contract.verdict import GateReport, Shadow, Verdict
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.probe.client import EngineClient
-from r1plus_monitoring.probe.probes import Pace, Prompter
+from r1plus_monitoring.probe.probes import ProbePace, Prompter
 from r1plus_monitoring.scoring.sources import ShadowSuite, Sources
 from r1plus_monitoring.session.evaluation import is_admitted
 from r1plus_monitoring.session.gatekeeper import Gatekeeper
@@ -101,7 +101,7 @@ class SuiteShadow:
         keeper = Gatekeeper(self._context, SessionStore(self._context, subject), prompter, subject, order, "shadow")
         while not is_admitted(self._context, self._identity):  # noqa: ASYNC110 - a token is a file
             await asyncio.sleep(self._context.poll_interval)
-        pace = Pace(
+        pace = ProbePace(
             lambda: settings().probes_per_minute,
             prompter.is_busy,
             clock=self._context.monotonic,

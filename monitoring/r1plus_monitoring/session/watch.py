@@ -12,7 +12,7 @@ from typing import Final
 from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.verdict import GateReport, Verdict, WatchStanding
 from r1plus_monitoring.logs import log
-from r1plus_monitoring.probe.probes import OUTCOMES, Pace, Prompter, Result
+from r1plus_monitoring.probe.probes import OUTCOMES, ProbePace, Prompter, Result
 from r1plus_monitoring.probe.sweeps import sweep
 from r1plus_monitoring.session.store import MonitorContext, SessionStore
 from r1plus_monitoring.store.journal import Journal
@@ -34,7 +34,7 @@ from r1plus_policies.watch.memory import (
 RAISED_PER_MINUTE: Final = 600
 """Probes a minute in a confirming sweep, one at a time: it takes a minute or two."""
 
-RerunGate = Callable[[Pace, str], Awaitable[GateReport]]
+RerunGate = Callable[[ProbePace, str], Awaitable[GateReport]]
 """Takes the pace, and the acknowledgement that requests it."""
 
 
@@ -63,13 +63,15 @@ class SubjectWatch:
         self._threshold = settings().threshold
         self._recover = recover
         self._rerun_gate = rerun_gate
-        self._pace = Pace(
+        self._pace = ProbePace(
             lambda: settings().probes_per_minute,
             prompter.is_busy,
             clock=context.monotonic,
             look_interval=context.poll_interval,
         )
-        self._fast_pace = Pace(lambda: max(RAISED_PER_MINUTE, settings().probes_per_minute), clock=context.monotonic)
+        self._fast_pace = ProbePace(
+            lambda: max(RAISED_PER_MINUTE, settings().probes_per_minute), clock=context.monotonic
+        )
         self._rerun_gate_at = float("-inf")
         self._recounted_seed = -1
         self._last_published: object = None

@@ -29,7 +29,7 @@ from r1plus_contract.suite_files import SuiteFiles
 from r1plus_edge.data_folder import DataFolder, check_path, find_holder, hold
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.start.engines import find_cache, find_default_data
-from r1plus_edge.start.machine import Machine, check_machine, describe_node, read_machine
+from r1plus_edge.start.machine import LocalMachine, check_machine, describe_node, read_machine
 from r1plus_model_repo.catalog.types import Engine
 
 
@@ -141,7 +141,7 @@ def _split(names: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredMachine:
     """What this machine has measured."""
 
     machine: str
@@ -152,14 +152,14 @@ class Measured:
 
 def _measure_here(
     engines: Sequence[Engine], choice: SuiteChoice, sizes: Sizes, root: Path, catalog: Path, *, is_optional: bool
-) -> Measured:
+) -> MeasuredMachine:
     """Measure what this machine can serve. `is_optional`: a cluster has figures, so that none of here is no error."""
     try:
         machine = _prepare_folder(root)
     except EdgeError as error:
         if not is_optional:
             raise
-        return Measured("", (), tuple(Exclusion(one.name, one.spec.tier.value, str(error)) for one in engines))
+        return MeasuredMachine("", (), tuple(Exclusion(one.name, one.spec.tier.value, str(error)) for one in engines))
     node = describe_node(machine)
     candidates, exclusions = find_candidates(engines, choice.suite, sizes, node, find_cache())
     if not candidates and not is_optional:
@@ -169,10 +169,10 @@ def _measure_here(
         raise CliError(f"--data {root}: r1plus advise runs there already (pid {holder}); wait, or name another folder")
     with hold(folder):
         figures, failures = _measure_all(candidates, choice, machine, root, catalog)
-    return Measured(machine.text, tuple(figures), (*exclusions, *failures))
+    return MeasuredMachine(machine.text, tuple(figures), (*exclusions, *failures))
 
 
-def _prepare_folder(root: Path) -> Machine:
+def _prepare_folder(root: Path) -> LocalMachine:
     """Return this machine, and make the folder. Raises EdgeError."""
     check_path("--data", root)
     try:
@@ -185,7 +185,7 @@ def _prepare_folder(root: Path) -> Machine:
 
 
 def _measure_all(
-    candidates: Sequence[Candidate], choice: SuiteChoice, machine: Machine, root: Path, catalog: Path
+    candidates: Sequence[Candidate], choice: SuiteChoice, machine: LocalMachine, root: Path, catalog: Path
 ) -> tuple[list[EngineFigures], list[Exclusion]]:
     """Measure one after the other: two at once would slow each other. Return figures, and what could not be served."""
     software = _list_software() if candidates else ()
@@ -220,7 +220,7 @@ def _list_software() -> tuple[str, ...]:
 def _measure(
     candidate: Candidate,
     choice: SuiteChoice,
-    machine: Machine,
+    machine: LocalMachine,
     software: Sequence[str],
     results: Results,
     catalog: Path,

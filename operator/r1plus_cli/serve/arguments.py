@@ -15,8 +15,8 @@ from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.serve.tenant_request import read_tenant
 from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT, KIND_TENANT
 from r1plus_contract.verdict import Gate
-from r1plus_edge.errors import RequestError
-from r1plus_edge.start.deployment import DEFAULT_NAMESPACE, Request, build_request
+from r1plus_edge.errors import EdgeRequestError
+from r1plus_edge.start.deployment import DEFAULT_NAMESPACE, ServeRequest, build_request
 from r1plus_edge.start.engines import find_default_data, select_engines
 from r1plus_edge.start.listening import Listening
 from r1plus_edge.update.request import UpdateRequest
@@ -106,7 +106,7 @@ def build_options(arguments: ServeArguments, documents: dict[str, list[Document]
         try:
             return build_options(arguments.update(update), None if update.file else documents)
         except CliError as error:
-            raise RequestError(str(error)) from error
+            raise EdgeRequestError(str(error)) from error
 
     return ServeOptions(
         request=request,
@@ -149,7 +149,7 @@ def _read_file(file: str | None, tier: Tier | None) -> dict[str, list[Document]]
 
 def _read_request(
     arguments: ServeArguments, deployments: list[Document], suite: str, engines: tuple[Engine, ...]
-) -> Request:
+) -> ServeRequest:
     tier = arguments.tier
     name = tier.value if tier is not None else ""
     body = {"apiVersion": API_VERSION, "metadata": {"name": name}, "spec": {"tier": name}}

@@ -6,7 +6,7 @@ from pathlib import Path
 from r1plus_cli.deployment.validate import find_tenant_problems
 from r1plus_cli.documents import Document
 from r1plus_cli.errors import UsageError
-from r1plus_edge.errors import RequestError
+from r1plus_edge.errors import EdgeRequestError
 from r1plus_edge.start.deployment import DEFAULT_NAMESPACE
 from r1plus_edge.start.tenant import DEFAULT_SPEC, TenantRequest, build_tenant
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
@@ -41,6 +41,6 @@ def read_tenant(documents: Sequence[Document], catalogs: Sequence[Path], namespa
     if not problems:
         try:
             return build_tenant(R1PlusTenantSpec.model_validate(document.spec or {}), engines)
-        except RequestError as error:
+        except EdgeRequestError as error:
             problems = str(error).splitlines()
     raise UsageError("\n".join(f"{document.title}: {problem}" for problem in problems))

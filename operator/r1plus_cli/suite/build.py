@@ -96,7 +96,7 @@ def build(
     The result is unsigned and has no baseline.
     """
     steps = [
-        pipeline.Step(options.reference_engine, source.asker, condition)
+        pipeline.CurationStep(options.reference_engine, source.asker, condition)
         for source in sources
         for condition in pipeline.selection_conditions(batch, source.precision)
     ]

@@ -27,9 +27,9 @@ from r1plus_contract.calculator_grammar.functions import ARITIES, COMMANDS, CONS
 from r1plus_contract.calculator_grammar.limits import EXPRESSION, MOST_VARIABLES, RESULT, Bounds
 from r1plus_contract.calculator_grammar.tokens import Token, TokenKind, split_tokens
 from r1plus_contract.calculator_grammar.tree import (
-    Call,
     Equation,
     Factorial,
+    FunctionCall,
     Inverse,
     Items,
     Name,
@@ -83,13 +83,13 @@ def _check_places(tree: Node) -> None:
                 raise ExpressionSyntaxError("an equation has no value; write solve(left = right, x)")
             if isinstance(node, Items):
                 raise ExpressionSyntaxError("a list has no value; write solve([equation, equation], [x, y])")
-            if isinstance(node, Call) and node.function in HAS_EQUATIONS:
+            if isinstance(node, FunctionCall) and node.function in HAS_EQUATIONS:
                 raise ExpressionSyntaxError(f"{node.function} within another expression; calculate it alone")
 
 
 def _list_values(tree: Node) -> list[Node]:
     """Return the parts that have to have values of their own: of `solve` the sides of its equations."""
-    if not (isinstance(tree, Call) and tree.function in HAS_EQUATIONS):
+    if not (isinstance(tree, FunctionCall) and tree.function in HAS_EQUATIONS):
         return [tree]
     entries = [item for entry in tree.arguments for item in (entry.items if isinstance(entry, Items) else (entry,))]
     return [
@@ -290,7 +290,7 @@ class _Parser:
         arguments = self._parse_arguments(")")
         self.depth -= 1
         _check_arguments(token, arguments)
-        return Call(token.text, arguments)
+        return FunctionCall(token.text, arguments)
 
     def _parse_arguments(self, end: str) -> tuple[Node, ...]:
         if self._is_next(end):

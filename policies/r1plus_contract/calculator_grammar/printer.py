@@ -4,9 +4,9 @@ from fractions import Fraction
 from typing import Final
 
 from r1plus_contract.calculator_grammar.tree import (
-    Call,
     Equation,
     Factorial,
+    FunctionCall,
     Inverse,
     Items,
     Name,
@@ -36,7 +36,7 @@ def _print(node: Node) -> _Text:  # noqa: C901 - a case for each kind of node
             return (str(value), _ATOM) if value.denominator == 1 else (str(value), _PRODUCT)
         case Name(name):
             return name, _ATOM
-        case Call(function, arguments):
+        case FunctionCall(function, arguments):
             return f"{function}({_join(arguments)})", _ATOM
         case Items(items):
             return f"[{_join(items)}]", _ATOM

@@ -12,9 +12,9 @@ from r1plus_contract.calculator_grammar.errors import LimitExceededError
 from r1plus_contract.calculator_grammar.functions import COMMANDS, list_variables
 from r1plus_contract.calculator_grammar.limits import MOST_BITS, MOST_EXPONENT
 from r1plus_contract.calculator_grammar.tree import (
-    Call,
     Equation,
     Factorial,
+    FunctionCall,
     Inverse,
     Items,
     Name,
@@ -85,7 +85,7 @@ def _measure(node: Node) -> Size:  # noqa: C901 - a case for each kind of node
             return _measure_power(node)
         case Factorial(operand):
             return _measure_factorial(_measure(operand))
-        case Call():
+        case FunctionCall():
             return _measure_call(node)
         case Equation(left, right):
             return _measure_sum([_measure(left), _measure(right)])
@@ -127,7 +127,7 @@ def _measure_factorial(operand: Size) -> Size:
     return _bound(Size(most * max(1.0, math.log2(most + 1))))
 
 
-def _measure_call(node: Call) -> Size:
+def _measure_call(node: FunctionCall) -> Size:
     sizes = [_measure(argument) for argument in node.arguments]
     name = node.function
     if name in COMMANDS or list_variables(node):

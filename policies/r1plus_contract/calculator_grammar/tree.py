@@ -70,7 +70,7 @@ class Power:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class FunctionCall:
     """A function or a command with its arguments."""
 
     function: str
@@ -92,7 +92,9 @@ class Items:
     items: tuple["Node", ...]
 
 
-Node = Number | Name | Negative | Inverse | Factorial | Percent | Sum | Product | Power | Call | Equation | Items
+Node = (
+    Number | Name | Negative | Inverse | Factorial | Percent | Sum | Product | Power | FunctionCall | Equation | Items
+)
 
 
 def list_children(node: Node) -> tuple[Node, ...]:
@@ -102,7 +104,7 @@ def list_children(node: Node) -> tuple[Node, ...]:
             return ()
         case Negative(operand) | Inverse(operand) | Factorial(operand) | Percent(operand):
             return (operand,)
-        case Sum(operands) | Product(operands) | Call(_, operands) | Items(operands):
+        case Sum(operands) | Product(operands) | FunctionCall(_, operands) | Items(operands):
             return operands
         case Power(first, second) | Equation(first, second):
             return first, second

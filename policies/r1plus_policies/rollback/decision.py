@@ -16,39 +16,39 @@ from r1plus_policies.rollback.response import (
     CANDIDATE_SECONDS,
     NO_ROOM_SECONDS,
     Action,
+    BreachResponse,
     DeploymentHealth,
     OnBreach,
     PastRevision,
-    Response,
     RollbackReason,
 )
 
 MOST_NAMED_PODS: Final = 5
 """Pods that the text about an outage names."""
-Check = Callable[[DeploymentHealth], Response | None]
+Check = Callable[[DeploymentHealth], BreachResponse | None]
 
 
-def respond(health: DeploymentHealth) -> Response:
+def respond(health: DeploymentHealth) -> BreachResponse:
     """Return the response. The last check always has one."""
     response = next(response for check in CHECKS if (response := check(health)) is not None)
     if health.not_tenant and response.action in (Action.QUARANTINE, Action.CONTROL, Action.SWITCH):
         text = f"the operator moves nothing, because the namespace is not a tenant ({health.not_tenant})"
         text += f". Once it is one: {response.message}"
         control_revision = health.control.revision if health.control else ""
-        return Response(Action.BLOCKED, RollbackReason.NAMESPACE_NOT_TENANT, text, revision=control_revision)
+        return BreachResponse(Action.BLOCKED, RollbackReason.NAMESPACE_NOT_TENANT, text, revision=control_revision)
     return response
 
 
-def check_steady(health: DeploymentHealth) -> Response | None:
+def check_steady(health: DeploymentHealth) -> BreachResponse | None:
     """Respond that nothing is wrong: no alarm, no request, no control pass."""
     bad = (WatchStanding.CONFIRMING, WatchStanding.CHANGED, WatchStanding.BELOW_THRESHOLD, WatchStanding.ERRORS)
     alarms = any(p.standing in bad for p in health.pods) or health.pool.without_worst >= 1
     if alarms or health.control or health.rollback_request:
         return None
-    return Response(Action.NOTHING, RollbackReason.STEADY, f"Revision {health.current} answers as at its gate")
+    return BreachResponse(Action.NOTHING, RollbackReason.STEADY, f"Revision {health.current} answers as at its gate")
 
 
-def check_scorer(health: DeploymentHealth) -> Response | None:
+def check_scorer(health: DeploymentHealth) -> BreachResponse | None:
     """Respond where scorer or suite score otherwise than when the answers were recorded: no score counts."""
     if health.replay_passed is not False:
         return None
@@ -56,10 +56,10 @@ def check_scorer(health: DeploymentHealth) -> Response | None:
         "accuracy cannot be measured: recorded answers no longer get their recorded scores, so scorer or suite changed."
         " Traffic stays where it is; restore the suite (`r1plus suite verify FOLDER`) or the monitor's image"
     )
-    return Response(Action.PAGE, RollbackReason.SUITE_MISMATCH, text)
+    return BreachResponse(Action.PAGE, RollbackReason.SUITE_MISMATCH, text)
 
 
-def check_confirmed(health: DeploymentHealth) -> Response | None:
+def check_confirmed(health: DeploymentHealth) -> BreachResponse | None:
     """Wait for the confirming sweep of an alarm; respond also where it found accuracy above the threshold."""
     if health.is_decided or health.awaits_ack:
         return None
@@ -68,30 +68,30 @@ def check_confirmed(health: DeploymentHealth) -> Response | None:
         text = (
             f"Revision {health.current} raised an alarm; its monitor now asks the whole suite to count the lost items"
         )
-        return Response(Action.NOTHING, RollbackReason.CONFIRMING, text)
+        return BreachResponse(Action.NOTHING, RollbackReason.CONFIRMING, text)
     text = (
         f"Revision {health.current} answers differently than at its gate, but still above its threshold. Traffic stays"
         f" where it is; see which items were lost, then {word(Remedy.ACKNOWLEDGE)} to accept the new behaviour"
     )
-    return Response(Action.NOTHING, RollbackReason.CHANGED, text)
+    return BreachResponse(Action.NOTHING, RollbackReason.CHANGED, text)
 
 
-def check_outage(health: DeploymentHealth) -> Response | None:
+def check_outage(health: DeploymentHealth) -> BreachResponse | None:
     """Report errors without wrong answers as an outage where the operator moves nothing anyway."""
     may_act = health.on_breach is OnBreach.ROLLBACK and not health.is_paused
     return None if may_act or not health.has_only_errors else _report_outage(health)
 
 
-def check_paused(health: DeploymentHealth) -> Response | None:
+def check_paused(health: DeploymentHealth) -> BreachResponse | None:
     """Move neither a pod nor traffic while people work on the deployment."""
     if not health.is_paused:
         return None
     remedy = f"run {word(Remedy.RESUME)} to let the operator act again"
     text = f"spec.rollout.paused: the operator neither rolls back nor removes a bad pod; {remedy}"
-    return Response(Action.BLOCKED, RollbackReason.PAUSED, text)
+    return BreachResponse(Action.BLOCKED, RollbackReason.PAUSED, text)
 
 
-def check_alert_only(health: DeploymentHealth) -> Response | None:
+def check_alert_only(health: DeploymentHealth) -> BreachResponse | None:
     """Move nothing where the user wants alerts only."""
     if health.rollback_request or health.on_breach is OnBreach.ROLLBACK:
         return None
@@ -99,10 +99,10 @@ def check_alert_only(health: DeploymentHealth) -> Response | None:
         "spec.accuracy.onBreach is Alert, so the operator does not roll back; set it to Rollback to allow automatic"
         " rollback"
     )
-    return Response(Action.BLOCKED, RollbackReason.ALERT_ONLY, text)
+    return BreachResponse(Action.BLOCKED, RollbackReason.ALERT_ONLY, text)
 
 
-def check_acknowledged(health: DeploymentHealth) -> Response | None:
+def check_acknowledged(health: DeploymentHealth) -> BreachResponse | None:
     """Wait for the sweeps that follow an acknowledgement: only a Pass ends the drop that was counted before it."""
     if not health.awaits_ack:
         return None
@@ -111,10 +111,10 @@ def check_acknowledged(health: DeploymentHealth) -> Response | None:
         " Traffic stays where it is; a drop that has not ended within spec.rollout.deadline of the acknowledgement is"
         f" answered again. Run {word(Remedy.ROLL_BACK)} to go back now"
     )
-    return Response(Action.BLOCKED, RollbackReason.ACK_UNDER_WAY, text, recheck_after=health.ack_seconds_left)
+    return BreachResponse(Action.BLOCKED, RollbackReason.ACK_UNDER_WAY, text, recheck_after=health.ack_seconds_left)
 
 
-def check_single_pod(health: DeploymentHealth) -> Response | None:
+def check_single_pod(health: DeploymentHealth) -> BreachResponse | None:
     """Quarantine a single bad pod: its node, its GPU or its copy is at fault, not its revision."""
     if health.control or health.rollback_request or health.has_revision_dropped:
         return None
@@ -125,7 +125,7 @@ def check_single_pod(health: DeploymentHealth) -> Response | None:
     ):
         pod_name = health.pods_below_threshold[0].name
         text = f"Pod {pod_name} is in quarantine: no traffic, kept for inspection; the other pods are healthy"
-        return Response(Action.NOTHING, RollbackReason.ONE_BAD_POD, text)
+        return BreachResponse(Action.NOTHING, RollbackReason.ONE_BAD_POD, text)
     pod = health.bad_pod
     if pod is None:
         return None
@@ -134,28 +134,28 @@ def check_single_pod(health: DeploymentHealth) -> Response | None:
             f"Pod {pod.name} fails too many probes, but another pod is in quarantine already; check both nodes, then"
             " delete a pod"
         )
-        return Response(Action.BLOCKED, RollbackReason.ALREADY_QUARANTINED, text)
+        return BreachResponse(Action.BLOCKED, RollbackReason.ALREADY_QUARANTINED, text)
     if not pod.serves:
         text = f"Pod {pod.name} fails too many probes and has no traffic; delete it to replace it"
-        return Response(Action.NOTHING, RollbackReason.ONE_BAD_POD, text)
+        return BreachResponse(Action.NOTHING, RollbackReason.ONE_BAD_POD, text)
     if not any(p.serves for p in health.pods if p is not pod):
         text = (
             f"Pod {pod.name} fails too many probes but is the only Ready one, so it keeps its traffic until another pod"
             f" is Ready; {word(Remedy.ADD_POD)}"
         )
         wait = health.seconds_until_alone
-        return Response(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text, recheck_after=wait)
+        return BreachResponse(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text, recheck_after=wait)
     text = f"Only pod {pod.name} fails too many probes: it is taken out of traffic and replaced; check its node"
-    return Response(Action.QUARANTINE, RollbackReason.ONE_BAD_POD, text, pod=pod.name)
+    return BreachResponse(Action.QUARANTINE, RollbackReason.ONE_BAD_POD, text, pod=pod.name)
 
 
-def check_only_errors(health: DeploymentHealth) -> Response | None:
+def check_only_errors(health: DeploymentHealth) -> BreachResponse | None:
     """Move nothing where several pods err and none answers wrongly: mostly load, which another revision would have
     too."""
     return _report_outage(health) if health.has_only_errors else None
 
 
-def _report_outage(health: DeploymentHealth) -> Response:
+def _report_outage(health: DeploymentHealth) -> BreachResponse:
     """Return the response to pods that err, of which none answers wrongly."""
     pods = ", ".join(sorted(p.name for p in health.erring_pods)[:MOST_NAMED_PODS])
     text = (
@@ -163,10 +163,10 @@ def _report_outage(health: DeploymentHealth) -> Response:
         f" {len(health.erring_pods)} of {len(health.pods)} pods ({pods}). Traffic stays where it is, since load is the"
         f" usual cause; check {word(Remedy.READ_LOG, container=CONTAINER_TRITON)}, {word(Remedy.LOWER_LOAD)}"
     )
-    return Response(Action.NOTHING, RollbackReason.SERVER_ERRORS, text)
+    return BreachResponse(Action.NOTHING, RollbackReason.SERVER_ERRORS, text)
 
 
-def check_other_pods(health: DeploymentHealth) -> Response | None:
+def check_other_pods(health: DeploymentHealth) -> BreachResponse | None:
     """Move nothing where no other pod shows whether pod or revision is at fault."""
     if health.control or health.rollback_request or health.has_revision_dropped:
         return None
@@ -175,10 +175,10 @@ def check_other_pods(health: DeploymentHealth) -> Response | None:
         " may be at fault; check why the others are not Ready"
     )
     wait = health.seconds_until_alone
-    return Response(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text, recheck_after=wait)
+    return BreachResponse(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text, recheck_after=wait)
 
 
-def check_single_node(health: DeploymentHealth) -> Response | None:
+def check_single_node(health: DeploymentHealth) -> BreachResponse | None:
     """Move nothing where pods run on several nodes and all bad ones share one: the node is at fault."""
     if health.control or health.rollback_request or not health.pods_below_threshold:
         return None
@@ -191,19 +191,19 @@ def check_single_node(health: DeploymentHealth) -> Response | None:
         f"all bad pods are on node {next(iter(bad))} and pods on other nodes are healthy, so the revision is not the"
         " cause; drain that node"
     )
-    return Response(Action.BLOCKED, RollbackReason.ONE_NODE, text)
+    return BreachResponse(Action.BLOCKED, RollbackReason.ONE_NODE, text)
 
 
-def check_pinned(health: DeploymentHealth) -> Response | None:
+def check_pinned(health: DeploymentHealth) -> BreachResponse | None:
     """Move no traffic past a pin."""
     if not health.is_pinned:
         return None
     remedy = f"run {word(Remedy.UNPIN)} to release it"
     text = f"spec.rollout.pinned holds traffic at revision {health.current}; {remedy}"
-    return Response(Action.BLOCKED, RollbackReason.PINNED, text)
+    return BreachResponse(Action.BLOCKED, RollbackReason.PINNED, text)
 
 
-def check_rollout(health: DeploymentHealth) -> Response | None:
+def check_rollout(health: DeploymentHealth) -> BreachResponse | None:
     """Wait a while for a candidate from before the drop: it may be the remedy, and there is one candidate at a time."""
     seconds = health.seconds_for_candidate
     if seconds <= 0 or health.control:
@@ -212,10 +212,10 @@ def check_rollout(health: DeploymentHealth) -> Response | None:
         f"a candidate of the current spec is in its gate; the rollback begins {CANDIDATE_SECONDS / 60:g} minutes after"
         " the candidate at the latest"
     )
-    return Response(Action.BLOCKED, RollbackReason.ROLLOUT_UNDER_WAY, text, recheck_after=seconds)
+    return BreachResponse(Action.BLOCKED, RollbackReason.ROLLOUT_UNDER_WAY, text, recheck_after=seconds)
 
 
-def check_cooldown(health: DeploymentHealth) -> Response | None:
+def check_cooldown(health: DeploymentHealth) -> BreachResponse | None:
     """Allow no second rollback within the cooldown: then more than the revision is at fault."""
     if health.control or health.rollback_request or health.last_rollback is None:
         return None
@@ -227,10 +227,10 @@ def check_cooldown(health: DeploymentHealth) -> Response | None:
         f"already rolled back within the last {health.cooldown / 60:g} minutes, so not again before {until}; check"
         " nodes, drivers and the suite"
     )
-    return Response(Action.BLOCKED, RollbackReason.COOLDOWN, text, recheck_after=seconds_left)
+    return BreachResponse(Action.BLOCKED, RollbackReason.COOLDOWN, text, recheck_after=seconds_left)
 
 
-def check_control_result(health: DeploymentHealth) -> Response | None:
+def check_control_result(health: DeploymentHealth) -> BreachResponse | None:
     """Respond to the result of the control pass."""
     control = health.control
     if control is not None and control.blocked_reason:
@@ -239,22 +239,22 @@ def check_control_result(health: DeploymentHealth) -> Response | None:
             f" recorded scores ({control.blocked_reason}). Traffic stays where it is; restore the suite"
             f" (`r1plus suite verify FOLDER`) or the monitor's image, then {word(Remedy.ACKNOWLEDGE)}"
         )
-        return Response(Action.PAGE, RollbackReason.SUITE_MISMATCH, text)
+        return BreachResponse(Action.PAGE, RollbackReason.SUITE_MISMATCH, text)
     if control is None or control.verdict is None:
         return None
     if control.verdict is Verdict.PASS:
         text = f"Revision {control.revision} passed the suite again ({control.summary}); traffic goes back to it"
-        return Response(Action.SWITCH, RollbackReason.CONTROL_PASSED, text, revision=control.revision)
+        return BreachResponse(Action.SWITCH, RollbackReason.CONTROL_PASSED, text, revision=control.revision)
     text = (
         f"Rollback target {control.revision} fails the suite as well ({control.summary}), so the revision is not the"
         " cause. Traffic stays where it is; check what both share: node, driver, image or the suite"
     )
-    return Response(
+    return BreachResponse(
         Action.PAGE, RollbackReason.ROLLBACK_TARGET_ALSO_FAILED, f"{text}; then {word(Remedy.ACKNOWLEDGE)} to try again"
     )
 
 
-def check_control_wait(health: DeploymentHealth) -> Response | None:
+def check_control_wait(health: DeploymentHealth) -> BreachResponse | None:
     """Respond to a control pass without a result: running, waiting for room, or overdue."""
     control = health.control
     if control is None:
@@ -266,45 +266,45 @@ def check_control_wait(health: DeploymentHealth) -> Response | None:
             f"{': ' + control.no_room if control.no_room else ''}; fix what delayed it, then"
             f" {word(Remedy.ACKNOWLEDGE)} to try again"
         )
-        return Response(Action.BLOCKED, RollbackReason.ROLLBACK_TARGET_OVERDUE, text)
+        return BreachResponse(Action.BLOCKED, RollbackReason.ROLLBACK_TARGET_OVERDUE, text)
     if control.no_room and age >= NO_ROOM_SECONDS:
         text = (
             f"no node has room for rollback target {control.revision}, which must pass the suite before traffic goes"
             f" back; free capacity, or set spec.rollout.strategy: InPlace ({control.no_room})"
         )
         seconds_left = health.deadline - age
-        return Response(
+        return BreachResponse(
             Action.BLOCKED, RollbackReason.NO_CAPACITY, text, revision=control.revision, recheck_after=seconds_left
         )
     text = f"Revision {control.revision} repeats the suite without traffic; if it passes, traffic goes back to it"
     seconds_left = (NO_ROOM_SECONDS if control.no_room else health.deadline) - age
-    return Response(
+    return BreachResponse(
         Action.CONTROL, RollbackReason.CONTROL_RUNNING, text, revision=control.revision, recheck_after=seconds_left
     )
 
 
-def start_control(health: DeploymentHealth) -> Response | None:
+def start_control(health: DeploymentHealth) -> BreachResponse | None:
     """Start the control pass of the rollback target; always returns a response."""
     target = _choose_target(health)
-    if isinstance(target, Response):
+    if isinstance(target, BreachResponse):
         return target
     if target.name in health.earlier_targets and not health.rollback_request:
         text = (
             f"revision {health.current} was already rolled back to {target.name} once, so not again automatically."
             f" Change the spec, or run {word(Remedy.ACKNOWLEDGE)} to allow it"
         )
-        return Response(Action.BLOCKED, RollbackReason.ALREADY_ROLLED_BACK, text)
+        return BreachResponse(Action.BLOCKED, RollbackReason.ALREADY_ROLLED_BACK, text)
     text = f"Revision {target.name} starts without traffic and repeats the suite; if it passes, traffic goes back to it"
-    return Response(Action.CONTROL, RollbackReason.CONTROL_RUNNING, text, revision=target.name)
+    return BreachResponse(Action.CONTROL, RollbackReason.CONTROL_RUNNING, text, revision=target.name)
 
 
-def _choose_target(health: DeploymentHealth) -> PastRevision | Response:
+def _choose_target(health: DeploymentHealth) -> PastRevision | BreachResponse:
     """Choose the newest revision that passed this suite, has baked and can be started; name the first unmet
     criterion."""
     remedy = "set spec.engine, batch or context to values that pass the gate"
 
-    def block(what: str, why: RollbackReason = RollbackReason.NO_LAST_GOOD) -> Response:
-        return Response(Action.BLOCKED, why, f"there is no rollback target: {what}; {remedy}")
+    def block(what: str, why: RollbackReason = RollbackReason.NO_LAST_GOOD) -> BreachResponse:
+        return BreachResponse(Action.BLOCKED, why, f"there is no rollback target: {what}; {remedy}")
 
     candidates = [r for r in health.past if r.name != health.current]
     if not candidates:

@@ -289,7 +289,7 @@ class DeploymentHealth:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class BreachResponse:
     """The decision and its message."""
 
     action: Action

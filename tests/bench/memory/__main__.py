@@ -37,7 +37,7 @@ from bench.memory.vectors import Vectors, embed_texts, rank_by_vectors
 from bench.memory.wilson import compute_wilson_lower
 from bench.running import exit_at_sigterm
 from r1plus_assistant.memory.index import index_remembered, index_turns, view_index
-from r1plus_assistant.memory.packing import Memory, pack_memory, pack_views
+from r1plus_assistant.memory.packing import PromptMemory, pack_memory, pack_views
 from r1plus_assistant.memory.turns import Turn, group_turns
 from r1plus_assistant.responses.response_memory import EstimatedTokens
 from support.gateway.fake_triton import FakeTriton, serving
@@ -100,7 +100,7 @@ class Tally:
             self.harm["foreign"] += sum(has_value(prompt, value) for value in foreign)
             self.harm["deleted"] += self._is_deleted_there(conversation, fact, budget)
 
-    def _check_size(self, memory: Memory, budget: int, size: int) -> str:
+    def _check_size(self, memory: PromptMemory, budget: int, size: int) -> str:
         """Return the prompt before the question; what it says of its size has to hold by the tokenizer."""
         texts = [memory.block, memory.best, *(one.text for turn in memory.verbatim for one in turn.utterances)]
         tokens = sum(map(self._counter.count, texts))

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from r1plus_contract.atomic_files import replace_text
-from r1plus_contract.llama_architecture import Architecture
-from r1plus_model.healing import BatchSource, Recipe, heal, set_active
+from r1plus_contract.llama_architecture import LlamaArchitecture
+from r1plus_model.healing import BatchSource, HealingRecipe, heal, set_active
 from r1plus_model.model import R1PlusModel
 
 RANK: Final = 96
 """Of predictors: a sixth of the hidden size, so they read a quarter of what the gate reads."""
-WINDOWED: Final = Architecture(window=128, sinks=4, global_every=6)
+WINDOWED: Final = LlamaArchitecture(window=128, sinks=4, global_every=6)
 R1PLUS: Final = replace(WINDOWED, relative_bias=True, span_ramp=32, active=0.15)
-HEALED: Final[Mapping[str, tuple[Architecture, float | None]]] = {
+HEALED: Final[Mapping[str, tuple[LlamaArchitecture, float | None]]] = {
     "r1plus": (R1PLUS, None),
     "r1plus-predictor": (replace(R1PLUS, predictor_rank=RANK), None),
     "r1plus-no-bias": (replace(R1PLUS, relative_bias=False), None),
-    "r1plus-bias-at-weights-rate": (R1PLUS, Recipe(1).rate),
+    "r1plus-bias-at-weights-rate": (R1PLUS, HealingRecipe(1).rate),
 }
 """Name -> architecture, and the bias's rate if it is not the recipe's own."""
 SPAN_PENALTY: Final = 0.05
@@ -31,10 +31,10 @@ PARTS: Final = 6
 Figures = dict[str, Any]
 
 
-def choose_recipe(name: str, steps: int) -> Recipe:
+def choose_recipe(name: str, steps: int) -> HealingRecipe:
     """Return how a model of HEALED is trained."""
     _, bias_rate = HEALED[name]
-    recipe = Recipe(steps, span_penalty=SPAN_PENALTY)
+    recipe = HealingRecipe(steps, span_penalty=SPAN_PENALTY)
     return recipe if bias_rate is None else replace(recipe, bias_rate=bias_rate)
 
 
@@ -75,7 +75,7 @@ def heal_model(
     model: R1PlusModel,
     teacher: R1PlusModel,
     batches: BatchSource,
-    recipe: Recipe,
+    recipe: HealingRecipe,
     curve: Curve,
     measure: Callable[[R1PlusModel], Figures],
 ) -> None:

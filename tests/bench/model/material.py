@@ -19,7 +19,7 @@ from devcluster.cache import cache_dir
 from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.suite import Item, Suite
 from r1plus_model.decoding import decode_greedily
-from r1plus_model.healing import Batch
+from r1plus_model.healing import TrainingBatch
 from r1plus_model.model import R1PlusModel
 from r1plus_model.suite_overlap import SuiteIndex
 from r1plus_model_repo.backends.requests import GenerationRequest
@@ -155,17 +155,17 @@ def _write_dialogues(file: Path, dialogues: Sequence[Dialogue]) -> None:
     replace_text(file, "".join(f"{line}\n" for line in lines))
 
 
-def draw_batch(dialogues: Sequence[Dialogue], prose: Tensor, step: int) -> Batch:
+def draw_batch(dialogues: Sequence[Dialogue], prose: Tensor, step: int) -> TrainingBatch:
     """Return the batch of a step: answers, and every fourth step prose."""
     if step % TEXT_EVERY == TEXT_EVERY - 1:
         begin = random.Random(step).randrange(len(prose) - TEXT_ROWS * TEXT_TOKENS)
         ids = prose[begin : begin + TEXT_ROWS * TEXT_TOKENS].view(TEXT_ROWS, TEXT_TOKENS)
-        return Batch(ids, torch.ones_like(ids, dtype=torch.bool))
+        return TrainingBatch(ids, torch.ones_like(ids, dtype=torch.bool))
     chosen = [dialogues[(step * ANSWER_ROWS + row) % len(dialogues)] for row in range(ANSWER_ROWS)]
     rows = [one.prompt + one.answer for one in chosen]
     longest = max(map(len, rows))
     mask = torch.tensor([[column < len(row) for column in range(longest)] for row in rows])
-    return Batch(torch.tensor([row + [0] * (longest - len(row)) for row in rows]), mask)
+    return TrainingBatch(torch.tensor([row + [0] * (longest - len(row)) for row in rows]), mask)
 
 
 def sample_items(suite: Suite, count: int) -> Suite:

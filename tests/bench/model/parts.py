@@ -24,7 +24,7 @@ from bench.model.material import (
 from bench.model.prompts import list_prompts
 from bench.model.quality import Prose, count_right, zero_small_inputs
 from bench.model.speed import Decoder, compute_mlps, time_in_turn
-from r1plus_contract.llama_architecture import Architecture
+from r1plus_contract.llama_architecture import LlamaArchitecture
 from r1plus_contract.suite import Suite
 from r1plus_model.checkpoint import load_model, save_model
 from r1plus_model.healing import set_active
@@ -43,10 +43,10 @@ ASKED_SHARES: Final = (0.5, 0.15)
 ZEROED: Final = (0.25, 0.4, 0.5, 0.85)
 """Of the inputs of all matrices."""
 ASKED_ZEROED: Final = (0.25, 0.5)
-WINDOWS: Final[Mapping[str, Architecture]] = {
-    "window 128": Architecture(window=128),
-    "window 128, 4 sinks": Architecture(window=128, sinks=4),
-    "window 128, 1 of 6 global": Architecture(window=128, global_every=6),
+WINDOWS: Final[Mapping[str, LlamaArchitecture]] = {
+    "window 128": LlamaArchitecture(window=128),
+    "window 128, 4 sinks": LlamaArchitecture(window=128, sinks=4),
+    "window 128, 1 of 6 global": LlamaArchitecture(window=128, global_every=6),
     "window 128, 4 sinks, 1 of 6 global": WINDOWED,
     "window 128, 4 sinks, 1 of 3 global": replace(WINDOWED, global_every=3),
 }
@@ -91,7 +91,7 @@ class Bench:
 
         for choice in NeuronChoice:
             rank = RANK if choice is NeuronChoice.PREDICTOR else None
-            model = load_model(self._folder, Architecture(active=SHARES[0], predictor_rank=rank))
+            model = load_model(self._folder, LlamaArchitecture(active=SHARES[0], predictor_rank=rank))
             for layer in model.layers:
                 layer.mlp.choice = choice
             for share in SHARES:
@@ -102,14 +102,14 @@ class Bench:
             zero_small_inputs(model, share)
             add(f"{share:.0%} of inputs zeroed", self._judge(model, self._suite if share in ASKED_ZEROED else None))
         prose = Prose(self._teacher, self._long)
-        for name, architecture in {f"dense, {LONG} tokens": Architecture(), **WINDOWS}.items():
+        for name, architecture in {f"dense, {LONG} tokens": LlamaArchitecture(), **WINDOWS}.items():
             add(name, asdict(prose.measure(load_model(self._folder, architecture))))
         return rows
 
     def measure_cache(self) -> dict[str, Any]:
         """Bytes of keys and values that one sequence of 64K allocates, in the two bytes of bfloat16."""
         rows = {}
-        for name, architecture in {"full attention": Architecture(), **WINDOWS}.items():
+        for name, architecture in {"full attention": LlamaArchitecture(), **WINDOWS}.items():
             model = load_model(self._folder, architecture, torch.bfloat16)
             rows[name] = model.allocate_cache(1, TOKENS_64K).bytes
             print(f"{name}: {rows[name] / 2**20:.1f} MiB of keys and values at 64K", flush=True)
@@ -119,8 +119,8 @@ class Bench:
         """Milliseconds of the MLPs and of a whole token, in turn with the dense model."""
         models = {
             "dense": self._teacher,
-            "gate 15%": load_model(self._folder, Architecture(active=0.15)),
-            "predictor 15%": load_model(self._folder, Architecture(active=0.15, predictor_rank=RANK)),
+            "gate 15%": load_model(self._folder, LlamaArchitecture(active=0.15)),
+            "predictor 15%": load_model(self._folder, LlamaArchitecture(active=0.15, predictor_rank=RANK)),
             "r1plus": load_model(self._folder, R1PLUS),
             "r1plus-predictor": load_model(self._folder, replace(R1PLUS, predictor_rank=RANK)),
         }

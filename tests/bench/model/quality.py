@@ -10,7 +10,7 @@ from torch.nn import functional
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.suite import Suite
-from r1plus_model.answer_end import AnswerEnd
+from r1plus_model.answer_end import StopRule
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.model import R1PlusModel
 from r1plus_model.sparse import choose_largest
@@ -69,7 +69,7 @@ def _zero_smallest(x: Tensor, share: float) -> Tensor:
 
 def count_right(model: R1PlusModel, tokens: HfTokens, suite: Suite) -> dict[str, tuple[int, int]]:
     """Return by stratum how many items are right, and how many there are. Answers are greedy, as the suite asks."""
-    end = AnswerEnd(set(tokens.get_end_ids()), suite.header.sampling.stop, tokens.decode)
+    end = StopRule(set(tokens.get_end_ids()), suite.header.sampling.stop, tokens.decode)
     items = sorted(suite.items, key=lambda item: len(item.prompt))
     right: dict[str, tuple[int, int]] = {}
     for begin in range(0, len(items), TOGETHER):

@@ -12,7 +12,7 @@ from r1plus_gateway.access.caller import (
     Outcome,
     Remaining,
     Reservation,
-    Usage,
+    TokenUsage,
 )
 from r1plus_gateway.access.usage import ModelUsage, UsageSummary
 
@@ -39,7 +39,7 @@ class Settlement:
     """What a reservation was replaced by."""
 
     reservation: Reservation
-    usage: Usage
+    usage: TokenUsage
     outcome: Outcome
     evidence: AnswerEvidence | None
 
@@ -83,7 +83,7 @@ class FakeLedger:
         return extended
 
     async def settle(
-        self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: AnswerEvidence | None
+        self, reservation: Reservation, usage: TokenUsage, outcome: Outcome, evidence: AnswerEvidence | None
     ) -> None:
         """See `Ledger`."""
         del self.open[reservation.request_id]

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from r1plus_gateway.access.caller import Caller, Limits
 from r1plus_gateway.store.administration.admin import IssuedKey, create_key
 from r1plus_gateway.store.administration.key_records import KeySpec
-from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.content.content import ListPage
 from r1plus_gateway.store.copies.backup import make_copy
 from r1plus_gateway.store.copies.restoration import RestoreReport, check_backup, restore_backup
 from r1plus_gateway.store.copies.sealed_stream import StreamHeader, StreamKind, StreamReader, seal
@@ -120,11 +120,11 @@ async def fill(store: TenantStore) -> Filled:
 async def read_texts(store: TenantStore, filled: Filled, caller: Caller = ANNA) -> list[Any]:
     """Return the items of a caller's conversation, through the list of its conversations."""
     content = make_content(store)
-    listed = await content.read(caller, lambda one: one.list_conversations(Page()))
+    listed = await content.read(caller, lambda one: one.list_conversations(ListPage()))
     assert listed is not None
     assert [one.id for one in listed.entries] == [filled.conversations[caller.end_user]]
     items = await content.read(
-        caller, lambda one: one.list_items(filled.conversations[caller.end_user], Page(is_ascending=True))
+        caller, lambda one: one.list_items(filled.conversations[caller.end_user], ListPage(is_ascending=True))
     )
     assert items is not None
     return [item.content for item in items.entries]

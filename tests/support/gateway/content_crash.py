@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from r1plus_assistant.store.content_writer import ContentWriter
 from r1plus_gateway.store.administration.admin import rotate_data_keys, verify_audit
-from r1plus_gateway.store.content.content import MemoryChanges, MemorySource, Page, StoredResponse
+from r1plus_gateway.store.content.content import ListPage, MemoryChanges, MemorySource, StoredResponse
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.database.migration import get_head
 from r1plus_gateway.store.keys.key_rotation import continue_rotation, read_rotation
@@ -63,7 +63,7 @@ async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:
     on_step()
     await content.write(BERT, lambda one: one.delete_conversation(made.id))
     on_step()
-    listed = await content.read(ANNA, lambda one: one.list_items(anna, Page(is_ascending=True)))
+    listed = await content.read(ANNA, lambda one: one.list_items(anna, ListPage(is_ascending=True)))
     assert listed is not None
     await content.write(ANNA, lambda one: one.delete_item(anna, listed.entries[0].id))
     on_step()
@@ -105,11 +105,11 @@ async def read_state(store: TenantStore) -> State:
     """Return all that can be read, without ids; raises AssertionError where the books are wrong."""
     content, state = make_content(store), State()
     for caller in (ANNA, BERT):
-        conversations = await content.read(caller, lambda one: one.list_conversations(Page(100)))
+        conversations = await content.read(caller, lambda one: one.list_conversations(ListPage(100)))
         assert conversations is not None
         entries = State()
         for one in conversations.entries:
-            items = await content.read(caller, lambda reader: reader.list_items(one.id, Page(100)))  # noqa: B023
+            items = await content.read(caller, lambda reader: reader.list_items(one.id, ListPage(100)))  # noqa: B023
             assert items is not None
             entries.append([caller.end_user, dict(one.attributes), [item.content for item in items.entries]])
         state += sorted(entries, key=str)  # they are of one moment, in any order

@@ -12,7 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
-from r1plus_gateway.store.content.content import DeletionStep, Page
+from r1plus_gateway.store.content.content import DeletionStep, ListPage
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.upkeep.retention import prune_knowledge
@@ -22,7 +22,7 @@ from support.gateway.knowledge import add_file, ingest, make_batch, make_knowled
 from support.gateway.tenant_data import make_caller
 
 KEY = make_caller()
-ALL = Page(100, is_ascending=True)
+ALL = ListPage(100, is_ascending=True)
 STEP = DeletionStep(batches=2, parts=2)
 BATCHES = [make_batch(position, "one", "two") for position in range(3)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from r1plus_gateway.store.administration.admin import verify_audit
-from r1plus_gateway.store.content.content import Page, StoredResponse
+from r1plus_gateway.store.content.content import ListPage, StoredResponse
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.upkeep.erasure import erase
@@ -53,8 +53,8 @@ async def read_state(store: TenantStore) -> State:
     content, knowledge, seen = make_content(store), make_knowledge(store), State()
     for caller in (ANNA, BERT):
         owner = knowledge.identify(caller)
-        conversations = await content.read(caller, lambda one: one.list_conversations(Page(100)))
-        files = await knowledge.read(owner, lambda one: one.list_files(Page(100)))
+        conversations = await content.read(caller, lambda one: one.list_conversations(ListPage(100)))
+        files = await knowledge.read(owner, lambda one: one.list_files(ListPage(100)))
         assert conversations is not None and files is not None
         seen.append([caller.end_user, len(conversations.entries), len(files.entries)])
     tables = (t.conversation_items, t.conversations, t.responses, t.chunk_batches, t.vector_store_files)

@@ -20,7 +20,7 @@ from r1plus_assistant.knowledge.search import KnowledgeSearch
 from r1plus_assistant.store.knowledge_writer import KnowledgeWriter
 from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_contract.documents import DocumentFailure, DocumentFailureCode, DocumentReply, TextBlock
-from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.content.content import ListPage
 from r1plus_gateway.store.content.knowledge import BATCH_CHUNKS, ChunkBatch, IngestionState, VectorStoreFile
 from r1plus_gateway.store.keys.content_cipher import Owner
 from r1plus_gateway.store.tenant import TenantStore
@@ -33,7 +33,7 @@ from support.waiting import eventually
 
 T = TypeVar("T")
 KEY: Final = make_caller()
-ALL: Final = Page(100, is_ascending=True)
+ALL: Final = ListPage(100, is_ascending=True)
 BLOCKS: Final = 2 * BATCH_CHUNKS + 5
 TEXTS: Final = [f"Text number {number}." for number in range(BLOCKS)]
 WHOLE, BEGUN, BROKEN = "whole.txt", "begun.txt", "broken.txt"

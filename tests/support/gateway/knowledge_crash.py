@@ -7,7 +7,7 @@ from pathlib import Path
 
 from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_gateway.store.administration.admin import rotate_data_keys
-from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.content.content import ListPage
 from r1plus_gateway.store.keys.content_cipher import Owner
 from r1plus_gateway.store.keys.key_rotation import continue_rotation, read_rotation
 from r1plus_gateway.store.tenant import TenantStore
@@ -20,7 +20,7 @@ from support.gateway.knowledge import INGESTION, add_file, make_batch, make_know
 from support.gateway.tenant_data import ADMIN, make_caller
 
 KEY, ANNA = make_caller(), make_caller(end_user="anna")
-ALL = Page(100, is_ascending=True)
+ALL = ListPage(100, is_ascending=True)
 
 
 async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from r1plus_gateway.access.caller import AnswerEvidence, Caller, CallerKind, Limits, Outcome, Reservation, Usage
+from r1plus_gateway.access.caller import AnswerEvidence, Caller, CallerKind, Limits, Outcome, Reservation, TokenUsage
 from r1plus_gateway.store.clock import LedgerClock
 from r1plus_gateway.store.database.database import StoreLimits
 from r1plus_gateway.store.database.opening import StoreConfig
@@ -107,7 +107,7 @@ def make_caller(name: str = "key000000001", limits: Limits | None = None, **chan
 
 async def settle(store: TenantStore, reservation: Reservation, prompt: int, completion: int) -> None:
     """Settle as an answer of so many tokens."""
-    await store.ledger.settle(reservation, Usage(prompt, completion), Outcome.ANSWERED, EVIDENCE)
+    await store.ledger.settle(reservation, TokenUsage(prompt, completion), Outcome.ANSWERED, EVIDENCE)
 
 
 def count_from(first: int = 0) -> Callable[[], str]:

@@ -7,7 +7,7 @@ import torch
 import transformers
 from transformers.masking_utils import sdpa_mask
 
-from r1plus_contract.llama_architecture import Architecture
+from r1plus_contract.llama_architecture import LlamaArchitecture
 from r1plus_model.checkpoint import load_model
 from r1plus_model.model import R1PlusModel
 
@@ -42,7 +42,7 @@ def write_tiny(folder: Path, **fields: Any) -> Path:
     return folder
 
 
-def load_tiny(folder: Path, architecture: Architecture | None = None, *, is_random: bool = True) -> R1PlusModel:
+def load_tiny(folder: Path, architecture: LlamaArchitecture | None = None, *, is_random: bool = True) -> R1PlusModel:
     """Return the checkpoint as R1+'s model; what the options add has random numbers, so that it shows."""
     model = load_model(folder, architecture)
     model.eval()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.engine_loop import EngineLoop, Job, Pipeline
-from r1plus_model_repo.backends.heartbeat import Heartbeat
+from r1plus_model_repo.backends.heartbeat import LoopHeartbeat
 from r1plus_model_repo.backends.requests import RefusedError, SchemaMemoryFullError
 
 SECONDS = 120.0
@@ -188,7 +188,7 @@ class LoopStage:
         max_batch: int,
         context: int = 128,
         clock: Callable[[], float] | None = None,
-        heartbeat: Heartbeat | None = None,
+        heartbeat: LoopHeartbeat | None = None,
     ) -> None:
         """`clock`: the loop's; None: each look at it is a second later than the one before."""
         self.meters = FakeMeters()
@@ -201,7 +201,7 @@ class LoopStage:
             context=context,
             clock=clock or map(float, itertools.count()).__next__,
             on_death=self._die,
-            heartbeat=heartbeat or Heartbeat(None),
+            heartbeat=heartbeat or LoopHeartbeat(None),
         )
 
     def submit(self, job: Job) -> FakeClient:

@@ -24,7 +24,7 @@ from r1plus_contract.calculator_grammar.errors import (
     UnknownNameError,
 )
 from r1plus_contract.calculator_grammar.parser import parse, parse_result
-from r1plus_contract.calculator_grammar.tree import Call
+from r1plus_contract.calculator_grammar.tree import FunctionCall
 from support.tables import for_each
 
 
@@ -225,7 +225,7 @@ def _check_right_or_withheld(text: str, expected: float) -> bool:
 @for_each("text, expected", {name: row for name, row in CORNERS.items() if row[0].startswith("integrate")})
 def test_quadrature_between_corners_is_right_or_not_sure(text: str, expected: float) -> None:
     tree = parse(text)
-    assert isinstance(tree, Call)
+    assert isinstance(tree, FunctionCall)
     try:
         value, is_sure = integrate_numerically(tree)
     except UncertainError:
@@ -290,7 +290,7 @@ def test_an_integral_whose_halves_cancel_is_verified() -> None:
 )
 def test_a_narrow_peak_without_closed_form_is_no_zero(text: str, expected: float) -> None:
     tree = parse(text)
-    assert isinstance(tree, Call)
+    assert isinstance(tree, FunctionCall)
     value, is_sure = integrate_numerically(tree)
     assert is_sure
     assert float(value) == pytest.approx(expected, rel=1e-8)
@@ -308,7 +308,7 @@ def test_a_narrow_peak_without_closed_form_is_no_zero(text: str, expected: float
 )
 def test_an_integral_over_a_pole_is_no_sure_number(text: str) -> None:
     tree = parse(text)
-    assert isinstance(tree, Call)
+    assert isinstance(tree, FunctionCall)
     try:
         _, is_sure = integrate_numerically(tree)
     except UncertainError:
@@ -418,7 +418,7 @@ def test_a_wrong_result_that_cannot_be_refuted_is_not_verified(text: str, wrong:
 )
 def test_wrong_solutions_are_withheld(text: str, wrong: str) -> None:
     call = parse(text)
-    assert isinstance(call, Call)
+    assert isinstance(call, FunctionCall)
     with pytest.raises(DisagreementError, match="withheld"):
         confirm_solutions(solve(call), read_rows(parse_result(wrong)))
 

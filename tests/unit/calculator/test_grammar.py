@@ -20,9 +20,9 @@ from r1plus_contract.calculator_grammar.parser import parse, parse_result
 from r1plus_contract.calculator_grammar.printer import print_tree
 from r1plus_contract.calculator_grammar.sizes import check_sizes
 from r1plus_contract.calculator_grammar.tree import (
-    Call,
     Equation,
     Factorial,
+    FunctionCall,
     Inverse,
     Items,
     Name,
@@ -211,7 +211,7 @@ def _build_nodes(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
         several.map(Sum),
         several.map(Product),
         st.builds(Power, inner, inner),
-        st.builds(lambda name, argument: Call(name, (argument,)), function, inner),
+        st.builds(lambda name, argument: FunctionCall(name, (argument,)), function, inner),
     )
 
 

@@ -23,7 +23,7 @@ from r1plus_edge.bundle.manifest import BundleManifest, read_host
 from r1plus_edge.bundle.writer import Signer, write_bundle
 from r1plus_edge.control import encode_answer
 from r1plus_edge.data_folder import DataFolder, open_data_folder
-from r1plus_edge.errors import RequestError
+from r1plus_edge.errors import EdgeRequestError
 from r1plus_edge.gateway import DRAIN_SECONDS, END_SECONDS
 from r1plus_edge.pods.places import short_path
 from r1plus_edge.pods.processes import find_processes, has_ended
@@ -445,7 +445,7 @@ UNREADABLE: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize(("text", "words"), UNREADABLE.values(), ids=UNREADABLE)
 def test_an_update_that_cannot_be_read_is_told_as_one(tmp_path: Path, text: str, words: str) -> None:
-    with pytest.raises(RequestError, match=words):
+    with pytest.raises(EdgeRequestError, match=words):
         options_of().reread(UpdateRequest(file=in_file(tmp_path / "update.yaml", text)))
 
 

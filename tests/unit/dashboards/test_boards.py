@@ -15,7 +15,7 @@ from r1plus_contract import metrics
 from r1plus_contract.gateway import DataReason, GatewayOutcome
 from r1plus_contract.suite import load_suite
 from r1plus_contract.verdict import Verdict, WatchStanding
-from r1plus_gateway.access.caller import Usage
+from r1plus_gateway.access.caller import TokenUsage
 from r1plus_gateway.access.usage import KeyBudget
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.serving.generation import State, Times
@@ -214,9 +214,9 @@ def gateway_exposition() -> str:
     """Return what a gateway exports after a request."""
     gateway = GatewayMetrics()
     times = Times(1.0, 1.1, started=1.2, first_token=2.0, ended=3.0)
-    gateway.observe("credit", "key", SimpleNamespace(times=times, usage=Usage(3, 11)))  # type: ignore[arg-type]
+    gateway.observe("credit", "key", SimpleNamespace(times=times, usage=TokenUsage(3, 11)))  # type: ignore[arg-type]
     gateway.count_request("credit", "key", GatewayOutcome.ANSWERED)
-    gateway.count_usage("credit", "key", Usage(3, 11))
+    gateway.count_usage("credit", "key", TokenUsage(3, 11))
     gateway.count_cancelled("credit", "key", State.QUEUED)
     gateway.update_keys([KeyBudget("key", 2, 1)], ["key"])
     gateway.set_data_state(DataReason.READY)

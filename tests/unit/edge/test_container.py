@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from r1plus_edge.pods.container import Container, Program
-from r1plus_edge.pods.probes import Probe
+from r1plus_edge.pods.probes import ContainerProbe
 from r1plus_edge.pods.processes import find_processes, mark, measure_memory
 from r1plus_operator.plan.observation import ContainerFacts
 from support.waiting import eventually
@@ -104,7 +104,9 @@ time.sleep(600)
 
 
 async def test_a_probe_makes_it_ready_and_unready(tmp_path: Path) -> None:
-    probe = Probe(0.05, 5.0, 1, command=("/bin/sh", "-c", f"[ -e {tmp_path}/open ] || {{ echo closed; exit 1; }}"))
+    probe = ContainerProbe(
+        0.05, 5.0, 1, command=("/bin/sh", "-c", f"[ -e {tmp_path}/open ] || {{ echo closed; exit 1; }}")
+    )
     async with running(make(tmp_path, "import time; time.sleep(600)", readiness=probe)) as container:
         await eventually(lambda: container.not_ready == "closed", "it says why it is not ready")
         (tmp_path / "open").touch()
@@ -114,13 +116,13 @@ async def test_a_probe_makes_it_ready_and_unready(tmp_path: Path) -> None:
 
 
 async def test_a_probe_that_hangs_fails_after_its_time(tmp_path: Path) -> None:
-    probe = Probe(0.05, 0.2, 1, command=("/bin/sleep", "600"))
+    probe = ContainerProbe(0.05, 0.2, 1, command=("/bin/sleep", "600"))
     assert await probe.check({**mark(tmp_path)}) == "no answer in 0.2 s"
     assert find_processes(tmp_path) == []
 
 
 async def test_what_fails_its_liveness_is_started_again(tmp_path: Path) -> None:
-    probe = Probe(0.05, 5.0, 2, command=("/bin/false",))
+    probe = ContainerProbe(0.05, 5.0, 2, command=("/bin/false",))
     async with running(make(tmp_path, "import time; time.sleep(600)", liveness=probe)) as container:
         await eventually(lambda: container.restarts > 0, "it is started again")
         assert container.facts.terminated_reason == "LivenessProbeFailed"
@@ -159,7 +161,7 @@ async def test_the_probes_go_on_where_the_log_cannot_be_shortened(
 ) -> None:
     monkeypatch.setattr("r1plus_edge.pods.container.WATCH_SECONDS", 0.01)
     sign = tmp_path / "ready"
-    probe = Probe(0.05, 10.0, 1, command=("test", "-e", str(sign)))
+    probe = ContainerProbe(0.05, 10.0, 1, command=("test", "-e", str(sign)))
     container = make(tmp_path, "import time; time.sleep(600)", readiness=probe)
     async with running(container):
         await eventually(lambda: container.pid is not None, "it runs")
@@ -170,4 +172,6 @@ async def test_the_probes_go_on_where_the_log_cannot_be_shortened(
 
 
 async def test_a_probe_that_cannot_be_started_says_so(tmp_path: Path) -> None:
-    assert "it cannot be asked: No such file" in await Probe(1.0, 10.0, 1, command=(str(tmp_path / "none"),)).check({})
+    assert "it cannot be asked: No such file" in await ContainerProbe(
+        1.0, 10.0, 1, command=(str(tmp_path / "none"),)
+    ).check({})

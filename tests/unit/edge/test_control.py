@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.jsonable import dumps
-from r1plus_edge.control import Message, MessageKind, OwnerVerb, ask, ask_for_update, listen_for_requests
+from r1plus_edge.control import ControlMessage, MessageKind, OwnerVerb, ask, ask_for_update, listen_for_requests
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.pods.places import short_path
-from r1plus_edge.report import Narrator, ServeStatus, Step
+from r1plus_edge.report import Narrator, ServeStatus, StartStep
 from r1plus_edge.update.request import UpdateRequest, UpdateResult
 from support.waiting import eventually
 
@@ -27,7 +27,7 @@ class Listener:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def step(self, step: Step) -> None:
+    def step(self, step: StartStep) -> None:
         self.lines.append(f"{step.name}: {step.detail}")
 
     def progress(self, name: str, percent: int, detail: str) -> None:
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> DataFolder:
 
 
 async def carry_out(request: UpdateRequest, narrator: Narrator) -> UpdateResult:
-    narrator.step(Step("engine", request.engine, 1.0))
+    narrator.step(StartStep("engine", request.engine, 1.0))
     narrator.progress("gate", 50, "half")
     return UpdateResult(request.engine == "good", f"{request.engine} was tried")
 
@@ -199,7 +199,7 @@ async def test_an_owner_whose_serve_is_of_an_earlier_release_is_told_what_to_do(
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
         refusal = "The request cannot be read: UpdateRequest.verb: unknown field"
-        writer.write(dumps(Message(MessageKind.REFUSED, refusal)).encode() + b"\n")
+        writer.write(dumps(ControlMessage(MessageKind.REFUSED, refusal)).encode() + b"\n")
         writer.close()
 
     with short_path(folder.control) as path, socket.socket(socket.AF_UNIX) as listener:

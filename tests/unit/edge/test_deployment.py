@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from r1plus_contract.verdict import Gate
-from r1plus_edge.errors import RequestError
-from r1plus_edge.start.deployment import Request, build_request
+from r1plus_edge.errors import EdgeRequestError
+from r1plus_edge.start.deployment import ServeRequest, build_request
 from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
 
 
-def request_of(options: dict[str, Any] | None = None, **spec: Any) -> Request:
+def request_of(options: dict[str, Any] | None = None, **spec: Any) -> ServeRequest:
     return build_request(
         "edge", "local", R1PlusDeploymentSpec.model_validate({"tier": "edge", **spec}), **(options or {})
     )
@@ -37,7 +37,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("spec", "words"), REFUSED.values(), ids=REFUSED)
 def test_a_field_that_means_nothing_here_is_refused_by_its_path(spec: dict[str, Any], words: str) -> None:
-    with pytest.raises(RequestError) as refusal:
+    with pytest.raises(EdgeRequestError) as refusal:
         request_of(**spec)
     assert str(refusal.value).startswith(words)
 
@@ -54,7 +54,7 @@ def test_each_field_of_the_spec_is_honoured_or_refused() -> None:
 
 
 def test_all_refused_fields_are_told_at_once() -> None:
-    with pytest.raises(RequestError) as refusal:
+    with pytest.raises(EdgeRequestError) as refusal:
         request_of(replicas=3, access={"namespaces": ["a"]}, delivery={"mode": "Image"})
     assert len(str(refusal.value).splitlines()) == 3
 
@@ -93,5 +93,5 @@ def test_options_are_as_if_the_file_had_them() -> None:
     ids=["another tier", "another suite"],
 )
 def test_an_option_that_contradicts_the_file_is_refused(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(RequestError, match=words):
+    with pytest.raises(EdgeRequestError, match=words):
         request_of(options, accuracy={"suite": "other-v1"})

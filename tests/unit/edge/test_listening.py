@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_edge.errors import EdgeError, RequestError
+from r1plus_edge.errors import EdgeError, EdgeRequestError
 from r1plus_edge.pods.places import LOOPBACK, is_free
 from r1plus_edge.start.listening import DEFAULT_PORT, LOOPBACK_NAMES, Listening, open_listener, read_listening
 from support.edge.certificates import write_certificate
@@ -28,7 +28,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("text", "words"), REFUSED.values(), ids=REFUSED)
 def test_an_address_is_refused_with_what_to_give(text: str, words: str) -> None:
-    with pytest.raises(RequestError, match=words):
+    with pytest.raises(EdgeRequestError, match=words):
         read_listening(text, None, None)
 
 
@@ -94,9 +94,9 @@ def test_an_address_of_another_machine_is_refused_whatever_certificate_there_is(
 
 
 def test_half_of_a_certificate_or_a_broken_one_is_refused(certificate: tuple[Path, Path]) -> None:
-    with pytest.raises(RequestError, match="give both"):
+    with pytest.raises(EdgeRequestError, match="give both"):
         read_listening("", certificate[0], None)
-    with pytest.raises(RequestError, match="give a certificate and its key as PEM files"):
+    with pytest.raises(EdgeRequestError, match="give a certificate and its key as PEM files"):
         read_listening("", certificate[1], certificate[1])
-    with pytest.raises(RequestError, match="No such file"):
+    with pytest.raises(EdgeRequestError, match="No such file"):
         read_listening("", certificate[0].with_name("gone"), certificate[1])

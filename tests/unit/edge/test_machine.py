@@ -18,7 +18,7 @@ from r1plus_edge.start.machine import (
     GIB,
     MIB,
     RESERVED_BYTES,
-    Machine,
+    LocalMachine,
     await_clock,
     check_machine,
     describe_node,
@@ -30,7 +30,7 @@ from r1plus_edge.update.handover import Handover, HandoverKind
 from r1plus_edge.update.takeover import TakeOver
 from support.waiting import wait_until
 
-FIT = Machine("x86_64", (3, 11), 2.0, 4 * GIB, 20 * GIB, has_avx2=True)
+FIT = LocalMachine("x86_64", (3, 11), 2.0, 4 * GIB, 20 * GIB, has_avx2=True)
 REFUSED = {
     "another processor": (replace(FIT, architecture="aarch64"), "processor: aarch64 is none"),
     "another Python": (replace(FIT, python=(3, 12)), "Python 3.12: Triton's package has its backend for 3.11"),
@@ -40,7 +40,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("machine", "words"), REFUSED.values(), ids=REFUSED)
-def test_a_machine_is_refused_with_what_is_missing(machine: Machine, words: str) -> None:
+def test_a_machine_is_refused_with_what_is_missing(machine: LocalMachine, words: str) -> None:
     with pytest.raises(EdgeError, match=words):
         check_machine(machine, Path("/data"))
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract import names
-from r1plus_edge.pods.places import Places
+from r1plus_edge.pods.places import PodPlaces
 from r1plus_operator.plan.podspec.pod import build_readiness_script
 
 POD = Path("/home/maria/pods/edge-1")
-PLACES = Places(
+PLACES = PodPlaces(
     {
         names.DIR_DELIVERY: POD / "delivery",
         names.DIR_ENGINE: POD / "engine",
@@ -38,12 +38,12 @@ def test_paths_and_ports_of_the_pod_become_those_of_this_machine(text: str, expe
 
 
 def test_a_folder_whose_name_looks_like_a_port_stays_as_it_is() -> None:
-    places = Places({"/delivery": Path("/data/8000/pod")}, {8000: 41000})
+    places = PodPlaces({"/delivery": Path("/data/8000/pod")}, {8000: 41000})
     assert places.translate("--model-repository=/delivery/models") == "--model-repository=/data/8000/pod/models"
 
 
 def test_a_script_gets_quoted_paths_and_other_words_get_them_as_they_are() -> None:
-    places = Places({"/delivery": Path("/home/maria garcia/pod")}, {})
+    places = PodPlaces({"/delivery": Path("/home/maria garcia/pod")}, {})
     command = places.translate_command(["/bin/bash", "-ec", "echo /delivery/x", "/delivery"])
     assert command[2:] == ["echo '/home/maria garcia/pod'/x", "/home/maria garcia/pod"]
     assert subprocess.check_output(command[:3], text=True) == "/home/maria garcia/pod/x\n"
@@ -58,7 +58,7 @@ def test_a_document_is_translated_through_and_through() -> None:
 
 
 def test_the_readiness_script_of_the_plan_asks_this_machines_token_and_port(tmp_path: Path) -> None:
-    places = Places({names.DIR_ADMISSION: tmp_path}, {names.PORT_HTTP: 1})
+    places = PodPlaces({names.DIR_ADMISSION: tmp_path}, {names.PORT_HTTP: 1})
     command = places.translate_command(["/bin/bash", "-c", build_readiness_script()])
     environment = {"PATH": "/usr/bin:/bin", names.ENV_IDENTITY: "1d"}
     refusal = subprocess.run(command, env=environment, capture_output=True, text=True)

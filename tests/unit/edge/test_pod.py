@@ -24,7 +24,7 @@ from r1plus_edge.controller import Controller, _RunningPod, run_pod
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.pods.images import Images
 from r1plus_edge.pods.places import LOOPBACK, short_path
-from r1plus_edge.pods.pod import Pod, Sources
+from r1plus_edge.pods.pod import LocalPod, VolumeSources
 from r1plus_monitoring.config import ENV_LISTEN_FD
 from support.edge.foreign_listener import try_to_listen
 from support.waiting import eventually
@@ -56,7 +56,7 @@ async def test_at_the_end_a_pod_in_its_gate_waits_for_no_callers_and_one_that_se
     gated = template()
     gated["spec"]["containers"][0]["readinessProbe"]["httpGet"]["path"] = "/nonesuch"
     serving, gating = (
-        Pod(name, text, folder, IMAGES, Sources(lambda _: None), lambda: None)
+        LocalPod(name, text, folder, IMAGES, VolumeSources(lambda _: None), lambda: None)
         for name, text in (("serving", template()), ("gating", gated))
     )
     for pod in (serving, gating):
@@ -79,7 +79,9 @@ async def test_at_the_end_a_pod_in_its_gate_waits_for_no_callers_and_one_that_se
 async def test_no_other_user_gets_the_port_of_a_monitor_that_does_not_run_until_its_pod_is_removed(
     tmp_path: Path,
 ) -> None:
-    pod = Pod("pod", template(), open_data_folder(tmp_path / "data"), IMAGES, Sources(lambda name: None), lambda: None)
+    pod = LocalPod(
+        "pod", template(), open_data_folder(tmp_path / "data"), IMAGES, VolumeSources(lambda name: None), lambda: None
+    )
     port, program = pod.ports[PORT_MONITOR], pod.containers[0].program
     assert program.environment[ENV_LISTEN_FD] == str(program.descriptors[0])
     assert await try_to_listen(LOOPBACK, port) == "Address already in use"
@@ -124,7 +126,7 @@ def triton_template() -> dict[str, Any]:
 @pytest.mark.unit_slow
 async def test_triton_listens_at_sockets_of_its_user_alone_after_a_kill_too(tmp_path: Path) -> None:
     folder = open_data_folder(tmp_path / ("deep" * 30))  # The kernel takes 107 bytes for a socket's path.
-    pod = Pod("pod", triton_template(), folder, IMAGES, Sources(lambda _: None), lambda: None)
+    pod = LocalPod("pod", triton_template(), folder, IMAGES, VolumeSources(lambda _: None), lambda: None)
     triton, sockets = pod.find_container(CONTAINER_TRITON), pod.sockets
     assert (set(sockets), pod.ports) == ({PORT_HTTP, PORT_GRPC, PORT_TRITON_METRICS}, {})
 
@@ -158,7 +160,7 @@ def answers(path: Path) -> bool:
 async def test_no_other_user_may_read_what_triton_shares_with_its_backend(tmp_path: Path) -> None:
     """Prompts and answers are in it."""
     folder = open_data_folder(tmp_path / "data")
-    pod = Pod("pod", triton_template(), folder, IMAGES, Sources(lambda _: None), lambda: None)
+    pod = LocalPod("pod", triton_template(), folder, IMAGES, VolumeSources(lambda _: None), lambda: None)
     triton = pod.find_container(CONTAINER_TRITON)
     task = asyncio.create_task(run_pod(pod))
     try:
@@ -173,7 +175,9 @@ async def test_no_other_user_may_read_what_triton_shares_with_its_backend(tmp_pa
 
 def test_a_monitor_has_no_probe_of_its_containers_first_process(tmp_path: Path) -> None:
     """On this machine the first process is the system's."""
-    pod = Pod("pod", template(), open_data_folder(tmp_path / "data"), IMAGES, Sources(lambda name: None), lambda: None)
+    pod = LocalPod(
+        "pod", template(), open_data_folder(tmp_path / "data"), IMAGES, VolumeSources(lambda name: None), lambda: None
+    )
     container = {"name": "web", "startupProbe": {"exec": {"command": ["true"]}}}
     places = pod.places_of(container)
     assert pod._read_startup_probe(container, places) is not None

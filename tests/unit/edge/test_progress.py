@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from r1plus_contract.gateway import DataReason, DataState
 from r1plus_edge.data_folder import DataFolder
-from r1plus_edge.progress import Progress, describe_schemas, describe_unready
+from r1plus_edge.progress import StartProgress, describe_schemas, describe_unready
 from r1plus_edge.report import LineNarrator, Reporter, describe_data
 from support.tables import for_each
 
@@ -24,7 +24,7 @@ class Notes(LineNarrator):
 
 def test_a_condition_is_told_once_and_not_for_each_percent_of_a_gate(tmp_path: Path) -> None:
     notes = Notes()
-    progress = Progress(Reporter(tmp_path / "status.json", notes), cast(Any, None), lambda: True)
+    progress = StartProgress(Reporter(tmp_path / "status.json", notes), cast(Any, None), lambda: True)
     for message in ("edge-1 repeats the suite", *(f"edge-1 repeats the suite; {n} % are done" for n in (0, 10, 90))):
         progress._tell_conditions([f"QualityVerified: RollingBack: {message}"])
     assert notes.texts == [
@@ -35,7 +35,7 @@ def test_a_condition_is_told_once_and_not_for_each_percent_of_a_gate(tmp_path: P
 
 def test_a_problem_of_the_data_is_told_once_and_again_when_it_comes_back(tmp_path: Path) -> None:
     notes, ahead = Notes(), DataReason.CLOCK_AHEAD
-    progress = Progress(Reporter(tmp_path / "status.json", notes), cast(Any, None), lambda: True)
+    progress = StartProgress(Reporter(tmp_path / "status.json", notes), cast(Any, None), lambda: True)
     for state in (
         DataState(DataReason.STARTING, "wait"),
         DataState(ahead, "24 more hours"),

@@ -13,12 +13,12 @@ import pytest
 from r1plus_cli.serve.serve_app import STOP_SECONDS
 from r1plus_edge.bundle.install import switch_current
 from r1plus_edge.data_folder import open_data_folder
-from r1plus_edge.errors import EdgeError, RequestError
+from r1plus_edge.errors import EdgeError, EdgeRequestError
 from r1plus_edge.start.service import (
     MARK,
     NAME,
     SYSTEM_FOLDER,
-    Service,
+    SystemdService,
     build_service,
     find_command,
     find_unit,
@@ -30,7 +30,9 @@ from support.waiting import wait_until
 
 GIB = 2**30
 COMMAND = Path("/usr/bin/true")
-USER = Service(NAME, False, COMMAND, ("--tier", "edge"), Path("/srv/r1plus/data"), Path("/srv/r1plus/cache"), 4 * GIB)
+USER = SystemdService(
+    NAME, False, COMMAND, ("--tier", "edge"), Path("/srv/r1plus/data"), Path("/srv/r1plus/cache"), 4 * GIB
+)
 SYSTEM = replace(USER, is_system=True, data=Path("/var/lib/r1plus-edge"))
 MOST_EXPOSURE = 1.6
 """Of 10, by `systemd-analyze security`."""
@@ -47,7 +49,7 @@ def test_helpers_can_confine_themselves() -> None:
 
 
 @pytest.mark.parametrize("service", [USER, SYSTEM], ids=["a user's", "the system's"])
-def test_a_unit_is_hardened_and_leaves_memory_to_the_rest(service: Service) -> None:
+def test_a_unit_is_hardened_and_leaves_memory_to_the_rest(service: SystemdService) -> None:
     settings = list_settings(render_unit(service))
     for name in ("NoNewPrivileges", "PrivateTmp", "PrivateUsers", "RestrictNamespaces", "LockPersonality"):
         assert settings[name] == "yes"
@@ -65,7 +67,7 @@ def test_a_user_may_write_to_two_folders_and_a_service_of_the_system_to_its_own(
     assert (system["StateDirectory"], system["DynamicUser"], system["ProtectHome"]) == (NAME, "yes", "yes")
 
 
-def analyze(folder: Path, service: Service, *words: str) -> "subprocess.CompletedProcess[str]":
+def analyze(folder: Path, service: SystemdService, *words: str) -> "subprocess.CompletedProcess[str]":
     unit = folder / f"{service.name}.service"
     unit.write_text(render_unit(service))
     environ = {"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(folder), "HOME": str(folder)}
@@ -83,7 +85,9 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
     [("--tier", "edge"), ("-f", '/srv/a "b" %h $HOME; x.yaml')],
     ids=["plain", "with what systemd would replace"],
 )
-def test_systemd_accepts_the_unit_without_a_word(tmp_path: Path, service: Service, options: tuple[str, ...]) -> None:
+def test_systemd_accepts_the_unit_without_a_word(
+    tmp_path: Path, service: SystemdService, options: tuple[str, ...]
+) -> None:
     scope = "--system" if service.is_system else "--user"
     result = analyze(tmp_path, replace(service, options=options), "verify", scope)
     own = [line for line in (result.stdout + result.stderr).splitlines() if service.name in line]
@@ -135,11 +139,11 @@ def test_a_service_is_refused(case: str) -> None:
     build_service(**sound)  # type: ignore[arg-type]
     with pytest.raises(EdgeError, match=reason) as refused:
         build_service(**{**sound, **changes})  # type: ignore[arg-type]
-    assert isinstance(refused.value, RequestError) or "character" in reason
+    assert isinstance(refused.value, EdgeRequestError) or "character" in reason
 
 
 def test_a_line_break_in_an_option_is_refused() -> None:
-    with pytest.raises(RequestError, match="no line of a unit"):
+    with pytest.raises(EdgeRequestError, match="no line of a unit"):
         render_unit(replace(USER, options=("--engine", "a\nExecStartPre=/bin/sh")))
 
 
@@ -148,7 +152,7 @@ def test_software_that_only_its_owner_may_read_is_none_for_the_system() -> None:
     closed = Path("/srv") / f"r1plus-test-{os.getpid()}"
     closed.mkdir(mode=0o700)
     try:
-        with pytest.raises(RequestError, match=r"only its owner may read it.*chmod o\+rX"):
+        with pytest.raises(EdgeRequestError, match=r"only its owner may read it.*chmod o\+rX"):
             build_service(NAME, [], GIB, closed, USER.data, is_system=True, command=COMMAND)
     finally:
         closed.rmdir()
@@ -177,7 +181,7 @@ def test_units_are_where_systemd_looks() -> None:
     assert find_unit("a", is_system=False, environ=environ) == Path("/c/systemd/user/a.service")
 
 
-def place(tmp_path: Path) -> tuple[Path, Service]:
+def place(tmp_path: Path) -> tuple[Path, SystemdService]:
     service = replace(USER, data=tmp_path / "data", cache=tmp_path / "cache")
     return tmp_path / "config" / "user" / "r1plus-edge.service", service
 

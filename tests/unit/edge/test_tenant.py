@@ -11,7 +11,7 @@ from r1plus_cli.errors import UsageError
 from r1plus_cli.serve.tenant_request import read_tenant
 from r1plus_contract.gateway import GatewayLimits
 from r1plus_contract.names import API_VERSION, KIND_TENANT
-from r1plus_edge.errors import RequestError
+from r1plus_edge.errors import EdgeRequestError
 from r1plus_edge.start.tenant import DEFAULT_SPEC, TenantRequest, build_tenant
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.loader import load_all_engines
@@ -65,7 +65,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @for_each("refusal", REFUSED)
 def test_refused_by_its_path(refusal: tuple[dict[str, Any], str]) -> None:
     spec, words = refusal
-    with pytest.raises(RequestError) as error:
+    with pytest.raises(EdgeRequestError) as error:
         tenant_of(**spec)
     assert str(error.value).startswith(words)
 

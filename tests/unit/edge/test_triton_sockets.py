@@ -10,8 +10,8 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.admission import TOKEN_FILE
 from r1plus_contract.heartbeat import HEARTBEAT, format_due, read_uptime
-from r1plus_edge.pods.places import Places
-from r1plus_edge.pods.probes import Probe, build_liveness, build_readiness
+from r1plus_edge.pods.places import PodPlaces
+from r1plus_edge.pods.probes import ContainerProbe, build_liveness, build_readiness
 from r1plus_edge.pods.triton_sockets import Drain, build_drain, find_sockets, read_schema_share
 from r1plus_monitoring.probe.client import TritonEngine
 from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, build_liveness_script, build_readiness_script
@@ -67,9 +67,9 @@ async def test_it_is_ready_at_its_socket_when_the_plans_script_has_it_ready_at_i
     environment = {"PATH": "/usr/bin:/bin", names.ENV_IDENTITY: IDENTITY}
     sockets = find_sockets(tmp_path)
     async with serve_answer(sockets[names.PORT_HTTP], lambda: answer) as port:
-        places = Places({names.DIR_ADMISSION: tmp_path, "/tmp": tmp_path}, {names.PORT_HTTP: port}, sockets)
+        places = PodPlaces({names.DIR_ADMISSION: tmp_path, "/tmp": tmp_path}, {names.PORT_HTTP: port}, sockets)
         script = places.translate_command(("/bin/bash", "-c", build_readiness_script()))
-        asked = Probe(1.0, 60.0, 1, command=tuple(script))
+        asked = ContainerProbe(1.0, 60.0, 1, command=tuple(script))
         assert await build_readiness(asked, places).check(environment) == problem
         assert (await asked.check(environment) == "") is (problem == "")
     gone = await build_readiness(asked, places).check(environment)
@@ -97,9 +97,9 @@ async def test_a_hanging_engine_is_neither_live_nor_ready_though_its_server_says
     environment = {"PATH": "/usr/bin:/bin", names.ENV_IDENTITY: IDENTITY}
     sockets = find_sockets(tmp_path)
     async with serve_answer(sockets[names.PORT_HTTP], lambda: READY) as port:
-        places = Places({names.DIR_ADMISSION: tmp_path, "/tmp": tmp_path}, {names.PORT_HTTP: port}, sockets)
+        places = PodPlaces({names.DIR_ADMISSION: tmp_path, "/tmp": tmp_path}, {names.PORT_HTTP: port}, sockets)
         script = build_liveness_script() if is_liveness else build_readiness_script()
-        asked = Probe(1.0, 60.0, 1, command=tuple(places.translate_command(("/bin/bash", "-c", script))))
+        asked = ContainerProbe(1.0, 60.0, 1, command=tuple(places.translate_command(("/bin/bash", "-c", script))))
         build = build_liveness if is_liveness else build_readiness
         answers = [await one.check(environment) for one in (asked, build(asked, places))]
     assert [bool(answer) for answer in answers] == [bool(code)] * 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_edge.errors import RequestError
+from r1plus_edge.errors import EdgeRequestError
 from r1plus_edge.update.request import (
     UpdateRecord,
     UpdateRequest,
@@ -98,7 +98,7 @@ SUITES = {
 
 @pytest.mark.parametrize("asked", SUITES.values(), ids=SUITES)
 def test_a_suite_leaves_its_folder_by_no_name(tmp_path: Path, asked: UpdateRequest) -> None:
-    with pytest.raises(RequestError, match="is no name of a suite, or has other files"):
+    with pytest.raises(EdgeRequestError, match="is no name of a suite, or has other files"):
         keep_texts(asked, tmp_path / "requests")
     assert list(tmp_path.iterdir()) == []
 

@@ -13,7 +13,7 @@ from r1plus_contract.names import INIT_VERIFY
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.pods.images import Images
-from r1plus_edge.pods.pod import Pod, Sources
+from r1plus_edge.pods.pod import LocalPod, VolumeSources
 from r1plus_edge.start.deployment import build_request
 from r1plus_edge.start.listening import Listening
 from r1plus_edge.start.machine import LABELS
@@ -219,8 +219,8 @@ async def test_the_engine_that_a_claim_links_to_is_verified_by_the_pods_init_con
     preparation = await machine.prepare()
     (revision,) = machine.make_revision(preparation).values()
     files = {"config.pbtxt": revision.data["configPbtxt"], "identity.json": dumps(revision.identity)}
-    sources = Sources(lambda name: files if name == revision.name else {}, claims=preparation.world.claims)
-    pod = Pod("pod", revision.data["template"], machine.installation.folder, IMAGES, sources, lambda: None)
+    sources = VolumeSources(lambda name: files if name == revision.name else {}, claims=preparation.world.claims)
+    pod = LocalPod("pod", revision.data["template"], machine.installation.folder, IMAGES, sources, lambda: None)
     pod._make_volumes()
     verify = pod.find_container(INIT_VERIFY)
     code = await verify.run_once()

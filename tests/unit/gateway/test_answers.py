@@ -8,7 +8,7 @@ import aiohttp
 import grpc
 import pytest
 
-from r1plus_gateway.access.caller import Outcome, Usage
+from r1plus_gateway.access.caller import Outcome, TokenUsage
 from r1plus_gateway.http.completions.completion_forms import ChatEvents
 from r1plus_gateway.http.schemas.tools import parse_tool_answer
 from support.gateway.fake_triton import Gated, Inputs, answer, fail
@@ -90,7 +90,7 @@ async def test_each_token_goes_out_when_it_comes(tmp_path: Path) -> None:
         assert b"[DONE]" in await read_until(response, b"[DONE]")
         await rig.until_settled()
     (settlement,) = rig.ledger.settled
-    assert (settlement.outcome, settlement.usage) == (Outcome.ANSWERED, Usage(7, 2))
+    assert (settlement.outcome, settlement.usage) == (Outcome.ANSWERED, TokenUsage(7, 2))
     assert settlement.evidence is not None
     assert settlement.evidence.revision == "credit-1"
 

@@ -19,7 +19,7 @@ from r1plus_contract.calculator import (
 )
 from r1plus_contract.frames import pack
 from r1plus_contract.jsonable import dumps
-from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome, Usage
+from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome, TokenUsage
 from support.gateway.access import KEY
 from support.gateway.fake_triton import answer
 from support.gateway.rig import Rig, running
@@ -57,7 +57,7 @@ async def test_a_result_is_answered_and_counted_without_tokens(rig: Rig) -> None
     assert rig.calculator.asked == [("6 * 7", 3)]
     await rig.until_settled()
     settled = rig.ledger.settled[0]
-    assert (settled.reservation.model, settled.reservation.tokens, settled.usage) == (CALCULATOR, 0, Usage(0, 0))
+    assert (settled.reservation.model, settled.reservation.tokens, settled.usage) == (CALCULATOR, 0, TokenUsage(0, 0))
     assert settled.outcome is Outcome.ANSWERED
     labels = {"model": CALCULATOR, "key": "alice", "outcome": "answered"}
     assert rig.metric("r1plus_gateway_requests_total", **labels) == 1

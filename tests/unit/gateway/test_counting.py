@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.gateway import GatewayLimits
-from r1plus_gateway.access.caller import AccessError, Usage
+from r1plus_gateway.access.caller import AccessError, TokenUsage
 from r1plus_gateway.http.accounting.admission import CountAllowance
 from support.gateway.fake_triton import Gated, PromptCounter, answer
 from support.gateway.rig import Rig, running
@@ -73,7 +73,7 @@ async def test_requests_that_leave_the_engines_own_queue_cost_the_same(tmp_path:
             await rig.until_running(1)
             waits.cancel()
             await rig.until_settled(number + 1)
-        assert {entry.usage for entry in rig.ledger.settled} == {Usage(0, 0)}
+        assert {entry.usage for entry in rig.ledger.settled} == {TokenUsage(0, 0)}
         assert counter.asked == most
 
 

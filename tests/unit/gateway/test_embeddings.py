@@ -24,7 +24,7 @@ from r1plus_contract.embedder import (
 )
 from r1plus_contract.frames import LENGTH_BYTES, pack
 from r1plus_contract.jsonable import dumps
-from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, CallerKind, Outcome, Usage
+from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, CallerKind, Outcome, TokenUsage
 from support.embedding.running import running_embedder
 from support.embedding.tiny_model import make_tiny_engine
 from support.gateway.access import KEY
@@ -68,7 +68,7 @@ async def test_texts_become_vectors_in_their_order_and_their_tokens_are_billed(r
     }
     await rig.until_settled()
     settled = rig.ledger.settled[0]
-    assert (settled.reservation.model, settled.usage) == (NAME, Usage(7, 0))
+    assert (settled.reservation.model, settled.usage) == (NAME, TokenUsage(7, 0))
     assert settled.reservation.tokens == len("one two") + 2 + len("three") + 2
     assert settled.outcome is Outcome.ANSWERED
     assert settled.evidence == AnswerEvidence("", "5a" * 32, "")
@@ -178,7 +178,7 @@ async def test_an_embedder_that_is_away_is_an_error_that_clients_repeat(rig: Rig
         assert (response.status, got["error"]["code"]) == (503, "embedder_unavailable")
         assert response.headers["Retry-After"] == "2"
     await rig.until_settled()
-    assert (rig.ledger.settled[0].outcome, rig.ledger.settled[0].usage) == (Outcome.FAILED, Usage(0, 0))
+    assert (rig.ledger.settled[0].outcome, rig.ledger.settled[0].usage) == (Outcome.FAILED, TokenUsage(0, 0))
 
 
 async def test_vectors_of_another_engine_than_the_gateway_lists_are_not_given_out(rig: Rig) -> None:
@@ -187,7 +187,7 @@ async def test_vectors_of_another_engine_than_the_gateway_lists_are_not_given_ou
     assert (status, got["error"]["code"]) == (503, "embedder_unavailable")
     assert "expects " + ENGINE in got["error"]["message"]
     await rig.until_settled()
-    assert rig.ledger.settled[0].usage == Usage(0, 0)
+    assert rig.ledger.settled[0].usage == TokenUsage(0, 0)
 
 
 @for_each(
@@ -307,7 +307,7 @@ async def test_what_was_computed_is_billed_though_there_is_no_answer(
             assert (await request)[0] == status
         await rig.until_settled()
     settled = rig.ledger.settled[0]
-    assert (settled.outcome, settled.usage) == (outcome, Usage(3 * MOST_TEXTS, 0))
+    assert (settled.outcome, settled.usage) == (outcome, TokenUsage(3 * MOST_TEXTS, 0))
     assert settled.evidence == AnswerEvidence("", "5a" * 32, "")
 
 

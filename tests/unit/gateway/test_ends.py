@@ -14,7 +14,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome, Usage
+from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome, TokenUsage
 from r1plus_gateway.serving.running_requests import RunningRequest
 from support.gateway.access import ALICE, KEY
 from support.gateway.fake_triton import FakeTriton, Gated, Inputs, Piece, Script, answer, fail, serving
@@ -74,7 +74,7 @@ async def test_a_client_that_leaves_before_the_first_token_cancels(tmp_path: Pat
         assert rig.pod.cancelled == 1
         assert rig.metric("r1plus_gateway_cancelled_total", model="credit", key="alice", state="waiting") == 1
     (settlement,) = rig.ledger.settled
-    assert (settlement.outcome, settlement.usage) == (Outcome.CANCELLED, Usage(0, 0))
+    assert (settlement.outcome, settlement.usage) == (Outcome.CANCELLED, TokenUsage(0, 0))
 
 
 @for_each("is_streamed", {"streamed": True, "whole": False})
@@ -90,12 +90,12 @@ async def test_a_client_that_leaves_within_the_answer_pays_for_what_the_engine_c
         await rig.until_running(0)
         await rig.until_settled()
     (settlement,) = rig.ledger.settled
-    assert (settlement.outcome, settlement.usage) == (Outcome.CANCELLED, Usage(7, 2))
+    assert (settlement.outcome, settlement.usage) == (Outcome.CANCELLED, TokenUsage(7, 2))
 
 
-@for_each("knows_usage, usage", {"now": (True, Usage(7, 5)), "before": (False, Usage(7, 2))})
+@for_each("knows_usage, usage", {"now": (True, TokenUsage(7, 5)), "before": (False, TokenUsage(7, 2))})
 async def test_tokens_that_no_response_has_shown_are_paid_if_the_engine_counts_them(
-    tmp_path: Path, knows_usage: bool, usage: Usage
+    tmp_path: Path, knows_usage: bool, usage: TokenUsage
 ) -> None:
     """Text is held back until a character is whole. An older image does not tell: then what was seen counts."""
     seen = asyncio.Event()
@@ -123,7 +123,7 @@ async def test_a_prompt_that_was_read_is_paid_though_no_response_came(tmp_path: 
         rig.pod.usage[rig.pod.ids[-1]] = (7, 0)
         await leave(task)
         await rig.until_settled()
-    assert rig.ledger.settled[0].usage == Usage(7, 0)
+    assert rig.ledger.settled[0].usage == TokenUsage(7, 0)
 
 
 @pytest.mark.unit_slow
@@ -152,7 +152,7 @@ async def test_who_cancels_while_the_usage_is_asked_does_not_make_it_free(tmp_pa
         generation.cancel()
         answered.set()
         await generation.end()
-    assert generation.usage == Usage(7, 0)
+    assert generation.usage == TokenUsage(7, 0)
 
 
 async def test_an_engine_that_does_not_say_what_it_used_makes_nothing_free(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ async def test_an_engine_that_does_not_say_what_it_used_makes_nothing_free(tmp_p
         task = begin(rig, stream=True)
         await eventually(lambda: rig.pod.sent_tokens == 2, "two tokens are sent")
         await leave_and_settle(rig, task, 2)
-    assert [entry.usage for entry in rig.ledger.settled] == [Usage(9, 0), Usage(9, 2)]
+    assert [entry.usage for entry in rig.ledger.settled] == [TokenUsage(9, 0), TokenUsage(9, 2)]
 
 
 async def leave_and_settle(rig: Rig, task: asyncio.Task[Any], settled: int) -> None:
@@ -182,7 +182,7 @@ async def test_a_slow_reader_pays_for_what_the_engine_counted(tmp_path: Path) ->
             await stop_reading(client, rig)
             await rig.until_settled()
         await rig.until_running(0)
-    assert rig.ledger.settled[0].usage == Usage(*rig.pod.usage[rig.pod.ids[0]])
+    assert rig.ledger.settled[0].usage == TokenUsage(*rig.pod.usage[rig.pod.ids[0]])
 
 
 @for_each("version", {"in chunks": "HTTP/1.1", "to its end, in HTTP/1.0": "HTTP/1.0"})
@@ -285,7 +285,7 @@ async def test_a_pod_that_dies_within_a_stream_ends_it_with_an_error_and_no_done
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "onetwo"
     assert last["error"]["type"] == "server_error"
     (settlement,) = rig.ledger.settled
-    assert (settlement.outcome, settlement.usage) == (Outcome.FAILED, Usage(7, 2))
+    assert (settlement.outcome, settlement.usage) == (Outcome.FAILED, TokenUsage(7, 2))
 
 
 @for_each("script, status, code", {
@@ -314,7 +314,7 @@ async def test_a_request_that_fails_before_its_answer(
         assert (await response.json())["error"]["code"] == code
         assert ("Retry-After" in response.headers) == (status == 503)
         await rig.until_settled()
-    assert [(entry.outcome, entry.usage) for entry in rig.ledger.settled] == [(Outcome.FAILED, Usage(0, 0))]
+    assert [(entry.outcome, entry.usage) for entry in rig.ledger.settled] == [(Outcome.FAILED, TokenUsage(0, 0))]
 
 
 @for_each("gone", {"that is gone": fail(grpc.StatusCode.UNAVAILABLE, "gone"), "whose engine hangs": HANGING})
@@ -607,13 +607,13 @@ async def test_a_count_that_is_answered_by_text_without_end_is_no_count(tmp_path
 @for_each(
     "said, status, usage",
     {
-        "more than the context holds": ((2**31 - 1, 2**31 - 1), 200, Usage(1024, 1024)),
-        "a prompt of fewer than none": ((-(2**31), 1), 502, Usage(0, 1)),
-        "an answer of fewer than none": ((7, -5), 502, Usage(0, 0)),
+        "more than the context holds": ((2**31 - 1, 2**31 - 1), 200, TokenUsage(1024, 1024)),
+        "a prompt of fewer than none": ((-(2**31), 1), 502, TokenUsage(0, 1)),
+        "an answer of fewer than none": ((7, -5), 502, TokenUsage(0, 0)),
     },
 )
 async def test_an_engine_does_not_spend_a_callers_budget_by_what_it_says(
-    tmp_path: Path, said: tuple[int, int], status: int, usage: Usage
+    tmp_path: Path, said: tuple[int, int], status: int, usage: TokenUsage
 ) -> None:
     async def say(_: Inputs) -> AsyncIterator[Piece]:
         yield Piece("a", said[1], said[0], "stop")

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
-from r1plus_gateway.store.content.content import ContentLimits, DeletionStep, Page
+from r1plus_gateway.store.content.content import ContentLimits, DeletionStep, ListPage
 from r1plus_gateway.store.content.knowledge import IngestionState
 from r1plus_gateway.store.tenant import TenantStore
 from support.documents.making import make_encrypted_pdf
@@ -220,7 +220,7 @@ async def test_of_a_cancelled_batch_what_was_begun_is_deleted(store: TenantStore
         assert await knowledge.write(owner, lambda one: one.append_batch(begun, batch, INGESTION))  # noqa: B023
     assert await knowledge.delete(owner, lambda one: one.cancel_batch(store_id, "vsfb_1"))
     assert not await knowledge.write(owner, lambda one: one.append_batch(begun, make_batch(3, "late"), INGESTION))
-    found = await knowledge.read(owner, lambda one: one.list_store_files(store_id, Page(10), None, "vsfb_1"))
+    found = await knowledge.read(owner, lambda one: one.list_store_files(store_id, ListPage(10), None, "vsfb_1"))
     assert found is not None
     states = {file.file_id: (file.state, file.chunks) for file in found.entries}
     assert states == {

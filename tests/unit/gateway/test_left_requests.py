@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_assistant.math.calculations import CALCULATOR
-from r1plus_gateway.access.caller import AccessError, Limits, Usage
+from r1plus_gateway.access.caller import AccessError, Limits, TokenUsage
 from r1plus_gateway.http.accounting.left_requests import MOST_AT_ONCE
 from r1plus_gateway.serving.errors import ServingError
 from r1plus_gateway.serving.left_usage import ask_usage
@@ -103,7 +103,7 @@ async def test_what_nobody_settles_in_time_counts_in_full(volume: Volume) -> Non
 
         await eventually(is_settled, "the time is over", period_s=0.01)
         assert await read_used(store) == (0, 100, 0)
-        assert not await store.settle_left("r1", Usage(1, 1)), "it was settled"
+        assert not await store.settle_left("r1", TokenUsage(1, 1)), "it was settled"
         assert await read_used(store) == (0, 100, 0)
 
 
@@ -116,7 +116,7 @@ async def test_new_requests_are_answered_and_settled_meanwhile(volume: Volume) -
         assert await store.read_left() == [LeftRequest("r1", "credit")]
 
 
-async def ask(rig: Rig) -> Usage | None:
+async def ask(rig: Rig) -> TokenUsage | None:
     """Ask the rig's pods for request r1."""
     pool = rig.gateway.models.find("credit", ALICE)
     assert pool is not None
@@ -124,24 +124,24 @@ async def ask(rig: Rig) -> Usage | None:
     return await ask_usage(pool, "r1", most_rounds=3)
 
 
-ONE_POD: dict[str, tuple[dict[str, tuple[int, int]], Usage | None]] = {
-    "it has answered": ({"r1": (7, 5)}, Usage(7, 5)),
-    "its prompt was counted, and it waited for a slot": ({"r1": (0, 0)}, Usage(0, 0)),
-    "its question was translated": ({"r1-math": (300, 9), "r1": (7, 5)}, Usage(307, 14)),
-    "it went while its question was translated": ({"r1-math": (300, 9)}, Usage(300, 9)),
-    "programs were run for it": ({"r1": (7, 5), "r1-1": (20, 6), "r1-2": (0, 0)}, Usage(27, 11)),
+ONE_POD: dict[str, tuple[dict[str, tuple[int, int]], TokenUsage | None]] = {
+    "it has answered": ({"r1": (7, 5)}, TokenUsage(7, 5)),
+    "its prompt was counted, and it waited for a slot": ({"r1": (0, 0)}, TokenUsage(0, 0)),
+    "its question was translated": ({"r1-math": (300, 9), "r1": (7, 5)}, TokenUsage(307, 14)),
+    "it went while its question was translated": ({"r1-math": (300, 9)}, TokenUsage(300, 9)),
+    "programs were run for it": ({"r1": (7, 5), "r1-1": (20, 6), "r1-2": (0, 0)}, TokenUsage(27, 11)),
     "more rounds than a request has are not believed": (
         {"r1": (1, 1), "r1-1": (1, 1), "r1-2": (1, 1), "r1-3": (1, 1)},
-        Usage(3, 3),
+        TokenUsage(3, 3),
     ),
-    "more tokens than the context holds are not believed": ({"r1": (5000, 5000)}, Usage(1024, 1024)),
+    "more tokens than the context holds are not believed": ({"r1": (5000, 5000)}, TokenUsage(1024, 1024)),
     "it is another request's": ({"r11": (7, 5)}, None),
 }
 
 
 @for_each("known, usage", ONE_POD)
 async def test_a_pod_tells_what_all_generations_of_a_request_have_used(
-    tmp_path: Path, known: dict[str, tuple[int, int]], usage: Usage | None
+    tmp_path: Path, known: dict[str, tuple[int, int]], usage: TokenUsage | None
 ) -> None:
     async with running(tmp_path, Gated(())) as rig:
         for name, (prompt, completion) in known.items():
@@ -149,9 +149,9 @@ async def test_a_pod_tells_what_all_generations_of_a_request_have_used(
         assert await ask(rig) == usage
 
 
-TWO_PODS: dict[str, tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]], Usage | None]] = {
-    "one knows it": ({}, {"r1": (7, 5)}, Usage(7, 5)),
-    "its rounds went to both": ({"r1": (7, 5), "r1-2": (30, 1)}, {"r1-1": (20, 6)}, Usage(57, 12)),
+TWO_PODS: dict[str, tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]], TokenUsage | None]] = {
+    "one knows it": ({}, {"r1": (7, 5)}, TokenUsage(7, 5)),
+    "its rounds went to both": ({"r1": (7, 5), "r1-2": (30, 1)}, {"r1-1": (20, 6)}, TokenUsage(57, 12)),
     "one has counted its prompt, and a third may have generated": ({"r1": (0, 0)}, {}, None),
     "neither knows it": ({}, {}, None),
 }
@@ -159,7 +159,7 @@ TWO_PODS: dict[str, tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]
 
 @for_each("first, second, usage", TWO_PODS)
 async def test_several_pods_tell_their_parts(
-    tmp_path: Path, first: dict[str, tuple[int, int]], second: dict[str, tuple[int, int]], usage: Usage | None
+    tmp_path: Path, first: dict[str, tuple[int, int]], second: dict[str, tuple[int, int]], usage: TokenUsage | None
 ) -> None:
     other = FakeTriton(Gated(()))
     async with running(tmp_path, Gated(())) as rig, serving(other, "127.0.0.2", rig.pod.port):
@@ -200,5 +200,5 @@ async def test_a_pod_that_still_works_on_a_request_tells_it_when_that_has_ended(
         assert pool is not None
         question = asyncio.create_task(ask_usage(pool, request_id, 1))
         script.release(3)
-        assert await question == Usage(7, 2)
+        assert await question == TokenUsage(7, 2)
         (await asked).release()

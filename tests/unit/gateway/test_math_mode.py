@@ -11,7 +11,7 @@ import pytest
 
 from r1plus_assistant.calculation.client import CalculatorUnavailableError
 from r1plus_contract.calculator import FailureCode
-from r1plus_gateway.access.caller import Outcome, Usage
+from r1plus_gateway.access.caller import Outcome, TokenUsage
 from support.gateway.fake_triton import FailureError, Inputs, Piece
 from support.gateway.rig import Rig, read_events, read_typed_events, running
 from support.tables import for_each
@@ -183,7 +183,7 @@ class TestTranslation:
         assert body["r1plus"]["math_usage"] == {"prompt_tokens": 300, "completion_tokens": 9}
         await rig.until_settled()
         (settled,) = rig.ledger.settled
-        assert settled.usage == Usage(307, 11)
+        assert settled.usage == TokenUsage(307, 11)
         note = 64 + 160
         assert settled.reservation.tokens == 300 + 24 + 7 + note + 10
 
@@ -249,7 +249,7 @@ class TestTranslation:
         task.cancel()
         await asyncio.wait([task])
         await rig.until_settled()
-        assert (rig.ledger.settled[0].outcome, rig.ledger.settled[0].usage) == (Outcome.CANCELLED, Usage(300, 9))
+        assert (rig.ledger.settled[0].outcome, rig.ledger.settled[0].usage) == (Outcome.CANCELLED, TokenUsage(300, 9))
         assert not model.prompts
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1plus_assistant.memory.index import index_turns, view_index
-from r1plus_assistant.memory.packing import MOST_RANKED, MOST_VERBATIM, Memory, pack_memory
+from r1plus_assistant.memory.packing import MOST_RANKED, MOST_VERBATIM, PromptMemory, pack_memory
 from r1plus_assistant.memory.quotation import HEAD, HEADINGS, Quotation, quote_text, render_quotations
 from r1plus_assistant.memory.ranking import RANK_CONSTANT, fuse_rankings, rank_words
 from r1plus_assistant.memory.turns import Sentence, Speaker, Turn, Utterance, group_turns, list_sentences
@@ -42,12 +42,12 @@ TEXTS = st.one_of(
 TURNS = st.lists(st.builds(Utterance, SPEAKERS, TEXTS), max_size=24).map(group_turns)
 
 
-def list_lines(memory: Memory) -> list[str]:
+def list_lines(memory: PromptMemory) -> list[str]:
     """Return all lines of a prompt."""
     return memory.block.split("\n") if memory.block else []
 
 
-def read_quotations(memory: Memory) -> list[str]:
+def read_quotations(memory: PromptMemory) -> list[str]:
     """Return the text of each quotation, as a reader of the prompt finds them."""
     return [json.loads(line) for line in list_lines(memory) if line not in (HEAD, *HEADINGS.values())]
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from r1plus_contract import metrics as names
 from r1plus_contract.gateway import DataReason, GatewayOutcome
-from r1plus_gateway.access.caller import AccessError, Limits, Usage
+from r1plus_gateway.access.caller import AccessError, Limits, TokenUsage
 from r1plus_gateway.access.usage import KeyBudget
 from r1plus_gateway.http.metrics import IDLE_SECONDS, MOST_PAIRS, OTHER, GatewayMetrics
 from r1plus_gateway.serving.generation import State, Times
@@ -56,7 +56,7 @@ def count_requests(rig: Rig, key: str = "alice", model: str = "credit") -> dict[
 
 
 def make_generation(times: Times, completion_tokens: int = 11) -> Any:
-    return SimpleNamespace(times=times, usage=Usage(3, completion_tokens))
+    return SimpleNamespace(times=times, usage=TokenUsage(3, completion_tokens))
 
 
 REFUSALS: dict[str, tuple[AccessError, str]] = {
@@ -167,7 +167,7 @@ def fill(metrics: GatewayMetrics, callers: list[str], models: list[str]) -> None
             metrics.count_request(model, caller, outcome)
         for state in State:
             metrics.count_cancelled(model, caller, state)
-        metrics.count_usage(model, caller, Usage(1, 1))
+        metrics.count_usage(model, caller, TokenUsage(1, 1))
         metrics.observe(model, caller, make_generation(times))
 
 

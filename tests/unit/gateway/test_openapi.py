@@ -17,7 +17,7 @@ from r1plus_assistant.responses.response_requests import parse_response, read_co
 from r1plus_gateway.http.accounting import admission
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.completions.requests import GenerateRequest, ModelName, parse_chat, parse_generate, parse_text
-from r1plus_gateway.http.page import Page
+from r1plus_gateway.http.page import PageFiles
 from r1plus_gateway.settings import Capability, ModelSettings
 from support.gateway.fake_embedder import EMBEDDING
 from support.gateway.fake_triton import FakeTriton, Script, answer, fail, serving
@@ -89,7 +89,7 @@ async def test_it_is_valid_and_needs_no_key_and_names_nothing_of_the_tenant(rig:
 
 
 async def test_every_route_of_the_api_is_in_it(rig: Rig, document: Json) -> None:
-    page = {(route.method.lower(), route.path) for route in Page().build_routes()}
+    page = {(route.method.lower(), route.path) for route in PageFiles().build_routes()}
     routes = {
         (route.method.lower(), route.resource.canonical)
         for route in rig.gateway.api.build(rig.file.current.limits).router.routes()

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from r1plus_gateway.http.page import Page
+from r1plus_gateway.http.page import PageFiles
 from support.gateway.fake_triton import answer
 from support.gateway.rig import Rig, running
 from support.tables import for_each
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-FILES = {name: file.body.decode() for name, file in Page().files.items()}
+FILES = {name: file.body.decode() for name, file in PageFiles().files.items()}
 LOADED = ("href", "src")
 
 

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
-from r1plus_gateway.access.caller import AnswerEvidence, GateFigures
+from r1plus_gateway.access.caller import AnswerEvidence, RevisionFigures
 from r1plus_gateway.serving.errors import ModelUnavailableError
 from r1plus_gateway.serving.evidence import UNVERIFIED, EvidenceCache, match_report
 from r1plus_gateway.serving.pods import PodPool, resolve_service
@@ -135,8 +135,8 @@ async def test_evidence_is_read_again_after_two_seconds() -> None:
 
 
 GATE = GateReport(Verdict.PASS, "Passed", "", "1d", "credit-v1", "", "1", threshold=0.98, items=210, lost=3, allowed=4)
-GATES: dict[str, tuple[GateReport | None, GateFigures | None]] = {
-    "a gate that passed": (GATE, GateFigures("credit-v1", 210, 3, 4)),
+GATES: dict[str, tuple[GateReport | None, RevisionFigures | None]] = {
+    "a gate that passed": (GATE, RevisionFigures("credit-v1", 210, 3, 4)),
     "none yet": (None, None),
     "one that failed, while the pod says Pass": (replace(GATE, verdict=Verdict.FAIL), None),
     "a suite that would end the header": (replace(GATE, suite='a"\r\nx: y'), None),
@@ -150,7 +150,7 @@ GATES: dict[str, tuple[GateReport | None, GateFigures | None]] = {
 
 @for_each("reported, expected", GATES)
 def test_figures_of_a_gate_are_believed_if_they_can_be(
-    reported: GateReport | None, expected: GateFigures | None
+    reported: GateReport | None, expected: RevisionFigures | None
 ) -> None:
     report = MonitorReport("credit-1", "1d", Phase.WATCHING, Verdict.PASS, "Passed", "", gate=reported)
     assert match_report(report, [RevisionFacts("credit-1", "1d", "sha256:01")]).gate == expected

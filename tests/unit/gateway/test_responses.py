@@ -16,7 +16,7 @@ from r1plus_assistant.responses import response_form
 from r1plus_assistant.responses.response_form import MOST_SENTENCES_AT_ONCE, ResponseForm
 from r1plus_assistant.responses.response_items import build_messages
 from r1plus_assistant.responses.response_requests import Continuation
-from r1plus_gateway.access.caller import Caller, Outcome, Usage
+from r1plus_gateway.access.caller import Caller, Outcome, TokenUsage
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.completions.messages import describe_call
 from r1plus_gateway.http.completions.requests import ModelName
@@ -117,7 +117,7 @@ async def test_a_response_has_the_form_of_openai(tmp_path: Path) -> None:
         assert rig.pod.ids == [request_id]
         assert rig.metric("r1plus_gateway_requests_total", model="credit", key="alice", outcome="answered") == 1
     (settlement,) = rig.ledger.settled
-    assert (settlement.outcome, settlement.usage) == (Outcome.ANSWERED, Usage(7, 2))
+    assert (settlement.outcome, settlement.usage) == (Outcome.ANSWERED, TokenUsage(7, 2))
     assert settlement.evidence is not None
     assert settlement.evidence.revision == "credit-1"
 
@@ -485,7 +485,7 @@ async def test_a_pod_that_dies_within_a_stream_fails_the_response(
     parts = [(item["status"], item["content"][0]["text"]) for item in got["output"]]
     assert parts == ([("incomplete", text)] if text else [])
     (settlement,) = rig.ledger.settled
-    assert (settlement.outcome, settlement.usage) == (Outcome.FAILED, Usage(7, 2))
+    assert (settlement.outcome, settlement.usage) == (Outcome.FAILED, TokenUsage(7, 2))
 
 
 async def test_an_error_after_a_heartbeat_is_an_event(tmp_path: Path) -> None:
@@ -516,7 +516,7 @@ async def test_a_request_that_fails_before_its_answer_is_an_error(
     async with running(tmp_path, script) as rig, rig.respond(stream=is_streamed) as response:
         assert (response.status, (await response.json())["error"]["code"]) == (status, code)
         await rig.until_settled()
-    assert [(entry.outcome, entry.usage) for entry in rig.ledger.settled] == [(Outcome.FAILED, Usage(0, 0))]
+    assert [(entry.outcome, entry.usage) for entry in rig.ledger.settled] == [(Outcome.FAILED, TokenUsage(0, 0))]
 
 
 async def test_a_client_that_leaves_within_a_stream_pays_for_what_the_engine_counted(tmp_path: Path) -> None:
@@ -530,7 +530,7 @@ async def test_a_client_that_leaves_within_a_stream_pays_for_what_the_engine_cou
         await rig.until_settled()
         assert rig.metric("r1plus_gateway_cancelled_total", model="credit", key="alice", state="streaming") == 1
     (settlement,) = rig.ledger.settled
-    assert (settlement.outcome, settlement.usage) == (Outcome.CANCELLED, Usage(7, 2))
+    assert (settlement.outcome, settlement.usage) == (Outcome.CANCELLED, TokenUsage(7, 2))
 
 
 async def test_a_text_that_looks_like_a_part_of_an_event_stays_text(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from r1plus_gateway.access.caller import Caller, CallerKind, Outcome, Usage
+from r1plus_gateway.access.caller import Caller, CallerKind, Outcome, TokenUsage
 from r1plus_gateway.http import server
 from r1plus_gateway.store.administration.admin import create_key, revoke_key
 from r1plus_gateway.store.administration.key_records import KeySpec
@@ -45,7 +45,7 @@ def read_code(body: bytes) -> str:
     return str(orjson.loads(body)["error"]["code"])
 
 
-async def until_revoked(rig: Rig, usage: Usage, *, still_open: int = 0) -> None:
+async def until_revoked(rig: Rig, usage: TokenUsage, *, still_open: int = 0) -> None:
     """Wait until the one request of the revoked key is settled, with this usage; `still_open`: those of other keys."""
     await rig.until_settled(still_open=still_open)
     (settlement,) = rig.ledger.settled
@@ -64,7 +64,7 @@ async def test_a_stream_ends_with_an_error_and_is_billed_as_the_engine_counted(t
         events = await read_events(response)
         assert [event["error"]["code"] for event in events] == ["key_revoked"]
         await rig.until_running(0)
-        await until_revoked(rig, Usage(7, 2))
+        await until_revoked(rig, TokenUsage(7, 2))
 
 
 async def test_a_whole_answer_becomes_401(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ async def test_a_whole_answer_becomes_401(tmp_path: Path) -> None:
         status, body = await asked
         assert (status, read_code(body)) == (401, "key_revoked")
         await rig.until_running(0)
-        await until_revoked(rig, Usage(7, 1))
+        await until_revoked(rig, TokenUsage(7, 1))
 
 
 @for_each("is_streamed", {"streamed": True, "whole": False})
@@ -92,7 +92,7 @@ async def test_what_waits_for_a_slot_leaves_the_queue_and_costs_nothing(tmp_path
         revoke(rig)
         status, body = await asked
         assert (status, read_code(body)) == (401, "key_revoked")
-        await until_revoked(rig, Usage(0, 0), still_open=1)
+        await until_revoked(rig, TokenUsage(0, 0), still_open=1)
         assert rig.gateway.models.queue.waiting == 0
         script.release()
         assert (await other)[0] == 200, "another key's answer goes on"
@@ -107,7 +107,7 @@ async def test_a_request_that_was_authenticated_before_generates_nothing_after_i
         rig.ledger.gate.set()
         status, body = await asked
         assert (status, read_code(body)) == (401, "key_revoked")
-        await until_revoked(rig, Usage(0, 0))
+        await until_revoked(rig, TokenUsage(0, 0))
         assert rig.pod.inputs == []
 
 
@@ -133,7 +133,7 @@ async def test_no_round_begins_after_a_program_that_ran_meanwhile(tmp_path: Path
         revoke(rig)
         rig.calculator.gate.set()
         assert await asked == ((200 if is_streamed else 401), "key_revoked")
-        await until_revoked(rig, Usage(7, 5))
+        await until_revoked(rig, TokenUsage(7, 5))
         assert len(rig.pod.inputs) == 1
 
 
@@ -146,7 +146,7 @@ async def test_no_answer_begins_after_a_translation_that_ran_meanwhile(tmp_path:
         revoke(rig)
         status, body = await asked
         assert (status, read_code(body)) == (401, "key_revoked")
-        await until_revoked(rig, Usage(0, 0))
+        await until_revoked(rig, TokenUsage(0, 0))
         assert len(rig.pod.inputs) == 1
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from r1plus_gateway.access.caller import AnswerEvidence, Outcome, Usage
+from r1plus_gateway.access.caller import AnswerEvidence, Outcome, TokenUsage
 from r1plus_gateway.store import tenant
 from r1plus_gateway.store.administration.admin import create_key, revoke_key, rotate_key, update_key, verify_audit
 from r1plus_gateway.store.administration.audit import HEAD_FILE, AuditHead, OutsideHead, read_head_file
@@ -31,9 +31,9 @@ async def filled(store: TenantStore) -> TenantStore:
 
 async def test_each_request_leaves_one_record_with_who_what_and_how_much(volume: Volume, store: TenantStore) -> None:
     reservation = await store.ledger.reserve("req-1", make_caller(end_user="ann"), "credit", 10)
-    await store.ledger.settle(reservation, Usage(2, 3), Outcome.SLOW_READER, EVIDENCE)
+    await store.ledger.settle(reservation, TokenUsage(2, 3), Outcome.SLOW_READER, EVIDENCE)
     failed = await store.ledger.reserve("req-2", make_caller(), "credit", 10)
-    await store.ledger.settle(failed, Usage(0, 0), Outcome.FAILED, None)
+    await store.ledger.settle(failed, TokenUsage(0, 0), Outcome.FAILED, None)
     first, second = await store.read(lambda connection: connection.execute(sa.select(t.audit)).mappings().all())
     assert {**first, "mac": b"", "end_user": len(first["end_user"])} == {
         "seq": 1,
@@ -215,7 +215,7 @@ async def test_the_chain_goes_on_after_a_restart(volume: Volume) -> None:
 async def test_hostile_texts_of_a_pod_are_recorded_as_one_bounded_line(store: TenantStore) -> None:
     evidence = AnswerEvidence("r\n\0\ud800" + "x" * 10_000, "d" * 10_000, "Pass\r\n")
     reservation = await store.ledger.reserve("a", make_caller(), "credit", 10)
-    await store.ledger.settle(reservation, Usage(1, 1), Outcome.ANSWERED, evidence)
+    await store.ledger.settle(reservation, TokenUsage(1, 1), Outcome.ANSWERED, evidence)
     (row,) = await store.read(lambda connection: connection.execute(sa.select(t.audit)).all())
     assert (row.revision[:5], len(row.revision), len(row.engine_digest), row.verdict) == ("r???x", 253, 253, "Pass??")
     assert (await verify_audit(store)).problem == ""

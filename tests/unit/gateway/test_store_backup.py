@@ -19,7 +19,7 @@ from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.store.administration.admin import UsageQuery, create_key, list_keys, report_usage, verify_audit
 from r1plus_gateway.store.administration.audit import HEAD_FILE
 from r1plus_gateway.store.administration.key_records import KeySpec
-from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.content.content import ListPage
 from r1plus_gateway.store.copies.backup import make_copy
 from r1plus_gateway.store.copies.copy_thread import CopyRunningError
 from r1plus_gateway.store.copies.restoration import NotNewError, restore_backup
@@ -246,8 +246,8 @@ async def test_an_end_user_that_was_erased_stays_unreadable_with_the_newest_keys
         content = make_content(other)
         for read in (
             lambda one: one.find_conversation(filled.conversations["anna@example.com"]),
-            lambda one: one.list_conversations(Page()),
-            lambda one: one.list_items(filled.conversations["anna@example.com"], Page()),
+            lambda one: one.list_conversations(ListPage()),
+            lambda one: one.list_items(filled.conversations["anna@example.com"], ListPage()),
         ):
             with pytest.raises(UnreadableContentError, match="is gone"):
                 await content.read(ANNA, read)

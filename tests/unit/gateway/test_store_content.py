@@ -22,13 +22,13 @@ from r1plus_gateway.store.content.content import (
     OWNER_BYTES,
     ContentLimitError,
     ContentLimits,
-    Conversation,
     HistoryBrokenError,
     HistoryTooLongError,
     Listed,
+    ListPage,
     MemoryChanges,
     MemorySource,
-    Page,
+    StoredConversation,
     StoredResponse,
 )
 from r1plus_gateway.store.database import tables as t
@@ -82,7 +82,7 @@ async def test_a_conversation_is_read_as_it_was_written_also_after_a_restart(vol
     async with volume.open() as store:
         content = make_content(store)
         assert await content.read(CALLER, lambda one: one.find_conversation(made.id)) == made
-        listed = await content.read(CALLER, lambda one: one.list_items(made.id, Page(is_ascending=True)))
+        listed = await content.read(CALLER, lambda one: one.list_items(made.id, ListPage(is_ascending=True)))
         assert listed is not None
         assert [item.content for item in listed.entries] == said
         assert [item.id.partition("_")[0] for item in listed.entries] == ["msg", "msg", "fc"]
@@ -103,14 +103,14 @@ async def test_nobody_else_finds_changes_or_deletes_content(
     other: Caller, content: TenantContent, store: TenantStore
 ) -> None:
     made = await content.write(ANNA, lambda one: one.create_conversation({}, [say(SECRET)]))
-    item = (await content.read(ANNA, lambda one: one.list_items(made.id, Page()))).entries[0]  # type: ignore[union-attr]
+    item = (await content.read(ANNA, lambda one: one.list_items(made.id, ListPage()))).entries[0]  # type: ignore[union-attr]
     answer = StoredResponse("resp_1", "", [say(SECRET)], {"text": SECRET})
     await content.write(ANNA, lambda one: one.store_response(answer))
     before = await read_size(store)
     assert await content.read(other, lambda one: one.find_conversation(made.id)) is None
-    assert await content.read(other, lambda one: one.list_conversations(Page(after=made.id))) is None
-    assert await content.read(other, lambda one: one.list_conversations(Page())) == Listed([], has_more=False)
-    assert await content.read(other, lambda one: one.list_items(made.id, Page())) == Listed([], has_more=False)
+    assert await content.read(other, lambda one: one.list_conversations(ListPage(after=made.id))) is None
+    assert await content.read(other, lambda one: one.list_conversations(ListPage())) == Listed([], has_more=False)
+    assert await content.read(other, lambda one: one.list_items(made.id, ListPage())) == Listed([], has_more=False)
     assert await content.read(other, lambda one: one.find_item(made.id, item.id)) is None
     assert await content.read(other, lambda one: one.read_items(made.id, MIB)) == []
     assert await content.read(other, lambda one: one.find_response("resp_1")) is None
@@ -134,11 +134,11 @@ async def test_pages_of_a_list_have_each_entry_once(volume: Volume, content: Ten
     texts = [str(number) for number in range(5)]
     await content.write(CALLER, lambda one: one.append_items(target, [say(text) for text in texts]))
 
-    async def read_pages(read: Callable[[ContentReader, Page], object], *, is_ascending: bool) -> list[object]:
+    async def read_pages(read: Callable[[ContentReader, ListPage], object], *, is_ascending: bool) -> list[object]:
         entries: list[object] = []
         for _ in itertools.count():
             after = entries[-1].id if entries else ""  # type: ignore[attr-defined]
-            page = Page(2, after, is_ascending)
+            page = ListPage(2, after, is_ascending)
             listed = await content.read(CALLER, lambda one: read(one, page))  # noqa: B023
             entries += listed.entries  # type: ignore[attr-defined]
             if not listed.has_more:  # type: ignore[attr-defined]
@@ -151,12 +151,12 @@ async def test_pages_of_a_list_have_each_entry_once(volume: Volume, content: Ten
         assert [one.id for one in conversations] == made[::step]  # type: ignore[attr-defined]
         items = await read_pages(lambda one, page: one.list_items(target, page), is_ascending=is_ascending)
         assert [one.content for one in items] == [say(text) for text in texts][::step]  # type: ignore[attr-defined]
-    assert await content.read(CALLER, lambda one: one.list_items(target, Page(after="msg_none"))) is None
+    assert await content.read(CALLER, lambda one: one.list_items(target, ListPage(after="msg_none"))) is None
 
 
 async def test_what_is_deleted_is_gone_and_no_longer_counted(content: TenantContent, store: TenantStore) -> None:
     made = await content.write(CALLER, lambda one: one.create_conversation({}, [say("a"), say("b")]))
-    listed = await content.read(CALLER, lambda one: one.list_items(made.id, Page(is_ascending=True)))
+    listed = await content.read(CALLER, lambda one: one.list_items(made.id, ListPage(is_ascending=True)))
     assert listed is not None
     first, second = listed.entries
     assert await content.write(CALLER, lambda one: one.delete_item(made.id, first.id))
@@ -203,7 +203,7 @@ async def test_a_page_ends_before_it_is_too_large_to_hold(store: TenantStore) ->
     made = await content.write(CALLER, lambda one: one.create_conversation({}, [say("x" * size) for size in sizes]))
     pages, after, has_more = [], "", True
     while has_more:
-        page = Page(100, after, is_ascending=True)
+        page = ListPage(100, after, is_ascending=True)
         listed = await content.read(CALLER, lambda one: one.list_items(made.id, page))  # type: ignore[assignment]  # noqa: B023
         pages.append([len(item.content["content"][0]["text"]) for item in listed.entries])
         after, has_more = listed.entries[-1].id, listed.has_more
@@ -311,7 +311,7 @@ async def test_keys_that_store_all_they_may_leave_another_key_room(store: Tenant
     limits, text = ContentLimits(MIB // 8, MIB), say("x" * 8000)
     content, left = make_content(store, limits), MIB
     greedy = [make_caller(f"key{number:09}") for number in range(8)]
-    made: list[tuple[Caller, Conversation]] = []
+    made: list[tuple[Caller, StoredConversation]] = []
     for caller in greedy:
         for _ in range(round(times * limits.caller_bytes / 8000)):
             with contextlib.suppress(ContentLimitError):
@@ -403,7 +403,7 @@ async def test_rows_hold_no_text_and_do_not_decrypt_in_another_place(
         stolen = connection.scalar(sa.select(items.c.content).where(items.c.conversation_id == made.id))
         connection.execute(sa.update(items).where(items.c.conversation_id == other.id).values(content=stolen))
     with pytest.raises(UnreadableContentError, match="does not decrypt"):
-        await content.read(ANNA, lambda one: one.list_items(other.id, Page()))
+        await content.read(ANNA, lambda one: one.list_items(other.id, ListPage()))
 
 
 @for_each("changes", {
@@ -579,7 +579,7 @@ async def test_no_statement_reads_a_whole_table_but_those_that_are_about_all_key
     content = make_content(store)
     await content.write(CALLER, lambda one: one.store_response(StoredResponse("resp_1", "", [], {})))
     await content.read(CALLER, lambda one: one.read_history("resp_1", MIB))
-    for page in (Page(), Page(is_ascending=True)):
+    for page in (ListPage(), ListPage(is_ascending=True)):
         await content.read(CALLER, lambda one: one.list_conversations(page))  # noqa: B023
     await erase(store, ADMIN, ErasureScope(caller_kind=CALLER.kind.value, caller_id=CALLER.id))
     sa.event.remove(database.engine, "before_cursor_execute", note)
@@ -609,7 +609,7 @@ async def test_a_memory_whose_time_is_over_is_neither_recalled_nor_listed(
         await content.write(caller, lambda one: one.add_memory(text, MemorySource.SAID, days))  # noqa: B023
     volume.time.advance(2 * 86400)
     recalled = await content.read(caller, lambda one: one.read_memories())
-    listed = await content.read(caller, lambda one: one.list_memories(Page(10)))
+    listed = await content.read(caller, lambda one: one.list_memories(ListPage(10)))
     assert listed is not None
     assert [one.text for one in recalled] == [one.text for one in listed.entries] == ["long"]
 

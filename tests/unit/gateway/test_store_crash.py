@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1plus_gateway.access.caller import AccessError, Limits, Outcome, Reservation, Usage
+from r1plus_gateway.access.caller import AccessError, Limits, Outcome, Reservation, TokenUsage
 from r1plus_gateway.store.administration.admin import UsageQuery, report_usage, verify_audit
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.errors import DataReason
@@ -208,11 +208,11 @@ async def play(actions: list[Action]) -> None:
             elif name == "settle" and model.running:
                 one = model.running.pop(sorted(model.running)[value % len(model.running)])
                 tokens = value % (one.tokens + 1)
-                await store.ledger.settle(one, Usage(tokens, 0), Outcome.ANSWERED, None)
+                await store.ledger.settle(one, TokenUsage(tokens, 0), Outcome.ANSWERED, None)
                 settled.append(one)
                 model.used += tokens
             elif name == "settle again" and settled:
-                await store.ledger.settle(settled[value % len(settled)], Usage(7, 7), Outcome.CANCELLED, None)
+                await store.ledger.settle(settled[value % len(settled)], TokenUsage(7, 7), Outcome.CANCELLED, None)
             elif name == "leave":
                 await leave(store, next_id(), value)
             elif name == "clock":

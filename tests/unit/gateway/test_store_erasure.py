@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from r1plus_assistant.store.tenant_content import TenantContent
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store.administration.admin import confirm_time, verify_audit
-from r1plus_gateway.store.content.content import Page, StoredResponse
+from r1plus_gateway.store.content.content import ListPage, StoredResponse
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.errors import FullError
 from r1plus_gateway.store.keys.content_cipher import UnreadableContentError
@@ -44,7 +44,9 @@ async def fill(content: TenantContent) -> None:
 
 async def list_owners(content: TenantContent) -> list[Caller]:
     """Return who has conversations."""
-    listed = [(caller, await content.read(caller, lambda one: one.list_conversations(Page()))) for caller in EVERYBODY]
+    listed = [
+        (caller, await content.read(caller, lambda one: one.list_conversations(ListPage()))) for caller in EVERYBODY
+    ]
     return [caller for caller, found in listed if found is not None and found.entries]
 
 
@@ -252,10 +254,10 @@ async def list_all(store: TenantStore, caller: Caller) -> list[int]:
     """Return how many conversations, responses, files and vector stores a caller sees, with those of its key."""
     content, knowledge = make_content(store), make_knowledge(store)
     owner = knowledge.identify(caller)
-    conversations = await content.read(caller, lambda one: one.list_conversations(Page(100)))
+    conversations = await content.read(caller, lambda one: one.list_conversations(ListPage(100)))
     found = [await content.read(caller, lambda one: one.find_response(f"resp_{number}")) for number in range(4)]  # noqa: B023
-    files = await knowledge.read(owner, lambda one: one.list_files(Page(100)))
-    stores = await knowledge.read(owner, lambda one: one.list_vector_stores(Page(100)))
+    files = await knowledge.read(owner, lambda one: one.list_files(ListPage(100)))
+    stores = await knowledge.read(owner, lambda one: one.list_vector_stores(ListPage(100)))
     assert conversations is not None and files is not None and stores is not None
     responses = sum(one is not None for one in found)
     return [len(conversations.entries), responses, len(files.entries), len(stores.entries)]

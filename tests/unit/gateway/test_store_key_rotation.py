@@ -7,7 +7,7 @@ from r1plus_assistant.store.tenant_content import TenantContent
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store.administration import admin
 from r1plus_gateway.store.administration.admin import rotate_data_keys, verify_audit
-from r1plus_gateway.store.content.content import Page, StoredResponse
+from r1plus_gateway.store.content.content import ListPage, StoredResponse
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.keys import key_rotation
 from r1plus_gateway.store.keys.key_rotation import KeyRotation, continue_rotation, read_rotation
@@ -36,7 +36,7 @@ async def fill(content: TenantContent) -> dict[str, str]:
 async def read_all(content: TenantContent, caller: Caller, name: str) -> tuple[list[str], str, str]:
     """Return what a caller reads: texts, metadata and the response."""
     conversation = await content.read(caller, lambda one: one.find_conversation(name))
-    listed = await content.read(caller, lambda one: one.list_items(name, Page(is_ascending=True)))
+    listed = await content.read(caller, lambda one: one.list_items(name, ListPage(is_ascending=True)))
     answer = await content.read(caller, lambda one: one.find_response(f"resp_{caller.end_user}"))
     assert conversation is not None and listed is not None and answer is not None
     texts = [item.content["content"][0]["text"] for item in listed.entries]

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from r1plus_assistant.store.knowledge_writer import KnowledgeWriter
 from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.store.content.content import ContentLimitError, ContentLimits, DeletionStep, Page
+from r1plus_gateway.store.content.content import ContentLimitError, ContentLimits, DeletionStep, ListPage
 from r1plus_gateway.store.content.knowledge import UPLOAD_SECONDS, Chunk, ChunkBatch, IngestionState
 from r1plus_gateway.store.content.knowledge_books import read_caller_knowledge
 from r1plus_gateway.store.database import tables as t
@@ -80,7 +80,7 @@ async def test_an_end_user_sees_the_keys_files_and_its_own_and_changes_its_own_o
     shared, own = await upload(knowledge, key, b"handbook"), await upload(knowledge, anna, b"diary")
     seen = {}
     for name, owner in (("key", key), ("anna", anna), ("bert", bert), ("other", other)):
-        listed = await knowledge.read(owner, lambda one: one.list_files(Page()))
+        listed = await knowledge.read(owner, lambda one: one.list_files(ListPage()))
         assert listed is not None
         seen[name] = {file.id for file in listed.entries}
         assert (await knowledge.read(owner, lambda one: one.read_part(own.id, 0)) is not None) == (name == "anna")
@@ -91,7 +91,7 @@ async def test_an_end_user_sees_the_keys_files_and_its_own_and_changes_its_own_o
     for file in (shared, own):
         added = await knowledge.write(anna, lambda one: one.add_store_file(store_id, file.id, INGESTION))  # noqa: B023
         assert (added is not None) == (file is own)
-    assert await knowledge.read(bert, lambda one: one.list_store_files(store_id, Page())) is None
+    assert await knowledge.read(bert, lambda one: one.list_store_files(store_id, ListPage())) is None
     assert await knowledge.read(bert, lambda one: one.read_version(store_id)) is None
 
 
@@ -382,7 +382,7 @@ async def test_a_page_of_files_of_one_purpose_is_full(knowledge: TenantKnowledge
         await knowledge.write(owner, lambda one: one.finish_file(file_id, "a.txt", purpose, None))  # noqa: B023
         wanted += [file_id] if purpose == "user_data" else []
         volume.time.advance(1)
-    page = Page(2, is_ascending=True)
+    page = ListPage(2, is_ascending=True)
     first = await knowledge.read(owner, lambda one: one.list_files(page, "user_data"))
     assert first is not None
     assert ([file.id for file in first.entries], first.has_more) == (wanted[:2], True)
@@ -401,7 +401,7 @@ async def test_files_of_an_earlier_release_are_listed_by_their_encrypted_purpose
         await knowledge.write(owner, lambda one: one.finish_file(file_id, "a.txt", purpose, None))  # noqa: B023
         names.append(file_id)
     await store.write(lambda ledger: ledger.connection.execute(sa.update(t.files).values(purpose=None)))
-    found = await knowledge.read(owner, lambda one: one.list_files(Page(), "user_data"))
+    found = await knowledge.read(owner, lambda one: one.list_files(ListPage(), "user_data"))
     assert found is not None
     assert [file.id for file in found.entries] == names[:1]
 
@@ -450,7 +450,7 @@ async def test_what_expires_is_gone_at_once_and_deleted_within_the_hour(volume: 
         assert await knowledge.read(owner, lambda one: one.find_file(stays.id)) == stays
         await store.write(lambda one: prune_knowledge(one.connection, one.now))
         await store.read(check_books)
-        listed = await knowledge.read(owner, lambda one: one.list_files(Page()))
+        listed = await knowledge.read(owner, lambda one: one.list_files(ListPage()))
         assert listed is not None
         assert [file.id for file in listed.entries] == [stays.id]
 

@@ -8,7 +8,16 @@ from datetime import date
 import pytest
 import sqlalchemy as sa
 
-from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits, Outcome, Remaining, Reservation, Usage
+from r1plus_gateway.access.caller import (
+    AccessError,
+    Caller,
+    CallerKind,
+    Limits,
+    Outcome,
+    Remaining,
+    Reservation,
+    TokenUsage,
+)
 from r1plus_gateway.store.administration.admin import UsageQuery, report_usage
 from r1plus_gateway.store.clock import format_month
 from r1plus_gateway.store.database.tables import metadata
@@ -296,7 +305,7 @@ async def test_usage_is_by_caller_model_day_and_end_user(volume: Volume, store: 
     ):
         caller = make_caller(end_user=end_user)
         reservation = await store.ledger.reserve(next_id(), caller, model, 10)
-        await store.ledger.settle(reservation, Usage(2, 3), outcome, EVIDENCE)
+        await store.ledger.settle(reservation, TokenUsage(2, 3), outcome, EVIDENCE)
     volume.time.advance(86400)
     await settle(store, await store.ledger.reserve(next_id(), make_caller(end_user="ann"), "credit", 10), 1, 1)
     rows = (await report_usage(store, EVER)).rows
@@ -352,7 +361,7 @@ async def test_a_request_that_runs_may_set_more_tokens_aside_within_its_budget(s
     with pytest.raises(AccessError, match="this request may use 11 tokens, more than is left of its budget") as refused:
         await store.ledger.extend(extended, 11, 0)
     assert (refused.value.status, refused.value.code) == (429, "insufficient_quota")
-    await store.ledger.settle(extended, Usage(30, 5), Outcome.ANSWERED, EVIDENCE)
+    await store.ledger.settle(extended, TokenUsage(30, 5), Outcome.ANSWERED, EVIDENCE)
     assert (
         await store.ledger.reserve("r2", replace(caller, limits=Limits(budget_tokens=100)), "credit", 65)
     ).tokens == 65
@@ -370,7 +379,7 @@ async def test_a_request_that_is_extended_in_a_new_month_counts_in_that_month(
     assert (extended.tokens, extended.remaining.budget_tokens) == (90, 10)
     with pytest.raises(AccessError):
         await store.ledger.reserve("r2", caller, "credit", 11)
-    await store.ledger.settle(extended, Usage(50, 30), Outcome.ANSWERED, EVIDENCE)
+    await store.ledger.settle(extended, TokenUsage(50, 30), Outcome.ANSWERED, EVIDENCE)
     assert (await store.ledger.reserve("r2", caller, "credit", 20)).remaining.budget_tokens == 0
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from r1plus_gateway.access.caller import AccessError, Limits, Outcome, Reservation, Usage
+from r1plus_gateway.access.caller import AccessError, Limits, Outcome, Reservation, TokenUsage
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.database.opening import open_data
 from r1plus_gateway.store.database.unit_of_work import UnitOfWork
@@ -39,7 +39,7 @@ def run(repository: LedgerRepository, step: Step) -> Any:
         return repository.void(request_id, caller.limits)
     if what == "settle":
         reservation = Reservation(request_id, caller, "credit", 0)
-        return repository.settle(reservation, Usage(tokens, 0), Outcome.ANSWERED, EVIDENCE)
+        return repository.settle(reservation, TokenUsage(tokens, 0), Outcome.ANSWERED, EVIDENCE)
     try:
         if what == "extend":
             extended = repository.extend(Reservation(request_id, caller, "credit", 0), tokens, tokens // 2)

@@ -16,7 +16,7 @@ from r1plus_assistant.knowledge.service import KnowledgeService, run_knowledge
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store.administration.admin import UsageQuery, report_usage, verify_audit
-from r1plus_gateway.store.content.content import Page, StoredResponse
+from r1plus_gateway.store.content.content import ListPage, StoredResponse
 from r1plus_gateway.store.content.knowledge import IngestionState
 from r1plus_gateway.store.database import migration
 from r1plus_gateway.store.database import tables as t
@@ -79,7 +79,7 @@ async def test_the_root_of_an_earlier_gateway_is_rotated(earlier: tuple[Volume, 
         if "conversation" in facts:
             caller = make_caller(found.id, end_user=facts["end_user"])
             content = make_content(store)
-            listed = await content.read(caller, lambda one: one.list_items(facts["conversation"], Page()))
+            listed = await content.read(caller, lambda one: one.list_items(facts["conversation"], ListPage()))
             memories = await content.read(caller, lambda one: one.read_memories())
             assert listed is not None
             assert [item.content for item in listed.entries] == [say("y"), say("x")]
@@ -104,7 +104,9 @@ async def test_a_backup_of_an_earlier_gateway_is_restored_and_rotated(
             found = await verify_key(facts["key"], store, store.clock.read())
             assert found is not None
             caller = make_caller(found.id, end_user=facts["end_user"])
-            listed = await make_content(store).read(caller, lambda one: one.list_items(facts["conversation"], Page()))
+            listed = await make_content(store).read(
+                caller, lambda one: one.list_items(facts["conversation"], ListPage())
+            )
             assert listed is not None and len(listed.entries) == 2
             await rotate_root(store, ADMIN)
             await store.maintain()
@@ -157,7 +159,7 @@ async def test_a_store_of_an_earlier_gateway_takes_content(earlier: tuple[Volume
     async with volume.open() as store:
         made = await make_content(store).write(caller, lambda one: one.create_conversation({}, [say("x")]))
     async with volume.open() as store:
-        listed = await make_content(store).read(caller, lambda one: one.list_items(made.id, Page()))
+        listed = await make_content(store).read(caller, lambda one: one.list_items(made.id, ListPage()))
         assert listed is not None
         assert [item.content for item in listed.entries] == [say("x")]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_gateway.access.caller import AccessError, Outcome, Reservation, Usage
+from r1plus_gateway.access.caller import AccessError, Outcome, Reservation, TokenUsage
 from r1plus_gateway.store.errors import BusyError, DataReason, UnavailableError
 from r1plus_gateway.store.ledger.instances import InstanceWatch
 from r1plus_gateway.store.ledger.ledger import StoreLedger
@@ -210,5 +210,5 @@ async def test_settling_does_not_fail_its_request_while_the_data_are_closed(capl
     writer = Writer(ledger.open_repository)  # type: ignore[arg-type]
     writer.close()
     reservation = Reservation("a", make_caller(), "credit", 1)
-    await StoreLedger(writer).settle(reservation, Usage(1, 1), Outcome.ANSWERED, None)
+    await StoreLedger(writer).settle(reservation, TokenUsage(1, 1), Outcome.ANSWERED, None)
     assert "Settlement of request a is not recorded yet" in caplog.text

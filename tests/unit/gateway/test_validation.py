@@ -4,14 +4,14 @@ from typing import Any
 
 import orjson
 
-from r1plus_gateway.http.schemas.validation import MOST_STEPS, Finding, validate
+from r1plus_gateway.http.schemas.validation import MOST_STEPS, SchemaFinding, validate
 from support.tables import for_each
 
 Json = Any
 NODE: Json = {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]}
 
 
-def check(schema: Json, value: Json) -> Finding:
+def check(schema: Json, value: Json) -> SchemaFinding:
     return validate(schema, value, len(orjson.dumps(value)))
 
 

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.llama_architecture import Architecture, ModelError, read_architecture, read_shape, write_fields
+from r1plus_contract.llama_architecture import (
+    LlamaArchitecture,
+    ModelError,
+    read_architecture,
+    read_shape,
+    write_fields,
+)
 from support.tables import for_each
 
 FIELDS: dict[str, Any] = {
@@ -50,7 +56,7 @@ FIELDS: dict[str, Any] = {
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError) as raised:
-        Architecture(**options)
+        LlamaArchitecture(**options)
 
     assert message in str(raised.value)
     assert "; " in str(raised.value), "it says what to do"
@@ -59,12 +65,12 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
 @for_each(
     "architecture, layers",
     {
-        "no window": (Architecture(), []),
-        "every layer": (Architecture(window=128), [0, 1, 2, 3, 4, 5, 6]),
-        "all but every third": (Architecture(window=128, global_every=3), [0, 1, 3, 4, 6]),
+        "no window": (LlamaArchitecture(), []),
+        "every layer": (LlamaArchitecture(window=128), [0, 1, 2, 3, 4, 5, 6]),
+        "all but every third": (LlamaArchitecture(window=128, global_every=3), [0, 1, 3, 4, 6]),
     },
 )
-def test_layers_with_a_window(architecture: Architecture, layers: list[int]) -> None:
+def test_layers_with_a_window(architecture: LlamaArchitecture, layers: list[int]) -> None:
     assert [layer for layer in range(7) if architecture.has_window(layer)] == layers
 
 
@@ -73,17 +79,17 @@ def test_layers_with_a_window(architecture: Architecture, layers: list[int]) -> 
     {"all": (1, 1536), "15 %": (0.15, 230), "at least one": (1e-9, 1), "nearly all": (0.9999, 1535)},
 )
 def test_active_neurons_of_smollm2(active: float, count: int) -> None:
-    assert Architecture(active=active).count_active(1536) == count
+    assert LlamaArchitecture(active=active).count_active(1536) == count
 
 
 def test_options_are_read_as_they_were_written() -> None:
-    architecture = Architecture(window=128, sinks=4, global_every=6, relative_bias=True, span_ramp=32, active=0.15)
+    architecture = LlamaArchitecture(window=128, sinks=4, global_every=6, relative_bias=True, span_ramp=32, active=0.15)
 
     fields = write_fields(FIELDS, architecture)
 
     assert read_architecture(fields) == architecture
     assert read_shape(fields) == read_shape(FIELDS)
-    assert read_architecture(write_fields(fields, Architecture())) == Architecture()
+    assert read_architecture(write_fields(fields, LlamaArchitecture())) == LlamaArchitecture()
 
 
 @for_each(

@@ -13,7 +13,7 @@ from r1plus_model_repo.backends.heartbeat import (
     FIRST_SECONDS,
     IDLE_SECONDS,
     PASS_SECONDS,
-    Heartbeat,
+    LoopHeartbeat,
     limit_pass,
 )
 from support.model_repo.fake_engine import SECONDS, FakeEngine, LoopStage
@@ -51,7 +51,7 @@ class SeenEngine(FakeEngine):
 def run_loop(path: Path, *prompts: tuple[str, int]) -> list[int]:
     """Answer prompts of so many tokens one after the other; return in how many seconds each step was due."""
     engine = SeenEngine(path)
-    stage = LoopStage(engine, 1, heartbeat=Heartbeat(path, Uptime()))
+    stage = LoopStage(engine, 1, heartbeat=LoopHeartbeat(path, Uptime()))
     for text, tokens in prompts:
         stage.submit(Job(text, tokens, None))
     stage.run()
@@ -92,7 +92,7 @@ class HangingEngine(FakeEngine):
 
 def test_a_step_that_hangs_is_late_while_work_runs(tmp_path: Path) -> None:
     path, uptime, engine = tmp_path / "beat", Uptime(), HangingEngine()
-    stage = LoopStage(engine, 1, heartbeat=Heartbeat(path, uptime))
+    stage = LoopStage(engine, 1, heartbeat=LoopHeartbeat(path, uptime))
     stage.submit(Job("ab", 5, None))
     stage.loop.start()
     assert engine.is_stepping.wait(SECONDS)
@@ -114,7 +114,7 @@ def short_idle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_idle_loop_beats_without_any_request(tmp_path: Path, short_idle: None) -> None:
     path, uptime = tmp_path / "beat", Uptime()
-    stage = LoopStage(FakeEngine(), 1, heartbeat=Heartbeat(path, uptime))
+    stage = LoopStage(FakeEngine(), 1, heartbeat=LoopHeartbeat(path, uptime))
     stage.loop.start()
     wait_for_beat(path, uptime)
     uptime.now += PASS_SECONDS + 1
@@ -125,7 +125,7 @@ def test_an_idle_loop_beats_without_any_request(tmp_path: Path, short_idle: None
 
 def test_a_request_that_hangs_before_the_loop_is_late_though_the_loop_is_idle(tmp_path: Path, short_idle: None) -> None:
     path, uptime = tmp_path / "beat", Uptime()
-    heartbeat = Heartbeat(path, uptime)
+    heartbeat = LoopHeartbeat(path, uptime)
     stage = LoopStage(FakeEngine(), 1, heartbeat=heartbeat)
     heartbeat.begin_request()
     stage.loop.start()
@@ -148,7 +148,7 @@ def test_what_an_earlier_process_left_is_no_lateness(tmp_path: Path) -> None:
     path = tmp_path / "beat"
     path.write_text("000000000001\n")
     assert measure_lateness(path) == int(read_uptime()) - 1
-    Heartbeat(path)
+    LoopHeartbeat(path)
     assert not path.exists()
     assert measure_lateness(path) == 0
 
@@ -159,7 +159,7 @@ def test_a_heartbeat_that_cannot_be_written_ends_no_engine(
 ) -> None:
     path = tmp_path / "folder" / "beat"
     path.parent.mkdir()
-    heartbeat = Heartbeat(path)
+    heartbeat = LoopHeartbeat(path)
     break_it(path)
     for _ in range(2):
         heartbeat.beat(PASS_SECONDS)
@@ -169,7 +169,7 @@ def test_a_heartbeat_that_cannot_be_written_ends_no_engine(
 
 def test_one_beat_a_second_is_written(tmp_path: Path) -> None:
     path, uptime = tmp_path / "beat", Uptime()
-    heartbeat = Heartbeat(path, uptime)
+    heartbeat = LoopHeartbeat(path, uptime)
     heartbeat.beat(PASS_SECONDS)
     path.write_text("")
     uptime.now += 0.5

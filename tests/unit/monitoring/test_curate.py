@@ -15,7 +15,7 @@ from r1plus_monitoring.curate.pipeline import (
     FRESH_CONDITIONS,
     SELECTION_CONDITIONS,
     SERVED_CONDITIONS,
-    Step,
+    CurationStep,
     curate,
     fresh_conditions,
     select,
@@ -123,7 +123,7 @@ def test_a_baseline_is_asked_in_orders_that_nothing_measured_has_used(batch: int
 def test_an_item_must_be_right_in_every_engine_that_is_asked() -> None:
     """The shipped conversions of one model: each is a step more."""
     condition = AskingCondition(batch=4, order=1)
-    steps = [Step("e", FakeEngine({condition: lost}), condition) for lost in ({"a-00"}, {"b-03"})]
+    steps = [CurationStep("e", FakeEngine({condition: lost}), condition) for lost in ({"a-00"}, {"b-03"})]
     made = select(items(a=7, b=7), steps, SHAPE, seed=1, progress=quiet)
     assert not {item.id for item in made.items} & {"a-00", "b-03"}
     assert set(made.answers) == {item.id for item in made.items}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_monitoring.probe.probes import Pace, Result
+from r1plus_monitoring.probe.probes import ProbePace, Result
 from r1plus_monitoring.probe.sweeps import compute_figures, shuffle_items, sweep
 from support.tables import for_each
 from support.virtual_time import read_loop_time
@@ -53,7 +53,7 @@ async def swept(
     until_ready: Callable[[], Awaitable[None]] = ignore,
 ) -> dict[str, bool]:
     """Sweep as fast as can be, and return all scores."""
-    pace = Pace(lambda: 60_000_000)
+    pace = ProbePace(lambda: 60_000_000)
     await sweep(items, 1, found, ask=ask, pace=pace, until_ready=until_ready, on_score=ignore)
     return found
 
@@ -101,7 +101,7 @@ async def test_nobody_there_is_no_score() -> None:
 
 
 async def test_the_pace_is_kept_and_has_no_burst(virtual_time: None) -> None:
-    paced = Pace(lambda: 2, clock=read_loop_time)
+    paced = ProbePace(lambda: 2, clock=read_loop_time)
     await paced.wait()
     await asyncio.sleep(120)  # Four turns are missed; none of them is made up for.
     started = read_loop_time()
@@ -120,7 +120,7 @@ async def test_a_turn_is_waited_for_without_a_look_each_second(
         seen.append(read_loop_time())
         return 2
 
-    paced = Pace(read_pace, clock=read_loop_time, look_interval=look_interval)
+    paced = ProbePace(read_pace, clock=read_loop_time, look_interval=look_interval)
     for _ in range(3):
         await paced.wait()
     assert len(seen) == looks
@@ -136,7 +136,7 @@ async def turns(waiting: list[int | None], probes: int) -> list[int]:
         looks += 1
         return bool(waiting.pop(0))
 
-    paced = Pace(lambda: 60_000_000, busy)
+    paced = ProbePace(lambda: 60_000_000, busy)
     for _ in range(probes):
         await paced.wait()
         found.append(looks)

@@ -19,7 +19,7 @@ from r1plus_contract.calculator_grammar.errors import CalculatorError
 from r1plus_contract.calculator_grammar.functions import COMMANDS, list_variables
 from r1plus_contract.calculator_grammar.limits import MOST_UNKNOWNS
 from r1plus_contract.calculator_grammar.parser import parse
-from r1plus_contract.calculator_grammar.tree import Call, Name, Negative, Node, Number, Percent, walk
+from r1plus_contract.calculator_grammar.tree import FunctionCall, Name, Negative, Node, Number, Percent, walk
 
 MOST_TEXT: Final = 8192
 """Characters that are looked at; expressions after them are not found."""
@@ -124,7 +124,7 @@ def _find_command(text: str, spans: list[Span], index: int) -> FoundExpression |
     """Find what is written in the grammar itself: integrate(x^2, x)."""
     span = spans[index]
     tree = _read(span.text)
-    if isinstance(tree, Call) and tree.function in COMMANDS:
+    if isinstance(tree, FunctionCall) and tree.function in COMMANDS:
         return FoundExpression(span.text, span.start, span.end)
     return None
 

@@ -19,7 +19,7 @@ from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.operations import Parameter, read_query
 from r1plus_gateway.serving.errors import QueueFullError
 from r1plus_gateway.settings import GatewaySettings
-from r1plus_gateway.store.content.content import ContentLimitError, Item, Listed, Page
+from r1plus_gateway.store.content.content import ContentLimitError, Listed, ListPage, StoredItem
 from r1plus_gateway.store.keys.content_cipher import UnreadableContentError
 
 T = TypeVar("T")
@@ -167,22 +167,22 @@ def require(found: T | None, name: str) -> T:
     return found
 
 
-def read_page(request: web.Request) -> Page:
+def read_page(request: web.Request) -> ListPage:
     """Return which part of a list a request asks for. Raises InvalidFieldError."""
     return read_page_of(read_query(request, PAGE))
 
 
-def read_page_of(query: Mapping[str, str]) -> Page:
+def read_page_of(query: Mapping[str, str]) -> ListPage:
     """Return which part of a list a query asks for. Raises InvalidFieldError."""
     text, order = query.get("limit", "20"), query.get("order", "desc")
     if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= MOST_ENTRIES):
         raise InvalidFieldError("limit", f"{text!r:.40} is not a number from 1 to {MOST_ENTRIES}")
     if order not in ("asc", "desc"):
         raise InvalidFieldError("order", f"{order!r:.40} is not one of asc, desc")
-    return Page(int(text), query.get("after", ""), order == "asc")
+    return ListPage(int(text), query.get("after", ""), order == "asc")
 
 
-def require_page(listed: Listed[T] | None, page: Page) -> Listed[T]:
+def require_page(listed: Listed[T] | None, page: ListPage) -> Listed[T]:
     """Return a part of a list. Raises InvalidFieldError if it was to come after an entry that is not there."""
     if listed is None:
         raise InvalidFieldError("after", f"{page.after!r:.80} is no entry of this list; send the id of the last one")
@@ -201,6 +201,6 @@ def describe_list(listed: Listed[T], describe: Callable[[T], Mapping[str, Any]])
     }
 
 
-def describe_item(item: Item) -> dict[str, Any]:
+def describe_item(item: StoredItem) -> dict[str, Any]:
     """Return an item as OpenAI's clients read it."""
     return {"id": item.id, "status": COMPLETED, **item.content}

@@ -26,7 +26,7 @@ from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.body.metadata import METADATA, MetadataField
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.http.private_answers import respond
-from r1plus_gateway.store.content.content import Conversation, Listed
+from r1plus_gateway.store.content.content import Listed, StoredConversation
 
 MOST_NEW_ITEMS: Final = 20
 """Of one request, as OpenAI has it."""
@@ -40,7 +40,7 @@ ID: Final = Parameter("id", "The conversation's id.", {"type": "string"}, is_in_
 ITEM_ID: Final = Parameter("item", "The item's id.", {"type": "string"}, is_in_path=True)
 
 
-class Conversations(ContentHandlers):
+class ConversationHandlers(ContentHandlers):
     """The handlers. They cost no tokens."""
 
     def list_operations(self) -> Sequence[Operation]:
@@ -192,7 +192,7 @@ class Conversations(ContentHandlers):
         return respond(describe_conversation(conversation))
 
 
-def describe_conversation(conversation: Conversation) -> dict[str, Any]:
+def describe_conversation(conversation: StoredConversation) -> dict[str, Any]:
     """Return a conversation as OpenAI's clients read it."""
     return {
         "id": conversation.id,

@@ -33,7 +33,7 @@ CHANGE: Final = Table((NEW_TEXT, DAYS))
 ID: Final = Parameter("id", "The memory's id.", {"type": "string"}, is_in_path=True)
 
 
-class Memories(ContentHandlers):
+class MemoryHandlers(ContentHandlers):
     """The handlers. They cost no tokens."""
 
     def list_operations(self) -> Sequence[Operation]:

@@ -20,7 +20,7 @@ from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.http.private_answers import respond
-from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.content.content import ListPage
 from r1plus_gateway.store.keys.content_cipher import Owner
 
 PURPOSES: Final = ("assistants", "user_data")
@@ -48,7 +48,7 @@ FORM_SCHEMA: Final[dict[str, Any]] = {
 }
 
 
-class Files(KnowledgeHandlers):
+class FileHandlers(KnowledgeHandlers):
     """The handlers."""
 
     def list_operations(self) -> Sequence[Operation]:
@@ -145,7 +145,7 @@ class Files(KnowledgeHandlers):
         return response
 
 
-def read_file_page(request: web.Request) -> tuple[Page, str]:
+def read_file_page(request: web.Request) -> tuple[ListPage, str]:
     """Return which part of the list of files a request asks for, and of which purpose. Raises InvalidFieldError."""
     query = read_query(request, (BY_PURPOSE, *PAGE))
     purpose = query.get(BY_PURPOSE.name, "")

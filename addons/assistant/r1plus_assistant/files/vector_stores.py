@@ -42,7 +42,7 @@ from r1plus_gateway.http.body.metadata import METADATA
 from r1plus_gateway.http.errors import InvalidFieldError
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.http.private_answers import respond
-from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.content.content import ListPage
 from r1plus_gateway.store.content.knowledge import Ingestion, IngestionState, VectorStore
 
 MOST_NEW_FILES: Final = 100
@@ -62,7 +62,7 @@ STATES: Final = tuple(state.value for state in IngestionState)
 BY_STATE: Final = Parameter("filter", "Files in this state only.", {"enum": list(STATES)})
 
 
-class VectorStores(KnowledgeHandlers):
+class VectorStoreHandlers(KnowledgeHandlers):
     """The handlers."""
 
     def list_operations(self) -> Sequence[Operation]:
@@ -281,7 +281,7 @@ class VectorStores(KnowledgeHandlers):
         return respond({"id": file_id, "object": "vector_store.file.deleted", "deleted": True})
 
 
-def read_state_page(request: web.Request) -> tuple[Page, IngestionState | None]:
+def read_state_page(request: web.Request) -> tuple[ListPage, IngestionState | None]:
     """Return which part of a list of files a request asks for, and in which state. Raises InvalidFieldError."""
     query = read_query(request, (BY_STATE, *PAGE))
     wanted = query.get(BY_STATE.name)

@@ -32,7 +32,7 @@ class CitationBasis(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Citation:
+class PassageCitation:
     """A place in an answer, and the passage that it rests on."""
 
     position: int
@@ -48,12 +48,12 @@ def split_passages(result: SearchResult) -> SearchResult:
     return replace(result, passages=[replace(one, words=_split(splitter, one)) for one in result.passages])
 
 
-def find_citations(answer: str, passages: Sequence[Passage]) -> list[Citation]:
+def find_citations(answer: str, passages: Sequence[Passage]) -> list[PassageCitation]:
     """Return the citations of an answer, in their order. Numbers of no passage are none."""
     if not passages or not answer:
         return []
     named = [
-        Citation(marker.end(), int(number[0]), CitationBasis.NUMBER)
+        PassageCitation(marker.end(), int(number[0]), CitationBasis.NUMBER)
         for marker in _MARKER.finditer(answer)
         for number in _NUMBER.finditer(marker[1])
         if 1 <= int(number[0]) <= len(passages)
@@ -66,9 +66,9 @@ class FoundCitations:
 
     def __init__(self) -> None:
         self._text = ""
-        self._citations: Sequence[Citation] = ()
+        self._citations: Sequence[PassageCitation] = ()
 
-    def find(self, text: str, passages: Sequence[Passage]) -> Sequence[Citation]:
+    def find(self, text: str, passages: Sequence[Passage]) -> Sequence[PassageCitation]:
         """Return the citations of a text, always of the same passages."""
         if text != self._text:
             self._citations = find_citations(text, passages)
@@ -76,7 +76,7 @@ class FoundCitations:
         return self._citations
 
 
-def _compare_sentences(answer: str, passages: Sequence[Passage]) -> Iterator[Citation]:
+def _compare_sentences(answer: str, passages: Sequence[Passage]) -> Iterator[PassageCitation]:
     splitter = WordSplitter()
     texts = [_split(splitter, one) if one.words is None else one.words for one in passages]
     begin = 0
@@ -86,7 +86,7 @@ def _compare_sentences(answer: str, passages: Sequence[Passage]) -> Iterator[Cit
         words = frozenset(splitter.split(sentence))
         common, number = max((len(words & text), -place) for place, text in enumerate(texts))
         if common >= LEAST_WORDS and common >= LEAST_SHARE * len(words):
-            yield Citation(begin, 1 - number, CitationBasis.WORDS)
+            yield PassageCitation(begin, 1 - number, CitationBasis.WORDS)
 
 
 def _split(splitter: WordSplitter, passage: Passage) -> frozenset[str]:

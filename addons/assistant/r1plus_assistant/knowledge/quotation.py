@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from r1plus_assistant.knowledge.citations import Citation, FoundCitations
+from r1plus_assistant.knowledge.citations import FoundCitations, PassageCitation
 from r1plus_assistant.knowledge.search import Passage, SearchMethod, SearchResult
 from r1plus_assistant.memory.packing import TokenCounter
 from r1plus_assistant.memory.quotation import quote_text
@@ -98,7 +98,7 @@ def describe_passage_place(passage: Passage) -> dict[str, Any]:
     return {"page": chunk.page, "heading": chunk.heading, "start": chunk.start, "end": chunk.end}
 
 
-def build_annotations(citations: Sequence[Citation], passages: Sequence[Passage]) -> list[dict[str, Any]]:
+def build_annotations(citations: Sequence[PassageCitation], passages: Sequence[Passage]) -> list[dict[str, Any]]:
     """Return citations as OpenAI's clients read them, with the place in the document and the basis besides."""
     annotations = []
     for citation in citations:
@@ -117,7 +117,7 @@ def build_annotations(citations: Sequence[Citation], passages: Sequence[Passage]
     return annotations
 
 
-def build_knowledge_figures(quoted: QuotedPassages, citations: Sequence[Citation]) -> dict[str, Any]:
+def build_knowledge_figures(quoted: QuotedPassages, citations: Sequence[PassageCitation]) -> dict[str, Any]:
     """Return what the answer says of what was searched: the quotes by their numbers, and which are cited."""
     cited = {citation.number for citation in citations}
     return {

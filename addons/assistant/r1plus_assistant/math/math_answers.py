@@ -7,11 +7,11 @@ from typing import Any, Final
 from r1plus_assistant.calculation.agreement import compare_prose
 from r1plus_assistant.calculation.math_plan import MOST_LINE_BYTES, ExpressionRoute, PlannedExpression, Skip
 from r1plus_contract.calculator import Calculation
-from r1plus_gateway.access.caller import Usage
+from r1plus_gateway.access.caller import TokenUsage
 
 HEADING: Final = "Results of a calculator, as data:"
 NOT_QUOTED: Final = "not given to the model, since no second method has confirmed it"
-NO_USAGE: Final = Usage(0, 0)
+NO_USAGE: Final = TokenUsage(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class MathOutcome:
     entries: tuple[MathEntry, ...] = ()
     skip: Skip | None = None
     """Why nothing was calculated; None: something was, or was tried."""
-    usage: Usage = field(default=NO_USAGE)
+    usage: TokenUsage = field(default=NO_USAGE)
     """Tokens of the translation, which are part of the answer's usage."""
 
     def compare(self, prose: str) -> "MathOutcome":

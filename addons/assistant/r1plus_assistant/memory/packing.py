@@ -40,7 +40,7 @@ class TokenCounter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class PromptMemory:
     """What enters a prompt of the turns before."""
 
     verbatim: Sequence[Turn]
@@ -72,7 +72,7 @@ def pack_memory(
     counter: TokenCounter,
     rankings: Sequence[Ranking] = (),
     remembered: Sequence[str] = (),
-) -> Memory:
+) -> PromptMemory:
     """Return what enters the prompt of a question, within a budget of tokens.
 
     `remembered`: what the user said in other conversations, the oldest first.
@@ -83,7 +83,7 @@ def pack_memory(
 
 def pack_views(
     said: View, known: View, question: str, budget: int, counter: TokenCounter, rankings: Sequence[Ranking] = ()
-) -> Memory:
+) -> PromptMemory:
     """Return what enters the prompt of a question: of what was said, and of what is known from other conversations."""
     newest = said.list_newest(MOST_VERBATIM)
     verbatim = _count_verbatim(newest, int(VERBATIM_SHARE * budget), counter)
@@ -104,7 +104,7 @@ def pack_views(
     # A turn that became verbatim is not quoted as well; what that saves is not spent again.
     sentences = [one for one in picked if one.turn <= said.turn_count - verbatim]
     cards = sum(one.position in ranked.cards for one in sentences)
-    return Memory(
+    return PromptMemory(
         verbatim=newest[len(newest) - verbatim :],
         quotations=quote_sentences(sentences),
         cards=cards,

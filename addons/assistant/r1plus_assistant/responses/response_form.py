@@ -23,7 +23,7 @@ from r1plus_assistant.responses.response_requests import (
     parse_response,
     refuse_continuation,
 )
-from r1plus_gateway.access.caller import AnswerEvidence, Caller, Usage
+from r1plus_gateway.access.caller import AnswerEvidence, Caller, TokenUsage
 from r1plus_gateway.access.turns import ThreadTurns
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.completions.answers import DONE, AnswerEnd, AnswerHead, EventWriter, split_event
@@ -222,7 +222,7 @@ class ResponseEvents:
         )
         return data + self._encode(f"response.{status}", response=response) + DONE
 
-    def build_error(self, error: RequestError, usage: Usage) -> bytes:
+    def build_error(self, error: RequestError, usage: TokenUsage) -> bytes:
         """See `EventWriter`. The first event is the one that OpenAI's client raises; many programs read no other."""
         body = orjson.loads(error.body)["error"]
         flat = {name: body[name] for name in ("code", "message", "param")}
@@ -339,7 +339,7 @@ def _build_response(
     head: AnswerHead,
     status: str,
     output: list[dict[str, Any]],
-    usage: Usage | None = None,
+    usage: TokenUsage | None = None,
     ended: int | None = None,
     text: str = "",
 ) -> dict[str, Any]:
@@ -381,7 +381,7 @@ def _build_knowledge(head: AnswerHead, text: str) -> dict[str, Any]:
     return {} if quoted is None else {"knowledge": quoted.describe(text)[1]}
 
 
-def _build_usage(usage: Usage) -> dict[str, Any]:
+def _build_usage(usage: TokenUsage) -> dict[str, Any]:
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},

@@ -10,7 +10,7 @@ from typing import Final
 from r1plus_assistant.conversations.indexed_history import Recollection
 from r1plus_assistant.knowledge.search import SearchMethod
 from r1plus_assistant.memory.long_term import plan_keeping
-from r1plus_assistant.memory.packing import Memory, pack_views
+from r1plus_assistant.memory.packing import PromptMemory, pack_views
 from r1plus_assistant.responses.response_items import Item, build_messages, read_item_text
 from r1plus_contract.inference import Role
 from r1plus_gateway.http.body.field_tables import FlagField, IntegerField, ObjectField, StringField, Table
@@ -38,7 +38,7 @@ MEMORY: Final = ObjectField("memory", Table((ENABLED, BUDGET, LONG_TERM)))
 class MemoryUse:
     """What memory put into a prompt."""
 
-    memory: Memory
+    memory: PromptMemory
     search: SearchMethod
     turns: int
     """That were read, the newest of the conversation."""

@@ -26,7 +26,7 @@ from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.http.errors import UnsupportedFieldError
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.http.private_answers import respond
-from r1plus_gateway.store.content.content import Item, Listed, Page, StoredResponse
+from r1plus_gateway.store.content.content import Listed, ListPage, StoredItem, StoredResponse
 
 ID: Final = Parameter("id", "The response's id.", {"type": "string"}, is_in_path=True, pattern="resp_[0-9a-f]+")
 STREAM: Final = Parameter("stream", "A stored response is not streamed again.", {"enum": ["false"]})
@@ -101,10 +101,10 @@ def _read_answer(content: ContentReader, name: str) -> Mapping[str, Any] | None:
     return read_runs({**found.answer, "output": output})
 
 
-def _cut_page(response: StoredResponse, page: Page) -> Listed[Item] | None:
+def _cut_page(response: StoredResponse, page: ListPage) -> Listed[StoredItem] | None:
     """Return a part of a request's items, whose ids are made of their places; None if `after` is none of them."""
     stem = response.id.partition("_")[2]
-    items = [Item(f"msg_{stem}_{place}", dict(content)) for place, content in enumerate(response.input)]
+    items = [StoredItem(f"msg_{stem}_{place}", dict(content)) for place, content in enumerate(response.input)]
     items = items if page.is_ascending else items[::-1]
     names = [item.id for item in items]
     if page.after and page.after not in names:

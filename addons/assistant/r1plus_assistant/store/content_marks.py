@@ -10,7 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from r1plus_gateway.store.content.content import Item, StoredResponse
+from r1plus_gateway.store.content.content import StoredItem, StoredResponse
 from r1plus_gateway.store.content.content_books import match_owner
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.keys.content_cipher import Owner
@@ -81,7 +81,7 @@ class MemoriesMark:
 class NewItems:
     """Items of a conversation that were not read before."""
 
-    items: Sequence[Item]
+    items: Sequence[StoredItem]
     mark: ConversationMark | None
     """Of all that was read; None where there is nothing."""
     is_continued: bool

@@ -23,13 +23,13 @@ from r1plus_gateway.store.content.content import (
     MOST_HISTORY,
     MOST_MEMORIES,
     PAGE_BYTES,
-    Conversation,
     HistoryBrokenError,
     HistoryTooLongError,
-    Item,
     Listed,
+    ListPage,
     MemorySource,
-    Page,
+    StoredConversation,
+    StoredItem,
     StoredMemory,
     StoredResponse,
 )
@@ -46,19 +46,19 @@ _MOST_STEPS: Final = 4
 class ContentReader(OwnerReader):
     """Reads what one owner has stored."""
 
-    def find_conversation(self, conversation_id: str) -> Conversation | None:
+    def find_conversation(self, conversation_id: str) -> StoredConversation | None:
         """Return a conversation of this owner. Raises UnreadableContentError."""
         row = self._find_own(t.conversations, conversation_id)
         return None if row is None else self._make_conversation(row)
 
-    def list_conversations(self, page: Page) -> Listed[Conversation] | None:
+    def list_conversations(self, page: ListPage) -> Listed[StoredConversation] | None:
         """Return conversations by the time they were made; None if `page.after` is none of them."""
         rows = self._list_rows(t.conversations, page)
         if rows is None:
             return None
         return Listed([self._make_conversation(row) for row in rows[: page.limit]], len(rows) > page.limit)
 
-    def list_memories(self, page: Page) -> Listed[StoredMemory] | None:
+    def list_memories(self, page: ListPage) -> Listed[StoredMemory] | None:
         """Return memories whose time is not over, by when they were made; None if `page.after` is none of them."""
         rows = self._list_rows(t.memories, page)
         if rows is None:
@@ -67,14 +67,14 @@ class ContentReader(OwnerReader):
 
     def read_memories(self) -> list[StoredMemory]:
         """Return all memories of this owner whose time is not over, the oldest first."""
-        return [self._make_memory(row) for row in self._list_rows(t.memories, Page(MOST_MEMORIES, "", True)) or ()]
+        return [self._make_memory(row) for row in self._list_rows(t.memories, ListPage(MOST_MEMORIES, "", True)) or ()]
 
     def find_memory(self, memory_id: str) -> StoredMemory | None:
         """Return a memory of this owner. Raises UnreadableContentError."""
         row = self._find_own(t.memories, memory_id)
         return None if row is None else self._make_memory(row)
 
-    def list_items(self, conversation_id: str, page: Page) -> Listed[Item] | None:
+    def list_items(self, conversation_id: str, page: ListPage) -> Listed[StoredItem] | None:
         """Return items of a conversation of this owner as they were said; None if `page.after` is none of them."""
         c = t.conversation_items.c
         is_item = self._match_items(conversation_id)
@@ -91,7 +91,7 @@ class ContentReader(OwnerReader):
         rows = self.connection.execute(statement.order_by(order).limit(fitting)).all()
         return Listed([self._make_item(row) for row in rows], len(found) > fitting)
 
-    def read_items(self, conversation_id: str, most_bytes: int, *, cuts_oldest: bool = False) -> list[Item]:
+    def read_items(self, conversation_id: str, most_bytes: int, *, cuts_oldest: bool = False) -> list[StoredItem]:
         """Return all items of a conversation of this owner.
 
         `cuts_oldest`: of a conversation with more bytes, return the newest items that have no more.
@@ -151,7 +151,7 @@ class ContentReader(OwnerReader):
             _check_length(self.connection.scalar(sa.select(sa.func.sum(size)).where(*is_item)), most_bytes)
         return self.connection.execute(sa.select(t.conversation_items).where(*is_item).order_by(c.position)).all()
 
-    def find_item(self, conversation_id: str, item_id: str) -> Item | None:
+    def find_item(self, conversation_id: str, item_id: str) -> StoredItem | None:
         """Return an item of a conversation of this owner."""
         is_item = (*self._match_items(conversation_id), t.conversation_items.c.id == item_id)
         row = self.connection.execute(sa.select(t.conversation_items).where(*is_item)).one_or_none()
@@ -257,7 +257,7 @@ class ContentReader(OwnerReader):
         is_own = (table.c.id == row_id, *self._match(table), *self._match_time(table))
         return self.connection.execute(sa.select(table).where(*is_own)).one_or_none()
 
-    def _list_rows(self, table: sa.Table, page: Page) -> Sequence[Any] | None:
+    def _list_rows(self, table: sa.Table, page: ListPage) -> Sequence[Any] | None:
         """Return rows by the time they were made, one more than the page has; None if `page.after` is none of them."""
         c, after = table.c, None
         if page.after:
@@ -285,16 +285,16 @@ class ContentReader(OwnerReader):
         is_own = sa.exists(sa.select(c.id).where(c.id == conversation_id, *self._match(t.conversations)))
         return (t.conversation_items.c.conversation_id == conversation_id, is_own)
 
-    def _make_conversation(self, row: Any) -> Conversation:
+    def _make_conversation(self, row: Any) -> StoredConversation:
         attributes = self._decrypt(row, "conversations", row.attributes)
-        return Conversation(row.id, row.created_at, row.used_at, attributes)
+        return StoredConversation(row.id, row.created_at, row.used_at, attributes)
 
     def _make_memory(self, row: Any) -> StoredMemory:
         content = self._decrypt(row, "memories", row.content)
         return StoredMemory(row.id, content["text"], MemorySource(content["source"]), row.created_at, row.expires_at)
 
-    def _make_item(self, row: Any) -> Item:
-        return Item(row.id, self._decrypt(row, "conversation_items", row.content))
+    def _make_item(self, row: Any) -> StoredItem:
+        return StoredItem(row.id, self._decrypt(row, "conversation_items", row.content))
 
     def _decrypt(self, row: Any, table: str, content: bytes) -> Any:
         return orjson.loads(self.cipher.decrypt(self._keys.open(row.key_id, self.owner), table, row.id, bytes(content)))

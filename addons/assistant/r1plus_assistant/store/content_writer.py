@@ -17,10 +17,10 @@ from r1plus_gateway.store.content.content import (
     MOST_MEMORIES,
     ContentLimitError,
     ContentLimits,
-    Conversation,
-    Item,
     MemoryChanges,
     MemorySource,
+    StoredConversation,
+    StoredItem,
     StoredMemory,
     StoredResponse,
 )
@@ -59,10 +59,12 @@ class ContentWriter(ContentReader):
         super().__init__(connection, cipher, owner, now, over_by)
         self._limits = limits
 
-    def create_conversation(self, attributes: Mapping[str, str], items: Sequence[Mapping[str, Any]]) -> Conversation:
+    def create_conversation(
+        self, attributes: Mapping[str, str], items: Sequence[Mapping[str, Any]]
+    ) -> StoredConversation:
         """Store a new conversation. Raises ContentLimitError."""
         key = self._get_newest_key()
-        conversation = Conversation(make_id("conv"), self.now, self.now, dict(attributes))
+        conversation = StoredConversation(make_id("conv"), self.now, self.now, dict(attributes))
         sealed = self._encrypt(key, "conversations", conversation.id, conversation.attributes)
         rows = self._make_items(key, conversation.id, items, 0)
         self._grow([sealed, *(row["content"] for row in rows)])
@@ -71,7 +73,7 @@ class ContentWriter(ContentReader):
         self._insert_items(rows)
         return conversation
 
-    def replace_attributes(self, conversation_id: str, attributes: Mapping[str, str]) -> Conversation | None:
+    def replace_attributes(self, conversation_id: str, attributes: Mapping[str, str]) -> StoredConversation | None:
         """Give a conversation other attributes; None if there is none."""
         before = self._find_own(t.conversations, conversation_id)
         if before is None:
@@ -84,9 +86,9 @@ class ContentWriter(ContentReader):
             .where(t.conversations.c.id == conversation_id)
             .values(attributes=sealed, key_id=key.id, used_at=self.now)
         )
-        return Conversation(conversation_id, before.created_at, self.now, dict(attributes))
+        return StoredConversation(conversation_id, before.created_at, self.now, dict(attributes))
 
-    def append_items(self, conversation_id: str, items: Sequence[Mapping[str, Any]]) -> list[Item] | None:
+    def append_items(self, conversation_id: str, items: Sequence[Mapping[str, Any]]) -> list[StoredItem] | None:
         """Add items at the end of a conversation; None if there is none. Raises ContentLimitError."""
         if self._find_own(t.conversations, conversation_id) is None:
             return None
@@ -102,7 +104,7 @@ class ContentWriter(ContentReader):
         self._grow([row["content"] for row in rows])
         self._insert_items(rows)
         self._touch(conversation_id)
-        return [Item(row["id"], dict(item)) for row, item in zip(rows, items, strict=True)]
+        return [StoredItem(row["id"], dict(item)) for row, item in zip(rows, items, strict=True)]
 
     def delete_item(self, conversation_id: str, item_id: str) -> bool:
         """Delete an item; return whether there was one."""

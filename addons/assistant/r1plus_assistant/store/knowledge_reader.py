@@ -12,7 +12,7 @@ import orjson
 import sqlalchemy as sa
 
 from r1plus_assistant.store.owner_reader import OwnerReader
-from r1plus_gateway.store.content.content import Listed, Page
+from r1plus_gateway.store.content.content import Listed, ListPage
 from r1plus_gateway.store.content.content_books import match_owner
 from r1plus_gateway.store.content.knowledge import (
     Chunk,
@@ -49,13 +49,13 @@ class KnowledgeReader(OwnerReader):
         row = self._find_row(t.files, file_id)
         return None if row is None or row.state != FileState.WHOLE else self._make_file(row)
 
-    def list_files(self, page: Page, purpose: str = "") -> Listed[StoredFile] | None:
+    def list_files(self, page: ListPage, purpose: str = "") -> Listed[StoredFile] | None:
         """Return whole files by the time they were made; None if `page.after` is none of them."""
         c, files = t.files.c, list[StoredFile]()
         conditions = [c.state == FileState.WHOLE]
         if purpose:
             conditions.append(sa.or_(c.purpose == purpose, c.purpose.is_(None)))
-        rest: Page | None = page
+        rest: ListPage | None = page
         while rest is not None and len(files) <= page.limit:
             rows = self._list_rows(t.files, rest, *conditions)
             if rows is None:
@@ -81,7 +81,7 @@ class KnowledgeReader(OwnerReader):
         row = self._find_row(t.vector_stores, store_id)
         return None if row is None else self._add_counts([self._make_store(row)])[0]
 
-    def list_vector_stores(self, page: Page) -> Listed[VectorStore] | None:
+    def list_vector_stores(self, page: ListPage) -> Listed[VectorStore] | None:
         """Return vector stores by the time they were made; None if `page.after` is none of them."""
         rows = self._list_rows(t.vector_stores, page)
         if rows is None:
@@ -97,7 +97,7 @@ class KnowledgeReader(OwnerReader):
         return None if owner is None or row is None else self._make_store_files([row], owner)[0]
 
     def list_store_files(
-        self, store_id: str, page: Page, state: IngestionState | None = None, batch_id: str = ""
+        self, store_id: str, page: ListPage, state: IngestionState | None = None, batch_id: str = ""
     ) -> Listed[VectorStoreFile] | None:
         """Return files of a vector store by the time they were added; None if `page.after` is none of them.
 
@@ -200,7 +200,7 @@ class KnowledgeReader(OwnerReader):
         ).one_or_none()
         return None if row is None else Owner(*row)
 
-    def _list_rows(self, table: sa.Table, page: Page, *conditions: Any) -> Sequence[Any] | None:
+    def _list_rows(self, table: sa.Table, page: ListPage, *conditions: Any) -> Sequence[Any] | None:
         c = table.c
         statement = sa.select(table).where(*self._match_visible(table), *conditions)
         if page.after:

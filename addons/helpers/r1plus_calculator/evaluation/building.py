@@ -8,9 +8,9 @@ import sympy
 from r1plus_calculator.evaluation import calculus
 from r1plus_contract.calculator_grammar.errors import NoResultError, UndefinedError
 from r1plus_contract.calculator_grammar.tree import (
-    Call,
     Equation,
     Factorial,
+    FunctionCall,
     Inverse,
     Items,
     Name,
@@ -49,7 +49,7 @@ def build(node: Node, symbols: Mapping[str, Expression] | None = None) -> Expres
 
 def _require_value(value: Expression, node: Node) -> Expression:
     if value is sympy.nan or value is sympy.zoo or value.has(sympy.nan, sympy.zoo):
-        where = f" in {node.function}" if isinstance(node, Call) else ""
+        where = f" in {node.function}" if isinstance(node, FunctionCall) else ""
         raise UndefinedError(
             f"the expression has no value{where}: a division by zero, or a function outside of where it is defined"
         )
@@ -79,7 +79,7 @@ def _build(node: Node, symbols: Mapping[str, Expression]) -> Expression:  # noqa
             return sympy.Mul(*[build(one, symbols) for one in operands])
         case Power(base, exponent):
             return _build_power(build(base, symbols), build(exponent, symbols))
-        case Call(function, arguments):
+        case FunctionCall(function, arguments):
             return _build_call(function, arguments, symbols)
         case Equation() | Items():
             raise NoResultError("an equation or a list has no value here; write solve(equation, x)")

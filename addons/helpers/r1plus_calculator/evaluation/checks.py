@@ -28,7 +28,7 @@ from r1plus_calculator.evaluation.quadrature import QUADRATURE_DIGITS, integrate
 from r1plus_calculator.evaluation.solving import Solutions
 from r1plus_contract.calculator_grammar.errors import DisagreementError
 from r1plus_contract.calculator_grammar.functions import list_variables
-from r1plus_contract.calculator_grammar.tree import Call, Equation, Items, Name, Node, walk
+from r1plus_contract.calculator_grammar.tree import Equation, FunctionCall, Items, Name, Node, walk
 
 PRECISION: Final = 50
 """Decimal digits of a check."""
@@ -55,7 +55,7 @@ class Check:
     text: str
 
 
-_Confirm = Callable[[Call, Node], Check]
+_Confirm = Callable[[FunctionCall, Node], Check]
 
 
 def confirm(tree: Node, result: Node) -> Check:
@@ -77,7 +77,7 @@ def confirm(tree: Node, result: Node) -> Check:
 def _confirm(tree: Node, result: Node, precision: int) -> Check:
     with mpmath.workdps(precision):
         try:
-            if isinstance(tree, Call) and tree.function in _CHECKS:
+            if isinstance(tree, FunctionCall) and tree.function in _CHECKS:
                 return _CHECKS[tree.function](tree, result)
             return _confirm_values(tree, result)
         except UncertainError:
@@ -154,7 +154,7 @@ def _get_name(node: Node) -> str:
     return node.name
 
 
-def _confirm_integral(tree: Call, result: Node) -> Check:
+def _confirm_integral(tree: FunctionCall, result: Node) -> Check:
     function, variable = tree.arguments[0], _get_name(tree.arguments[1])
     if len(tree.arguments) == 4:
         return _confirm_definite(tree, result)
@@ -167,7 +167,7 @@ def _confirm_integral(tree: Call, result: Node) -> Check:
     return _judge(count, f"its derivative equals the integrand at {count} points")
 
 
-def _confirm_definite(tree: Call, result: Node) -> Check:
+def _confirm_definite(tree: FunctionCall, result: Node) -> Check:
     expected = evaluate(result, {})
     if not is_finite(expected):
         return Check(False, "an infinite value has no check")
@@ -187,7 +187,7 @@ def _confirm_definite(tree: Call, result: Node) -> Check:
     return Check(False, "numeric quadrature does not give as many digits")
 
 
-def _measure_size(tree: Call, value: Value) -> Value:
+def _measure_size(tree: FunctionCall, value: Value) -> Value:
     """Return the size of an integral's parts, which cancel where it is next to nothing.
 
     Quadrature that has missed a narrow peak sees nothing of any size.
@@ -195,7 +195,7 @@ def _measure_size(tree: Call, value: Value) -> Value:
     if abs(value) > mp.mpf("1e-6"):
         return abs(value)
     function, *rest = tree.arguments
-    return abs(integrate_numerically(Call(tree.function, (Call("abs", (function,)), *rest)))[0])
+    return abs(integrate_numerically(FunctionCall(tree.function, (FunctionCall("abs", (function,)), *rest)))[0])
 
 
 def _require_checked_corners(tree: Node) -> None:
@@ -205,18 +205,23 @@ def _require_checked_corners(tree: Node) -> None:
         DisagreementError: an integrand in the expression has some.
     """
     for part in walk(tree):
-        if isinstance(part, Call) and part.function == "integrate" and len(part.arguments) == 4 and _has_corners(part):
+        if (
+            isinstance(part, FunctionCall)
+            and part.function == "integrate"
+            and len(part.arguments) == 4
+            and _has_corners(part)
+        ):
             raise _disagree("no second method confirms an integral over corners or jumps of its integrand")
 
 
-def _has_corners(tree: Call) -> bool:
+def _has_corners(tree: FunctionCall) -> bool:
     try:
         return bool(find_corners(*read_integral(tree)))
     except UncertainError:
         return is_jumping(tree.arguments[0], _get_name(tree.arguments[1]))
 
 
-def _confirm_limit(tree: Call, result: Node) -> Check:
+def _confirm_limit(tree: FunctionCall, result: Node) -> Check:
     if list_variables(Items((tree.arguments[2], result))):
         raise UncertainError("a limit with parameters")
     variable = _get_name(tree.arguments[1])
@@ -246,7 +251,7 @@ def _approaches(function: Node, variable: str, places: list[Value], expected: Va
     return is_closing and bool(gaps[-1] <= (abs(expected) + mp.mpf("1e-3")) * mp.mpf("1e-6"))
 
 
-def _confirm_series(tree: Call, result: Node) -> Check:
+def _confirm_series(tree: FunctionCall, result: Node) -> Check:
     function, variable = tree.arguments[0], _get_name(tree.arguments[1])
     if set(list_variables(function)) - {variable}:
         raise UncertainError("a series with parameters")
@@ -275,7 +280,7 @@ def _shrinks(function: Node, result: Node, variable: str, point: Value, order: i
     return bool(gaps[1] <= gaps[0] * mp.mpf(10) ** (0.5 - 2 * order) or gaps[1] <= mp.mpf(10) ** (-3 * PRECISION))
 
 
-def _confirm_sum(tree: Call, result: Node) -> Check:
+def _confirm_sum(tree: FunctionCall, result: Node) -> Check:
     high = tree.arguments[3]
     variables = sorted(list_variables(high))
     others = set(list_variables(Items((tree.arguments[0], tree.arguments[2])))) - {_get_name(tree.arguments[1])}
@@ -294,7 +299,7 @@ def _confirm_sum(tree: Call, result: Node) -> Check:
     return _judge(count, f"equal to the sum of the terms for {count} upper bounds")
 
 
-def _confirm_endless_sum(tree: Call, result: Node) -> Check:
+def _confirm_endless_sum(tree: FunctionCall, result: Node) -> Check:
     function, variable = tree.arguments[0], _get_name(tree.arguments[1])
     low, expected = convert(evaluate(tree.arguments[2], {})), evaluate(result, {})
 

@@ -13,7 +13,17 @@ from mpmath import mp
 
 from r1plus_calculator.evaluation.numbers import UncertainError, Value, convert, evaluate, is_finite, is_real
 from r1plus_contract.calculator_grammar.functions import list_variables
-from r1plus_contract.calculator_grammar.tree import Call, Inverse, Negative, Node, Number, Power, Product, Sum, walk
+from r1plus_contract.calculator_grammar.tree import (
+    FunctionCall,
+    Inverse,
+    Negative,
+    Node,
+    Number,
+    Power,
+    Product,
+    Sum,
+    walk,
+)
 
 SCAN_STEPS: Final = 40
 _FINE_STEPS: Final = 240
@@ -49,7 +59,7 @@ class _Argument:
 
 def is_jumping(function: Node, name: str) -> bool:
     """Return whether an expression has a function with corners or jumps, of this variable."""
-    calls = (part for part in walk(function) if isinstance(part, Call) and part.function in _JUMPING)
+    calls = (part for part in walk(function) if isinstance(part, FunctionCall) and part.function in _JUMPING)
     return any(name in list_variables(part) for part in calls)
 
 
@@ -86,17 +96,17 @@ def _list_arguments(function: Node, name: str) -> Iterator[tuple[Node, bool]]:
 
 def _list_own_arguments(part: Node) -> Iterator[tuple[Node, bool]]:
     match part:
-        case Call("mod", (value, divisor)):
+        case FunctionCall("mod", (value, divisor)):
             yield Product((value, Inverse(divisor))), True
-        case Call("min" | "max", arguments):
+        case FunctionCall("min" | "max", arguments):
             for one, other in itertools.combinations(arguments, 2):
                 yield Sum((one, Negative(other))), False
-        case Call("asin" | "acos", (value,)):
+        case FunctionCall("asin" | "acos", (value,)):
             for sign in (value, Negative(value)):
                 yield Sum((Number(Fraction(1)), sign)), False
-        case Call("atan2", arguments):
+        case FunctionCall("atan2", arguments):
             yield from ((argument, False) for argument in arguments)
-        case Call(function, arguments) if function in _JUMPING or function in _ROOTED:
+        case FunctionCall(function, arguments) if function in _JUMPING or function in _ROOTED:
             yield arguments[0], function in _STEPPED
         case Power(base, exponent) if not (isinstance(exponent, Number) and exponent.value.denominator == 1):
             yield base, False

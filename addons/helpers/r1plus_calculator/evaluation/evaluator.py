@@ -20,7 +20,7 @@ from r1plus_contract.calculator_grammar.limits import MOST_RESULT_CHARACTERS
 from r1plus_contract.calculator_grammar.parser import parse, parse_result
 from r1plus_contract.calculator_grammar.printer import print_tree
 from r1plus_contract.calculator_grammar.sizes import check_sizes
-from r1plus_contract.calculator_grammar.tree import Call, Node
+from r1plus_contract.calculator_grammar.tree import FunctionCall, Node
 
 NUMERIC_DIGITS: Final = 9
 """Of a result that quadrature alone gives."""
@@ -41,7 +41,7 @@ def calculate(text: str, digits: int) -> Calculation:
 
 
 def _calculate(tree: Node, digits: int) -> Calculation:
-    if isinstance(tree, Call) and tree.function == "solve":
+    if isinstance(tree, FunctionCall) and tree.function == "solve":
         return _calculate_solutions(tree, digits)
     try:
         exact = _print(read(build(tree)))
@@ -56,7 +56,7 @@ def _calculate(tree: Node, digits: int) -> Calculation:
 
 
 def _list_notes(tree: Node) -> tuple[str, ...]:
-    if not isinstance(tree, Call):
+    if not isinstance(tree, FunctionCall):
         return ()
     if tree.function == "integrate" and len(tree.arguments) == 2:
         return ("an antiderivative; others differ from it by a constant",)
@@ -86,7 +86,7 @@ def _print(result: Node) -> str:
 
 def _integrate(tree: Node, digits: int) -> Calculation | None:
     """Return a definite integral without a closed form as a number."""
-    if not (isinstance(tree, Call) and tree.function == "integrate" and len(tree.arguments) == 4):
+    if not (isinstance(tree, FunctionCall) and tree.function == "integrate" and len(tree.arguments) == 4):
         return None
     try:
         value, is_sure = integrate_numerically(tree)
@@ -101,7 +101,7 @@ def _integrate(tree: Node, digits: int) -> Calculation | None:
     )
 
 
-def _calculate_solutions(tree: Call, digits: int) -> Calculation:
+def _calculate_solutions(tree: FunctionCall, digits: int) -> Calculation:
     solutions = solve(tree)
     expression = print_tree(tree)
     if solutions.roots:

@@ -10,9 +10,9 @@ from mpmath import mp
 
 from r1plus_contract.calculator_grammar.limits import MOST_BITS, MOST_ORDER, MOST_TERMS
 from r1plus_contract.calculator_grammar.tree import (
-    Call,
     Equation,
     Factorial,
+    FunctionCall,
     Inverse,
     Items,
     Name,
@@ -73,7 +73,7 @@ def _evaluate(node: Node, bindings: Bindings) -> Value:  # noqa: C901 - a case f
             return _raise(_evaluate(base, bindings), _evaluate(exponent, bindings))
         case Factorial(operand):
             return _compute_factorial(_evaluate(operand, bindings))
-        case Call(function, arguments):
+        case FunctionCall(function, arguments):
             return _call(function, arguments, bindings)
         case Equation() | Items():
             raise UncertainError("an equation has no value")

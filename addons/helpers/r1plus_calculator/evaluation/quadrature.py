@@ -14,7 +14,7 @@ from mpmath import mp
 from r1plus_calculator.evaluation.corners import find_corners, is_near, scan
 from r1plus_calculator.evaluation.numbers import UncertainError, Value, convert, evaluate, is_finite, is_real
 from r1plus_contract.calculator_grammar.functions import list_variables
-from r1plus_contract.calculator_grammar.tree import Call, Name, Node, walk
+from r1plus_contract.calculator_grammar.tree import FunctionCall, Name, Node, walk
 
 QUADRATURE_DIGITS: Final = 20
 _THIRDS: Final = 3
@@ -33,7 +33,7 @@ _START: Final = Fraction(1, 7)
 """Where parts are evaluated first: none is special there."""
 
 
-def integrate_numerically(tree: Call) -> tuple[Value, bool]:
+def integrate_numerically(tree: FunctionCall) -> tuple[Value, bool]:
     """Return a definite integral by quadrature, and whether its error is small.
 
     Raises:
@@ -41,7 +41,9 @@ def integrate_numerically(tree: Call) -> tuple[Value, bool]:
     """
     function, name, low, high = read_integral(tree)
     if low > high:
-        value, is_sure = integrate_numerically(Call(tree.function, (*tree.arguments[:2], *tree.arguments[:1:-1])))
+        value, is_sure = integrate_numerically(
+            FunctionCall(tree.function, (*tree.arguments[:2], *tree.arguments[:1:-1]))
+        )
         return -value, is_sure
     with mp.workdps(QUADRATURE_DIGITS):
         corners = find_corners(function, name, low, high)
@@ -62,7 +64,7 @@ def integrate_numerically(tree: Call) -> tuple[Value, bool]:
         return value, is_sure and not any(_has_pole(inner, place, every) for place in every)
 
 
-def read_integral(tree: Call) -> tuple[Node, str, Value, Value]:
+def read_integral(tree: FunctionCall) -> tuple[Node, str, Value, Value]:
     """Return integrand, variable and bounds of a definite integral.
 
     Raises:

@@ -8,8 +8,8 @@ import sympy
 
 from r1plus_contract.calculator_grammar.errors import NoResultError
 from r1plus_contract.calculator_grammar.tree import (
-    Call,
     Factorial,
+    FunctionCall,
     Inverse,
     Name,
     Negative,
@@ -127,7 +127,7 @@ def _read_power(base: Expression, exponent: Expression) -> Node:
     if exponent == 1:
         return read(base)
     if exponent == sympy.Rational(1, 2):
-        return Call("sqrt", (read(base),))
+        return FunctionCall("sqrt", (read(base),))
     return Power(read(base), read(exponent))
 
 
@@ -135,8 +135,8 @@ def _read_function(value: Expression) -> Node:
     if isinstance(value, sympy.factorial):
         return Factorial(read(value.args[0]))
     if isinstance(value, sympy.erfc):
-        return Sum((Number(Fraction(1)), Negative(Call("erf", (read(value.args[0]),)))))
+        return Sum((Number(Fraction(1)), Negative(FunctionCall("erf", (read(value.args[0]),)))))
     name = _FUNCTIONS.get(value.func)
     if name is None:
         raise NoResultError(f"the result has a part ({value.func.__name__[:40]}) that the calculator does not write")
-    return Call(name, tuple(read(argument) for argument in value.args))
+    return FunctionCall(name, tuple(read(argument) for argument in value.args))

@@ -12,7 +12,7 @@ from r1plus_calculator.evaluation.reading import read
 from r1plus_contract.calculator_grammar.errors import CalculatorError, NoResultError, UnknownNameError
 from r1plus_contract.calculator_grammar.functions import COMMANDS, CONSTANTS, list_variables
 from r1plus_contract.calculator_grammar.limits import MOST_UNKNOWNS
-from r1plus_contract.calculator_grammar.tree import Call, Equation, Items, Name, Node
+from r1plus_contract.calculator_grammar.tree import Equation, FunctionCall, Items, Name, Node
 
 Expression = Any
 REAL_ONLY = "real solutions only"
@@ -46,7 +46,7 @@ class Solutions:
         return Items(tuple(Items(row) for row in rows))
 
 
-def solve(call: Call) -> Solutions:
+def solve(call: FunctionCall) -> Solutions:
     """Solve.
 
     Raises:
@@ -67,7 +67,7 @@ def solve(call: Call) -> Solutions:
 ZERO: Node = read(sympy.Integer(0))
 
 
-def _read_unknowns(call: Call, entries: tuple[Node, ...]) -> tuple[str, ...]:
+def _read_unknowns(call: FunctionCall, entries: tuple[Node, ...]) -> tuple[str, ...]:
     if len(call.arguments) == 2:
         second = call.arguments[1]
         nodes = second.items if isinstance(second, Items) else (second,)

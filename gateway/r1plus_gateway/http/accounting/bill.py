@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from r1plus_gateway.access.caller import AnswerEvidence, Caller, Ledger, Outcome, Reservation, Usage
+from r1plus_gateway.access.caller import AnswerEvidence, Caller, Ledger, Outcome, Reservation, TokenUsage
 from r1plus_gateway.http.accounting.tasks import TaskKeeper
 from r1plus_gateway.http.metrics import GatewayMetrics, classify_end
 from r1plus_gateway.http.parts import LEFT, GatewayParts
@@ -16,7 +16,7 @@ from r1plus_gateway.serving.errors import CallerRevokedError
 from r1plus_gateway.serving.generation import Generation, State
 
 log = logging.getLogger(__name__)
-NOTHING = Usage(0, 0)
+NOTHING = TokenUsage(0, 0)
 
 
 class SlowReaderError(Exception):
@@ -32,7 +32,7 @@ class Bill:
         self._tasks = tasks
         self._settlement: asyncio.Task[None] | None = None
         self._generations: list[Generation] = []
-        self._other: tuple[Usage, AnswerEvidence | None] = (NOTHING, None)
+        self._other: tuple[TokenUsage, AnswerEvidence | None] = (NOTHING, None)
         self.reservation = reservation
 
     @property
@@ -44,7 +44,7 @@ class Bill:
         """Bill a generation that has begun."""
         self._generations.append(generation)
 
-    def record(self, usage: Usage, evidence: AnswerEvidence | None) -> None:
+    def record(self, usage: TokenUsage, evidence: AnswerEvidence | None) -> None:
         """Note what was used by a request that generates nothing, and what has answered it."""
         self._other = usage, evidence
 
@@ -55,10 +55,10 @@ class Bill:
             self.reservation, tokens, used.prompt_tokens + used.completion_tokens
         )
 
-    def sum_usage(self) -> Usage:
+    def sum_usage(self) -> TokenUsage:
         """Return what has been used by all generations."""
         parts = [one.usage for one in self._generations]
-        return Usage(sum(one.prompt_tokens for one in parts), sum(one.completion_tokens for one in parts))
+        return TokenUsage(sum(one.prompt_tokens for one in parts), sum(one.completion_tokens for one in parts))
 
     async def settle(self, outcome: Outcome) -> None:
         """End the request, and record what was used, cut or not; a cancellation does not stop it.
@@ -87,7 +87,7 @@ class Bill:
         except Exception as error:  # noqa: BLE001 - the answer is whole and billed
             log.error("Request %s could not be counted: %s", self.reservation.request_id, type(error).__name__)
 
-    def _count(self, outcome: Outcome, usage: Usage, generation: Generation | None, state: State) -> None:
+    def _count(self, outcome: Outcome, usage: TokenUsage, generation: Generation | None, state: State) -> None:
         """Count the request in the metrics; `state` is how far it was when it was ended."""
         model, key = self.reservation.model, self.reservation.caller.group_id
         if generation is not None:

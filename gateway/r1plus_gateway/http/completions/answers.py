@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from r1plus_gateway.access.caller import AnswerEvidence, Usage
+from r1plus_gateway.access.caller import AnswerEvidence, TokenUsage
 from r1plus_gateway.access.turns import ThreadTurns
 from r1plus_gateway.http.completions.contexts import ContextReport
 from r1plus_gateway.http.completions.requests import GenerateRequest
@@ -77,7 +77,7 @@ class AnswerEnd:
 
     finish_reason: str
     """`stop` or `length`."""
-    usage: Usage
+    usage: TokenUsage
     at: int
     """Seconds since the epoch."""
 
@@ -100,7 +100,7 @@ class EventWriter(Protocol):
     def build_end(self, head: AnswerHead, end: AnswerEnd) -> bytes:
         """Return the last events of an answer that is whole; `head` says whether it is stored."""
 
-    def build_error(self, error: RequestError, usage: Usage) -> bytes:
+    def build_error(self, error: RequestError, usage: TokenUsage) -> bytes:
         """Return the last events of an answer that broke off; `usage` is what it has cost."""
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from r1plus_contract.inference import Role
-from r1plus_gateway.access.caller import Caller, Usage
+from r1plus_gateway.access.caller import Caller, TokenUsage
 from r1plus_gateway.access.turns import ThreadTurns
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.completions.answers import (
@@ -65,7 +65,7 @@ GENERATE_FORM: Final = FormDescription(
 )
 
 
-def build_usage(usage: Usage) -> dict[str, int]:
+def build_usage(usage: TokenUsage) -> dict[str, int]:
     """Return the usage as OpenAI's clients read it."""
     return {
         "prompt_tokens": usage.prompt_tokens,
@@ -247,7 +247,7 @@ class ChunkEvents(ABC):
     def build_end(self, head: AnswerHead, end: AnswerEnd) -> bytes:
         """See `EventWriter`."""
 
-    def build_error(self, error: RequestError, _: Usage) -> bytes:
+    def build_error(self, error: RequestError, _: TokenUsage) -> bytes:
         """See `EventWriter`."""
         return b"data: " + error.body + b"\n\n"
 

@@ -1,6 +1,6 @@
 """The events of a stream whose text is kept, since something is said of it when it is whole."""
 
-from r1plus_gateway.access.caller import Usage
+from r1plus_gateway.access.caller import TokenUsage
 from r1plus_gateway.http.completions.answers import AnswerEnd, AnswerHead, EventWriter
 from r1plus_gateway.http.errors import RequestError
 
@@ -33,6 +33,6 @@ class KeptEvents:
         """See `EventWriter`."""
         return self._events.build_end(head, end)
 
-    def build_error(self, error: RequestError, usage: Usage) -> bytes:
+    def build_error(self, error: RequestError, usage: TokenUsage) -> bytes:
         """See `EventWriter`."""
         return self._events.build_error(error, usage)

@@ -8,9 +8,9 @@ import orjson
 from r1plus_gateway.http.body.json_body import Json
 from r1plus_gateway.http.schemas.schemas import SchemaCheck
 from r1plus_gateway.http.schemas.tools import parse_tool_answer
-from r1plus_gateway.http.schemas.validation import Finding, validate
+from r1plus_gateway.http.schemas.validation import SchemaFinding, validate
 
-_NO_JSON: Final = Finding(False, "the answer is no JSON")
+_NO_JSON: Final = SchemaFinding(False, "the answer is no JSON")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class SchemaReport:
     """See `SchemaCheck`."""
 
     check: SchemaCheck
-    finding: Finding
+    finding: SchemaFinding
 
     def describe(self) -> dict[str, Any]:
         """Return it as the API writes it."""
@@ -35,15 +35,15 @@ def check_text(check: SchemaCheck, text: str) -> SchemaReport:
     return SchemaReport(check, _find(check, text))
 
 
-def _find(check: SchemaCheck, text: str) -> Finding:
+def _find(check: SchemaCheck, text: str) -> SchemaFinding:
     schema, written = check.answer, text
     if check.arguments is not None:
         call = parse_tool_answer(text).call
         if call is None:
-            return Finding(None)
+            return SchemaFinding(None)
         schema, written = check.arguments.get(call.name), call.arguments
         if schema is None:
-            return Finding(True)
+            return SchemaFinding(True)
     assert schema is not None
     try:
         value: Json = orjson.loads(written)

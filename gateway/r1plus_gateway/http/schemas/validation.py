@@ -46,7 +46,7 @@ _Keyword = Callable[[Any, Any, Any, Mapping[str, Any]], _Errors | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SchemaFinding:
     """Whether a value follows a schema, and why not. `is_valid` None: it was not checked."""
 
     is_valid: bool | None
@@ -57,7 +57,7 @@ class _UncheckedError(Exception):
     """It takes too long to say, or cannot be said."""
 
 
-def validate(schema: Mapping[str, Json], value: Json, size: int) -> Finding:
+def validate(schema: Mapping[str, Json], value: Json, size: int) -> SchemaFinding:
     """Return whether a value of `size` bytes of JSON follows a schema, by JSON Schema 2020-12 without formats."""
     from jsonschema import Draft202012Validator  # late: 10 MB that most gateways need not spend
     from jsonschema.validators import extend
@@ -78,12 +78,12 @@ def validate(schema: Mapping[str, Json], value: Json, size: int) -> Finding:
         error = next(validator.iter_errors(value), None)
     except (_UncheckedError, RecursionError) as unchecked:
         reason = str(unchecked) if isinstance(unchecked, _UncheckedError) else "it is nested too deep"
-        return Finding(None, f"not checked: {reason}")
+        return SchemaFinding(None, f"not checked: {reason}")
     except Exception as failure:  # noqa: BLE001 - only what the engine enforces was checked of the schema
-        return Finding(None, f"not checked: the schema is wrong ({type(failure).__name__})")
+        return SchemaFinding(None, f"not checked: the schema is wrong ({type(failure).__name__})")
     if error is None:
-        return Finding(True)
-    return Finding(False, f"{_shorten(error.json_path)}: {_shorten(error.message)}")
+        return SchemaFinding(True)
+    return SchemaFinding(False, f"{_shorten(error.json_path)}: {_shorten(error.message)}")
 
 
 def _shorten(text: str) -> str:

@@ -64,7 +64,7 @@ class ContentLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class StoredConversation:
     """A conversation without its items. Times are seconds since the epoch."""
 
     id: str
@@ -75,7 +75,7 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class StoredItem:
     """What was said, or a tool's call or output. `content` is the API's object without its id."""
 
     id: str
@@ -124,7 +124,7 @@ class StoredResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ListPage:
     """Which part of a list is returned: at most `limit` entries after the one named `after`; empty: from the start."""
 
     limit: int = 20

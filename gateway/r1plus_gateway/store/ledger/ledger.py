@@ -5,7 +5,7 @@ import contextlib
 import logging
 from typing import Any, Final
 
-from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, Outcome, Reservation, Usage
+from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, Outcome, Reservation, TokenUsage
 from r1plus_gateway.store.errors import BusyError, StoreError
 from r1plus_gateway.store.ledger.repository import LedgerRepository
 from r1plus_gateway.store.ledger.writer import Writer
@@ -64,7 +64,7 @@ class StoreLedger:
             raise refuse_unavailable(error) from error
 
     async def settle(
-        self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: AnswerEvidence | None
+        self, reservation: Reservation, usage: TokenUsage, outcome: Outcome, evidence: AnswerEvidence | None
     ) -> None:
         """Record what was used, as `Ledger` says.
 

@@ -23,7 +23,7 @@ from r1plus_gateway.access.caller import (
     Outcome,
     Remaining,
     Reservation,
-    Usage,
+    TokenUsage,
 )
 from r1plus_gateway.store.administration.audit import AuditChain, AuditHead, AuditRecord, decode_head, seal_base
 from r1plus_gateway.store.clock import LedgerClock, format_day, format_month
@@ -198,7 +198,9 @@ class LedgerRepository:
         remaining = compute_remaining(limits, after)
         return replace(reservation, tokens=row.tokens + tokens, remaining=remaining)
 
-    def settle(self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: AnswerEvidence | None) -> bool:
+    def settle(
+        self, reservation: Reservation, usage: TokenUsage, outcome: Outcome, evidence: AnswerEvidence | None
+    ) -> bool:
         """Replace the reservation by what was used. Return False, and change nothing, if it was settled before."""
         row = self._find_reservation(reservation.request_id)
         if row is None:
@@ -244,7 +246,7 @@ class LedgerRepository:
         rows = list_reservations(self.connection, instances)
         return sum(self._settle_orphan(row, None) for row in rows)
 
-    def settle_orphan(self, request_id: str, usage: Usage | None) -> bool:
+    def settle_orphan(self, request_id: str, usage: TokenUsage | None) -> bool:
         """Settle a reservation of a gateway that is gone; `usage` None: as used in full.
 
         Return False, and change nothing, if it was settled before.
@@ -252,7 +254,7 @@ class LedgerRepository:
         row = self._find_reservation(request_id)
         return row is not None and self._settle_orphan(row, usage)
 
-    def _settle_orphan(self, row: Any, usage: Usage | None) -> bool:
+    def _settle_orphan(self, row: Any, usage: TokenUsage | None) -> bool:
         if row.request_id in self._settled:
             return False
         self._remove_reservation(row)

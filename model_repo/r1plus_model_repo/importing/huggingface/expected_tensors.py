@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from r1plus_contract.llama_architecture import R1PLUS, Architecture, LlamaShape, list_shapes
+from r1plus_contract.llama_architecture import R1PLUS, LlamaArchitecture, LlamaShape, list_shapes
 from r1plus_model_repo.importing.folder_files import CONFIG, Values
 from r1plus_model_repo.importing.huggingface.config import HfShape
 from r1plus_model_repo.importing.huggingface.safetensors_header import Tensor
@@ -48,7 +48,7 @@ def check_expected_tensors(
     biased = _list_biased(config)
     expected = {
         name: one
-        for name, one in list_shapes(llama, Architecture()).items()
+        for name, one in list_shapes(llama, LlamaArchitecture()).items()
         if not name.endswith(_BIAS) or name.split(".")[-2] in biased
     }
     problems = find_tensor_problems(expected, tensors) + _find_unexpected_biases(expected, tensors)

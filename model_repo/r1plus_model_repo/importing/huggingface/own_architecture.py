@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from r1plus_contract.llama_architecture import (
     DERIVED,
-    Architecture,
+    LlamaArchitecture,
     LlamaShape,
     ModelError,
     check_window,
@@ -51,13 +51,13 @@ def read_own_architecture(source: Path, claims: Claims) -> SourceModel:
     return replace(model, gpu=details, notes=(*model.notes, *_list_notes(architecture)))
 
 
-def _read_options(fields: Mapping[str, Any]) -> tuple[LlamaShape, Architecture]:
+def _read_options(fields: Mapping[str, Any]) -> tuple[LlamaShape, LlamaArchitecture]:
     shape, architecture = read_shape(fields), read_architecture(fields)
     check_window(shape, architecture)
     return shape, architecture
 
 
-def _count_global_layers(shape: LlamaShape, architecture: Architecture) -> int | None:
+def _count_global_layers(shape: LlamaShape, architecture: LlamaArchitecture) -> int | None:
     return sum(not architecture.has_window(layer) for layer in range(shape.layers)) or None
 
 
@@ -81,7 +81,7 @@ def _check_tensors(
             )
 
 
-def _list_notes(architecture: Architecture) -> tuple[str, ...]:
+def _list_notes(architecture: LlamaArchitecture) -> tuple[str, ...]:
     if architecture.active == 1:
         return ()
     text = (

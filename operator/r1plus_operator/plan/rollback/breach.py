@@ -19,12 +19,12 @@ from r1plus_operator.plan.rollback.records import begin_record, record_control
 from r1plus_policies.rollback.decision import respond
 from r1plus_policies.rollback.response import (
     Action,
+    BreachResponse,
     Control,
     DeploymentHealth,
     PastRevision,
     PodHealth,
     PoolHealth,
-    Response,
     RollbackReason,
 )
 
@@ -41,7 +41,7 @@ _LATCHING = frozenset(
 """Reasons for which a record is kept though nothing of its rollback runs: without it the rollback would start again."""
 
 
-def decide_response(context: BreachContext) -> tuple[Response, RollbackRecord | None]:
+def decide_response(context: BreachContext) -> tuple[BreachResponse, RollbackRecord | None]:
     """Return what is done, and the rollback record of the current revision afterwards."""
     record = record_control(context, context.current.active_rollback)
     response = respond(_build_health(context, record))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from r1plus_operator.plan.observation import PodFacts
 from r1plus_operator.plan.revision.rollback_record import USER_REQUEST, AccuracyDrop, RollbackRecord
 from r1plus_operator.plan.settings import AlertTerms
-from r1plus_policies.rollback.response import Response
+from r1plus_policies.rollback.response import BreachResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class BreachOutcome:
 
     current: str
     """The revision that takes traffic."""
-    response: Response
+    response: BreachResponse
     drop: AccuracyDrop
     rollback_record: RollbackRecord | None = None
     """The rollback from the current revision, while it is under way."""

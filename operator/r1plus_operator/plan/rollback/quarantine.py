@@ -14,7 +14,7 @@ from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json, Observation, PodFacts
 from r1plus_operator.plan.revision.storage import MAX_MESSAGE
-from r1plus_policies.rollback.response import Action, Response
+from r1plus_policies.rollback.response import Action, BreachResponse
 
 KEPT_SECONDS: Final = 3600.0
 """How long it may be inspected."""
@@ -57,7 +57,7 @@ def build_patch(pod: PodFacts, cr: Json, now: float, why: str) -> tuple[Json, ..
 
 
 def build_relabels(
-    observed: Observation, response: Response, figures: str, now: float
+    observed: Observation, response: BreachResponse, figures: str, now: float
 ) -> tuple[tuple[str, tuple[Json, ...]], ...]:
     """Return (pod, patch) of the pod that goes into quarantine now. `figures`: of the accuracy drop, if any."""
     if response.action is not Action.QUARANTINE:
@@ -90,7 +90,7 @@ def _explain_end(pod: PodFacts, others: list[PodFacts], current: str | None, now
     return ""
 
 
-def build_events(response: Response | None, ends: list[tuple[PodFacts, str]], now: float) -> list[Event]:
+def build_events(response: BreachResponse | None, ends: list[tuple[PodFacts, str]], now: float) -> list[Event]:
     """Return the Events of pods that go into quarantine, and of those that are deleted after it."""
     when, notes = format_timestamp(now), []
     if response and response.action is Action.QUARANTINE:
