@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from r1plus_gateway.http.completions import answers
+from r1plus_gateway.http.body.fields import Fields
+from r1plus_gateway.http.completions import answers, completion_forms
+from r1plus_gateway.http.completions.requests import GenerateRequest, parse_chat
 from r1plus_gateway.http.schemas.schema_reports import SchemaReport, check_text
 from r1plus_gateway.http.schemas.schemas import SchemaCheck
 from r1plus_model_repo.backends.constraint.constraints import parse_schema
@@ -86,6 +88,42 @@ async def test_a_tool_that_cannot_be_enforced_fails_no_request(
     assert (problem is None and found is None) or problem in found
 
 
+async def test_schemas_are_fitted_beside_the_loop_and_keys_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hostile tools take a second of a processor: one key's fill one thread, and other requests go on."""
+    loop, begun, released = threading.get_ident(), threading.Event(), threading.Event()
+    fitted: list[str] = []
+
+    def parse_slowly(fields: Fields, *more: Any, **named: Any) -> GenerateRequest:
+        if threading.get_ident() != loop:
+            fitted.append(str(fields.get("user")))
+            begun.set()
+            assert released.wait(60)
+        return parse_chat(fields, *more, **named)
+
+    async def ask_as(name: str, **fields: Any) -> None:
+        body = {"model": "credit", "messages": [{"role": "user", "content": "Hi"}], "user": name, **fields}
+        async with rig.post("/v1/chat/completions", body, Authorization=f"Bearer r1p_{name}") as response:
+            assert response.status == 200
+
+    monkeypatch.setattr(completion_forms, "parse_chat", parse_slowly)
+    monkeypatch.setattr(completion_forms, "MOST_PARSING", 1)
+    async with running(tmp_path, answer('{"content":"a"}'), batch=64, **ENGINE) as rig:
+        rig.authenticator.callers["r1p_bob"] = replace(ALICE, id="bob")
+        asking = [asyncio.create_task(ask_as("alice", tools=TOOLS)) for _ in range(9)]
+        await eventually(begun.is_set, "one of one key is fitted")
+        lines = rig.gateway.api._forms[0]._parsing._turns._lines
+        await eventually(lambda: lines["alice"].count == 9, "the others wait")
+        asking.append(asyncio.create_task(ask_as("bob", tools=TOOLS)))
+        await eventually(lambda: "bob" in lines, "the other key waits")
+        await ask_as("bob")
+        assert fitted == ["alice"]
+        released.set()
+        await asyncio.gather(*asking)
+    assert fitted[:2] == ["alice", "bob"]
+
+
 async def test_keys_take_turns_where_answers_are_validated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A validation takes up to 0.2 s of a processor: one key's many answers keep another key's waiting for one."""
     loop, begun, released, judged = threading.get_ident(), threading.Event(), threading.Event(), []
@@ -111,7 +149,7 @@ async def test_keys_take_turns_where_answers_are_validated(tmp_path: Path, monke
     async with running(tmp_path, write, batch=64, **ENGINE) as rig:
         rig.authenticator.callers["r1p_bob"] = replace(ALICE, id="bob")
         asking = [asyncio.create_task(ask_as(KEY, "alice")) for _ in range(9)]
-        lines = rig.gateway.api._completions._judging._turns._lines
+        lines = rig.gateway.api._completions._runs._judging._turns._lines
         await eventually(lambda: begun.is_set() and lines["alice"].count == 9, "all of one key wait")
         asking.append(asyncio.create_task(ask_as("r1p_bob", "bob")))
         await eventually(lambda: "bob" in lines, "the other one waits")

@@ -28,7 +28,7 @@ from r1plus_gateway.access.turns import ThreadTurns
 from r1plus_gateway.http.body.fields import Fields
 from r1plus_gateway.http.completions.answers import DONE, AnswerEnd, AnswerHead, EventWriter, split_event
 from r1plus_gateway.http.completions.forms import FormDescription
-from r1plus_gateway.http.completions.requests import GenerateRequest, ModelName
+from r1plus_gateway.http.completions.requests import GenerateRequest, ModelName, has_schema
 from r1plus_gateway.http.errors import FieldNames, RequestError
 from r1plus_gateway.http.schemas.code_tool import KIND as CODE_KIND
 from r1plus_gateway.http.schemas.code_tool import CodeCall
@@ -39,7 +39,7 @@ IN_PROGRESS: Final = "in_progress"
 MOST_SENTENCES_AT_ONCE: Final = 64
 """Said before, above which memory is packed in a thread: it takes milliseconds for a few hundred."""
 MOST_PACKING: Final = 2
-"""Requests whose memory, or what they found in documents, is packed at once: it takes processor time from streams.
+"""Requests whose memory or documents are packed, or schemas fitted, at once: it takes processor time from streams.
 A caller has one of them at a time."""
 SEARCH_STATES: Final = ("in_progress", "searching", "completed")
 """Of the events of a search."""
@@ -102,7 +102,7 @@ class ResponseForm:
             found = await self._find_knowledge(search, find_question(INPUT.read(fields)), caller)
         recollection = earlier.recollection
         has_much = recollection is not None and recollection.sentence_count > MOST_SENTENCES_AT_ONCE
-        if found is None and not has_much:
+        if found is None and not has_much and not has_schema(fields):
             return parse_response(fields, name, model, earlier, found, code)
         return await self._packing.run(caller.group_id, parse_response, fields, name, model, earlier, found, code)
 

@@ -28,6 +28,7 @@ from r1plus_gateway.http.completions.requests import (
     TEXT,
     GenerateRequest,
     ModelName,
+    has_schema,
     parse_chat,
     parse_generate,
     parse_text,
@@ -36,8 +37,8 @@ from r1plus_gateway.http.errors import FieldNames, RequestError
 from r1plus_gateway.http.schemas.tools import ToolCall, parse_tool_answer
 from r1plus_gateway.settings import ModelSettings
 
-MOST_QUOTING: Final = 2
-"""Chats whose passages are quoted at once, of a caller one."""
+MOST_PARSING: Final = 2
+"""Chats whose schemas are fitted, or whose passages are quoted, at once; of a caller one."""
 SCHEMA_FIELD: Final = "response_format.json_schema.schema"
 CHAT_FORM: Final = FormDescription(
     "/v1/chat/completions",
@@ -128,7 +129,7 @@ class ChatForm:
     def __init__(self, sources: SourceProvider | None = None) -> None:
         """`sources`: what a chat may search; None: nothing."""
         self._sources = sources
-        self._quoting = ThreadTurns(MOST_QUOTING)
+        self._parsing = ThreadTurns(MOST_PARSING)
         fields = CHAT.fields if sources is None else (*CHAT.fields, sources.field)
         self.description: Final = replace(CHAT_FORM, body=replace(CHAT, fields=fields))
 
@@ -143,10 +144,10 @@ class ChatForm:
         found, body = None, self.description.body
         if self._sources is not None:
             found = await self._sources.find(fields, caller, lambda: _find_newest_question(fields))
-        if found is None:
+        if found is None and not has_schema(fields):
             return parse_chat(fields, name, model, table=body)
-        # In a thread: quoting fifty long passages takes as long as many events of streams.
-        return await self._quoting.run(caller.group_id, parse_chat, fields, name, model, found, body)
+        # In a thread: a hostile schema, or fifty long passages, take as long as many events of streams.
+        return await self._parsing.run(caller.group_id, parse_chat, fields, name, model, found, body)
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
         """See `Form`."""
@@ -199,13 +200,20 @@ class GenerateForm:
 
     description: Final = GENERATE_FORM
 
+    def __init__(self) -> None:
+        self._parsing = ThreadTurns(MOST_PARSING)
+
     def has_search(self, _: Fields) -> bool:
         """See `Form`."""
         return False
 
-    async def read_request(self, fields: Fields, name: ModelName, model: ModelSettings, _: Caller) -> GenerateRequest:
+    async def read_request(
+        self, fields: Fields, name: ModelName, model: ModelSettings, caller: Caller
+    ) -> GenerateRequest:
         """See `Form`."""
-        return parse_generate(fields, name, model)
+        if not has_schema(fields):
+            return parse_generate(fields, name, model)
+        return await self._parsing.run(caller.group_id, parse_generate, fields, name, model)
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
         """See `Form`."""

@@ -212,6 +212,11 @@ def read_model_name(fields: Fields) -> ModelName:
     return ModelName(model_id, deployment, preset)
 
 
+def has_schema(fields: Fields) -> bool:
+    """Return whether a body has schemas, which take up to seconds of a processor to fit to what the engine enforces."""
+    return any(fields.has(name) for name in (CHAT_TOOLS.tools.name, RESPONSE_FORMAT.name, "text"))
+
+
 def parse_chat(
     fields: Fields, name: ModelName, model: ModelSettings, found: FoundSources | None = None, table: Table = CHAT
 ) -> GenerateRequest:
