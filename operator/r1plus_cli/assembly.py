@@ -16,6 +16,23 @@ TRAINING_VERBS: Final = ("distill", "reinforce", "export")
 """Verbs of `r1plus engine` that the add-on training has."""
 
 
+HISTORY: Final = "history"
+HISTORY_VERBS: Final = ("history", "evaluations", "engines")
+"""Verbs of `r1plus` that the add-on history has."""
+
+
+def add_history(app: typer.Typer) -> None:
+    """Add the verbs that show what the registry recorded."""
+    try:
+        from r1plus_history.commands import COMMANDS
+    except ModuleNotFoundError as error:
+        _check_missing(error, "r1plus_history")
+        add_missing_verbs(app, HISTORY_VERBS, "r1plus", HISTORY)
+    else:
+        for verb in HISTORY_VERBS:
+            app.command(verb)(COMMANDS[verb])
+
+
 def add_training(engine_app: typer.Typer) -> None:
     """Add the verbs that train and export models to `r1plus engine`."""
     try:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from r1plus_cli.advice.advise import advise_command
-from r1plus_cli.assembly import add_training
+from r1plus_cli.assembly import add_history, add_training
 from r1plus_cli.deployment.ask import ask_command
 from r1plus_cli.deployment.explain import explain_command
 from r1plus_cli.deployment.plan import plan_command
@@ -23,7 +23,6 @@ from r1plus_cli.gateway.key import key_app
 from r1plus_cli.gateway.knowledge import knowledge_app
 from r1plus_cli.gateway.usage import audit_command, usage_command
 from r1plus_cli.hints import runnable_hint
-from r1plus_cli.history_verbs import engines_command, evaluations_command, history_command
 from r1plus_cli.rollout.rollouts import rollouts_command
 from r1plus_cli.rollout.verbs import VERB_HELPS, build_command, refresh_command
 from r1plus_cli.serve.service import app as serve_app
@@ -69,9 +68,7 @@ for _verb, _help in VERB_HELPS.items():
     app.command(_verb.value, help=_help)(build_command(_verb))
 app.command("refresh")(refresh_command)
 app.command("rollouts")(rollouts_command)
-app.command("history")(history_command)
-app.command("evaluations")(evaluations_command)
-app.command("engines")(engines_command)
+add_history(app)
 app.command("usage")(usage_command)
 app.command("audit")(audit_command)
 

@@ -32,6 +32,10 @@ OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table for 
 NamespaceOption = Annotated[
     str | None, typer.Option("-n", "--namespace", help="Tenant; by default your context's namespace.")
 ]
+RegistryOption = Annotated[
+    str,
+    typer.Option("--registry", envvar="R1PLUS_REGISTRY", help="NAMESPACE/NAME of its StatefulSet, or its URL."),
+]
 KubeconfigOption = Annotated[
     str | None, typer.Option("--kubeconfig", help="By default $KUBECONFIG, then ~/.kube/config.")
 ]

@@ -1,9 +1,9 @@
 """The registry's client: with the user's kubeconfig, through the API server to its pod, or at a URL.
 
-Called by `history_verbs`. A tunnel like that of `kubectl port-forward` leads to the pod, so the token is never sent in
-plaintext. The registry has the token reviewed by the API server and answers what its user may read. The token is
-created for the request, for an account that reads the registry and only for its audience: the user's own token is
-never sent.
+Called by `advise` and by the add-on history. A tunnel like that of `kubectl port-forward` leads to the pod, so the
+token is never sent in plaintext. The registry has the token reviewed by the API server and answers what its user may
+read. The token is created for the request, for an account that reads the registry and only for its audience: the
+user's own token is never sent.
 """
 
 import http.client

@@ -16,11 +16,11 @@ from r1plus_cli.registry import Registry, parse_address
 from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
 from r1plus_contract.verdict import Verdict
-from r1plus_model_repo.registry import reviews
-from r1plus_model_repo.registry.errors import RegistryUnavailableError
-from r1plus_model_repo.registry.reviews import AccessRequest
 from r1plus_operator.api import kinds, rbac, tenant_roles
 from r1plus_operator.runtime.client import ApiClient
+from r1plus_registry import reviews
+from r1plus_registry.errors import RegistryUnavailableError
+from r1plus_registry.reviews import AccessRequest
 from support.apiserver.manifests import (
     CLUSTER_ROLE,
     CONTEXT,

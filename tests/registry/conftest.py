@@ -8,9 +8,9 @@ from contextlib import closing
 
 import pytest
 
-from r1plus_model_repo.registry import migration
-from r1plus_model_repo.registry.database import DatabaseLimits, RegistryDatabase
-from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
+from r1plus_registry import migration
+from r1plus_registry.database import DatabaseLimits, RegistryDatabase
+from r1plus_registry.unit_of_work import RegistryUnitOfWork
 from support.registry.postgres import Postgres
 from support.registry.servers import cluster, postgresql
 from support.registry.sqlite import Sqlite

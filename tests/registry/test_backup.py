@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from r1plus_contract.history import Facts
-from r1plus_model_repo.registry import migration
-from r1plus_model_repo.registry.__main__ import main
-from r1plus_model_repo.registry.database import VARIABLE, RegistryDatabase
-from r1plus_model_repo.registry.errors import RegistryUnavailableError
-from r1plus_model_repo.registry.storage import Storage
-from r1plus_model_repo.registry.tables import metadata
-from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
+from r1plus_registry import migration
+from r1plus_registry.__main__ import main
+from r1plus_registry.database import VARIABLE, RegistryDatabase
+from r1plus_registry.errors import RegistryUnavailableError
+from r1plus_registry.storage import Storage
+from r1plus_registry.tables import metadata
+from r1plus_registry.unit_of_work import RegistryUnitOfWork
 from support.registry import story
 from support.registry.postgres import Postgres
 from support.registry.sqlite import Sqlite

@@ -21,12 +21,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from r1plus_contract.history import Facts
-from r1plus_model_repo.registry import migration, tables
-from r1plus_model_repo.registry.__main__ import main
-from r1plus_model_repo.registry.database import VARIABLE, DatabaseLimits, RegistryDatabase
-from r1plus_model_repo.registry.errors import DatabaseSchemaError, RegistryUnavailableError
-from r1plus_model_repo.registry.migration import BASE, HEAD, MigrationTimeouts, migrate
-from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
+from r1plus_registry import migration, tables
+from r1plus_registry.__main__ import main
+from r1plus_registry.database import VARIABLE, DatabaseLimits, RegistryDatabase
+from r1plus_registry.errors import DatabaseSchemaError, RegistryUnavailableError
+from r1plus_registry.migration import BASE, HEAD, MigrationTimeouts, migrate
+from r1plus_registry.unit_of_work import RegistryUnitOfWork
 from support.registry import story
 from support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -207,7 +207,7 @@ def fill(database: RegistryDatabase, count: int) -> None:
 HALF_WAY = """
 import sys
 import sqlalchemy as sa
-from r1plus_model_repo.registry.__main__ import main
+from r1plus_registry.__main__ import main
 
 @sa.event.listens_for(sa.Engine, "connect")
 def write_early(connection, _):

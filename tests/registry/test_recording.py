@@ -10,10 +10,10 @@ import pytest
 from r1plus_contract.history import DeploymentFact, Facts, ItemResult, RolloutEvent, SuiteItem
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.verdict import Verdict
-from r1plus_model_repo.registry import checks, migration
-from r1plus_model_repo.registry.database import RegistryDatabase
-from r1plus_model_repo.registry.errors import DocumentError
-from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
+from r1plus_registry import checks, migration
+from r1plus_registry.database import RegistryDatabase
+from r1plus_registry.errors import DocumentError
+from r1plus_registry.unit_of_work import RegistryUnitOfWork
 from support.registry import story
 
 EACH_ONCE = dict.fromkeys(("deployments", "engines", "suites", "revisions", "evaluations", "rollouts", "alarms"), 1)

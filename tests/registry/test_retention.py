@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Counter
 
 from r1plus_contract.history import Facts, SuiteFact, SuiteItem
-from r1plus_model_repo.registry import retention, tables
-from r1plus_model_repo.registry.database import DatabaseLimits, RegistryDatabase
-from r1plus_model_repo.registry.errors import RegistryFullError
-from r1plus_model_repo.registry.migration import migrate
-from r1plus_model_repo.registry.retention import DAY_SECONDS, Pruner, Retention
-from r1plus_model_repo.registry.storage import Storage
-from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
+from r1plus_registry import retention, tables
+from r1plus_registry.database import DatabaseLimits, RegistryDatabase
+from r1plus_registry.errors import RegistryFullError
+from r1plus_registry.migration import migrate
+from r1plus_registry.retention import DAY_SECONDS, Pruner, Retention
+from r1plus_registry.storage import Storage
+from r1plus_registry.unit_of_work import RegistryUnitOfWork
 from support.registry import story
 from support.registry.sqlite import Sqlite
 from support.waiting import eventually

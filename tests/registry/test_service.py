@@ -20,16 +20,16 @@ from aiohttp.test_utils import TestServer
 from devcluster.pki import Authority
 from r1plus_contract.history import Facts
 from r1plus_contract.jsonable import dumps, to_jsonable
-from r1plus_model_repo.registry import queries
-from r1plus_model_repo.registry import storage as storage_module
-from r1plus_model_repo.registry.database import DatabaseLimits, RegistryDatabase
-from r1plus_model_repo.registry.errors import RegistryBusyError, RegistryUnavailableError
-from r1plus_model_repo.registry.queries import Reader
-from r1plus_model_repo.registry.retention import Pruner, Retention
-from r1plus_model_repo.registry.reviews import AccessRequest, User
-from r1plus_model_repo.registry.service import Instruments, Service
-from r1plus_model_repo.registry.storage import MOST_PENDING_OF_USER, Storage
-from r1plus_model_repo.registry.tables import metadata
+from r1plus_registry import queries
+from r1plus_registry import storage as storage_module
+from r1plus_registry.database import DatabaseLimits, RegistryDatabase
+from r1plus_registry.errors import RegistryBusyError, RegistryUnavailableError
+from r1plus_registry.queries import Reader
+from r1plus_registry.retention import Pruner, Retention
+from r1plus_registry.reviews import AccessRequest, User
+from r1plus_registry.service import Instruments, Service
+from r1plus_registry.storage import MOST_PENDING_OF_USER, Storage
+from r1plus_registry.tables import metadata
 from support.registry import story
 from support.registry.postgres import PASSWORD, Cluster, Postgres
 from support.waiting import DEADLINE_SECONDS, eventually

@@ -17,6 +17,7 @@ SOURCES = tuple(
         "addons/assistant",
         "addons/client",
         "addons/helpers",
+        "addons/history",
         "addons/training",
     )
 )

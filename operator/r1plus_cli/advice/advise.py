@@ -21,8 +21,7 @@ from r1plus_cli.advice.report import Advice, show_advice
 from r1plus_cli.advice.results import Results, build_key
 from r1plus_cli.cluster.connection import connect
 from r1plus_cli.errors import CliError, UsageError, converted_errors
-from r1plus_cli.history_verbs import RegistryOption
-from r1plus_cli.options import KubeconfigOption, NamespaceOption, Output, OutputOption, print_document
+from r1plus_cli.options import KubeconfigOption, NamespaceOption, Output, OutputOption, RegistryOption, print_document
 from r1plus_cli.registry import DEFAULT, Registry, parse_address
 from r1plus_contract.suite import Suite
 from r1plus_contract.suite_files import SuiteFiles

@@ -60,7 +60,7 @@ PRODUCTS: dict[str, Product] = {
         containerfile="operator/Containerfile",
         extras=("operator",),
         rooms=("r1plus_contract", "r1plus_policies", "r1plus_model_repo", "r1plus_operator"),
-        not_rooms=("r1plus_model_repo/backends", "r1plus_model_repo/importing", "r1plus_model_repo/registry"),
+        not_rooms=("r1plus_model_repo/backends", "r1plus_model_repo/importing"),
         left_out=_NEVER_RUN,
     ),
     # The monitor's image also runs the init container that verifies an engine, and the Job that fills a volume. The
@@ -83,9 +83,9 @@ PRODUCTS: dict[str, Product] = {
         left_out=_NEVER_RUN,
     ),
     "registry": Product(
-        containerfile="model_repo/Containerfile.registry",
+        containerfile="addons/history/Containerfile",
         extras=("registry",),
-        rooms=("r1plus_contract", "r1plus_model_repo/__init__.py", "r1plus_model_repo/registry"),
+        rooms=("r1plus_contract", "r1plus_registry"),
         left_out=_NEVER_RUN,
     ),
     "gateway": Product(

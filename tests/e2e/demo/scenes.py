@@ -16,10 +16,10 @@ from e2e.gateways import ApiKey, GatewayAsker
 from e2e.story import Name
 from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
-from r1plus_cli import history_text
 from r1plus_cli.deployment.status_text import format_cells
 from r1plus_cli.deployment.view import COLUMNS, QUALITY, READY
 from r1plus_contract.plain_text import to_printable
+from r1plus_history import text as history_text
 
 QUESTIONS = ("Name three primary colours.", "Write one sentence about the sea.")
 """For the second and the third deployment."""

@@ -17,10 +17,10 @@ WRITER, SERVICE, READER = "r1plus-operator", "r1plus-registry", "r1plus-registry
 
 
 class RegistryProcess(PythonProcess):
-    """`python -m r1plus_model_repo.registry serve`, with a file in `folder`, as its own service account."""
+    """`python -m r1plus_registry serve`, with a file in `folder`, as its own service account."""
 
     def __init__(self, server: ApiServer, folder: Path) -> None:
-        super().__init__(folder / "registry.log", "r1plus_model_repo.registry", "serve")
+        super().__init__(folder / "registry.log", "r1plus_registry", "serve")
         self._server = server
         self._folder = folder
 

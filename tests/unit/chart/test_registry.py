@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from r1plus_contract.history import AUDIENCE, PORT
-from r1plus_model_repo.registry.database import parse_dsn
-from r1plus_model_repo.registry.retention import Retention
+from r1plus_registry.database import parse_dsn
+from r1plus_registry.retention import Retention
 from support.chart import OTHER_VALUES, PROMETHEUS_OPERATOR, Refusal, Render, environment, one, pods
 
 OFF = {"registry": {"enabled": False}}

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from r1plus_cli import history_text
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
 from r1plus_cli.registry import DEFAULT, TOKEN_VARIABLE, Registry, RegistryAddress, parse_address
@@ -36,6 +35,7 @@ from r1plus_contract.history import (
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict, WatchStanding
+from r1plus_history import text as history_text
 from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, USER_REQUEST
 from r1plus_operator.plan.status.incident import ROLLED_BACK
 from r1plus_policies.rollback.response import RollbackReason

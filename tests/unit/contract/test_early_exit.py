@@ -72,7 +72,7 @@ def test_what_loads_for_seconds_begins_with_it(module: str, heavy: str) -> None:
 @for_each("module, options", {
     "the check of an engine": ("r1plus_model_repo.delivery", ["--revision-dir", "R", "--delivery-dir", "D"]),
     "the fetching of an engine": ("r1plus_model_repo.engine_fetch", ["--order-dir", "O", "--volume", "V"]),
-    "the registry": ("r1plus_model_repo.registry", ["current"]),
+    "the registry": ("r1plus_registry", ["current"]),
 })  # fmt: skip
 def test_what_runs_as_the_first_process_of_a_container_has_a_handler(module: str, options: list[str]) -> None:
     code = RUNNING.format(module=module, options=[module, *options])

@@ -29,15 +29,21 @@ def test_a_process_of_the_core_loads_without_addons(module: str) -> None:
     assert done.stdout == "loaded\n", done.stderr
 
 
-@for_each("verb", {"training": "distill", "exports": "export", "training by answers": "reinforce"})
-def test_a_verb_of_an_addon_says_how_to_install_it(verb: str) -> None:
-    code = f"sys.argv = ['r1plus', 'engine', '{verb}', 'model', '--to', 'hf']; from r1plus_cli.main import main; main()"
-    done = run_without_addons(code)
+@for_each("command, addon", {
+    "distillation": ("engine distill", "training"),
+    "an export": ("engine export", "training"),
+    "training by answers": ("engine reinforce", "training"),
+    "history": ("history", "history"),
+    "evaluations": ("evaluations", "history"),
+    "recorded engines": ("engines", "history"),
+})  # fmt: skip
+def test_a_verb_of_an_addon_says_how_to_install_it(command: str, addon: str) -> None:
+    words = ["r1plus", *command.split(), "credit", "--option", "value"]
+    done = run_without_addons(f"sys.argv = {words}; from r1plus_cli.main import main; main()")
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    expected = (
-        f"r1plus engine {verb} needs the add-on training, which is not installed; in a clone: pip install '.[cli,"
-    )
-    assert expected in " ".join(done.stderr.split())
+    message = " ".join(done.stderr.split())
+    assert f"r1plus {command} needs the add-on {addon}, which is not installed; in a clone: pip install" in message
+    assert f".[cli,{addon}]" in message
 
 
 def test_the_backend_of_the_own_architecture_says_how_to_install_it() -> None:

@@ -20,10 +20,10 @@ FIXED = {
     "prometheus-client in the operator": ("prometheus-client", "operator", "r1plus_operator/"),
     "prometheus-client in the monitor": ("prometheus-client", "monitor", "r1plus_monitoring/"),
     "prometheus-client in the gateway": ("prometheus-client", "gateway", "r1plus_gateway/"),
-    "prometheus-client in the registry": ("prometheus-client", "registry", "r1plus_model_repo/registry/"),
-    "alembic in the registry": ("alembic", "registry", "r1plus_model_repo/registry/"),
+    "prometheus-client in the registry": ("prometheus-client", "registry", "r1plus_registry/"),
+    "alembic in the registry": ("alembic", "registry", "r1plus_registry/"),
     "alembic in the gateway": ("alembic", "gateway", "r1plus_gateway/store/"),
-    "sqlalchemy in the registry": ("sqlalchemy", "registry", "r1plus_model_repo/registry/"),
+    "sqlalchemy in the registry": ("sqlalchemy", "registry", "r1plus_registry/"),
     "sqlalchemy in the gateway": ("sqlalchemy", "gateway", "r1plus_gateway/store/"),
     "httpx in the command": ("httpx", "cli", "r1plus_cli/"),
 }

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_model_repo.registry.__main__ import main
-from r1plus_model_repo.registry.config import read_settings
-from r1plus_model_repo.registry.database import FILE_VARIABLE, VARIABLE, RegistryDatabase, parse_dsn
-from r1plus_model_repo.registry.errors import RegistryConfigError
+from r1plus_registry.__main__ import main
+from r1plus_registry.config import read_settings
+from r1plus_registry.database import FILE_VARIABLE, VARIABLE, RegistryDatabase, parse_dsn
+from r1plus_registry.errors import RegistryConfigError
 
 SECRET = "hunter2"
 

@@ -7,9 +7,9 @@ import pytest
 from aiohttp import web
 
 from r1plus_contract.history import AUDIENCE
-from r1plus_model_repo.registry import reviews as reviews_module
-from r1plus_model_repo.registry.errors import RegistryBusyError, RegistryUnavailableError
-from r1plus_model_repo.registry.reviews import ApiServer, Reviews, User
+from r1plus_registry import reviews as reviews_module
+from r1plus_registry.errors import RegistryBusyError, RegistryUnavailableError
+from r1plus_registry.reviews import ApiServer, Reviews, User
 from support.rotating_tls import RotatingServer
 
 

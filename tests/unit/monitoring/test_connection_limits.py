@@ -14,11 +14,11 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 
 from r1plus_contract.connections import MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER, REQUEST_LIMITS
-from r1plus_model_repo.registry import service
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
 from r1plus_monitoring.report.web import serve
 from r1plus_operator import health
+from r1plus_registry import service
 from support.tables import for_each
 from support.waiting import eventually
 

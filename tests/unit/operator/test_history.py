@@ -12,11 +12,6 @@ import pytest
 from r1plus_contract.history import DeploymentFact, EvaluationFact, Facts, Receipt, RevisionFact
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import Verdict
-from r1plus_model_repo.registry import migration
-from r1plus_model_repo.registry.checks import check_facts
-from r1plus_model_repo.registry.database import RegistryDatabase
-from r1plus_model_repo.registry.errors import DocumentError
-from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
 from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.observe.projections import EngineObject
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation
@@ -24,6 +19,11 @@ from r1plus_operator.plan.revision.registry_facts import build_deployment_fact
 from r1plus_operator.registry import recorder as recorder_module
 from r1plus_operator.registry.client import DeliveryError, FactRefusedError
 from r1plus_operator.registry.recorder import FactRecorder
+from r1plus_registry import migration
+from r1plus_registry.checks import check_facts
+from r1plus_registry.database import RegistryDatabase
+from r1plus_registry.errors import DocumentError
+from r1plus_registry.unit_of_work import RegistryUnitOfWork
 from support.plan.falls import FULL, rolled_back
 from support.plan.world import CATALOG
 from support.plan.world import World as PlanWorld

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[4]
-CONTAINERFILES = ["gateway/Containerfile", "model_repo/Containerfile.registry", "model_repo/Containerfile.triton",
+CONTAINERFILES = ["gateway/Containerfile", "addons/history/Containerfile", "model_repo/Containerfile.triton",
                   "monitoring/Containerfile", "operator/Containerfile"]  # fmt: skip
 PLANTED = "print('planted')\n"
 

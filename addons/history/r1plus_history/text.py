@@ -1,4 +1,4 @@
-"""The registry's facts as text. Called by `history_verbs`."""
+"""The registry's facts as text. Called by `verbs`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final

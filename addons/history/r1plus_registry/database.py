@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from r1plus_model_repo.registry.errors import (
+from r1plus_registry.errors import (
     DatabaseSchemaError,
     DocumentError,
     RegistryConfigError,

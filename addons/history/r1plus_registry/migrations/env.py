@@ -8,8 +8,8 @@ import os
 from alembic import context
 from sqlalchemy.engine import Connection
 
-from r1plus_model_repo.registry.database import VARIABLE, RegistryDatabase
-from r1plus_model_repo.registry.tables import metadata
+from r1plus_registry.database import VARIABLE, RegistryDatabase
+from r1plus_registry.tables import metadata
 
 
 def run(connection: Connection) -> None:

@@ -18,9 +18,9 @@ import prometheus_client
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from r1plus_model_repo.registry import tables as t
-from r1plus_model_repo.registry.errors import RegistryError
-from r1plus_model_repo.registry.storage import Storage
+from r1plus_registry import tables as t
+from r1plus_registry.errors import RegistryError
+from r1plus_registry.storage import Storage
 
 log = logging.getLogger(__name__)
 DAY_SECONDS: Final = 86_400.0

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 
-from r1plus_model_repo.registry.database import RegistryDatabase
-from r1plus_model_repo.registry.queries import Reader
-from r1plus_model_repo.registry.repository import FactRepository
+from r1plus_registry.database import RegistryDatabase
+from r1plus_registry.queries import Reader
+from r1plus_registry.repository import FactRepository
 
 
 @dataclass(frozen=True, slots=True)

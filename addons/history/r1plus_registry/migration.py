@@ -20,8 +20,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from r1plus_model_repo.registry.database import RegistryDatabase
-from r1plus_model_repo.registry.errors import DatabaseSchemaError, RegistryUnavailableError
+from r1plus_registry.database import RegistryDatabase
+from r1plus_registry.errors import DatabaseSchemaError, RegistryUnavailableError
 
 SCRIPTS: Final = Path(__file__).parent / "migrations"
 HEAD: Final = "head"

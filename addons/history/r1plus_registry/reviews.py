@@ -22,8 +22,8 @@ import aiohttp
 from r1plus_contract import connections, names
 from r1plus_contract.history import AUDIENCE
 from r1plus_contract.streams import read_at_most
-from r1plus_model_repo.registry.errors import RegistryUnavailableError
-from r1plus_model_repo.registry.shares import Shares
+from r1plus_registry.errors import RegistryUnavailableError
+from r1plus_registry.shares import Shares
 
 TIMEOUT_SECONDS: Final = 5.0
 CACHE_SECONDS: Final = 10.0

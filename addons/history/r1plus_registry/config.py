@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.history import PORT
-from r1plus_model_repo.registry.database import FILE_VARIABLE, VARIABLE, RegistryDatabase
-from r1plus_model_repo.registry.errors import RegistryConfigError
-from r1plus_model_repo.registry.retention import Retention
-from r1plus_model_repo.registry.reviews import ApiServer
+from r1plus_registry.database import FILE_VARIABLE, VARIABLE, RegistryDatabase
+from r1plus_registry.errors import RegistryConfigError
+from r1plus_registry.retention import Retention
+from r1plus_registry.reviews import ApiServer
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 

@@ -14,16 +14,16 @@ from typing import Final, TypeVar
 from sqlalchemy.engine import Connection
 
 from r1plus_contract.history import Facts
-from r1plus_model_repo.registry import migration
-from r1plus_model_repo.registry.database import RegistryDatabase
-from r1plus_model_repo.registry.errors import (
+from r1plus_registry import migration
+from r1plus_registry.database import RegistryDatabase
+from r1plus_registry.errors import (
     DatabaseSchemaError,
     RegistryError,
     RegistryUnavailableError,
 )
-from r1plus_model_repo.registry.queries import Reader
-from r1plus_model_repo.registry.shares import SERVICE, Shares
-from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
+from r1plus_registry.queries import Reader
+from r1plus_registry.shares import SERVICE, Shares
+from r1plus_registry.unit_of_work import RegistryUnitOfWork
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

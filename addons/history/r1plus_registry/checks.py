@@ -9,7 +9,7 @@ import math
 from typing import Any, Final
 
 from r1plus_contract.history import Facts
-from r1plus_model_repo.registry.errors import DocumentError
+from r1plus_registry.errors import DocumentError
 
 MOST_FACTS: Final = 5000
 """Limit per delivery."""

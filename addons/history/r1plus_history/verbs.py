@@ -4,15 +4,18 @@ from typing import Annotated
 
 import typer
 
-from r1plus_cli import history_text
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.options import KubeconfigOption, NamespaceOption, Output, OutputOption, open_console, print_document
+from r1plus_cli.options import (
+    KubeconfigOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    RegistryOption,
+    open_console,
+    print_document,
+)
 from r1plus_cli.registry import DEFAULT, Registry, RegistryAddress, TunnelCluster, parse_address
-
-RegistryOption = Annotated[
-    str,
-    typer.Option("--registry", envvar="R1PLUS_REGISTRY", help="NAMESPACE/NAME of its StatefulSet, or its URL."),
-]
+from r1plus_history import text
 
 
 def history_command(
@@ -33,7 +36,7 @@ def history_command(
     if not response.items:
         raise CliError(f"{space}/{name}: nothing is recorded; check the name: r1plus status -A")
     if output is Output.TABLE:
-        history_text.show_histories(open_console(), response.items)
+        text.show_histories(open_console(), response.items)
     else:
         print_document(response, output)
 
@@ -47,7 +50,7 @@ def engines_command(
     """List every engine that is or was in the catalog: source of its files and reference, and its gates."""
     response = _open_registry(registry, kubeconfig).read_engines(namespace)
     if output is Output.TABLE:
-        history_text.show_engines(open_console(), response.items)
+        text.show_engines(open_console(), response.items)
     else:
         print_document(response, output)
 
@@ -67,7 +70,7 @@ def evaluations_command(
     space = None if everywhere else namespace or _get_default_namespace(kubeconfig)
     response = _open_registry(registry, kubeconfig).read_evaluations(space, name, items=items)
     if output is Output.TABLE:
-        history_text.show_evaluations(open_console(), response.items)
+        text.show_evaluations(open_console(), response.items)
     else:
         print_document(response, output)
 

@@ -23,7 +23,7 @@ from r1plus_contract.history import (
 )
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
-from r1plus_model_repo.registry import tables as t
+from r1plus_registry import tables as t
 
 MOST_ITEMS: Final = 20_000
 """Limit for all evaluations in one response: two megabytes, ten times that while it is built."""

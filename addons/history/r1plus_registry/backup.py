@@ -5,9 +5,9 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from r1plus_model_repo.registry import migration
-from r1plus_model_repo.registry.database import RegistryDatabase
-from r1plus_model_repo.registry.errors import RegistryConfigError, RegistryUnavailableError
+from r1plus_registry import migration
+from r1plus_registry.database import RegistryDatabase
+from r1plus_registry.errors import RegistryConfigError, RegistryUnavailableError
 
 
 def back_up(database: RegistryDatabase, to: Path) -> None:

@@ -34,11 +34,11 @@ from r1plus_contract.history import (
     RecordedEngines,
 )
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_model_repo.registry.checks import check_facts
-from r1plus_model_repo.registry.errors import DocumentError, RegistryFullError, RegistryUnavailableError
-from r1plus_model_repo.registry.retention import Pruner
-from r1plus_model_repo.registry.reviews import AccessRequest, User
-from r1plus_model_repo.registry.storage import Storage
+from r1plus_registry.checks import check_facts
+from r1plus_registry.errors import DocumentError, RegistryFullError, RegistryUnavailableError
+from r1plus_registry.retention import Pruner
+from r1plus_registry.reviews import AccessRequest, User
+from r1plus_registry.storage import Storage
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 5

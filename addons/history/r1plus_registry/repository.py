@@ -18,8 +18,8 @@ from r1plus_contract.history import (
     RolloutFact,
     SuiteFact,
 )
-from r1plus_model_repo.registry import tables as t
-from r1plus_model_repo.registry.errors import DocumentError
+from r1plus_registry import tables as t
+from r1plus_registry.errors import DocumentError
 
 Row = Mapping[str, Any]
 _REPORT_COLUMNS = (

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from r1plus_model_repo.registry.errors import RegistryBusyError
+from r1plus_registry.errors import RegistryBusyError
 
 SERVICE: Final = ""
 """Owner of what the service does for itself, the operator and the probes. It has places of its own."""

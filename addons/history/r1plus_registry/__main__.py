@@ -1,4 +1,4 @@
-"""`python -m r1plus_model_repo.registry serve | migrate | current | backup | restore`; the image starts `serve`."""
+"""`python -m r1plus_registry serve | migrate | current | backup | restore`; the image starts `serve`."""
 
 import argparse
 import asyncio
@@ -12,13 +12,13 @@ from pathlib import Path
 from aiohttp import web
 
 from r1plus_contract.early_exit import end_at_sigterm
-from r1plus_model_repo.registry import backup, migration
-from r1plus_model_repo.registry.config import RegistrySettings, read_database, read_settings
-from r1plus_model_repo.registry.errors import RegistryConfigError, RegistryError
-from r1plus_model_repo.registry.retention import Pruner
-from r1plus_model_repo.registry.reviews import Reviews
-from r1plus_model_repo.registry.service import Instruments, RegistryRunner, Service
-from r1plus_model_repo.registry.storage import Storage
+from r1plus_registry import backup, migration
+from r1plus_registry.config import RegistrySettings, read_database, read_settings
+from r1plus_registry.errors import RegistryConfigError, RegistryError
+from r1plus_registry.retention import Pruner
+from r1plus_registry.reviews import Reviews
+from r1plus_registry.service import Instruments, RegistryRunner, Service
+from r1plus_registry.storage import Storage
 
 log = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
@@ -26,7 +26,7 @@ DRAIN_SECONDS = 10.0
 
 def main(arguments: Sequence[str]) -> int:
     """Parse the words after the program's name, run the verb, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="r1plus_model_repo.registry", description=__doc__)
+    parser = argparse.ArgumentParser(prog="r1plus_registry", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verbs.add_parser("serve", help="migrate and answer until a signal").set_defaults(run=_serve)
     verbs.add_parser("current", help="print the revision of the schema").set_defaults(run=_current)
