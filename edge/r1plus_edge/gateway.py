@@ -14,8 +14,9 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ import aiohttp
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from r1plus_contract.addons import explain_missing_addon
 from r1plus_contract.gateway import (
     DATA_PATH,
     GATEWAY,
@@ -56,7 +58,7 @@ from r1plus_edge.start.tenant import TenantRequest
 from r1plus_operator.plan.observation import NamespaceFacts, TokenIssuer
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy import gateway_objects
-from r1plus_operator.plan.tenancy.gateway_helpers import DOCUMENTS, ENGINE_FILES, select_helpers
+from r1plus_operator.plan.tenancy.gateway_helpers import DOCUMENTS, ENGINE_FILES, GatewayHelper, select_helpers
 from r1plus_policies.backoff import double_delay
 
 ISSUER: Final = "r1plus-edge"
@@ -106,6 +108,17 @@ def load_tenant(folder: DataFolder) -> Tenant:
     except (ValueError, KeyError, TypeError) as error:
         raise EdgeError(f"{folder.tenant}: it is damaged; restore it, or move {folder.root} away") from error
     return tenant
+
+
+def explain_missing_helpers(
+    helpers: Iterable[GatewayHelper], is_installed: Callable[[str], bool] = lambda module: find_spec(module) is not None
+) -> list[str]:
+    """Return a line for each helper that cannot start, with what installs it. The gateway answers without them."""
+    return [
+        explain_missing_addon(f"The gateway's helper {one.name}", "helpers")
+        for one in helpers
+        if not is_installed(one.module)
+    ]
 
 
 class _UnavailableError(Exception):
@@ -195,12 +208,14 @@ class EdgeGateway:
             images,
             VolumeSources(self._read_config, {GATEWAY: folder.store}, {GATEWAY_KEY: folder.secret}, folders),
             on_change,
-            sockets={one.name: one.socket for one in select_helpers(self._spec.gateway, self._embedding)},
+            sockets={one.name: one.socket for one in self._list_helpers()},
             listeners={PORT_API: listener},
         )
 
     async def run(self) -> None:
         """Run the gateway and its helpers until cancelled; fetch the embedding engine when the first document comes."""
+        for line in explain_missing_helpers(self._list_helpers()):
+            self._tell(line)
         async with asyncio.TaskGroup() as group:
             group.create_task(run_pod(self.pod))
             if self._embedding is not None and not self._has_engine:
@@ -223,6 +238,9 @@ class EdgeGateway:
             return "words and meaning" if self._embedding else "words"
         name = self._embedding.name
         return f"words alone; {self._fetch_problem or f'{name} is fetched when the first document is added'}"
+
+    def _list_helpers(self) -> tuple[GatewayHelper, ...]:
+        return select_helpers(self._spec.gateway, self._embedding)
 
     def _find_engine(self) -> bool:
         return self._embedding is not None and find_embedding_files(self._embedding.name, self._cache).is_dir()

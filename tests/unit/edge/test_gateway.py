@@ -20,13 +20,14 @@ from r1plus_contract.metrics import GATEWAY_PODS
 from r1plus_contract.names import PORT_GRPC
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.gateway import EdgeGateway, make_half
+from r1plus_edge.gateway import EdgeGateway, explain_missing_helpers, make_half
 from r1plus_edge.pods.images import find_images
 from r1plus_edge.pods.triton_sockets import find_sockets
 from r1plus_edge.start.listening import open_listener, read_listening
 from r1plus_edge.start.tenant import DEFAULT_SPEC, TenantRequest
 from r1plus_gateway.settings import parse_settings
 from r1plus_operator.api.types import MAX_NAME
+from r1plus_operator.plan.tenancy.gateway_helpers import CALCULATOR, DOCUMENTS
 from r1plus_operator.plan.tenancy.gateway_objects import CONTAINER
 from support.edge.certificates import write_certificate
 from support.edge.foreign_listener import try_to_listen
@@ -42,6 +43,15 @@ def test_a_half_whose_writing_was_cut_off_is_made_again_and_one_that_is_there_st
     assert len(half) == 64
     make_half(folder)
     assert (folder.secret / "half-1").read_text() == half
+
+
+def test_a_helper_whose_addon_is_missing_is_named_with_what_installs_it() -> None:
+    helpers = (CALCULATOR, DOCUMENTS)
+    assert explain_missing_helpers(helpers) == []
+    (line,) = explain_missing_helpers(helpers, lambda module: module != "r1plus_documents")
+    assert line.startswith(
+        "The gateway's helper documents needs the add-on helpers, which is not installed; in a clone"
+    )
 
 
 @contextmanager
