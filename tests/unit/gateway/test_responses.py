@@ -18,7 +18,7 @@ from r1plus_assistant.responses.response_items import build_messages
 from r1plus_assistant.responses.response_requests import Continuation
 from r1plus_gateway.access.caller import Caller, Outcome, TokenUsage
 from r1plus_gateway.http.body.fields import Fields
-from r1plus_gateway.http.completions.messages import describe_call
+from r1plus_gateway.http.completions.messages import MOST_MESSAGES, describe_call
 from r1plus_gateway.http.completions.requests import ModelName
 from r1plus_gateway.settings import Capability, ModelSettings
 from support.gateway.access import ALICE
@@ -555,6 +555,22 @@ async def test_an_item_by_its_id_alone_is_refused(tmp_path: Path, item: dict[str
         error = (await response.json())["error"]
     assert (response.status, error["param"]) == (400, path)
     assert "send the item itself" in error["message"]
+
+
+REASONED = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm"}], "status": None}
+
+
+async def test_what_another_model_has_thought_is_left_out(tmp_path: Path) -> None:
+    """Clients send it back with the rest of an answer."""
+    async with running(tmp_path, answer("a"), capabilities=["messages"]) as rig:
+        async with rig.respond([{"role": "user", "content": "Hi"}, REASONED, USER]) as response:
+            assert response.status == 200
+        assert "Hm" not in str(rig.pod.inputs[0])
+        for items, param in ((REASONED, "input"), ({**REASONED, "x": 1}, "input[0].x")):
+            async with rig.respond([items]) as response:
+                assert (response.status, (await response.json())["error"]["param"]) == (400, param)
+        async with rig.respond([REASONED] * (MOST_MESSAGES + 1)) as response:
+            assert (response.status, (await response.json())["error"]["param"]) == (400, "input")
 
 
 async def test_searches_alone_are_nothing_to_answer(tmp_path: Path) -> None:

@@ -71,8 +71,15 @@ PROGRAM: Final = Table(
     (StringField("type", values=(CODE_CALL,), is_required=True), CODE, OUTPUTS), ignored=IGNORED | {"container_id"}
 )
 """A program that the model has written, with what came of it."""
+REASONING: Final = "reasoning"
+REASONED: Final = Table(
+    (StringField("type", values=(REASONING,), is_required=True),),
+    ignored=IGNORED | {"summary", "content", "encrypted_content"},
+)
+"""What another model has thought: clients send it back with the answer. It is left out, and not stored."""
 KINDS: Final = ("message", "function_call", "function_call_output", SEARCH_CALL, CODE_CALL)
 ITEM_SCHEMA: Final = choose([MESSAGE, CALL, RESULT, SEARCH, PROGRAM])
+INPUT_SCHEMA: Final = choose([MESSAGE, CALL, RESULT, SEARCH, PROGRAM, REASONED])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +104,31 @@ class InputField:
             raise fields.build_type_error(self.name, "a string or a list of items", value)
         if len(value) > MOST_MESSAGES:
             raise fields.build_value_error(self.name, f"{len(value)} items exceed {MOST_MESSAGES}")
-        items = [read_response_item(f"{self.name}[{position}]", item) for position, item in enumerate(value)]
+        items = [
+            read_response_item(path, item)
+            for position, item in enumerate(value)
+            if not _is_reasoning(path := f"{self.name}[{position}]", item)
+        ]
         if not drop_searches(items):
-            raise fields.build_value_error(self.name, f"all items are a {SEARCH_CALL}; send a message, too")
+            message = f"all items are a {SEARCH_CALL}, or {REASONING}; send a message, too"
+            raise fields.build_value_error(self.name, message)
         return items
 
     def build_schema(self) -> dict[str, Json]:
         """See `Field`."""
-        items = {"type": "array", "items": ITEM_SCHEMA, "minItems": 1, "maxItems": MOST_MESSAGES}
+        items = {"type": "array", "items": INPUT_SCHEMA, "minItems": 1, "maxItems": MOST_MESSAGES}
         return {"anyOf": [{"type": "string", "minLength": 1}, items]}
 
 
 INPUT: Final = InputField()
+
+
+def _is_reasoning(path: str, value: Json) -> bool:
+    """Return whether an item is one of reasoning, which is left out. Raises UnsupportedFieldError."""
+    if not isinstance(value, dict) or value.get("type") != REASONING:
+        return False
+    REASONED.refuse_rest(read_item(path, value))
+    return True
 
 
 def read_response_item(path: str, value: Json) -> Item:
