@@ -73,11 +73,7 @@ def bundle_command(
     with converted_errors(), _open_scratch(cache) as scratch:
         sources: dict[str, Path] = {}
         manifest = BundleManifest(
-            software=version("r1plus"),
-            architecture=platform.machine(),
-            python=PYTHON if software else "",
-            files=(),
-            triton=TRITON if triton else "",
+            version("r1plus"), platform.machine(), PYTHON if software else "", (), triton=TRITON if triton else ""
         )
         if software:
             gather_wheels(find_project(), cache, scratch / "wheels", say)

@@ -139,6 +139,12 @@ class Administration:
             Operation("DELETE", key, "Revoke a key; its answers end.", self._guard(self._revoke_key), "Key", **named),
             Operation("GET", "/v1/admin/usage", "Usage by day.", usage, "UsageReport", parameters=USAGE_QUERY),
             Operation("GET", "/v1/admin/audit", "Verify the audit log.", self._guard(self._verify_audit), "Audit"),
+            *self._list_content_operations(),
+            *self._list_copy_operations(),
+        ]
+
+    def _list_content_operations(self) -> Sequence[Operation]:
+        return [
             Operation(
                 "POST",
                 "/v1/admin/erasures",
@@ -184,7 +190,6 @@ class Administration:
                 self._guard(self._confirm_time),
                 "LedgerTime",
             ),
-            *self._list_copy_operations(),
         ]
 
     def _list_copy_operations(self) -> Sequence[Operation]:

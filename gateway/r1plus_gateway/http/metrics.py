@@ -81,9 +81,6 @@ class GatewayMetrics:
         def summary(name: str, text: str) -> Summary:
             return Summary(name, text, ("model", "key"), registry=registry)
 
-        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
-            return Gauge(name, text, labels, registry=registry)
-
         self._requests = counter(names.GATEWAY_REQUESTS_TOTAL, "Ended requests", ("model", "key", "outcome"))
         self._tokens = counter(names.GATEWAY_TOKENS_TOTAL, "Settled tokens", ("model", "key", "direction"))
         self._cancelled = counter(
@@ -109,15 +106,7 @@ class GatewayMetrics:
             histogram(names.GATEWAY_QUEUE_SECONDS, "Wait for a slot in the gateway's queue"),
             summary(names.GATEWAY_KEY_QUEUE_SECONDS, "Wait for a slot in the gateway's queue, by caller"),
         )
-        self._budget_limit = gauge(names.GATEWAY_BUDGET_LIMIT_TOKENS, "A month's budget", ("key",))
-        self._budget_left = gauge(names.GATEWAY_BUDGET_LEFT_TOKENS, "What is left of this month's budget", ("key",))
-        self._running = gauge(names.GATEWAY_RUNNING_REQUESTS, "Requests that hold a slot", ("model",))
-        self._waiting = gauge(names.GATEWAY_WAITING_REQUESTS, "Requests that wait for a slot", ("model",))
-        self._content = gauge(names.GATEWAY_CONTENT_BYTES, "Stored conversations and responses, encrypted")
-        self._content_limit = gauge(names.GATEWAY_CONTENT_LIMIT_BYTES, "Most that the tenant may store")
-        self._pods = gauge(names.GATEWAY_PODS, "Pods that take requests", ("model",))
-        self._settings = gauge(names.GATEWAY_SETTINGS_VALID, "1: the settings' file is in use")
-        self._data_state = gauge(names.GATEWAY_DATA_STATE, "1 for the present state of the tenant's data", ("reason",))
+        self._add_gauges()
         self._of_callers = (
             self._requests, self._tokens, self._cancelled, self._code_runs,
             self._first_token[1], self._per_token[1], self._queue[1],
@@ -130,6 +119,20 @@ class GatewayMetrics:
             self._waiting,
             self._pods,
         )
+
+    def _add_gauges(self) -> None:
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(name, text, labels, registry=self._registry)
+
+        self._budget_limit = gauge(names.GATEWAY_BUDGET_LIMIT_TOKENS, "A month's budget", ("key",))
+        self._budget_left = gauge(names.GATEWAY_BUDGET_LEFT_TOKENS, "What is left of this month's budget", ("key",))
+        self._running = gauge(names.GATEWAY_RUNNING_REQUESTS, "Requests that hold a slot", ("model",))
+        self._waiting = gauge(names.GATEWAY_WAITING_REQUESTS, "Requests that wait for a slot", ("model",))
+        self._content = gauge(names.GATEWAY_CONTENT_BYTES, "Stored conversations and responses, encrypted")
+        self._content_limit = gauge(names.GATEWAY_CONTENT_LIMIT_BYTES, "Most that the tenant may store")
+        self._pods = gauge(names.GATEWAY_PODS, "Pods that take requests", ("model",))
+        self._settings = gauge(names.GATEWAY_SETTINGS_VALID, "1: the settings' file is in use")
+        self._data_state = gauge(names.GATEWAY_DATA_STATE, "1 for the present state of the tenant's data", ("reason",))
 
     def set_pods(self, model: str, pods: int) -> None:
         """Set how many pods a model has."""

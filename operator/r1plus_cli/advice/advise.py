@@ -90,19 +90,22 @@ def advise_command(
     recorded = Recorded((), ())
     if kubeconfig is not None:
         recorded = _read_cluster(kubeconfig, namespace, registry, choice.suite)
-        if recorded.problem:
-            _tell(recorded.problem)
+    if recorded.problem:
+        _tell(recorded.problem)
     with converted_errors(), _terminated_as_interrupted():
         own = _measure_here(selected, choice, Sizes(batch, context), root, catalog, is_optional=bool(recorded.figures))
     measured, others = (*own.figures, *recorded.figures), (*own.exclusions, *recorded.exclusions)
-    advice = Advice(
-        choice.suite, threshold, amount, own.machine, measured, others, recommend(measured, threshold, amount)
-    )
+    best = recommend(measured, threshold, amount)
+    advice = Advice(choice.suite, threshold, amount, own.machine, measured, others, best)
+    _print_advice(advice, output)
+    raise typer.Exit(0 if advice.recommendation.cheapest is not None else 1)
+
+
+def _print_advice(advice: Advice, output: Output) -> None:
     if output is Output.TABLE:
         show_advice(advice)
     else:
         print_document(advice.to_document(), output)
-    raise typer.Exit(0 if advice.recommendation.cheapest is not None else 1)
 
 
 def parse_price(text: str) -> float | None:

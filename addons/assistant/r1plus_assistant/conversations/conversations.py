@@ -46,9 +46,7 @@ class ConversationHandlers(ContentHandlers):
     def list_operations(self) -> Sequence[Operation]:
         """Return the endpoints."""
         every, one = "/v1/conversations", "/v1/conversations/{id}"
-        items, item = f"{one}/items", f"{one}/items/{{item}}"
         named: dict[str, Any] = {"parameters": (ID,), "errors": (404,)}
-        listed: dict[str, Any] = {"errors": (404,)}
         return [
             Operation(
                 "POST",
@@ -67,7 +65,7 @@ class ConversationHandlers(ContentHandlers):
                 self._guard(self._list),
                 "Conversations",
                 parameters=PAGE,
-                **listed,
+                errors=(404,),
             ),
             Operation("GET", one, "Describe a conversation.", self._guard(self._get), "Conversation", **named),
             Operation(
@@ -82,6 +80,13 @@ class ConversationHandlers(ContentHandlers):
             Operation(
                 "DELETE", one, "Delete a conversation.", self._guard(self._delete), "DeletedConversation", **named
             ),
+            *self._list_item_operations(f"{one}/items"),
+        ]
+
+    def _list_item_operations(self, items: str) -> Sequence[Operation]:
+        item = f"{items}/{{item}}"
+        listed: dict[str, Any] = {"errors": (404,)}
+        return [
             Operation(
                 "POST",
                 items,
@@ -89,7 +94,8 @@ class ConversationHandlers(ContentHandlers):
                 self._guard(self._add_items),
                 "ConversationItems",
                 body=ADDITION,
-                **named,
+                parameters=(ID,),
+                **listed,
             ),
             Operation(
                 "GET",

@@ -68,9 +68,7 @@ class VectorStoreHandlers(KnowledgeHandlers):
     def list_operations(self) -> Sequence[Operation]:
         """Return the endpoints."""
         every, one = "/v1/vector_stores", "/v1/vector_stores/{id}"
-        files, file = f"{one}/files", f"{one}/files/{{file}}"
         named: dict[str, Any] = {"parameters": (ID,), "errors": (404, 410)}
-        of_file: dict[str, Any] = {"parameters": (ID, FILE), "errors": (404, 410)}
         guard = self._guard
         return [
             Operation(
@@ -110,6 +108,13 @@ class VectorStoreHandlers(KnowledgeHandlers):
                 body=SEARCH,
                 **named,
             ),
+            *self._list_file_operations(f"{one}/files"),
+        ]
+
+    def _list_file_operations(self, files: str) -> Sequence[Operation]:
+        guard, file = self._guard, f"{files}/{{file}}"
+        of_file: dict[str, Any] = {"parameters": (ID, FILE), "errors": (404, 410)}
+        return [
             Operation(
                 "POST",
                 files,
@@ -117,7 +122,8 @@ class VectorStoreHandlers(KnowledgeHandlers):
                 guard(self._add_file),
                 "VectorStoreFile",
                 body=ADDITION,
-                **named,
+                parameters=(ID,),
+                errors=(404, 410),
             ),
             Operation(
                 "GET",

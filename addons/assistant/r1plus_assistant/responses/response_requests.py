@@ -255,15 +255,8 @@ def parse_response(
         **_echo_sampling(sampling, limit),
         **_echo_storage(earlier, storage),
     }
-    plan = _PromptPlan(
-        earlier.items,
-        items,
-        instructions or "",
-        tools.instruction if tools else "",
-        schema.text if schema else None,
-        earlier.recollection,
-        found,
-    )
+    tool_text, schema_text = tools.instruction if tools else "", schema.text if schema else None
+    plan = _PromptPlan(earlier.items, items, instructions or "", tool_text, schema_text, earlier.recollection, found)
     knowledge_budget = None if found is None else int(SOURCES_SHARE * model.context_tokens)
     built = plan.build(model, None if options is None else options.budget, knowledge_budget)
     request = GenerateRequest(
