@@ -34,14 +34,15 @@ from r1plus_operator.controllers.router import CatalogReconciler, PassRouter
 from r1plus_operator.controllers.tenant import TenantReconciler
 from r1plus_operator.controllers.volumes import VolumesReconciler
 from r1plus_operator.metrics.instruments import OperatorMetrics
-from r1plus_operator.observe import monitor_poller, prometheus_poller
-from r1plus_operator.observe.edit_filter import EditFilter
+from r1plus_operator.observe import prometheus_poller
+from r1plus_operator.observe.edits.edit_filter import EditFilter
+from r1plus_operator.observe.edits.kopf_watch import build_registry
+from r1plus_operator.observe.edits.kopf_watch import build_settings as kopf_settings
 from r1plus_operator.observe.keys import CATALOG, PassKey, TenantKey
-from r1plus_operator.observe.kopf_watch import build_registry
-from r1plus_operator.observe.kopf_watch import build_settings as kopf_settings
-from r1plus_operator.observe.monitor_poller import MonitorPoller
+from r1plus_operator.observe.monitors import monitor_poller
+from r1plus_operator.observe.monitors.monitor_poller import MonitorPoller
+from r1plus_operator.observe.monitors.pooled_detectors import Pools
 from r1plus_operator.observe.observer import Observer
-from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.observe.prometheus_poller import PrometheusPoller
 from r1plus_operator.observe.token_issuer import TokenIssuerPoller
 from r1plus_operator.registry.client import RegistryClient

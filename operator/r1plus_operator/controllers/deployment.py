@@ -10,8 +10,8 @@ from r1plus_operator.controllers.applier import Applier, OwnerGoneError
 from r1plus_operator.controllers.tenant import TenantReconciler
 from r1plus_operator.metrics.deployments import DeploymentMetrics
 from r1plus_operator.observe.keys import DeploymentKey, PassKey, TenantKey, VolumesKey
+from r1plus_operator.observe.monitors.pooled_detectors import Pools
 from r1plus_operator.observe.observer import Observer
-from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.plan.deletion import plan_deletion
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.observation import Observation

@@ -30,7 +30,7 @@ from r1plus_operator.observe.caches import (
     select_index,
 )
 from r1plus_operator.observe.keys import CATALOG, DeploymentKey, Enqueue, TenantKey, VolumesKey
-from r1plus_operator.observe.monitor_state import MonitorReports
+from r1plus_operator.observe.monitors.monitor_state import MonitorReports
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.projections import CachedObject, Child, EngineObject
 from r1plus_operator.observe.revision_slots import REVISION, RevisionSlots

@@ -20,7 +20,7 @@ def main() -> None:
     behind, now = float(sys.argv.pop(1)), time.time
     time.time = lambda: now() - behind
     from r1plus_operator import main as operator
-    from r1plus_operator.observe import monitor_poller
+    from r1plus_operator.observe.monitors import monitor_poller
 
     operator.FIRST_ANSWERS_SECONDS = monitor_poller.TIMEOUT_SECONDS = PATIENCE_SECONDS
     runpy.run_module("r1plus_operator", run_name="__main__", alter_sys=True)

@@ -14,7 +14,7 @@ import pytest
 
 from r1plus_gateway.serving import evidence
 from r1plus_monitoring.probe.client import TritonEngine
-from r1plus_operator.observe import monitor_poller
+from r1plus_operator.observe.monitors import monitor_poller
 from support.tables import for_each
 from support.waiting import DEADLINE_SECONDS
 

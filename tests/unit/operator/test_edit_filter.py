@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.requests import Request, Verb, build_annotations, read_requests
-from r1plus_operator.observe.edit_filter import EditFilter
+from r1plus_operator.observe.edits.edit_filter import EditFilter
+from r1plus_operator.observe.edits.kopf_watch import open_session
 from r1plus_operator.observe.keys import DeploymentKey, PassKey
-from r1plus_operator.observe.kopf_watch import open_session
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection

@@ -15,9 +15,9 @@ from r1plus_contract.jsonable import dumps
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.rbac import TOKEN_ISSUER_URLS
 from r1plus_operator.observe.keys import DeploymentKey, TenantKey
-from r1plus_operator.observe.monitor_poller import DATA_STATE_SECONDS, MonitorPoller
+from r1plus_operator.observe.monitors.monitor_poller import DATA_STATE_SECONDS, MonitorPoller
+from r1plus_operator.observe.monitors.pooled_detectors import Pools
 from r1plus_operator.observe.pod_projection import project_pod
-from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.observe.token_issuer import TokenIssuerPoller, read_issuer
 from r1plus_operator.plan.observation import GatewayView, Json, TenantView, TokenIssuer
 from r1plus_operator.runtime.errors import ApiServerError

@@ -5,7 +5,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from r1plus_operator.observe.kopf_watch import InClusterConnection
+from r1plus_operator.observe.edits.kopf_watch import InClusterConnection
 from support.rotating_tls import RotatingServer
 
 

@@ -28,10 +28,10 @@ from r1plus_contract.verdict import (
 from r1plus_operator.api import kinds
 from r1plus_operator.main import MOST_LOGGED, OneLineFormatter
 from r1plus_operator.observe import pod_projection, projections
-from r1plus_operator.observe.monitor_poller import CONCURRENCY, SHARES, MonitorPoller
+from r1plus_operator.observe.monitors.monitor_poller import CONCURRENCY, SHARES, MonitorPoller
+from r1plus_operator.observe.monitors.pooled_detectors import Pools
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.pod_projection import ServingPod
-from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.observe.projections import Child
 from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, SILENT_SECONDS, build_silent_report
 from r1plus_operator.plan.observation import AgeBounds

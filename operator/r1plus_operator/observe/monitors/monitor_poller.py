@@ -33,10 +33,10 @@ from r1plus_contract.outcomes import OutcomePage
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
 from r1plus_operator.observe.keys import DeploymentKey
+from r1plus_operator.observe.monitors.pooled_detectors import Pools
+from r1plus_operator.observe.monitors.report_limits import check_report
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.pod_projection import ServingPod
-from r1plus_operator.observe.pooled_detectors import Pools
-from r1plus_operator.observe.report_limits import check_report
 from r1plus_operator.plan.accuracy.unresponsive import SILENT_SECONDS, build_silent_report, is_stopped, should_answer
 
 log = logging.getLogger(__name__)

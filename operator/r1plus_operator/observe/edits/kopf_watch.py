@@ -14,7 +14,7 @@ import kopf
 
 from r1plus_contract import names
 from r1plus_operator.api import kinds
-from r1plus_operator.observe.edit_filter import EditFilter, build_response_class
+from r1plus_operator.observe.edits.edit_filter import EditFilter, build_response_class
 from r1plus_operator.observe.observer import CRS_PER_PAGE, Observer
 from r1plus_operator.runtime.connection import FileTrust, autodetect
 

@@ -9,8 +9,8 @@ from r1plus_contract.gateway import GATEWAY, DataState
 from r1plus_contract.verdict import MonitorReport, Verdict, WatchStanding
 from r1plus_operator.observe.caches import Caches
 from r1plus_operator.observe.keys import DeploymentKey, Enqueue, TenantKey, VolumesKey
+from r1plus_operator.observe.monitors.reading_times import ReadingTimes
 from r1plus_operator.observe.pod_projection import ServingPod
-from r1plus_operator.observe.reading_times import ReadingTimes
 from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT
 from r1plus_operator.plan.observation import AgeBounds, Json, PoolView, read_count_time
 from r1plus_operator.plan.tenancy.train_jobs import TRAIN_JOB, format_workers_job

@@ -1,0 +1,1 @@
+"""R1PlusDeployments as kopf brings them, and what it never sees."""

@@ -1,0 +1,1 @@
+"""What monitors report, and the detectors that it feeds."""
