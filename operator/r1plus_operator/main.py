@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import aiohttp
@@ -38,11 +37,12 @@ from r1plus_operator.observe import prometheus_poller
 from r1plus_operator.observe.edits.edit_filter import EditFilter
 from r1plus_operator.observe.edits.kopf_watch import build_registry
 from r1plus_operator.observe.edits.kopf_watch import build_settings as kopf_settings
-from r1plus_operator.observe.keys import CATALOG, PassKey, TenantKey
+from r1plus_operator.observe.keys import CATALOG, CatalogKey, DeploymentKey, PassKey, TenantKey
 from r1plus_operator.observe.monitors import monitor_poller
 from r1plus_operator.observe.monitors.monitor_poller import MonitorPoller
 from r1plus_operator.observe.monitors.pooled_detectors import Pools
 from r1plus_operator.observe.observer import Observer
+from r1plus_operator.observe.paced_enqueue import PacedEnqueue
 from r1plus_operator.observe.prometheus_poller import PrometheusPoller
 from r1plus_operator.observe.token_issuer import TokenIssuerPoller
 from r1plus_operator.registry.client import RegistryClient
@@ -199,21 +199,9 @@ def build(
         lane=select_lane, most_of_group=max(1, settings.workers // SHARES), contention=contention, rand=rand
     )
     pace: Pace[tuple[str, ...]] = Pace(lambda key: key[0], contention)
-
-    def enqueue(key: PassKey, priority: Priority = Priority.NORMAL, *, is_edit: bool = False) -> None:
-        """Enqueue what has changed (`keys.Enqueue`)."""
-        if is_edit:
-            # At its namespace's pace. The edit filter's key of the CR is another one.
-            if pace.take_turn((key.namespace, str(key)), partial(queue.add, key)):
-                queue.add(key)
-            return
-        # Before the first pass everything comes from lists.
-        is_listed = priority is Priority.NORMAL and not queue.has_workers
-        queue.add(key, Priority.LOW if is_listed else priority)
-
     observer = Observer(
         client,
-        enqueue,
+        PacedEnqueue(queue, pace),
         settings.suites,
         decoy_namespace=settings.operator.isolation.decoy_namespace,
         slots=settings.operator.max_concurrent,
@@ -221,13 +209,12 @@ def build(
         rand=rand,
         clock=clocks.monotonic,
     )
-    terms = LeaseTerms.for_duration(settings.lease_seconds)
     elector = Elector(
         election,
         settings.operator.operator_namespace,
         names.LEASE,
         settings.identity,
-        terms=terms,
+        terms=LeaseTerms.for_duration(settings.lease_seconds),
         clock=clocks.lease,
         read_time=clocks.wall,
         rand=rand,
@@ -236,16 +223,41 @@ def build(
     instruments.watch(queue, elector)
     client.on_write = instruments.count_write
     client.fence = elector.count_remaining_seconds
-    metrics = instruments.deployments
-    pools = Pools(clocks.monotonic, metrics.record_pool)
-    applier = Applier(client, observer)
+    pools = Pools(clocks.monotonic, instruments.deployments.record_pool)
     recorder = build_recorder(settings, observer, instruments, clocks, rand)
     on_reconciled = recorder[0].mark_dirty if recorder else None
-    config = settings.operator
+    return OperatorParts(
+        observer=observer,
+        edits=EditFilter(observer, pace),
+        queue=queue,
+        router=build_router(
+            settings, Applier(client, observer), observer, queue, pools, instruments, clocks, on_reconciled
+        ),
+        pollers=build_pollers(settings, client, observer, pools, clocks, rand, sessions),
+        elector=elector,
+        instruments=instruments,
+        workers=settings.workers,
+        rand=rand,
+        recorder=recorder,
+    )
+
+
+def build_router(
+    settings: OperatorSettings,
+    applier: Applier,
+    observer: Observer,
+    queue: WorkQueue[PassKey],
+    pools: Pools,
+    instruments: OperatorMetrics,
+    clocks: Clocks,
+    on_reconciled: Callable[[DeploymentKey | CatalogKey], None] | None,
+) -> PassRouter:
+    """Build the four reconcilers and what sends them their keys."""
+    config, metrics = settings.operator, instruments.deployments
     tenants = TenantReconciler(
         observer, applier, queue, config, instruments.isolation, instruments.gateways, clocks.wall
     )
-    router = PassRouter(
+    return PassRouter(
         DeploymentReconciler(
             observer, applier, queue, config, pools, metrics, tenants, clocks.wall, on_reconciled=on_reconciled
         ),
@@ -253,18 +265,6 @@ def build(
         VolumesReconciler(observer, applier, queue, config, clocks.wall),
         CatalogReconciler(observer, applier, settings.catalog, on_reconciled),
         queue,
-    )
-    return OperatorParts(
-        observer=observer,
-        edits=EditFilter(observer, pace),
-        queue=queue,
-        router=router,
-        pollers=build_pollers(settings, client, observer, pools, clocks, rand, sessions),
-        elector=elector,
-        instruments=instruments,
-        workers=settings.workers,
-        rand=rand,
-        recorder=recorder,
     )
 
 

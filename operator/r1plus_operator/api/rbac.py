@@ -42,23 +42,8 @@ _APPLY_VERBS = ("create", "patch")
 
 def list_operator_grants() -> tuple[RbacGrant, ...]:
     """Return what the operator needs in every namespace."""
-    deployments, engines, tenants = kinds.R1PLUS_DEPLOYMENT, kinds.R1PLUS_ENGINE, kinds.R1PLUS_TENANT
     return (
-        _grant_on("Read the deployments", deployments, _CACHE_VERBS),
-        RbacGrant("Write their status", deployments.group, (f"{deployments.plural}/status",), ("patch",)),
-        RbacGrant(
-            "Set blockOwnerDeletion in owner references; OwnerReferencesPermissionEnforcement requires it",
-            deployments.group,
-            (f"{deployments.plural}/finalizers",),
-            ("update",),
-        ),
-        _grant_on("Apply and repair the shipped catalog", engines, (*_CACHE_VERBS, *_APPLY_VERBS)),
-        _grant_on(
-            "Read the tenants; set the finalizer that keeps one until its objects are deleted",
-            tenants,
-            (*_CACHE_VERBS, "patch"),
-        ),
-        RbacGrant("Write their status", tenants.group, (f"{tenants.plural}/status",), ("patch",)),
+        *_list_custom_resource_grants(),
         _grant_on("See which namespaces are tenants, and their Pod Security labels", kinds.NAMESPACE, _CACHE_VERBS),
         *(
             RbacGrant(
@@ -101,6 +86,28 @@ def list_operator_grants() -> tuple[RbacGrant, ...]:
             ("get",),
             urls=TOKEN_ISSUER_URLS,
         ),
+    )
+
+
+def _list_custom_resource_grants() -> tuple[RbacGrant, ...]:
+    """Return what the operator needs of the project's own kinds."""
+    deployments, engines, tenants = kinds.R1PLUS_DEPLOYMENT, kinds.R1PLUS_ENGINE, kinds.R1PLUS_TENANT
+    return (
+        _grant_on("Read the deployments", deployments, _CACHE_VERBS),
+        RbacGrant("Write their status", deployments.group, (f"{deployments.plural}/status",), ("patch",)),
+        RbacGrant(
+            "Set blockOwnerDeletion in owner references; OwnerReferencesPermissionEnforcement requires it",
+            deployments.group,
+            (f"{deployments.plural}/finalizers",),
+            ("update",),
+        ),
+        _grant_on("Apply and repair the shipped catalog", engines, (*_CACHE_VERBS, *_APPLY_VERBS)),
+        _grant_on(
+            "Read the tenants; set the finalizer that keeps one until its objects are deleted",
+            tenants,
+            (*_CACHE_VERBS, "patch"),
+        ),
+        RbacGrant("Write their status", tenants.group, (f"{tenants.plural}/status",), ("patch",)),
     )
 
 

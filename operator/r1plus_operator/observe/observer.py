@@ -91,7 +91,6 @@ class Observer:
         `slots`: how many deployments waves may roll at once. `has_train_jobs`: whether the operator may read
         TrainJobs. `rand`: jitter.
         """
-        more_kinds = (kinds.TRAIN_JOB,) if has_train_jobs else ()
         self._client = client
         self._tasks: list[asyncio.Task[None]] = []
         self._group: asyncio.TaskGroup | None = None
@@ -105,51 +104,11 @@ class Observer:
         """uids of the CRs that were deleted while a list is read."""
         self._prometheus: PrometheusView | None = None
         self._token_issuer: TokenIssuer | None = None
-        self.children: dict[str, Reflector[Child]] = {
-            resource.kind: self._build_child_reflector(client, resource, rand)
-            for resource in (*kinds.CHILDREN, *more_kinds)
-        }
-        self.pods: Reflector[ServingPod] = Reflector(
-            client,
-            kinds.POD,
-            project=pod_projection.project_pod,
-            on_change=self._on_pod_change,
-            label_selector=_OURS,
-            index=_select_pod_index,
-            rand=rand,
-        )
-        self.namespaces: Reflector[CachedObject] = Reflector(
-            client,
-            kinds.NAMESPACE,
-            project=projections.project_namespace,
-            on_change=self._on_namespace_change,
-            rand=rand,
-        )
-        self.tenants: Reflector[CachedObject] = Reflector(
-            client,
-            kinds.R1PLUS_TENANT,
-            project=projections.project_tenant,
-            on_change=lambda _, tenant: enqueue(TenantKey(tenant.namespace)),
-            rand=rand,
-        )
-        self.nodes: Reflector[CachedObject] = Reflector(
-            client, kinds.NODE, project=node_projection.project_node, on_change=self._on_node_change, rand=rand
-        )
-        self.engines: Reflector[CachedObject] = Reflector(
-            client, kinds.R1PLUS_ENGINE, project=projections.project_engine, on_change=self._on_engine_change, rand=rand
-        )
-        self.endpoints: Reflector[CachedObject] = Reflector(
-            client,
-            kinds.ENDPOINT_SLICE,
-            project=projections.project_endpoints,
-            on_change=lambda _, entry: enqueue(DeploymentKey(entry.namespace, entry.value.service)),
-            label_selector=_OURS,
-            index=lambda entry: f"{entry.namespace}/{entry.value.service}",
-            rand=rand,
-        )
-        self._caches = Caches(
-            self.children, self.pods, self.namespaces, self.tenants, self.nodes, self.engines, self.endpoints
-        )
+        caches = self._build_caches(client, has_train_jobs=has_train_jobs, rand=rand)
+        self._caches = caches
+        self.children, self.pods, self.namespaces = caches.children, caches.pods, caches.namespaces
+        self.tenants, self.nodes, self.engines = caches.tenants, caches.nodes, caches.engines
+        self.endpoints = caches.endpoints
         self.monitors = MonitorReports(self._caches, self.crs, enqueue, clock)
         self.volume_write_errors: dict[str, dict[str, str]] = {}
         """Namespace -> volume -> why the API server refused a write for it."""
@@ -157,6 +116,58 @@ class Observer:
         self.waves = Waves(slots)
         self._slots = RevisionSlots(self._caches, self.crs, self.waves, enqueue)
         self._revisions = RevisionFinder(client, self._caches, self.crs)
+
+    def _build_caches(self, client: ApiClient, *, has_train_jobs: bool, rand: random.Random | None) -> Caches:
+        """Build one reflector for each kind; each enqueues what its changes concern."""
+        more_kinds = (kinds.TRAIN_JOB,) if has_train_jobs else ()
+        return Caches(
+            children={
+                resource.kind: self._build_child_reflector(client, resource, rand)
+                for resource in (*kinds.CHILDREN, *more_kinds)
+            },
+            pods=Reflector(
+                client,
+                kinds.POD,
+                project=pod_projection.project_pod,
+                on_change=self._on_pod_change,
+                label_selector=_OURS,
+                index=_select_pod_index,
+                rand=rand,
+            ),
+            namespaces=Reflector(
+                client,
+                kinds.NAMESPACE,
+                project=projections.project_namespace,
+                on_change=self._on_namespace_change,
+                rand=rand,
+            ),
+            tenants=Reflector(
+                client,
+                kinds.R1PLUS_TENANT,
+                project=projections.project_tenant,
+                on_change=lambda _, tenant: self._enqueue(TenantKey(tenant.namespace)),
+                rand=rand,
+            ),
+            nodes=Reflector(
+                client, kinds.NODE, project=node_projection.project_node, on_change=self._on_node_change, rand=rand
+            ),
+            engines=Reflector(
+                client,
+                kinds.R1PLUS_ENGINE,
+                project=projections.project_engine,
+                on_change=self._on_engine_change,
+                rand=rand,
+            ),
+            endpoints=Reflector(
+                client,
+                kinds.ENDPOINT_SLICE,
+                project=projections.project_endpoints,
+                on_change=lambda _, entry: self._enqueue(DeploymentKey(entry.namespace, entry.value.service)),
+                label_selector=_OURS,
+                index=lambda entry: f"{entry.namespace}/{entry.value.service}",
+                rand=rand,
+            ),
+        )
 
     def _build_child_reflector(
         self, client: ApiClient, resource: Resource, rand: random.Random | None

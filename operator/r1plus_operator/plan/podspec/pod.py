@@ -346,11 +346,24 @@ def _build_triton_container(
         },
         "securityContext": build_container_security_context(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
+        **_build_triton_probes(STARTUP_SECONDS if is_openvino else STARTUP_SECONDS_LARGE),
+        "lifecycle": {"preStop": {"exec": {"command": build_prestop_command(drain_seconds)}}},
+        "volumeMounts": [
+            *_build_delivery_mounts(volume, read_only=True),
+            build_mount("admission", names.DIR_ADMISSION, read_only=True),
+            build_mount("shm", "/dev/shm"),
+            build_mount("tmp", "/tmp"),
+        ],
+    }
+
+
+def _build_triton_probes(startup_seconds: int) -> Json:
+    return {
         "startupProbe": {
             "httpGet": {"path": "/v2/health/live", "port": "http"},
             "periodSeconds": 2,
             "timeoutSeconds": 5,
-            "failureThreshold": (STARTUP_SECONDS if is_openvino else STARTUP_SECONDS_LARGE) // 2,
+            "failureThreshold": startup_seconds // 2,
             "terminationGracePeriodSeconds": GRACE_SECONDS,
         },
         # An engine that is late for 120 s hangs; it has left traffic after 10 s of them.
@@ -368,13 +381,6 @@ def _build_triton_container(
             "timeoutSeconds": 10,
             "failureThreshold": 3,
         },
-        "lifecycle": {"preStop": {"exec": {"command": build_prestop_command(drain_seconds)}}},
-        "volumeMounts": [
-            *_build_delivery_mounts(volume, read_only=True),
-            build_mount("admission", names.DIR_ADMISSION, read_only=True),
-            build_mount("shm", "/dev/shm"),
-            build_mount("tmp", "/tmp"),
-        ],
     }
 
 

@@ -414,6 +414,25 @@ def build_job(
     """
     volume = need.volume
     is_built = volume.is_built and not fetches_only
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _build_metadata(
+            need, namespace, **{names.ANNOTATION_VOLUME_UID: claim_uid, names.ANNOTATION_ORDER: order}
+        ),
+        "spec": {
+            "backoffLimit": BACKOFF_LIMIT_BUILD if volume.builder else BACKOFF_LIMIT,
+            "activeDeadlineSeconds": DEADLINE_SECONDS_TRAINING if volume.trainer else DEADLINE_SECONDS,
+            "podFailurePolicy": {"rules": _build_failure_rules(is_built=is_built)},
+            "template": {
+                "metadata": {"labels": _build_pod_labels(need)},
+                "spec": _build_job_pod(volume, config, is_built=is_built, fetches_only=fetches_only),
+            },
+        },
+    }
+
+
+def _build_job_pod(volume: EngineVolume, config: OperatorConfig, *, is_built: bool, fetches_only: bool) -> Json:
     last_stage = _FETCH if fetches_only else _SEAL if is_built else ""
     pod: Json = {
         "restartPolicy": "Never",
@@ -446,29 +465,21 @@ def build_job(
         pod["nodeSelector"] = volume.node_selector
     if volume.tolerations:
         pod["tolerations"] = list(volume.tolerations)
+    return pod
+
+
+def _build_failure_rules(*, is_built: bool) -> list[Json]:
+    """Return what ends the Job at once, and what does not count as a failure."""
     # A builder with an unknown argument also exits with 2.
     final_containers = [names.CONTAINER_FILL, *([names.INIT_FETCH, names.INIT_BUILD] if is_built else [])]
-    rules: list[Json] = [
-        # Evictions and deleted nodes do not count as failures.
-        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    ]
-    rules += [
-        {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": [EXIT_PERMANENT]}}
-        for name in final_containers
-    ]
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": _build_metadata(
-            need, namespace, **{names.ANNOTATION_VOLUME_UID: claim_uid, names.ANNOTATION_ORDER: order}
+    return [
+        # Evictions and deleted nodes.
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        *(
+            {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": [EXIT_PERMANENT]}}
+            for name in final_containers
         ),
-        "spec": {
-            "backoffLimit": BACKOFF_LIMIT_BUILD if volume.builder else BACKOFF_LIMIT,
-            "activeDeadlineSeconds": DEADLINE_SECONDS_TRAINING if volume.trainer else DEADLINE_SECONDS,
-            "podFailurePolicy": {"rules": rules},
-            "template": {"metadata": {"labels": _build_pod_labels(need)}, "spec": pod},
-        },
-    }
+    ]
 
 
 def build_training(need: VolumeNeed, namespace: str, config: OperatorConfig, claim_uid: str, order: str) -> Json:
