@@ -41,7 +41,7 @@ from r1plus_contract.gateway import (
 )
 from r1plus_contract.jsonable import dumps, loads, to_jsonable
 from r1plus_contract.metrics import GATEWAY_PODS
-from r1plus_contract.streams import read_at_most
+from r1plus_contract.process.streams import read_at_most
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_edge.controller import run_pod
 from r1plus_edge.data_folder import DataFolder

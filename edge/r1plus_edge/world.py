@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_contract.remedies import use_wording
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError

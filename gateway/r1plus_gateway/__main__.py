@@ -4,7 +4,7 @@ import os
 import sys
 
 from r1plus_contract.early_exit import end_at_sigterm
-from r1plus_contract.grpc_environment import configure_grpc
+from r1plus_contract.engine.grpc_environment import configure_grpc
 
 
 def main() -> int:

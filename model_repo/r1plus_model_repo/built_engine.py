@@ -6,8 +6,8 @@ same bytes, so nothing external can confirm them: the digest detects damage, not
 
 from pathlib import Path
 
-from r1plus_contract.delivery import build_listing, digest_listing, parse_listing
-from r1plus_contract.engine_fetch import BUILT_FILE, BuildRecord
+from r1plus_contract.engine.delivery import build_listing, digest_listing, parse_listing
+from r1plus_contract.engine.engine_fetch import BUILT_FILE, BuildRecord
 from r1plus_contract.jsonable import dumps, loads
 
 

@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
 from r1plus_contract import inference, names
-from r1plus_contract.openvino import SPARSE_BACKEND
+from r1plus_contract.engine.openvino import SPARSE_BACKEND
 from r1plus_model_repo import config_gpu
 from r1plus_model_repo.catalog.attention import Attention
 from r1plus_model_repo.catalog.quantity import cores_of

@@ -18,12 +18,12 @@ from pathlib import Path
 import r1plus_contract
 import r1plus_model_repo
 from r1plus_contract import inference, names
-from r1plus_contract.delivery import digest_folder
 from r1plus_contract.early_exit import end_at_sigterm
-from r1plus_contract.engine_fetch import BUILT_FILE, BuildRecord
-from r1plus_contract.identity import ServingIdentity
+from r1plus_contract.engine.delivery import digest_folder
+from r1plus_contract.engine.engine_fetch import BUILT_FILE, BuildRecord
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.termination import TERMINATION_LOG, write_termination_message
+from r1plus_contract.monitor.identity import ServingIdentity
+from r1plus_contract.process.termination import TERMINATION_LOG, write_termination_message
 from r1plus_model_repo import built_engine
 from r1plus_model_repo.kv_shape import MODEL as DESCRIPTION
 from r1plus_model_repo.kv_shape import read_kv_shape

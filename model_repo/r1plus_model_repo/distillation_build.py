@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Final
 
-from r1plus_contract.engine_fetch import Build, DistillationOptions
+from r1plus_contract.engine.engine_fetch import Build, DistillationOptions
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import MOST_BYTES, bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Backend, EngineSpec

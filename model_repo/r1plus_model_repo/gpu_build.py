@@ -24,7 +24,13 @@ import shlex
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_contract.engine_fetch import BUILT_PREFIX, CHECKPOINT_FOLDER, CHECKPOINT_PART, ENGINE_FOLDER, PLAN_PART
+from r1plus_contract.engine.engine_fetch import (
+    BUILT_PREFIX,
+    CHECKPOINT_FOLDER,
+    CHECKPOINT_PART,
+    ENGINE_FOLDER,
+    PLAN_PART,
+)
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.types import Backend
 

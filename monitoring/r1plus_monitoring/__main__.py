@@ -3,7 +3,7 @@
 import os
 
 from r1plus_contract.early_exit import end_at_sigterm
-from r1plus_contract.grpc_environment import configure_grpc
+from r1plus_contract.engine.grpc_environment import configure_grpc
 
 if __name__ == "__main__":
     end_at_sigterm()

@@ -19,7 +19,7 @@ import typer
 from r1plus_cli import local
 from r1plus_cli.errors import UsageError, converted_errors
 from r1plus_cli.suite.suite_app import read_signing_key, say
-from r1plus_contract.suite_files import key_id
+from r1plus_contract.suites.suite_files import key_id
 from r1plus_edge.bundle.archive import open_bundle
 from r1plus_edge.bundle.keys import find_keys_file, load_keys
 from r1plus_edge.bundle.manifest import SBOM_FILE, BundleManifest, Part

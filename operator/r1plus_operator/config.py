@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from r1plus_contract.settings import SUITE_FILE
-from r1plus_contract.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, SuiteFiles, decode_base64
+from r1plus_contract.monitor.settings import SUITE_FILE
+from r1plus_contract.suites.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, SuiteFiles, decode_base64
 from r1plus_model_repo.catalog.loader import AnyEngine, load_all_engines
 from r1plus_model_repo.engine_fetch.download import create_tls_context
 from r1plus_model_repo.engine_fetch.errors import FillError

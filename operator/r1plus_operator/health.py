@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from r1plus_contract.connections import BoundedConnection, ConnectionLimits
+from r1plus_contract.process.connections import BoundedConnection, ConnectionLimits
 from r1plus_operator.runtime.resources import Resource
 
 STUCK_SECONDS = 200.0

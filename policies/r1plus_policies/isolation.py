@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from r1plus_contract.isolation import Against, ApiRequest, AttemptOutcome, ConnectionTarget, Findings
+from r1plus_contract.monitor.isolation import Against, ApiRequest, AttemptOutcome, ConnectionTarget, Findings
 
 OutcomesByName = Mapping[str, frozenset[AttemptOutcome]]
 """Name -> outcomes under it. Several where it was reported more than once; all of them count."""

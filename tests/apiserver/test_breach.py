@@ -12,7 +12,7 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
+from r1plus_contract.monitor.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.requests import Request, Verb, build_annotations
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_operator.api import kinds

@@ -7,7 +7,7 @@ import yaml
 
 from r1plus_cli.suite.storage import render_manifest
 from r1plus_contract import names
-from r1plus_contract.suite_files import SuiteFiles
+from r1plus_contract.suites.suite_files import SuiteFiles
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_operator.api import kinds
 from r1plus_operator.observe.suite_signature import generate_key, sign

@@ -7,7 +7,7 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import FillPhase, FillProgress
+from r1plus_contract.engine.engine_fetch import FillPhase, FillProgress
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision.storage import read_revision
 from support.apiserver.manifests import CONTEXT, Json, manifest

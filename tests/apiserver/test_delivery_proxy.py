@@ -8,7 +8,7 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE
+from r1plus_contract.engine.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.runtime.client import ApiClient

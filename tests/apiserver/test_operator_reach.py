@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import FillOrder
+from r1plus_contract.engine.engine_fetch import FillOrder
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.plan.engine.delivery import EngineVolume

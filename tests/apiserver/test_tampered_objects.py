@@ -18,8 +18,8 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.settings import SETTINGS_FILE, VERDICTS_FILE, KnownVerdicts
-from r1plus_contract.suite import Item, load_suite
+from r1plus_contract.monitor.settings import SETTINGS_FILE, VERDICTS_FILE, KnownVerdicts
+from r1plus_contract.suites.suite import Item, load_suite
 from r1plus_contract.verdict import GateReport, Phase, Verdict
 from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_monitoring.process.prober import Prober

@@ -9,7 +9,7 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
-from r1plus_contract.isolation import IsolationProbe
+from r1plus_contract.monitor.isolation import IsolationProbe
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import NEVER_OPENED

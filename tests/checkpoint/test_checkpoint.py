@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from checkpoint.forward import compute_logits
 from checkpoint.texts import list_tokenizer_texts
 from devcluster.cache import cache_dir
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_model_repo.importing import qwen, smollm2
 from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
 from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint

@@ -51,7 +51,7 @@ _REMEMBER_A_FALL = """
 import pathlib
 from dataclasses import replace
 from r1plus_contract.names import DIR_ACCURACY, DIR_STATE
-from r1plus_contract.suite import load_suite
+from r1plus_contract.suites.suite import load_suite
 from r1plus_monitoring.store.state import StateStore
 from r1plus_policies.watch.confirmation import Confirmation
 told = pathlib.Path(DIR_ACCURACY)

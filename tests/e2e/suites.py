@@ -7,9 +7,9 @@ from pathlib import Path
 from e2e.kube import Json, Kube
 from r1plus_cli.suite.storage import render_manifest
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.suite import Item, Suite, SuiteHeader, encode_items, load_suite, suite_hash
-from r1plus_contract.suite_files import SuiteFiles
-from r1plus_contract.suite_reference import RecordedAnswer, read_reference, write_reference
+from r1plus_contract.suites.suite import Item, Suite, SuiteHeader, encode_items, load_suite, suite_hash
+from r1plus_contract.suites.suite_files import SuiteFiles
+from r1plus_contract.suites.suite_reference import RecordedAnswer, read_reference, write_reference
 from r1plus_monitoring.scoring.scorers import score
 from r1plus_operator.observe.suite_signature import KeyPair, sign
 

@@ -15,7 +15,7 @@ from r1plus_cli.deployment.stream import Question, ask
 from r1plus_cli.deployment.view import DeploymentView
 from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.names import PORT_GRPC
-from r1plus_contract.suite import load_suite
+from r1plus_contract.suites.suite import load_suite
 from r1plus_monitoring.scoring.scorers import score
 from r1plus_operator.observe.suite_signature import generate_key
 

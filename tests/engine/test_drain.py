@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract import names
-from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.suites.suite import SuiteSampling
 from r1plus_monitoring.probe.client import TritonEngine
 from r1plus_operator.plan.podspec.pod import PRESTOP_SECONDS, build_prestop_command
 from support.engine.client import LONG_STORY, Client

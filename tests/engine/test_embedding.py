@@ -6,7 +6,7 @@ import pytest
 
 from devcluster.cache import cache_dir
 from embedding.reference import read_golden
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_model_repo.importing.embedding import minilm
 from support.embedding.running import running_embedder
 

@@ -16,7 +16,7 @@ import pytest
 
 from devcluster.cache import cache_dir
 from r1plus_contract.inference import Role
-from r1plus_contract.suite import load_suite
+from r1plus_contract.suites.suite import load_suite
 from r1plus_model_repo.backends.constraint.constraints import Constraint, parse_grammar, parse_schema
 from r1plus_model_repo.backends.constraint.schema_memory import SchemaMemory
 from r1plus_model_repo.backends.engine_loop import Handle

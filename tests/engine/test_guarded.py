@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from r1plus_cli.deployment import stream
 from r1plus_contract import inference
-from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.suites.suite import SuiteSampling
 from r1plus_monitoring.probe.client import TritonEngine
 from r1plus_operator.plan.podspec.triton_args import KEY, RESTRICTED_APIS
 from support.engine.server import Server, serving

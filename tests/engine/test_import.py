@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from devcluster.cache import cache_dir, locked, staged
 from r1plus_cli.main import app
 from r1plus_contract import inference
-from r1plus_contract.delivery import digest_folder, hash_file
-from r1plus_contract.suite import load_suite
+from r1plus_contract.engine.delivery import digest_folder, hash_file
+from r1plus_contract.suites.suite import load_suite
 from r1plus_model_repo.backends.openvino.openvino_engine import EngineSettings, OpenVinoEngine
 from r1plus_model_repo.backends.requests import parse_request
 from r1plus_model_repo.catalog.loader import load_catalog

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract import inference
-from r1plus_contract.heartbeat import ENV_HEARTBEAT, measure_lateness
+from r1plus_contract.engine.heartbeat import ENV_HEARTBEAT, measure_lateness
 from r1plus_edge.pods.processes import has_ended, list_children
 from r1plus_model_repo.backends.heartbeat import PASS_SECONDS
 from r1plus_operator.plan.podspec.triton_args import GUARD_OPTIONS

@@ -17,8 +17,8 @@ import pytest
 from openai import InternalServerError
 
 from devcluster.cache import cache_dir
-from r1plus_contract.admission import TOKEN_FILE
 from r1plus_contract.metrics import ACCURACY_RATIO, GATEWAY_PODS
+from r1plus_contract.monitor.admission import TOKEN_FILE
 from r1plus_edge.gateway import load_tenant
 from r1plus_edge.pods.processes import (
     SHARED_MEMORY,

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from r1plus_cli.errors import CliError
 from r1plus_cli.main import app
-from r1plus_contract.suite import Item
+from r1plus_contract.suites.suite import Item
 from r1plus_export.export import RECORD_FILE
 from r1plus_export.targets import TARGETS
 from r1plus_model_repo.importing.huggingface.safetensors_header import read_tensors

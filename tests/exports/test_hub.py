@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from r1plus_contract.llama_architecture import LlamaArchitecture, ModelError
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture, ModelError
 from r1plus_model.checkpoint import load_model, save_model
 from support.paths import TESTS
 from support.tables import for_each
@@ -61,7 +61,7 @@ def test_a_clone_is_enough(llama: Path) -> None:
     names = done.stdout.splitlines()[-1]
 
     assert "r1plus_model.generation" in names
-    assert "r1plus_contract.llama_architecture" in names and "r1plus_contract.jsonable" not in names
+    assert "r1plus_contract.engine.llama_architecture" in names and "r1plus_contract.jsonable" not in names
     assert "r1plus_model_repo" not in names
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from r1plus_contract.llama_architecture import LlamaArchitecture, LlamaShape, read_shape
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture, LlamaShape, read_shape
 from r1plus_model.attention import GroupedQueryAttention, find_visible
 from r1plus_model.model import R1PlusModel
 from support.model.llamas import TINY, draw_ids, load_tiny, write_tiny

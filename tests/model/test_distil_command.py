@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
-from r1plus_contract.delivery import hash_file
+from r1plus_contract.engine.delivery import hash_file
 from support.model import environment
 from support.model.tiny_models import write_data
 from support.paths import TESTS

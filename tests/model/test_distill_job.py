@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from r1plus_contract.engine_fetch import (
+from r1plus_contract.engine.engine_fetch import (
     EXIT_PERMANENT,
     EXIT_RETRYABLE,
     FillPhase,
     FillProgress,
 )
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.suite import Item
+from r1plus_contract.suites.suite import Item
 from r1plus_model_repo import built_engine
 from r1plus_model_repo.engine_fetch.errors import FillError
 from r1plus_model_repo.engine_fetch.seal import seal

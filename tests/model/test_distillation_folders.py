@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.delivery import hash_file
+from r1plus_contract.engine.delivery import hash_file
 from r1plus_model.distillation import DistillationRequest, distil
 from r1plus_model.errors import DistillationError, StorageError
 from r1plus_model.training import TrainingProcess

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r1plus_contract.delivery import digest_folder
-from r1plus_contract.engine_fetch import DistillationOptions, FillPhase
+from r1plus_contract.engine.delivery import digest_folder
+from r1plus_contract.engine.engine_fetch import DistillationOptions, FillPhase
 from r1plus_edge.report import ServePhase
 from r1plus_model_repo.importing import smollm2
 from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint

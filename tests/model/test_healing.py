@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from r1plus_contract.llama_architecture import LlamaArchitecture
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture
 from r1plus_model.checkpoint import load_model
 from r1plus_model.errors import DistillationError
 from r1plus_model.healing import HealingRecipe, TrainingBatch, choose_active, heal, list_groups, scale_rate

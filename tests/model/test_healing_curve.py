@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.model.healed import Curve, heal_model
-from r1plus_contract.llama_architecture import LlamaArchitecture
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture
 from r1plus_model.checkpoint import load_model
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.healing import HealingRecipe, TrainingBatch, heal

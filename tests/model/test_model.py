@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from r1plus_contract.llama_architecture import LlamaArchitecture, ModelError, list_shapes
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture, ModelError, list_shapes
 from r1plus_model.checkpoint import load_model, name_tensors
 from r1plus_model.decoding import decode_greedily
 from support.model.llamas import (

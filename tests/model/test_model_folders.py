@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from r1plus_contract.llama_architecture import LlamaArchitecture, ModelError
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture, ModelError
 from r1plus_model.checkpoint import load_model, save_model
 from support.model.llamas import draw_ids, load_tiny, make_reference, write_tiny
 from support.tables import for_each

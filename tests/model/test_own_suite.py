@@ -19,8 +19,8 @@ from bench.model.material import (
 )
 from bench.model.prompts import list_prompts
 from bench.model.served import DENSE, HEALED, SUITE, Request, measure
-from r1plus_contract.llama_architecture import LlamaArchitecture
-from r1plus_contract.suite import Suite
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture
+from r1plus_contract.suites.suite import Suite
 from r1plus_model.checkpoint import load_model, save_model
 from r1plus_model.suite_overlap import SuiteIndex
 from r1plus_model_repo.backends.requests import GenerationRequest

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from r1plus_contract.delivery import hash_file
-from r1plus_contract.suite import Item, load_suite
+from r1plus_contract.engine.delivery import hash_file
+from r1plus_contract.suites.suite import Item, load_suite
 from r1plus_model.checkpoint import load_model
 from r1plus_model.checkpoints import open_checkpoint
 from r1plus_model.constrained_sampling import AnswerSampler, PromptEncoder, open_sampler

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from r1plus_contract.llama_architecture import LlamaArchitecture, LlamaShape, ModelError
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture, LlamaShape, ModelError
 from r1plus_model.sparse import NeuronChoice, SparseMlp, choose_largest, share_read
 from support.model.llamas import draw_ids, load_tiny, write_tiny
 from support.tables import for_each

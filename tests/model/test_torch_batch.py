@@ -9,8 +9,8 @@ import pytest
 import torch
 import transformers
 
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture
 from r1plus_contract.inference import FinishReason
-from r1plus_contract.llama_architecture import LlamaArchitecture
 from r1plus_model import continuous_batch
 from r1plus_model.checkpoint import load_model
 from r1plus_model.continuous_batch import TorchBatch

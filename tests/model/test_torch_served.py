@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_cli.local import SHIPPED_SUITES
-from r1plus_contract.llama_architecture import LlamaArchitecture
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture
 from r1plus_contract.names import CONTAINER_TRITON
 from r1plus_edge.pods.processes import find_processes
 from r1plus_model.checkpoint import load_model, save_model

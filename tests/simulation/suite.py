@@ -1,7 +1,7 @@
 """The golden suite of the simulation: small, so that a gate is some hundred probes."""
 
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.suite import Item, SuiteHeader, SuiteSampling, encode_items, load_suite, suite_hash
+from r1plus_contract.suites.suite import Item, SuiteHeader, SuiteSampling, encode_items, load_suite, suite_hash
 from r1plus_operator.plan.observation import SuiteSource
 
 NAME = "smollm2-full-v1"

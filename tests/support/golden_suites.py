@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.suite import SCORER_VERSION, Item, SuiteHeader, SuiteSampling, encode_items, suite_hash
-from r1plus_contract.suite_files import SuiteFiles
+from r1plus_contract.suites.suite import SCORER_VERSION, Item, SuiteHeader, SuiteSampling, encode_items, suite_hash
+from r1plus_contract.suites.suite_files import SuiteFiles
 
 NAME = "bank-v1"
 SAMPLING = SuiteSampling(stop=("\n",))

@@ -7,9 +7,9 @@ import signal
 import sys
 from typing import Final
 
-from r1plus_contract.child_processes import signal_child
 from r1plus_contract.embedder import MOST_REPLY_BYTES
 from r1plus_contract.frames import FrameError, pack, read_frame
+from r1plus_contract.process.child_processes import signal_child
 from r1plus_embedder.files import EngineFiles
 
 log = logging.getLogger(__name__)

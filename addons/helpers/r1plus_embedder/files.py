@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.delivery import digest_folder
 from r1plus_contract.embedder import MOST_DIMENSIONS
+from r1plus_contract.engine.delivery import digest_folder
 
 MODEL, TOKENIZER, FACTS = "openvino_model.xml", "tokenizer.json", "engine.json"
 REMEDY: Final = "make the engine with r1plus engine import --kind embedding"

@@ -11,7 +11,7 @@ import platform
 import socket
 from typing import Final
 
-from r1plus_contract.syscall_filters import (
+from r1plus_contract.process.syscall_filters import (
     ALLOW,
     AND,
     ARCHITECTURE_OFFSET,

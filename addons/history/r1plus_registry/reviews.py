@@ -19,9 +19,10 @@ from urllib.parse import quote
 
 import aiohttp
 
-from r1plus_contract import connections, names
+from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
-from r1plus_contract.streams import read_at_most
+from r1plus_contract.process import connections
+from r1plus_contract.process.streams import read_at_most
 from r1plus_registry.errors import RegistryUnavailableError
 from r1plus_registry.shares import Shares
 

@@ -22,7 +22,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from r1plus_contract import names
-from r1plus_contract.connections import BoundedConnection, ConnectionLimits
 from r1plus_contract.history import (
     AUDIENCE,
     MOST_BODY_BYTES,
@@ -34,6 +33,7 @@ from r1plus_contract.history import (
     RecordedEngines,
 )
 from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_contract.process.connections import BoundedConnection, ConnectionLimits
 from r1plus_registry.checks import check_facts
 from r1plus_registry.errors import DocumentError, RegistryFullError, RegistryUnavailableError
 from r1plus_registry.retention import Pruner

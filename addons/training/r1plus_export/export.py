@@ -12,10 +12,10 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, Final
 
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Item, Suite
-from r1plus_contract.suite_baseline import read_figures
+from r1plus_contract.suites.suite import Item, Suite
+from r1plus_contract.suites.suite_baseline import read_figures
 from r1plus_export.answering import ExportAsker, check_sampling, run_child, sample_items
 from r1plus_export.errors import ExportError
 from r1plus_export.source import ExportedEngine, open_engine, place_checkpoint

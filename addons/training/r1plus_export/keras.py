@@ -14,7 +14,7 @@ import keras
 import numpy
 from safetensors import safe_open
 
-from r1plus_contract.llama_architecture import DERIVED, read_shape
+from r1plus_contract.engine.llama_architecture import DERIVED, read_shape
 from r1plus_export.answering import IsFinished, TextModel
 from r1plus_export.keras_model import TextGenerator
 from r1plus_model.encoder import list_end_ids

@@ -12,7 +12,7 @@ from typing import Any, Final
 import keras
 from keras import layers, ops
 
-from r1plus_contract.llama_architecture import LlamaShape
+from r1plus_contract.engine.llama_architecture import LlamaShape
 from r1plus_model.answer_end import MOST_NEW_TOKENS, StopRule, check_length_and_stop
 from r1plus_model.encoder import Encoder, read_encoder
 from r1plus_model.errors import DistillationError

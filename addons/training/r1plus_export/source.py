@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from r1plus_contract.delivery import digest_folder, hash_file
+from r1plus_contract.engine.delivery import digest_folder, hash_file
 from r1plus_export.errors import ExportError
 from r1plus_model_repo.catalog.loader import CatalogError, load_all_engines
 from r1plus_model_repo.catalog.types import Engine, EngineSpec

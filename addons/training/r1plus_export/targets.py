@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Final
 
-from r1plus_contract.llama_architecture import ModelError, read_shape
+from r1plus_contract.engine.llama_architecture import ModelError, read_shape
 from r1plus_export.errors import ExportError
 
 F16, F32, INT4 = "F16", "F32", "INT4"

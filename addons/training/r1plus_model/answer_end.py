@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from r1plus_contract.llama_architecture import ModelError
+from r1plus_contract.engine.llama_architecture import ModelError
 
 MOST_NEW_TOKENS = 256
 """Tokens of an answer where nothing else is asked for."""

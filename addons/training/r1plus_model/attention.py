@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from r1plus_contract.llama_architecture import LlamaArchitecture, LlamaShape
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture, LlamaShape
 from r1plus_model.cache import EMPTY, SlotLayout, SlotWrite
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from r1plus_contract.llama_architecture import (
+from r1plus_contract.engine.llama_architecture import (
     DERIVED,
     LlamaArchitecture,
     LlamaShape,

@@ -14,8 +14,14 @@ from typing import Any, Final
 import torch
 from safetensors.torch import save_file
 
-from r1plus_contract.delivery import digest_listing, hash_file
-from r1plus_contract.llama_architecture import LlamaShape, ModelError, read_architecture, read_shape, write_fields
+from r1plus_contract.engine.delivery import digest_listing, hash_file
+from r1plus_contract.engine.llama_architecture import (
+    LlamaShape,
+    ModelError,
+    read_architecture,
+    read_shape,
+    write_fields,
+)
 from r1plus_model.checkpoint import WEIGHTS, load_model, name_tensors
 from r1plus_model.errors import DistillationError
 from r1plus_model.model import R1PlusModel

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1plus_contract.llama_architecture import ModelError
+from r1plus_contract.engine.llama_architecture import ModelError
 from r1plus_model.attention import GroupedQueryAttention, LayerContext, Visibility, compute_rotations, find_visible
 from r1plus_model.cache import EMPTY, KvCache, SlotLayout, SlotWrite
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from r1plus_contract.schema_constraints import ConstraintError
+from r1plus_contract.engine.schema_constraints import ConstraintError
 from r1plus_model.answer_end import StopRule
 from r1plus_model.encoder import check_embedded
 from r1plus_model.errors import DistillationError

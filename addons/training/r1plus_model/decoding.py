@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from r1plus_contract.llama_architecture import ModelError
+from r1plus_contract.engine.llama_architecture import ModelError
 from r1plus_model.cache import KvCache
 from r1plus_model.model import R1PlusModel
 

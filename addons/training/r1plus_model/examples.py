@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_model.encoder import Encoder
 from r1plus_model.errors import DistillationError
 from r1plus_model.suite_overlap import Overlap, SuiteIndex, describe_overlaps

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1plus_contract.llama_architecture import ModelError
+from r1plus_contract.engine.llama_architecture import ModelError
 from r1plus_model.answer_end import MOST_NEW_TOKENS, StopRule, check_length_and_stop
 from r1plus_model.checkpoint import load_model
 from r1plus_model.decoding import decode_greedily

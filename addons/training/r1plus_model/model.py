@@ -7,7 +7,7 @@ on either side of a row. Decoding with a cache computes what one pass over the w
 import torch
 from torch import Tensor, nn
 
-from r1plus_contract.llama_architecture import LlamaArchitecture, LlamaShape
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture, LlamaShape
 from r1plus_model.attention import GroupedQueryAttention, LayerContext, choose_layout
 from r1plus_model.cache import KvCache
 from r1plus_model.chunk import place_chunk, share_contexts

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from r1plus_contract.llama_architecture import ModelError
+from r1plus_contract.engine.llama_architecture import ModelError
 from r1plus_model.attention import LayerContext, Visibility, compute_rotations
 from r1plus_model.cache import SlotWrite
 from r1plus_model.model import R1PlusModel

@@ -21,9 +21,9 @@ from typing import Final
 import torch
 
 from r1plus_contract.atomic_files import replace_text
-from r1plus_contract.delivery import hash_file
+from r1plus_contract.engine.delivery import hash_file
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_model import training_state
 from r1plus_model.checkpoints import Checkpoint, load, open_checkpoint
 from r1plus_model.constrained_sampling import (

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_model.errors import DistillationError
 from r1plus_model.examples import ExampleLine, read_records
 from r1plus_model.suite_overlap import split_words

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from r1plus_contract.llama_architecture import LlamaArchitecture, LlamaShape, ModelError
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture, LlamaShape, ModelError
 
 
 class NeuronChoice(StrEnum):

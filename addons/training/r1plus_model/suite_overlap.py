@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 
 _SIGNS: Final = frozenset("-+*/=<>^%")
 _UNSPACED: Final = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"

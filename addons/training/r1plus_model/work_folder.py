@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 from safetensors import SafetensorError
 
 from r1plus_contract.atomic_files import sync, sync_all
-from r1plus_contract.delivery import hash_file
+from r1plus_contract.engine.delivery import hash_file
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_model.checkpoint import WEIGHTS
 from r1plus_model.checkpoints import Checkpoint, open_checkpoint, write_checkpoint

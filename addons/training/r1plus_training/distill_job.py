@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from r1plus_cli.errors import CliError
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import (
+from r1plus_contract.engine.engine_fetch import (
     BUILT_PREFIX,
     CHECKPOINT_FOLDER,
     DATA_PART,
@@ -42,8 +42,8 @@ from r1plus_contract.engine_fetch import (
     FillRefusal,
 )
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.settings import SUITE_FILE
-from r1plus_contract.termination import TERMINATION_LOG, write_termination_message
+from r1plus_contract.monitor.settings import SUITE_FILE
+from r1plus_contract.process.termination import TERMINATION_LOG, write_termination_message
 from r1plus_model_repo.distillation_build import GGUF_PRECISIONS
 from r1plus_model_repo.engine_fetch.progress import ProgressServer
 from r1plus_model_repo.engine_fetch.storage import ReportProgress

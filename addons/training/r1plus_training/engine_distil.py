@@ -23,7 +23,7 @@ from r1plus_cli.hints import runnable_hint
 from r1plus_cli.library_errors import translate_errors
 from r1plus_cli.local import SHIPPED_SUITES
 from r1plus_cli.options import takes_arguments
-from r1plus_contract.suite import Suite, SuiteError, SuiteSampling, load_suite
+from r1plus_contract.suites.suite import Suite, SuiteError, SuiteSampling, load_suite
 
 if TYPE_CHECKING:
     from r1plus_model.distillation import Distillation

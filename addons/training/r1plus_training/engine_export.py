@@ -16,7 +16,7 @@ from r1plus_cli.errors import CliError
 from r1plus_cli.library_errors import translate_errors
 from r1plus_cli.local import SHIPPED_SUITES
 from r1plus_cli.suite import storage
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 
 if TYPE_CHECKING:
     from r1plus_export.export import Export

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from r1plus_contract.atomic_files import sync
-from r1plus_contract.suite import SuiteError
-from r1plus_contract.suite_files import PUBLIC_KEY_BYTES, decode_base64, key_id, read_signature
+from r1plus_contract.suites.suite import SuiteError
+from r1plus_contract.suites.suite_files import PUBLIC_KEY_BYTES, decode_base64, key_id, read_signature
 from r1plus_edge.bundle.manifest import (
     BLOCK,
     END,

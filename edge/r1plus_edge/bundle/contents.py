@@ -9,9 +9,9 @@ from typing import Final
 
 import yaml
 
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_contract.names import API_VERSION, KIND_ENGINE
-from r1plus_contract.suite_files import MAX_BYTES as SUITE_FILES
+from r1plus_contract.suites.suite_files import MAX_BYTES as SUITE_FILES
 from r1plus_edge.bundle.archive import Bundle
 from r1plus_edge.bundle.install import NAME_DIGITS
 from r1plus_edge.bundle.manifest import Part

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from r1plus_contract.atomic_files import replace_link
-from r1plus_contract.suite_files import key_id
+from r1plus_contract.suites.suite_files import key_id
 from r1plus_edge.base_folders import find_data_home
 from r1plus_edge.bundle.archive import Bundle, check_room, open_bundle
 from r1plus_edge.bundle.keys import add_key, find_keys_file, load_keys

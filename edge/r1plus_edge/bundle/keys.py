@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from r1plus_contract.atomic_files import replace_text
-from r1plus_contract.suite_files import PUBLIC_KEY_BYTES, decode_base64
+from r1plus_contract.suites.suite_files import PUBLIC_KEY_BYTES, decode_base64
 from r1plus_edge.base_folders import find_config_home
 from r1plus_edge.errors import EdgeError
 

@@ -7,7 +7,7 @@ import ctypes
 import hashlib
 from typing import Final
 
-from r1plus_contract.suite_files import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, decode_base64
+from r1plus_contract.suites.suite_files import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, decode_base64
 from r1plus_edge.errors import EdgeError
 
 LIBRARY: Final = "libcrypto.so.3"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from r1plus_contract.suite_files import SuiteSignature, write_signature
+from r1plus_contract.suites.suite_files import SuiteSignature, write_signature
 from r1plus_edge.bundle.manifest import (
     END,
     MANIFEST_FILE,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.syscall_filters import (
+from r1plus_contract.process.syscall_filters import (
     ALLOW,
     AND,
     ARCHITECTURE_OFFSET,

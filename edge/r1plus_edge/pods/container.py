@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.child_processes import signal_child
+from r1plus_contract.process.child_processes import signal_child
 from r1plus_edge.pods.confinement import Confinement, PrivateFiles
 from r1plus_edge.pods.probes import ContainerProbe
 from r1plus_edge.pods.processes import measure_memory

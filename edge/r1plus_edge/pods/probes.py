@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from r1plus_contract import names
-from r1plus_contract.admission import TOKEN_FILE
-from r1plus_contract.heartbeat import HEARTBEAT, describe_lateness, measure_lateness
+from r1plus_contract.engine.heartbeat import HEARTBEAT, describe_lateness, measure_lateness
 from r1plus_contract.inference import MODEL_NAME
+from r1plus_contract.monitor.admission import TOKEN_FILE
 from r1plus_edge.pods.places import LOOPBACK, PodPlaces, short_path
 
 PERIOD_SECONDS, TIMEOUT_SECONDS, FAILURES = 10.0, 1.0, 3

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_edge.base_folders import find_cache_home, find_data_home
 from r1plus_edge.errors import EdgeError, EdgeRequestError
 from r1plus_model_repo.catalog.types import Engine

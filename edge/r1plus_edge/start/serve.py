@@ -21,7 +21,7 @@ from typing import Final
 import aiohttp
 
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.streams import read_at_most
+from r1plus_contract.process.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
 from r1plus_edge.control import OwnerVerb, listen_for_requests
 from r1plus_edge.controller import Controller

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_contract.suite_files import MAX_BYTES
+from r1plus_contract.suites.suite_files import MAX_BYTES
 from r1plus_edge.errors import EdgeRequestError
 from r1plus_edge.objects import write_synced
 from r1plus_operator.plan.revision.record import Revision, find_current_revision

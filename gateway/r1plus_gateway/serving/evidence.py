@@ -8,9 +8,9 @@ from typing import Final, Protocol
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-from r1plus_contract.connections import PLAIN, BoundedResponse, limit_responses
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.streams import read_at_most
+from r1plus_contract.process.connections import PLAIN, BoundedResponse, limit_responses
+from r1plus_contract.process.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
 from r1plus_gateway.access.caller import AnswerEvidence, RevisionFigures
 from r1plus_gateway.settings import RevisionFacts

@@ -66,7 +66,7 @@ def load_torch_parts() -> TorchParts:
     Raises:
         ModuleNotFoundError: the add-on, torch or another package that it needs is not installed.
     """
-    from r1plus_contract.llama_architecture import ModelError
+    from r1plus_contract.engine.llama_architecture import ModelError
     from r1plus_model import checkpoint
     from r1plus_model.continuous_batch import TorchBatch
     from r1plus_model.token_sampling import TorchSampling

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.heartbeat import ENV_HEARTBEAT, format_due, read_uptime
+from r1plus_contract.engine.heartbeat import ENV_HEARTBEAT, format_due, read_uptime
 
 IDLE_SECONDS: Final = 5.0
 """Between two beats of a loop that waits for requests."""

@@ -21,8 +21,8 @@ import numpy
 import triton_python_backend_utils as pb_utils
 
 from r1plus_contract import inference, names
+from r1plus_contract.engine.openvino import SPARSE_BACKEND
 from r1plus_contract.inference import FinishReason
-from r1plus_contract.openvino import SPARSE_BACKEND
 from r1plus_model_repo.backends.engine_loop import EngineLoop, Job, Pipeline
 from r1plus_model_repo.backends.failures import answer_failures
 from r1plus_model_repo.backends.guard import ServerGuard

@@ -18,7 +18,7 @@ from typing import Final
 
 from tensorrt_llm.bindings import executor as trtllm
 
-from r1plus_contract.engine_fetch import PLAN_PART, TOKENIZER_PART
+from r1plus_contract.engine.engine_fetch import PLAN_PART, TOKENIZER_PART
 from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.constraint.constraints import Constraint
 from r1plus_model_repo.backends.constraint.xgrammar_check import check_constraint

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from r1plus_contract.openvino import BLOCK_TOKENS, EVICTION_STEPS, STEP_TOKENS
+from r1plus_contract.engine.openvino import BLOCK_TOKENS, EVICTION_STEPS, STEP_TOKENS
 from r1plus_model_repo.catalog.wire import ApiModel, JsonInteger, Number, Rule, build_rules_config
 
 _THRESHOLD_LIMITS = Rule(

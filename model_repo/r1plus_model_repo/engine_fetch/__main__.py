@@ -14,9 +14,9 @@ from pathlib import Path
 
 from r1plus_contract import names
 from r1plus_contract.early_exit import end_at_sigterm
-from r1plus_contract.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE, Archive, FillOrder, FillRefusal
+from r1plus_contract.engine.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE, Archive, FillOrder, FillRefusal
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.termination import TERMINATION_LOG, write_termination_message
+from r1plus_contract.process.termination import TERMINATION_LOG, write_termination_message
 from r1plus_model_repo.engine_fetch.download import create_tls_context, open_download
 from r1plus_model_repo.engine_fetch.errors import FillError
 from r1plus_model_repo.engine_fetch.progress import ProgressServer

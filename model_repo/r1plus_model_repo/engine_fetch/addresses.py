@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
 
-from r1plus_contract.engine_fetch import FillRefusal
+from r1plus_contract.engine.engine_fetch import FillRefusal
 from r1plus_model_repo.engine_fetch.errors import FillError
 
 _METADATA = frozenset(

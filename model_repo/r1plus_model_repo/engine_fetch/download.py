@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from r1plus_contract.engine_fetch import FillPhase, FillProgress, FillRefusal
+from r1plus_contract.engine.engine_fetch import FillPhase, FillProgress, FillRefusal
 from r1plus_model_repo.engine_fetch.addresses import (
     Resolve,
     parse_numeric_host,

@@ -1,6 +1,6 @@
 """The error that says why a volume has no engine."""
 
-from r1plus_contract.engine_fetch import EXIT_PERMANENT, EXIT_RETRYABLE, FillRefusal
+from r1plus_contract.engine.engine_fetch import EXIT_PERMANENT, EXIT_RETRYABLE, FillRefusal
 
 _RETRYABLE = frozenset(
     {

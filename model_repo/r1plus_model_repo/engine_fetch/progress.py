@@ -3,7 +3,7 @@
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from r1plus_contract.engine_fetch import PROGRESS_PATH, FillPhase, FillProgress
+from r1plus_contract.engine.engine_fetch import PROGRESS_PATH, FillPhase, FillProgress
 from r1plus_contract.jsonable import dumps
 
 

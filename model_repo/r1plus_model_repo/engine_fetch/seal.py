@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 
 from r1plus_contract.atomic_files import sync, sync_all
-from r1plus_contract.delivery import build_listing, digest_listing, parse_listing
-from r1plus_contract.engine_fetch import (
+from r1plus_contract.engine.delivery import build_listing, digest_listing, parse_listing
+from r1plus_contract.engine.engine_fetch import (
     BUILT_PREFIX,
     CHECKPOINT_FOLDER,
     CHECKPOINT_PART,

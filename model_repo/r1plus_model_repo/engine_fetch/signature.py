@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from r1plus_contract.engine_fetch import FillRefusal
+from r1plus_contract.engine.engine_fetch import FillRefusal
 from r1plus_model_repo.engine_fetch.errors import FillError
 
 MAX_BYTES = 4 * 2**20

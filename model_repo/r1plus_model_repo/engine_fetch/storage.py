@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from r1plus_contract.engine_fetch import INCOMING_FOLDER, FillOrder, FillPhase, FillProgress, FillRefusal
+from r1plus_contract.engine.engine_fetch import INCOMING_FOLDER, FillOrder, FillPhase, FillProgress, FillRefusal
 from r1plus_model_repo.engine_fetch.errors import FillError
 
 PART_FOLDER = ".part"

@@ -4,7 +4,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, cast
 
-from r1plus_contract.engine_fetch import ENGINE_FOLDER, SIGNATURE_FILE, FillRefusal
+from r1plus_contract.engine.engine_fetch import ENGINE_FOLDER, SIGNATURE_FILE, FillRefusal
 from r1plus_model_repo.engine_fetch.errors import FillError
 
 MAX_FILES = 4096

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from r1plus_contract.atomic_files import sync, sync_all
-from r1plus_contract.delivery import build_listing, digest_listing, parse_listing
-from r1plus_contract.engine_fetch import (
+from r1plus_contract.engine.delivery import build_listing, digest_listing, parse_listing
+from r1plus_contract.engine.engine_fetch import (
     ENGINE_FOLDER,
     INCOMING_FOLDER,
     SIGNATURE_FILE,

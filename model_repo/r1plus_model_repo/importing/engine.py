@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1plus_contract.delivery import build_listing, digest_folder, digest_listing, hash_file, parse_listing
+from r1plus_contract.engine.delivery import build_listing, digest_folder, digest_listing, hash_file, parse_listing
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, SourceModel
 from r1plus_model_repo.importing.openvino.ir import try_template

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.gguf.model import read_model

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.delivery import hash_file
+from r1plus_contract.engine.delivery import hash_file
 from r1plus_model_repo.importing.errors import ImportingError
 
 _COPY_BYTES: Final = 8 * 2**20

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from r1plus_contract.delivery import digest_folder
-from r1plus_contract.settings import REFERENCE_FILE
-from r1plus_contract.suite import Item, SuiteSampling, encode_items
-from r1plus_contract.suite_reference import write_reference
+from r1plus_contract.engine.delivery import digest_folder
+from r1plus_contract.monitor.settings import REFERENCE_FILE
+from r1plus_contract.suites.suite import Item, SuiteSampling, encode_items
+from r1plus_contract.suites.suite_reference import write_reference
 from r1plus_monitoring.curate import record
 from r1plus_monitoring.curate.asking import Asker, ProcessAsker, RecordedAsker
 from r1plus_monitoring.curate.candidates import FAMILIES, build_candidates

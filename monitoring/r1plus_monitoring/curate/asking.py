@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.suite import Item, SuiteSampling
+from r1plus_contract.suites.suite import Item, SuiteSampling
 
 CHILD: Final = "r1plus_monitoring.curate.genai"
 NATIVE: Final = "native"

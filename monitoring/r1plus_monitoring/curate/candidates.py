@@ -14,7 +14,7 @@ from typing import Final
 
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Item
+from r1plus_contract.suites.suite import Item
 from r1plus_monitoring.curate.code_candidates import list_expressions
 from r1plus_monitoring.scoring.scorers import score
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import openvino_genai as genai
 
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.suite import Item, SuiteSampling
+from r1plus_contract.suites.suite import Item, SuiteSampling
 from r1plus_monitoring.curate.asking import (
     F32,
     AskingCondition,

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_contract.suite import Item
+from r1plus_contract.suites.suite import Item
 from r1plus_monitoring.scoring.scorers import ScorerName
 
 STRATUM: Final = "context"

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_contract.suite import Item
-from r1plus_contract.suite_baseline import Measurement
+from r1plus_contract.suites.suite import Item
+from r1plus_contract.suites.suite_baseline import Measurement
 from r1plus_monitoring.curate.asking import F32, Asker, AskingCondition, CandidateAnswer
 from r1plus_monitoring.curate.selection import Shape, choose, count_strata, require_shape, select_correct
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.jsonable import loads, to_jsonable
-from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE
-from r1plus_contract.suite import (
+from r1plus_contract.monitor.settings import ITEMS_FILE, REFERENCE_FILE
+from r1plus_contract.suites.suite import (
     SCORER_VERSION,
     Item,
     Suite,
@@ -25,8 +25,8 @@ from r1plus_contract.suite import (
     load_suite,
     suite_hash,
 )
-from r1plus_contract.suite_baseline import Measurement
-from r1plus_contract.suite_files import BASELINE_FILE, SIGNATURE_FILE
+from r1plus_contract.suites.suite_baseline import Measurement
+from r1plus_contract.suites.suite_files import BASELINE_FILE, SIGNATURE_FILE
 
 HEADER_FILE: Final = "suite.json"
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Item
+from r1plus_contract.suites.suite import Item
 from r1plus_monitoring.curate.asking import CandidateAnswer
 from r1plus_monitoring.scoring.scorers import score
 

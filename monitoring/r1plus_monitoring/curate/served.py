@@ -6,7 +6,7 @@ It measures what the gate will see: the served backend's stop strings, batching 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from r1plus_contract.suite import Item, SuiteSampling
+from r1plus_contract.suites.suite import Item, SuiteSampling
 from r1plus_monitoring.curate.asking import AskingCondition, CandidateAnswer, shuffle
 from r1plus_monitoring.probe.client import TritonEngine
 

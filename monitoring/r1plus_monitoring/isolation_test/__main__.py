@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
-from r1plus_contract.isolation import API_HOST, DIR_TOKEN, AttemptOutcome, Findings
-from r1plus_contract.termination import TERMINATION_LOG, write_termination_message
+from r1plus_contract.monitor.isolation import API_HOST, DIR_TOKEN, AttemptOutcome, Findings
+from r1plus_contract.process.termination import TERMINATION_LOG, write_termination_message
 from r1plus_monitoring.isolation_test import api_requests, connections, decoy
 from r1plus_monitoring.isolation_test.arguments import (
     OrderError,

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.isolation import API_HOST, ApiRequest, AttemptOutcome, Findings
+from r1plus_contract.monitor.isolation import API_HOST, ApiRequest, AttemptOutcome, Findings
 from r1plus_monitoring.isolation_test.arguments import READ_METHODS, OrderError
 from r1plus_monitoring.isolation_test.attempts import (
     EXPECT_ANSWER,

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
-from r1plus_contract.isolation import ApiRequest, ConnectionTarget
 from r1plus_contract.jsonable import ContractError, from_jsonable
-from r1plus_contract.termination import MAX_MESSAGE
+from r1plus_contract.monitor.isolation import ApiRequest, ConnectionTarget
+from r1plus_contract.process.termination import MAX_MESSAGE
 from r1plus_monitoring.isolation_test.termination_message import minimal_size
 
 Target = TypeVar("Target", ConnectionTarget, ApiRequest)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from r1plus_contract.isolation import AttemptFinding, AttemptOutcome
+from r1plus_contract.monitor.isolation import AttemptFinding, AttemptOutcome
 
 PAUSE_SECONDS: Final = 0.5
 ROUNDS_SECONDS: Final = 30.0

@@ -7,7 +7,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from r1plus_contract.isolation import BANNER, Against, AttemptFinding, AttemptOutcome, ConnectionTarget, Findings
+from r1plus_contract.monitor.isolation import (
+    BANNER,
+    Against,
+    AttemptFinding,
+    AttemptOutcome,
+    ConnectionTarget,
+    Findings,
+)
 from r1plus_monitoring.isolation_test.attempts import (
     EXPECT_OPEN,
     EXPECT_SHUT,

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack, suppress
 
-from r1plus_contract.isolation import BANNER
+from r1plus_contract.monitor.isolation import BANNER
 
 
 async def listen(ports: tuple[int, ...], host: str | None = None) -> list[asyncio.Server]:

@@ -5,9 +5,9 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import replace
 
-from r1plus_contract.isolation import AttemptFinding, AttemptOutcome, Findings
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.termination import MAX_MESSAGE
+from r1plus_contract.monitor.isolation import AttemptFinding, AttemptOutcome, Findings
+from r1plus_contract.process.termination import MAX_MESSAGE
 
 _LATEST = 9_999_999
 """More milliseconds than a container of the probe may live."""

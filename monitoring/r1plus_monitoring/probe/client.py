@@ -21,11 +21,11 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from r1plus_contract import inference
-from r1plus_contract.connections import PLAIN, BoundedResponse, limit_responses
 from r1plus_contract.inference import MOST_TOKEN_BYTES
 from r1plus_contract.metrics import ENGINE_RUNNING_REQUESTS, ENGINE_WAITING_REQUESTS
-from r1plus_contract.streams import read_at_most
-from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.process.connections import PLAIN, BoundedResponse, limit_responses
+from r1plus_contract.process.streams import read_at_most
+from r1plus_contract.suites.suite import SuiteSampling
 
 _LOAD_SERIES: Final = re.compile(rf"({ENGINE_RUNNING_REQUESTS}|{ENGINE_WAITING_REQUESTS})[ {{]")
 

@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Final
 
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.outcomes import ProbeResult
-from r1plus_contract.suite import Item, SuiteSampling
+from r1plus_contract.monitor.outcomes import ProbeResult
+from r1plus_contract.suites.suite import Item, SuiteSampling
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.probe.client import EngineClient, Failure, ProbeReply
 from r1plus_monitoring.report.exposition import SKIPPED_BUSY, SKIPPED_NOT_READY, Exposition

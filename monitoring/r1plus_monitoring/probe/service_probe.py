@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.settings import MonitorSettings
-from r1plus_contract.suite import Suite
+from r1plus_contract.monitor.settings import MonitorSettings
+from r1plus_contract.suites.suite import Suite
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.probe.client import EngineClient
 from r1plus_monitoring.probe.probes import LABELS, classify_reply

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from r1plus_contract.identity import ServingIdentity
-from r1plus_contract.settings import MonitorSettings
+from r1plus_contract.monitor.identity import ServingIdentity
+from r1plus_contract.monitor.settings import MonitorSettings
 from r1plus_contract.verdict import Gate, Phase, Verdict
 from r1plus_monitoring.config import Config, read_config
 from r1plus_monitoring.logs import Clock, log, utc_now

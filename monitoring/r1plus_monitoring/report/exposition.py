@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from r1plus_contract import metrics as names
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_contract.verdict import SweepFigures, Verdict, Watch, WatchStanding
 
 SKIPPED_NOT_READY: Final = "model_not_ready"

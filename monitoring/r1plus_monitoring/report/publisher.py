@@ -6,7 +6,7 @@ Written by the evaluation session, read by `/verdict` and, for the outcomes behi
 import dataclasses
 from typing import Final
 
-from r1plus_contract.outcomes import OutcomePage
+from r1plus_contract.monitor.outcomes import OutcomePage
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
 from r1plus_monitoring.logs import Clock
 from r1plus_monitoring.report.exposition import Exposition

@@ -14,9 +14,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from r1plus_contract.connections import BoundedConnection, ConnectionLimits
-from r1plus_contract.hosts import find_host_problem, find_loopback_names
 from r1plus_contract.jsonable import dumps
+from r1plus_contract.process.connections import BoundedConnection, ConnectionLimits
+from r1plus_contract.process.hosts import find_host_problem, find_loopback_names
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
 

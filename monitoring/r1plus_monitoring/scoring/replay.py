@@ -11,8 +11,8 @@ from typing import Final
 
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Item, Suite
-from r1plus_contract.suite_reference import RecordedAnswer
+from r1plus_contract.suites.suite import Item, Suite
+from r1plus_contract.suites.suite_reference import RecordedAnswer
 from r1plus_monitoring.scoring.scorers import score
 
 PER_STRATUM: Final = 4

@@ -11,7 +11,7 @@ what was cut off could not change the score; everywhere else it is incorrect:
 - `near`: like `numeric`, within a tolerance that the answer names.
 - `json`: the whole answer, or its last fenced block, must be JSON that fits a schema, so a cut answer is incorrect.
 
-A schema holds no regular expression and no reference (r1plus_contract.suite_answers), so none runs for ever.
+A schema holds no regular expression and no reference (r1plus_contract.suites.suite_answers), so none runs for ever.
 
 To change the score of any answer, raise `SCORER_VERSION`: scores of another version do not count.
 """
@@ -28,9 +28,9 @@ from typing import Any, Final, Protocol
 
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Item
-from r1plus_contract.suite_answers import PUNCTUATION, find_answer_problem
-from r1plus_contract.suite_answers import parse_near as bounds_of
+from r1plus_contract.suites.suite import Item
+from r1plus_contract.suites.suite_answers import PUNCTUATION, find_answer_problem
+from r1plus_contract.suites.suite_answers import parse_near as bounds_of
 
 RELATIVE_TOLERANCE: Final = Decimal("1e-6")
 """Of `numeric`: 0.333333 is 1/3 written to six digits; two integers below a million must be equal."""

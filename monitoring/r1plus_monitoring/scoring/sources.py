@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import ContractError, loads, to_camel_case
-from r1plus_contract.settings import (
+from r1plus_contract.monitor.identity import ServingIdentity
+from r1plus_contract.monitor.settings import (
     FORMER_ITEMS_FILE,
     FORMER_REFERENCE_FILE,
     FORMER_SUITE_FILE,
@@ -26,8 +26,8 @@ from r1plus_contract.settings import (
     MonitorSettings,
     hash_config,
 )
-from r1plus_contract.suite import Suite, SuiteError, load_suite
-from r1plus_contract.suite_reference import read_reference
+from r1plus_contract.suites.suite import Suite, SuiteError, load_suite
+from r1plus_contract.suites.suite_reference import read_reference
 from r1plus_monitoring.scoring.replay import replay
 from r1plus_policies.detector.budget import Budget
 from r1plus_policies.detector.detector import build_bets

@@ -12,10 +12,10 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from r1plus_contract.admission import Admission, read_token, write_token
-from r1plus_contract.identity import ServingIdentity
-from r1plus_contract.settings import KnownVerdicts, MonitorSettings
-from r1plus_contract.suite import Suite
+from r1plus_contract.monitor.admission import Admission, read_token, write_token
+from r1plus_contract.monitor.identity import ServingIdentity
+from r1plus_contract.monitor.settings import KnownVerdicts, MonitorSettings
+from r1plus_contract.suites.suite import Suite
 from r1plus_contract.verdict import Gate, GateProgress, GateReport, Phase, Verdict, WatchStanding
 from r1plus_monitoring.logs import format_time, log
 from r1plus_monitoring.probe.probes import ProbePace, Prompter

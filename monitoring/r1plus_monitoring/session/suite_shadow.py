@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from r1plus_contract.settings import KnownVerdicts, MonitorSettings
+from r1plus_contract.monitor.settings import KnownVerdicts, MonitorSettings
 from r1plus_contract.verdict import GateReport, Shadow, Verdict
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.probe.client import EngineClient

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from r1plus_contract.settings import MonitorSettings
+from r1plus_contract.monitor.settings import MonitorSettings
 from r1plus_contract.verdict import GateReport, Verdict, WatchStanding
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.probe.probes import OUTCOMES, ProbePace, Prompter, Result

@@ -12,7 +12,7 @@ from typing import Final
 
 from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome, ProbeResult
+from r1plus_contract.monitor.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome, ProbeResult
 from r1plus_monitoring.logs import log
 from r1plus_policies.gate.verdict import VerdictSubject
 

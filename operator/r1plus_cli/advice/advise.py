@@ -23,8 +23,8 @@ from r1plus_cli.cluster.connection import connect
 from r1plus_cli.errors import CliError, UsageError, converted_errors
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, Output, OutputOption, RegistryOption, print_document
 from r1plus_cli.registry import DEFAULT, Registry, parse_address
-from r1plus_contract.suite import Suite
-from r1plus_contract.suite_files import SuiteFiles
+from r1plus_contract.suites.suite import Suite
+from r1plus_contract.suites.suite_files import SuiteFiles
 from r1plus_edge.data_folder import DataFolder, check_path, find_holder, hold
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.start.engines import find_cache, find_default_data

@@ -8,7 +8,7 @@ from typing import Any
 from r1plus_cli.advice.figures import Exclusion
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.start.engines import find_made_engine
 from r1plus_edge.start.machine import GIB, RESERVED_BYTES

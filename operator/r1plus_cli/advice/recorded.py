@@ -7,7 +7,7 @@ from r1plus_cli.advice.figures import EngineFigures, Exclusion
 from r1plus_cli.cluster.interface import Cluster, Json
 from r1plus_cli.errors import CliError
 from r1plus_contract.history import Evaluation, Evaluations
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 
 
 @dataclass(frozen=True, slots=True)

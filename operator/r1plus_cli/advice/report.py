@@ -8,7 +8,7 @@ from typing import Any
 from r1plus_cli.advice.figures import EngineFigures, Exclusion, Recommendation, Speed
 from r1plus_cli.options import print_table
 from r1plus_contract.plain_text import to_printable
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_policies.engine.memory_fit import MIB
 
 HEADS = ("ENGINE", "TIER", "WHERE", "RIGHT", "INTERVAL", "MEETS", "LOST STRATA", "TOKENS/S", "FIRST TOKEN", "MEMORY")

@@ -8,7 +8,7 @@ from pathlib import Path
 from r1plus_cli.advice.candidates import Candidate
 from r1plus_cli.advice.figures import EngineFigures
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_edge.objects import write_synced
 
 KEY_DIGITS = 16

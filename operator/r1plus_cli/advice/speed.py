@@ -12,7 +12,7 @@ import httpx
 
 from r1plus_cli.advice.figures import Speed
 from r1plus_cli.errors import CliError
-from r1plus_contract.suite import Item, Suite, SuiteSampling
+from r1plus_contract.suites.suite import Item, Suite, SuiteSampling
 from r1plus_edge.pods.processes import read_processor_seconds, read_proportional_memory
 from r1plus_monitoring.curate.asking import shuffle
 

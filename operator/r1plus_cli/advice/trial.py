@@ -24,7 +24,7 @@ from r1plus_cli.advice.speed import measure_speed
 from r1plus_cli.errors import CliError
 from r1plus_contract.metrics import PROBE_RESULTS_TOTAL, OutcomeLabel
 from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import GateReport
 from r1plus_edge.data_folder import DataFolder

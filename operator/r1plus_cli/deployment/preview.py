@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from r1plus_cli.documents import Document
 from r1plus_contract.names import LABEL_SUITE, TENANT
-from r1plus_contract.suite import Suite, SuiteHeader, SuiteSampling
+from r1plus_contract.suites.suite import Suite, SuiteHeader, SuiteSampling
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec

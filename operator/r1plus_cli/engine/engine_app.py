@@ -53,7 +53,7 @@ def quantize_command(
     Example: `r1plus engine quantize model-F16.gguf --to Q8_0 --out model-Q8_0.gguf`
     """
     with translate_import_errors():
-        from r1plus_contract.delivery import hash_file
+        from r1plus_contract.engine.delivery import hash_file
         from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
 
         if to not in Precision.__members__:

@@ -9,7 +9,7 @@ from r1plus_cli.cluster.interface import Cluster
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.suite.build import AnswerSource
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP
-from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.suites.suite import SuiteSampling
 from r1plus_monitoring.curate.asking import ProcessAsker
 from r1plus_monitoring.curate.served import ServedAsker
 

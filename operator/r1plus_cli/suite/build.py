@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.suite import Item, Suite, SuiteSampling, encode_items
-from r1plus_contract.suite_baseline import Measurement
-from r1plus_contract.suite_check import read_items
-from r1plus_contract.suite_files import BASELINE_FILE, SuiteFiles
-from r1plus_contract.suite_reference import write_reference
+from r1plus_contract.suites.suite import Item, Suite, SuiteSampling, encode_items
+from r1plus_contract.suites.suite_baseline import Measurement
+from r1plus_contract.suites.suite_check import read_items
+from r1plus_contract.suites.suite_files import BASELINE_FILE, SuiteFiles
+from r1plus_contract.suites.suite_reference import write_reference
 from r1plus_model_repo.catalog.types import Tier
 from r1plus_monitoring.curate import pipeline, record
 from r1plus_monitoring.curate.asking import F32, NATIVE, Asker, AskingCondition

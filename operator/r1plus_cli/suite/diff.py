@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
 from r1plus_contract.jsonable import to_camel_case
-from r1plus_contract.suite import Item, Suite
-from r1plus_contract.suite_baseline import BaselineFigures, Measurement
+from r1plus_contract.suites.suite import Item, Suite
+from r1plus_contract.suites.suite_baseline import BaselineFigures, Measurement
 
 MAX_IDS = 20
 """Most ids in a line."""

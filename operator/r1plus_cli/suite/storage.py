@@ -7,12 +7,12 @@ from typing import Any
 import yaml
 
 from r1plus_cli.errors import CliError, UsageError
+from r1plus_contract.monitor.settings import SUITE_FILE
 from r1plus_contract.names import LABEL_SUITE
-from r1plus_contract.settings import SUITE_FILE
-from r1plus_contract.suite import Suite, SuiteError
-from r1plus_contract.suite_baseline import BaselineFigures, read_figures
-from r1plus_contract.suite_check import check
-from r1plus_contract.suite_files import MAX_BYTES, SuiteFiles
+from r1plus_contract.suites.suite import Suite, SuiteError
+from r1plus_contract.suites.suite_baseline import BaselineFigures, read_figures
+from r1plus_contract.suites.suite_check import check
+from r1plus_contract.suites.suite_files import MAX_BYTES, SuiteFiles
 from r1plus_operator.config import read_suite_folder
 
 MOST_MANIFEST = 4 * sum(MAX_BYTES.values())

@@ -15,8 +15,8 @@ from rich.text import Text
 from r1plus_cli.cluster.connection import connect
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.options import KubeconfigOption, NamespaceOption
-from r1plus_contract.suite_baseline import Measurement
-from r1plus_contract.suite_files import BASELINE_FILE, SuiteFiles, key_id
+from r1plus_contract.suites.suite_baseline import Measurement
+from r1plus_contract.suites.suite_files import BASELINE_FILE, SuiteFiles, key_id
 
 if TYPE_CHECKING:
     from r1plus_operator.observe.suite_signature import KeyPair
@@ -117,7 +117,7 @@ def build_command(
     from r1plus_cli.suite.answer_sources import EngineOptions, open_sources
     from r1plus_cli.suite.build import SuiteOptions, build, read_candidates
     from r1plus_cli.suite.storage import find_existing, save
-    from r1plus_contract.suite import SuiteSampling
+    from r1plus_contract.suites.suite import SuiteSampling
     from r1plus_monitoring.curate.selection import Shape
 
     suite_options = SuiteOptions(name, family, tier, reference)
@@ -160,7 +160,7 @@ def baseline_command(
     from r1plus_cli.suite.answer_sources import EngineOptions, open_sources
     from r1plus_cli.suite.build import measure
     from r1plus_cli.suite.storage import load, save
-    from r1plus_contract.suite_check import check
+    from r1plus_contract.suites.suite_check import check
 
     files = load(suite)
     result = check(files)
@@ -246,7 +246,7 @@ def diff_command(
     """Show how two suites, or two baselines, differ, and what must be scored again. Exit status 1 if they differ."""
     from r1plus_cli.suite import diff
     from r1plus_cli.suite.storage import load_baseline, load_sound
-    from r1plus_contract.suite_baseline import read_figures
+    from r1plus_contract.suites.suite_baseline import read_figures
 
     if all(path.is_file() and path.name.endswith(BASELINE_FILE) for path in (old, new)):
         lines = list(diff.compare_figures(load_baseline(old), load_baseline(new)))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE
-from r1plus_contract.suite import Suite, SuiteError
-from r1plus_contract.suite_baseline import Measurement, find_reference_result
-from r1plus_contract.suite_check import check, read_items
-from r1plus_contract.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
-from r1plus_contract.suite_reference import read_reference
+from r1plus_contract.monitor.settings import ITEMS_FILE, REFERENCE_FILE
+from r1plus_contract.suites.suite import Suite, SuiteError
+from r1plus_contract.suites.suite_baseline import Measurement, find_reference_result
+from r1plus_contract.suites.suite_check import check, read_items
+from r1plus_contract.suites.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
+from r1plus_contract.suites.suite_reference import read_reference
 from r1plus_monitoring.scoring.replay import replay
 from r1plus_monitoring.scoring.scorers import ScorerName, score
 from r1plus_operator.observe.suite_signature import find_signer

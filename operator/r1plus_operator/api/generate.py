@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from r1plus_contract import names
-from r1plus_contract.settings import SUITE_FILE
-from r1plus_contract.suite_files import MAX_BYTES, SuiteFiles
+from r1plus_contract.monitor.settings import SUITE_FILE
+from r1plus_contract.suites.suite_files import MAX_BYTES, SuiteFiles
 from r1plus_operator.api import crd, fence, rbac, reference, tenant_roles
 from r1plus_operator.api.schema import Json
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import aiohttp
 import orjson
 
-from r1plus_contract.streams import read_at_most
+from r1plus_contract.process.streams import read_at_most
 from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.plan.manifests.alerts import format_group_name, list_scrape_pools
 from r1plus_operator.plan.observation import PrometheusView, RuleFacts, TargetFacts

@@ -1,10 +1,10 @@
 """Golden suites as the cache stores them: read, checked, and their signature verified."""
 
-from r1plus_contract.settings import SUITE_FILE
-from r1plus_contract.suite import SuiteError
-from r1plus_contract.suite_baseline import find_reference_result
-from r1plus_contract.suite_check import check
-from r1plus_contract.suite_files import SuiteFiles
+from r1plus_contract.monitor.settings import SUITE_FILE
+from r1plus_contract.suites.suite import SuiteError
+from r1plus_contract.suites.suite_baseline import find_reference_result
+from r1plus_contract.suites.suite_check import check
+from r1plus_contract.suites.suite_files import SuiteFiles
 from r1plus_operator.observe.projections import CachedObject, build_cached_object
 from r1plus_operator.observe.suite_signature import find_signer
 from r1plus_operator.plan.observation import Json, SuiteSource

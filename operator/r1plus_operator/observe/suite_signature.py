@@ -11,8 +11,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from r1plus_contract.suite import SuiteError
-from r1plus_contract.suite_files import (
+from r1plus_contract.suites.suite import SuiteError
+from r1plus_contract.suites.suite_files import (
     SIGNATURE_FILE,
     SuiteFiles,
     SuiteSignature,

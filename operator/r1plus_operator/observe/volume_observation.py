@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import FillProgress
+from r1plus_contract.engine.engine_fetch import FillProgress
 from r1plus_operator.observe.caches import Caches, format_volumes_index
 from r1plus_operator.observe.projections import find_controller
 from r1plus_operator.plan.engine.delivery import EngineVolume, is_finished, with_current_source

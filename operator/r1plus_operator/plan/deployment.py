@@ -8,8 +8,8 @@ recorded, since they count only under its suite.
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
+from r1plus_contract.monitor.settings import ControlOrder
 from r1plus_contract.remedies import use_wording
-from r1plus_contract.settings import ControlOrder
 from r1plus_operator.plan.accuracy.gate_results import record_gate_results
 from r1plus_operator.plan.accuracy.gate_tries import build_repeat_token, count_missing_passes
 from r1plus_operator.plan.accuracy.identity_verdicts import void_shared_verdicts

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from r1plus_contract.engine_fetch import FillProgress
-from r1plus_contract.suite import Suite
-from r1plus_contract.suite_baseline import Measurement
+from r1plus_contract.engine.engine_fetch import FillProgress
+from r1plus_contract.suites.suite import Suite
+from r1plus_contract.suites.suite_baseline import Measurement
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.types import Engine

@@ -7,7 +7,7 @@ import aiohttp
 
 from r1plus_contract.history import Facts, Receipt
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_contract.streams import read_at_most
+from r1plus_contract.process.streams import read_at_most
 from r1plus_operator.runtime.connection import FileToken
 
 log = logging.getLogger(__name__)

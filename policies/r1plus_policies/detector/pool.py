@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
+from r1plus_contract.monitor.outcomes import OutcomePage, ProbeOutcome, ProbeResult
 from r1plus_policies.bounds import Interval
 from r1plus_policies.detector.confidence import confidence_sequence
 from r1plus_policies.detector.detector import (

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from r1plus_contract.outcomes import ProbeResult
+from r1plus_contract.monitor.outcomes import ProbeResult
 from r1plus_contract.verdict import WatchStanding
 from r1plus_policies.bounds import binomial_quantile, clopper_pearson
 from r1plus_policies.gate.verdict import FAILS_TO_LOSE, SINGLE_ASKS, GateItem, max_lost_in_stratum, max_lost_items

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
+from r1plus_contract.monitor.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.verdict import GateReport, StratumFigures, SweepFigures, Verdict, Watch, WatchStanding
 from r1plus_policies.bounds import clopper_pearson
 from r1plus_policies.detector.detector import Detector, observe_answer

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Item
+from r1plus_contract.suites.suite import Item
 from r1plus_model_repo.backends.openvino.openvino_engine import BLOCK_TOKENS, EngineSettings, Eviction, OpenVinoEngine
 from r1plus_model_repo.backends.requests import GenerationRequest
 from r1plus_monitoring.curate.long_context import build_long_items

@@ -16,7 +16,7 @@ from bench.distillation.served import serve_student
 from bench.model.material import SUITES, list_answered, read_prose, sample_items
 from bench.model.quality import Prose, count_right
 from r1plus_contract.atomic_files import replace_text
-from r1plus_contract.llama_architecture import read_shape
+from r1plus_contract.engine.llama_architecture import read_shape
 from r1plus_model.checkpoint import load_model, read_fields
 from r1plus_model.checkpoints import cut_layers
 from r1plus_model.distillation import DistillationRequest, distil

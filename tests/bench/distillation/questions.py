@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.model.prompts import list_prompts, read_suite_prompts
-from r1plus_contract.suite import encode_items
+from r1plus_contract.suites.suite import encode_items
 from r1plus_model.suite_overlap import SuiteIndex
 from r1plus_monitoring.curate.candidates import build_candidates
 from r1plus_training.engine_distil import load_compared_suites

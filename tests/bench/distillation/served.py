@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from devcluster.cache import cache_dir
-from r1plus_contract.suite import Suite
-from r1plus_contract.suite_check import MIN_STRATA
+from r1plus_contract.suites.suite import Suite
+from r1plus_contract.suites.suite_check import MIN_STRATA
 from r1plus_edge.report import ServePhase, ServeStatus
 from r1plus_model.examples import read_records
 from r1plus_model_repo.catalog.loader import load_catalog

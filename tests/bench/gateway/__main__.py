@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from bench.running import exit_at_sigterm
 from devcluster.cache import cache_dir
-from r1plus_contract.grpc_environment import configure_grpc
+from r1plus_contract.engine.grpc_environment import configure_grpc
 from support.gateway.rig import REVISION
 from support.ports import free_port
 from support.waiting import wait_until

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from r1plus_contract.atomic_files import replace_text
-from r1plus_contract.llama_architecture import LlamaArchitecture
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture
 from r1plus_model.healing import BatchSource, HealingRecipe, heal, set_active
 from r1plus_model.model import R1PlusModel
 

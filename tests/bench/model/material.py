@@ -17,7 +17,7 @@ from bench.knowledge.perl_faq import fetch_package, strip_marks
 from bench.model.prompts import read_suite_prompts
 from devcluster.cache import cache_dir
 from r1plus_contract.atomic_files import replace_text
-from r1plus_contract.suite import Item, Suite
+from r1plus_contract.suites.suite import Item, Suite
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.healing import TrainingBatch
 from r1plus_model.model import R1PlusModel

@@ -24,8 +24,8 @@ from bench.model.material import (
 from bench.model.prompts import list_prompts
 from bench.model.quality import Prose, count_right, zero_small_inputs
 from bench.model.speed import Decoder, compute_mlps, time_in_turn
-from r1plus_contract.llama_architecture import LlamaArchitecture
-from r1plus_contract.suite import Suite
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture
+from r1plus_contract.suites.suite import Suite
 from r1plus_model.checkpoint import load_model, save_model
 from r1plus_model.healing import set_active
 from r1plus_model.model import R1PlusModel

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_model.answer_end import StopRule
 from r1plus_model.decoding import decode_greedily
 from r1plus_model.model import R1PlusModel

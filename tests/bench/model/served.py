@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Item, Suite, encode_items
+from r1plus_contract.suites.suite import Item, Suite, encode_items
 from r1plus_contract.verdict import Verdict
 from r1plus_edge.report import ServePhase
 from r1plus_model_repo.catalog.loader import load_catalog

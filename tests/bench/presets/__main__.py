@@ -17,7 +17,7 @@ from bench.serving.__main__ import serve_engine
 from devcluster.cache import cache_dir
 from r1plus_contract import inference
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Item, Suite
+from r1plus_contract.suites.suite import Item, Suite
 from r1plus_gateway.http.completions.presets import NO_PRESET, PRESETS, Preset
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog

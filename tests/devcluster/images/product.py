@@ -50,8 +50,8 @@ _OPENVINO_NEVER_RUN = (
 
 _OF_OTHERS = (
     "r1plus_contract/calculator_grammar",
-    "r1plus_contract/llama_architecture.py",
-    "r1plus_contract/syscall_filters.py",
+    "r1plus_contract/engine/llama_architecture.py",
+    "r1plus_contract/process/syscall_filters.py",
 )
 """What gateway, helpers and import of engines share. A change of it makes no other image, so no serving identity."""
 

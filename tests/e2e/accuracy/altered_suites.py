@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from e2e.accuracy.images import MARK
 from e2e.suites import OwnSuite
-from r1plus_contract.suite_reference import RecordedAnswer, read_reference, write_reference
+from r1plus_contract.suites.suite_reference import RecordedAnswer, read_reference, write_reference
 
 
 def agreeing(own: OwnSuite) -> OwnSuite:

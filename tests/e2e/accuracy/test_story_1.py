@@ -12,7 +12,7 @@ from e2e.suites import shipped
 from e2e.tenants import Tenant, gates_of
 from e2e.waiting import wait_for
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_contract.verdict import Verdict
 from r1plus_monitoring.curate.asking import F32, AskingCondition, ProcessAsker
 from r1plus_monitoring.scoring.scorers import score

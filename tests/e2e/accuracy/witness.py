@@ -20,7 +20,7 @@ from r1plus_cli.deployment.stream import Question, ask
 from r1plus_cli.errors import CliError
 from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.names import PORT_GRPC
-from r1plus_contract.suite import Item, Suite, SuiteSampling
+from r1plus_contract.suites.suite import Item, Suite, SuiteSampling
 from r1plus_monitoring.scoring.scorers import score
 
 LOOK_EVERY_S = 0.5

@@ -13,7 +13,7 @@ from devcluster.images import builder, engines, product, python_layers
 from devcluster.images.recipe import Image, Recipe, tree_digest
 from devcluster.images.sources import link_tree
 from devcluster.steps import Steps
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 RUNTIME = "gpu-runtime"

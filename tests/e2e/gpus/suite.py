@@ -3,8 +3,8 @@
 from e2e.suites import OwnSuite, sealed
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import SCORER_VERSION, Item, SuiteHeader, SuiteSampling
-from r1plus_contract.suite_reference import RecordedAnswer
+from r1plus_contract.suites.suite import SCORER_VERSION, Item, SuiteHeader, SuiteSampling
+from r1plus_contract.suites.suite_reference import RecordedAnswer
 from r1plus_operator.observe.suite_signature import generate_key
 
 NAME = "echo-v1"

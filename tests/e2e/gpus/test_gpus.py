@@ -26,8 +26,8 @@ from e2e.suites import OwnSuite
 from e2e.target import Target
 from e2e.tenants import Tenant, pods_of, revisions_of
 from e2e.waiting import wait_for
-from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import loads
+from r1plus_contract.monitor.identity import ServingIdentity
 from r1plus_contract.names import (
     CONTAINER_TRITON,
     DIR_ENGINE,

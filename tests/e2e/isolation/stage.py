@@ -24,7 +24,7 @@ from e2e.story import Name
 from e2e.suites import OwnSuite, own_suite, sealed
 from e2e.target import EmbeddedTarget
 from e2e.waiting import StoryError, wait_for
-from r1plus_contract.suite_reference import read_reference
+from r1plus_contract.suites.suite_reference import read_reference
 from r1plus_model_repo.importing.embedding import minilm
 from r1plus_operator.observe.suite_signature import generate_key
 

@@ -21,8 +21,8 @@ from e2e.trainjob import images  # noqa: E402
 from e2e.trainjob.images import TrainJobImages  # noqa: E402
 from r1plus_contract.inference import FinishReason  # noqa: E402
 from r1plus_contract.metrics import OutcomeLabel  # noqa: E402
-from r1plus_contract.suite import SCORER_VERSION, SuiteHeader, SuiteSampling  # noqa: E402
-from r1plus_contract.suite_reference import RecordedAnswer  # noqa: E402
+from r1plus_contract.suites.suite import SCORER_VERSION, SuiteHeader, SuiteSampling  # noqa: E402
+from r1plus_contract.suites.suite_reference import RecordedAnswer  # noqa: E402
 from r1plus_operator.observe.suite_signature import generate_key  # noqa: E402
 from r1plus_operator.runtime.client import ApiClient  # noqa: E402
 from support.apiserver.kubeflow import CONTROLLERS, install_kubeflow  # noqa: E402

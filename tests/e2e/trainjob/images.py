@@ -16,7 +16,7 @@ from devcluster.images import builder, engines, python_layers, rootfs, store
 from devcluster.images.recipe import Image, Recipe
 from devcluster.images.sources import link_tree
 from devcluster.steps import Steps
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from support.model import environment
 from support.model.forms import write_forms
 

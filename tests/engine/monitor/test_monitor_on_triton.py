@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.admission import read_token
-from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.monitor.admission import read_token
+from r1plus_contract.suites.suite import SuiteSampling
 from r1plus_contract.verdict import Phase, Verdict
 from r1plus_monitoring.probe.client import Failure, TritonEngine
 from r1plus_monitoring.process.prober import Prober

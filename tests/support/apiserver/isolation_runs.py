@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.isolation import (
+from r1plus_contract.jsonable import dumps, from_jsonable
+from r1plus_contract.monitor.isolation import (
     ApiRequest,
     AttemptFinding,
     AttemptOutcome,
@@ -14,7 +15,6 @@ from r1plus_contract.isolation import (
     Findings,
     IsolationProbe,
 )
-from r1plus_contract.jsonable import dumps, from_jsonable
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.tenancy.isolation_test_run import read_run
 from support.apiserver.manifests import Json, condition_of

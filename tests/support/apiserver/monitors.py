@@ -10,9 +10,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import PROGRESS_PATH, FillProgress
+from r1plus_contract.engine.engine_fetch import PROGRESS_PATH, FillProgress
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.outcomes import OutcomePage, ProbeOutcome
+from r1plus_contract.monitor.outcomes import OutcomePage, ProbeOutcome
 from r1plus_contract.verdict import MonitorReport, SweepFigures, Watch, WatchStanding
 from support.waiting import eventually
 

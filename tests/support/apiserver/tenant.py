@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.settings import hash_config
+from r1plus_contract.monitor.settings import hash_config
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision.storage import read_revision

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.isolation import IsolationPart
+from r1plus_contract.monitor.isolation import IsolationPart
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
 from support.apiserver.chart import DECOY_NAMESPACE

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.suite_files import SuiteSignature, write_signature
+from r1plus_contract.suites.suite_files import SuiteSignature, write_signature
 from r1plus_edge.bundle.install import switch_current
 from r1plus_edge.bundle.manifest import (
     END,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_model_repo import catalog
 
 SHIPPED = Path(catalog.__file__).parent / "smollm2.yaml"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from r1plus_cli.local import SHIPPED_SUITES
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.suite import Suite, encode_items, load_suite, suite_hash
+from r1plus_contract.suites.suite import Suite, encode_items, load_suite, suite_hash
 
 SHIPPED = SHIPPED_SUITES / "smollm2-edge-v1"
 EACH = 8

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_monitoring.probe.client import TritonEngine
 from r1plus_monitoring.probe.gate import drive_gate
 from r1plus_monitoring.probe.probes import Result, classify_reply

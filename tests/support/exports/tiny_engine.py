@@ -8,7 +8,7 @@ from typing import Final
 import gguf
 
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Item, SuiteSampling
+from r1plus_contract.suites.suite import Item, SuiteSampling
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.model import Claims
 from r1plus_model_repo.importing.options import ImportOptions

@@ -4,7 +4,7 @@ import itertools
 import time
 from pathlib import Path
 
-from r1plus_contract.suite import Item
+from r1plus_contract.suites.suite import Item
 from r1plus_model.distillation import DistillationRequest, distil
 from r1plus_model.recipe import DistillationRecipe
 from r1plus_model.training import TrainingProcess

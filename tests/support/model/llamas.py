@@ -7,7 +7,7 @@ import torch
 import transformers
 from transformers.masking_utils import sdpa_mask
 
-from r1plus_contract.llama_architecture import LlamaArchitecture
+from r1plus_contract.engine.llama_architecture import LlamaArchitecture
 from r1plus_model.checkpoint import load_model
 from r1plus_model.model import R1PlusModel
 

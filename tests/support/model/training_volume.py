@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1plus_contract.delivery import digest_folder
-from r1plus_contract.engine_fetch import Build, DistillationOptions, FillOrder, FillProgress
+from r1plus_contract.engine.delivery import digest_folder
+from r1plus_contract.engine.engine_fetch import Build, DistillationOptions, FillOrder, FillProgress
 from r1plus_model_repo.distillation_build import compute_key
 from r1plus_model_repo.engine_fetch.seal import prepare_checkpoint, seal
 from r1plus_training.distill_job import TrainingJob, train_engine

@@ -5,8 +5,8 @@ import os
 from dataclasses import replace
 
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.settings import MonitorSettings
-from r1plus_contract.suite_reference import RecordedAnswer, write_reference
+from r1plus_contract.monitor.settings import MonitorSettings
+from r1plus_contract.suites.suite_reference import RecordedAnswer, write_reference
 from r1plus_monitoring.scoring.sources import take_fingerprint
 from support.monitoring.scripted import Pod
 

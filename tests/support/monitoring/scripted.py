@@ -18,10 +18,10 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.settings import ControlOrder, Former, KnownVerdicts, MonitorSettings
-from r1plus_contract.suite import (
+from r1plus_contract.monitor.identity import ServingIdentity
+from r1plus_contract.monitor.settings import ControlOrder, Former, KnownVerdicts, MonitorSettings
+from r1plus_contract.suites.suite import (
     SCORER_VERSION,
     Item,
     Suite,

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, Self
 
 from r1plus_contract import names
-from r1plus_contract.isolation import (
+from r1plus_contract.jsonable import dumps
+from r1plus_contract.monitor.isolation import (
     CONTAINER_ASK,
     CONTAINER_KNOCK,
     Against,
@@ -18,7 +19,6 @@ from r1plus_contract.isolation import (
     Findings,
     IsolationProbe,
 )
-from r1plus_contract.jsonable import dumps
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, Json, NamespaceFacts, PodFacts
 from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy import isolation_test_run

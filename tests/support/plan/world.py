@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps, loads
+from r1plus_contract.monitor.settings import KnownVerdicts, MonitorSettings
 from r1plus_contract.requests import Request, Verb, build_annotations, next_order, read_requests
-from r1plus_contract.settings import KnownVerdicts, MonitorSettings
-from r1plus_contract.suite import Item, SuiteHeader, SuiteSampling, encode_items, load_suite, suite_hash
+from r1plus_contract.suites.suite import Item, SuiteHeader, SuiteSampling, encode_items, load_suite, suite_hash
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, SweepFigures, Verdict, Watch, WatchStanding
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine

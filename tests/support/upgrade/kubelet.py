@@ -13,7 +13,8 @@ import httpx
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
-from r1plus_contract.isolation import (
+from r1plus_contract.jsonable import dumps, from_jsonable
+from r1plus_contract.monitor.isolation import (
     ApiRequest,
     AttemptFinding,
     AttemptOutcome,
@@ -21,7 +22,6 @@ from r1plus_contract.isolation import (
     Findings,
     IsolationProbe,
 )
-from r1plus_contract.jsonable import dumps, from_jsonable
 from support.upgrade.monitors import VERDICT, StoredMonitor
 
 Json = dict[str, Any]

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from r1plus_contract.jsonable import to_jsonable
-from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
-from r1plus_contract.suite import Item, Suite
+from r1plus_contract.monitor.outcomes import OutcomePage, ProbeOutcome, ProbeResult
+from r1plus_contract.suites.suite import Item, Suite
 from r1plus_contract.verdict import (
     GateProgress,
     GateReport,

@@ -14,11 +14,11 @@ from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
 from r1plus_cli.rollout.actions import request_action
 from r1plus_cli.suite.storage import render_manifest
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import FillPhase, FillProgress
+from r1plus_contract.engine.engine_fetch import FillPhase, FillProgress
 from r1plus_contract.jsonable import to_jsonable
-from r1plus_contract.outcomes import ProbeResult
+from r1plus_contract.monitor.outcomes import ProbeResult
 from r1plus_contract.requests import Request, Verb, build_annotations
-from r1plus_contract.suite import load_suite
+from r1plus_contract.suites.suite import load_suite
 from r1plus_contract.verdict import Shadow
 from r1plus_operator.api import kinds
 from r1plus_operator.observe.suite_signature import generate_key, sign

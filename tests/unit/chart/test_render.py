@@ -11,7 +11,7 @@ import pytest
 
 from r1plus_contract import names as contract
 from r1plus_contract.gateway import GATEWAY, PORT_INTERNAL
-from r1plus_contract.suite_files import SuiteFiles
+from r1plus_contract.suites.suite_files import SuiteFiles
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_operator.api import fence, rbac, tenant_roles
 from r1plus_operator.config import load_settings, load_shipped_suites, read_suite_folder

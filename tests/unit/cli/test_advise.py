@@ -26,7 +26,7 @@ from r1plus_cli.advice.report import Advice
 from r1plus_cli.advice.results import Results, build_key
 from r1plus_cli.errors import CliError
 from r1plus_contract.history import Evaluation, Evaluations
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
 from r1plus_edge.start.machine import GIB, LABELS
 from r1plus_operator.plan.observation import NodeFacts

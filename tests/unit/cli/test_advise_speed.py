@@ -11,7 +11,7 @@ from r1plus_cli import local
 from r1plus_cli.advice.figures import Speed
 from r1plus_cli.advice.speed import SuiteTooLongError, measure_speed
 from r1plus_cli.errors import CliError
-from r1plus_contract.suite import Suite, load_suite
+from r1plus_contract.suites.suite import Suite, load_suite
 from support.gateway.access import KEY
 from support.gateway.fake_triton import answer, fail
 from support.gateway.rig import running

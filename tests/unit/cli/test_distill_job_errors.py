@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_cli.errors import UsageError
-from r1plus_contract.engine_fetch import EXIT_PERMANENT, EXIT_RETRYABLE
+from r1plus_contract.engine.engine_fetch import EXIT_PERMANENT, EXIT_RETRYABLE
 from r1plus_model import errors
 from r1plus_training.distill_job import TrainingError, translate_job_errors
 from support.paths import TESTS

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
-from r1plus_contract.delivery import digest_folder, hash_file
-from r1plus_contract.engine_fetch import Archive, FillOrder
+from r1plus_contract.engine.delivery import digest_folder, hash_file
+from r1plus_contract.engine.engine_fetch import Archive, FillOrder
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.engine_fetch.unpack import unpack

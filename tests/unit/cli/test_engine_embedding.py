@@ -5,7 +5,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from r1plus_cli.main import app
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.loader import load_all_engines
 from support.embedding.tiny_model import write_model

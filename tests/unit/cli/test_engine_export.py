@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.local import SHIPPED_SUITES
 from r1plus_cli.main import app
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_contract.inference import FinishReason
-from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.suites.suite import SuiteSampling
 from r1plus_export.answering import answer_all, run_child, sample_items
 from r1plus_export.errors import ExportError
 from r1plus_export.export import read_recorded

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import VLLM_ON_CPU

@@ -9,7 +9,7 @@ from typer.testing import Result
 from r1plus_cli.errors import UsageError
 from r1plus_cli.local import SHIPPED_CATALOG, load_engines
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.suite import Item, SuiteHeader, SuiteSampling, encode_items, suite_hash
+from r1plus_contract.suites.suite import Item, SuiteHeader, SuiteSampling, encode_items, suite_hash
 from support.cli import command
 from support.tables import for_each
 

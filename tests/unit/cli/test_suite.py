@@ -20,11 +20,11 @@ from r1plus_cli.suite import diff
 from r1plus_cli.suite.answer_sources import EngineOptions, open_sources
 from r1plus_cli.suite.storage import load, render_manifest, save
 from r1plus_contract.jsonable import dumps
+from r1plus_contract.monitor.settings import REFERENCE_FILE
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP
-from r1plus_contract.settings import REFERENCE_FILE
-from r1plus_contract.suite import Item, SuiteSampling, load_suite
-from r1plus_contract.suite_baseline import BaselineFigures, Measurement
-from r1plus_contract.suite_files import SuiteFiles, key_id
+from r1plus_contract.suites.suite import Item, SuiteSampling, load_suite
+from r1plus_contract.suites.suite_baseline import BaselineFigures, Measurement
+from r1plus_contract.suites.suite_files import SuiteFiles, key_id
 from r1plus_monitoring.curate.asking import AskingCondition
 from r1plus_operator.observe import suite_projection
 from r1plus_operator.observe.suite_signature import KeyPair, find_signer, generate_key, sign

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_cli.suite.build import AnswerSource, SuiteOptions, build, measure
-from r1plus_contract.suite import Item, SuiteSampling, load_suite
+from r1plus_contract.suites.suite import Item, SuiteSampling, load_suite
 from r1plus_monitoring.curate.asking import F32, NATIVE, AskingCondition, CandidateAnswer
 from r1plus_monitoring.curate.selection import Shape
 

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 
-from r1plus_contract.child_processes import signal_child
+from r1plus_contract.process.child_processes import signal_child
 from support.tables import for_each
 
 CHILDREN = 20

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.connections import limit_connections
+from r1plus_contract.process.connections import limit_connections
 from support.tables import for_each
 
 MOST, MOST_OF_PEER = 256, 128

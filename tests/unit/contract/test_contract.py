@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.admission import Admission, read_token, write_token
-from r1plus_contract.delivery import build_listing, digest_folder, parse_listing
-from r1plus_contract.identity import ServingIdentity, document_digest
+from r1plus_contract.engine.delivery import build_listing, digest_folder, parse_listing
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_contract.settings import KnownVerdicts, MonitorSettings
-from r1plus_contract.suite import (
+from r1plus_contract.monitor.admission import Admission, read_token, write_token
+from r1plus_contract.monitor.identity import ServingIdentity, document_digest
+from r1plus_contract.monitor.settings import KnownVerdicts, MonitorSettings
+from r1plus_contract.suites.suite import (
     Item,
     Suite,
     SuiteError,

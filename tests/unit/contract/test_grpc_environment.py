@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from r1plus_contract.grpc_environment import ENV_EXPERIMENTS, WITHOUT_EVENT_ENGINE, configure_grpc
+from r1plus_contract.engine.grpc_environment import ENV_EXPERIMENTS, WITHOUT_EVENT_ENGINE, configure_grpc
 
 MAKE_CHANNEL = """
 import asyncio, grpc

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from r1plus_contract.schema_constraints import (
+from r1plus_contract.engine.schema_constraints import (
     MOST_NODES,
     MOST_PROPERTIES,
     MOST_VISITS,

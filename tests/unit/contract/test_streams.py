@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.streams import read_at_most
+from r1plus_contract.process.streams import read_at_most
 
 
 async def arriving(packets: list[bytes]) -> AsyncIterator[bytes]:

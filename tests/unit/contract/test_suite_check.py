@@ -10,13 +10,26 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
-from r1plus_contract.suite import Item, SuiteError, SuiteSampling, load_suite
-from r1plus_contract.suite_answers import KEYWORDS, MAX_ANSWER, MAX_DEPTH, find_answer_problem, find_schema_problem
-from r1plus_contract.suite_baseline import find_reference_result
-from r1plus_contract.suite_check import MOST_PROBLEMS, check, read_items
-from r1plus_contract.suite_files import BASELINE_FILE, MAX_BYTES, SIGNATURE_FILE, SuiteFiles, key_id, read_signature
-from r1plus_contract.suite_reference import RecordedAnswer, read_reference, write_reference
+from r1plus_contract.monitor.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
+from r1plus_contract.suites.suite import Item, SuiteError, SuiteSampling, load_suite
+from r1plus_contract.suites.suite_answers import (
+    KEYWORDS,
+    MAX_ANSWER,
+    MAX_DEPTH,
+    find_answer_problem,
+    find_schema_problem,
+)
+from r1plus_contract.suites.suite_baseline import find_reference_result
+from r1plus_contract.suites.suite_check import MOST_PROBLEMS, check, read_items
+from r1plus_contract.suites.suite_files import (
+    BASELINE_FILE,
+    MAX_BYTES,
+    SIGNATURE_FILE,
+    SuiteFiles,
+    key_id,
+    read_signature,
+)
+from r1plus_contract.suites.suite_reference import RecordedAnswer, read_reference, write_reference
 from support.golden_suites import BAD, baseline_of, files_of, with_item
 from support.tables import for_each
 

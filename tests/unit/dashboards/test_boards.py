@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 
 from r1plus_contract import metrics
 from r1plus_contract.gateway import DataReason, GatewayOutcome
-from r1plus_contract.suite import load_suite
+from r1plus_contract.suites.suite import load_suite
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_gateway.access.caller import TokenUsage
 from r1plus_gateway.access.usage import KeyBudget

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r1plus_contract.suite_files import SuiteFiles
+from r1plus_contract.suites.suite_files import SuiteFiles
 from support.cli.command import run
 
 ROOT = Path(__file__).parents[3]

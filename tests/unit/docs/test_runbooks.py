@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from r1plus_cli.local import DEFAULT_FAMILY, build_config
 from r1plus_cli.main import app
 from r1plus_contract import gateway, metrics, names
-from r1plus_contract.isolation import Against, IsolationProbe
+from r1plus_contract.monitor.isolation import Against, IsolationProbe
 from r1plus_operator.api import crd
 from r1plus_operator.plan.manifests.alerts import AlertScope, build_rules
 from r1plus_operator.plan.settings import IsolationTerms

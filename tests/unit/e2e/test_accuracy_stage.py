@@ -13,9 +13,9 @@ from e2e.story import Name
 from e2e.suites import own_suite, shipped
 from e2e.waiting import wait_for
 from r1plus_contract.names import LABEL_REVISION
-from r1plus_contract.suite import SuiteSampling
-from r1plus_contract.suite_check import check
-from r1plus_contract.suite_reference import read_reference
+from r1plus_contract.suites.suite import SuiteSampling
+from r1plus_contract.suites.suite_check import check
+from r1plus_contract.suites.suite_reference import read_reference
 from r1plus_monitoring.scoring.replay import replay
 from r1plus_operator.observe.suite_signature import find_signer, generate_key
 

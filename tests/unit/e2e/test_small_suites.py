@@ -4,7 +4,7 @@ import json
 
 from e2e.suites import SUITES, own_suite
 from e2e.tiers import ITEMS, PER_STRATUM, THRESHOLDS
-from r1plus_contract.suite_check import check
+from r1plus_contract.suites.suite_check import check
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.observe.suite_signature import generate_key
 from r1plus_policies.gate.run import GateRecord, GateRun

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.suite_files import SuiteSignature
+from r1plus_contract.suites.suite_files import SuiteSignature
 from r1plus_edge.bundle.archive import Bundle, open_bundle
 from r1plus_edge.bundle.manifest import (
     MANIFEST_FILE,

@@ -367,7 +367,7 @@ def test_an_engine_goes_with_its_manifest_and_comes_back_as_the_same(tmp_path: P
     engine = next(one for one in ENGINES if one.spec.reference.inherited_from is not None)
     with pytest.raises(EdgeError, match="its R1PlusEngine names"):
         gather_engine(engine, files, ENGINES, tmp_path)
-    from r1plus_contract.delivery import digest_folder
+    from r1plus_contract.engine.delivery import digest_folder
 
     artifact = engine.spec.artifact.model_copy(update={"sha256": digest_folder(files)})
     own = replace(engine, spec=engine.spec.model_copy(update={"artifact": artifact}))

@@ -8,7 +8,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from r1plus_cli import local
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_contract.gateway import ENV_CODE_INTERPRETER
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.gateway import EdgeGateway

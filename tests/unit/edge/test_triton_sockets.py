@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract import names
-from r1plus_contract.admission import TOKEN_FILE
-from r1plus_contract.heartbeat import HEARTBEAT, format_due, read_uptime
+from r1plus_contract.engine.heartbeat import HEARTBEAT, format_due, read_uptime
+from r1plus_contract.monitor.admission import TOKEN_FILE
 from r1plus_edge.pods.places import PodPlaces
 from r1plus_edge.pods.probes import ContainerProbe, build_liveness, build_readiness
 from r1plus_edge.pods.triton_sockets import Drain, build_drain, find_sockets, read_schema_share

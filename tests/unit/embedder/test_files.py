@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_embedder.batches import MOST_BATCH_TOKENS, group_by_length
 from r1plus_embedder.files import EngineFilesError, read_engine_files
 from support.tables import for_each

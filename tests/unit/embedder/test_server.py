@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from r1plus_contract.delivery import digest_folder
 from r1plus_contract.embedder import MOST_REQUEST_BYTES, MOST_TEXT_BYTES, MOST_TEXTS
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_contract.frames import pack
 from r1plus_embedder.child import EngineProcess
 from support.embedding.bert_by_numpy import embed as embed_by_numpy

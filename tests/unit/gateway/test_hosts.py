@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from r1plus_contract.hosts import read_host
+from r1plus_contract.process.hosts import read_host
 from r1plus_gateway.http.listening.hosts import build_host_check
 from support.gateway.fake_triton import FakeTriton, answer, serving
 from support.gateway.rig import Rig, running, running_before

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.llama_architecture import (
+from r1plus_contract.engine.llama_architecture import (
     LlamaArchitecture,
     ModelError,
     read_architecture,

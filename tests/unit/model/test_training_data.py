@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from r1plus_contract.suite import Item, Suite, load_suite
+from r1plus_contract.suites.suite import Item, Suite, load_suite
 from r1plus_model.encoder import Encoder, read_encoder
 from r1plus_model.errors import DistillationError
 from r1plus_model.examples import Example, ExampleSet, build_examples, read_records

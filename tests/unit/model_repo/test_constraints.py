@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.schema_constraints import (
+from r1plus_contract.engine.schema_constraints import (
     MOST_BYTES,
     MOST_DEPTH,
     MOST_NODES,

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.delivery import digest_folder
-from r1plus_contract.engine_fetch import BuildRecord
-from r1plus_contract.identity import ServingIdentity
+from r1plus_contract.engine.delivery import digest_folder
+from r1plus_contract.engine.engine_fetch import BuildRecord
 from r1plus_contract.jsonable import dumps
+from r1plus_contract.monitor.identity import ServingIdentity
 from r1plus_model_repo import built_engine
 from support.model_repo.engine_fetch.builds import RECIPE, Job, write
 from support.model_repo.exports import states

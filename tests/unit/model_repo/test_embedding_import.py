@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.loader import load_all_engines, load_catalog
 from r1plus_model_repo.importing.embedding.checkpoint import read_embedding_model

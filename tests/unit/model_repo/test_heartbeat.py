@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.heartbeat import measure_lateness, read_uptime
+from r1plus_contract.engine.heartbeat import measure_lateness, read_uptime
 from r1plus_model_repo.backends import engine_loop
 from r1plus_model_repo.backends.engine_loop import Job
 from r1plus_model_repo.backends.heartbeat import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r1plus_contract.delivery import digest_folder, hash_file
+from r1plus_contract.engine.delivery import digest_folder, hash_file
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.engine import import_engine

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from r1plus_contract.delivery import digest_folder, hash_file
+from r1plus_contract.engine.delivery import digest_folder, hash_file
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from r1plus_contract.delivery import digest_folder
-from r1plus_contract.llama_architecture import MOST_CONTEXT
+from r1plus_contract.engine.delivery import digest_folder
+from r1plus_contract.engine.llama_architecture import MOST_CONTEXT
 from r1plus_model_repo.config_pbtxt import parse_config, render_config
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.model import TORCH, Claims

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, SourceModel
 from r1plus_model_repo.importing.package.manifest import ImportOptions

@@ -5,7 +5,7 @@ from typing import Any
 import openvino_genai
 import pytest
 
-from r1plus_contract.openvino import BLOCK_TOKENS, SPARSE_BACKEND
+from r1plus_contract.engine.openvino import BLOCK_TOKENS, SPARSE_BACKEND
 from r1plus_model_repo.backends.openvino.openvino_engine import EngineSettings, Eviction, build_scheduler_config
 from r1plus_model_repo.catalog.attention import Attention
 from r1plus_model_repo.catalog.types import EngineSpec

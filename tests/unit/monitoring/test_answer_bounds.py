@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2 as pb
 from r1plus_contract import inference
 from r1plus_contract.inference import MOST_TOKEN_BYTES, QUEUE_FULL
 from r1plus_contract.metrics import ENGINE_WAITING_REQUESTS
-from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.suites.suite import SuiteSampling
 from r1plus_monitoring.probe.client import (
     LONG_PROMPT_CHARACTERS,
     MOST_MESSAGE_BYTES,

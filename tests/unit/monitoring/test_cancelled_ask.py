@@ -5,7 +5,7 @@ import asyncio
 import grpc
 import pytest
 
-from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.suites.suite import SuiteSampling
 from r1plus_monitoring.probe.client import TritonEngine
 
 

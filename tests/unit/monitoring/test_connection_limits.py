@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 
-from r1plus_contract.connections import MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER, REQUEST_LIMITS
+from r1plus_contract.process.connections import MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER, REQUEST_LIMITS
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
 from r1plus_monitoring.report.web import serve
@@ -96,7 +96,7 @@ def sockets() -> Iterator[ExitStack]:
 
 @pytest.fixture(autouse=True)
 def _short_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r1plus_contract.connections.SHUTDOWN_SECONDS", 0.05)
+    monkeypatch.setattr("r1plus_contract.process.connections.SHUTDOWN_SECONDS", 0.05)
 
 
 async def connect(sockets: ExitStack, address: tuple[str, int], own: str = "127.0.0.1") -> socket.socket:
@@ -213,7 +213,7 @@ async def test_a_request_that_does_not_end_is_cut_off(
     sockets: ExitStack, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = dict(REQUEST_LIMITS) | {"keepalive_timeout": 0.2}
-    monkeypatch.setattr("r1plus_contract.connections.REQUEST_LIMITS", limits)
+    monkeypatch.setattr("r1plus_contract.process.connections.REQUEST_LIMITS", limits)
     async with started(start) as address:
         client = await connect(sockets, address)
         await send_unfinished(client)

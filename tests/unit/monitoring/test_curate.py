@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.suite import Item, SuiteSampling
-from r1plus_contract.suite_baseline import Measurement
+from r1plus_contract.suites.suite import Item, SuiteSampling
+from r1plus_contract.suites.suite_baseline import Measurement
 from r1plus_monitoring.curate.asking import NATIVE, AskingCondition, CandidateAnswer, RecordedAsker, shuffle
 from r1plus_monitoring.curate.candidates import FAMILIES, build_candidates
 from r1plus_monitoring.curate.code_candidates import list_expressions

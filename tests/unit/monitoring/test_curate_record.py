@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.suite import Item, SuiteSampling
-from r1plus_contract.suite_baseline import Measurement
+from r1plus_contract.suites.suite import Item, SuiteSampling
+from r1plus_contract.suites.suite_baseline import Measurement
 from r1plus_monitoring.curate import record
 from r1plus_monitoring.curate.__main__ import build_parser, drop
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from r1plus_contract import metrics
-from r1plus_contract.admission import Admission, write_token
-from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.monitor.admission import Admission, write_token
+from r1plus_contract.suites.suite import SuiteSampling
 from r1plus_contract.verdict import Gate, Verdict, WatchStanding
 from r1plus_monitoring.probe.client import Failure, ProbeReply
 from r1plus_monitoring.process.prober import build_prober

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.outcomes import MOST_OUTCOMES, ProbeResult
+from r1plus_contract.monitor.outcomes import MOST_OUTCOMES, ProbeResult
 from r1plus_monitoring.store.journal import OUTCOMES_FILE, Journal
 from r1plus_policies.gate.verdict import VerdictSubject
 

@@ -7,8 +7,8 @@ import pytest
 
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import MAX_SUITE_BYTES, Item, encode_items
-from r1plus_contract.suite_answers import find_answer_problem
+from r1plus_contract.suites.suite import MAX_SUITE_BYTES, Item, encode_items
+from r1plus_contract.suites.suite_answers import find_answer_problem
 from r1plus_monitoring.curate.__main__ import build_context_items, parse_lengths
 from r1plus_monitoring.curate.long_context import (
     CHARACTERS_PER_TOKEN,

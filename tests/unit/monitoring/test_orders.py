@@ -2,8 +2,8 @@
 
 import pytest
 
-from r1plus_contract.admission import read_token
-from r1plus_contract.settings import ControlOrder
+from r1plus_contract.monitor.admission import read_token
+from r1plus_contract.monitor.settings import ControlOrder
 from r1plus_contract.verdict import Phase, Verdict
 from support.monitoring.scripted import (
     ADDITIONS,

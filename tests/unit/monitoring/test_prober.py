@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.admission import Admission, read_token
-from r1plus_contract.settings import ControlOrder
+from r1plus_contract.monitor.admission import Admission, read_token
+from r1plus_contract.monitor.settings import ControlOrder
 from r1plus_contract.verdict import Gate, GateReport, Phase, Verdict, WatchStanding
 from r1plus_monitoring.probe.client import Failure, ProbeReply
 from r1plus_monitoring.process.prober import Prober

@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 from dataclasses import replace
 
-from r1plus_contract.settings import hash_config
-from r1plus_contract.suite import SCORER_VERSION
+from r1plus_contract.monitor.settings import hash_config
+from r1plus_contract.suites.suite import SCORER_VERSION
 from r1plus_contract.verdict import Gate, Phase, Verdict
 from r1plus_monitoring.store.state import PartialGate, StateStore
 from r1plus_policies.gate.run import GateRecord

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from r1plus_contract import metrics
-from r1plus_contract.admission import read_token
-from r1plus_contract.suite import Item
-from r1plus_contract.suite_reference import RecordedAnswer, read_reference
+from r1plus_contract.monitor.admission import read_token
+from r1plus_contract.suites.suite import Item
+from r1plus_contract.suites.suite_reference import RecordedAnswer, read_reference
 from r1plus_contract.verdict import Gate, MonitorReport, Phase, Verdict
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_monitoring.process.prober import Prober

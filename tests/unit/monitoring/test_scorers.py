@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Item
-from r1plus_contract.suite_answers import ANSWERS, find_answer_problem
+from r1plus_contract.suites.suite import Item
+from r1plus_contract.suites.suite_answers import ANSWERS, find_answer_problem
 from r1plus_monitoring.scoring.scorers import SCORERS, ScorerName, score
 
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from r1plus_contract import metrics
-from r1plus_contract.admission import read_token
-from r1plus_contract.suite import load_suite
-from r1plus_contract.suite_reference import write_reference
+from r1plus_contract.monitor.admission import read_token
+from r1plus_contract.suites.suite import load_suite
+from r1plus_contract.suites.suite_reference import write_reference
 from r1plus_contract.verdict import Gate, GateReport, Phase, Verdict, WatchStanding
 from r1plus_monitoring.probe.client import Failure, ProbeReply
 from r1plus_monitoring.process.prober import Prober

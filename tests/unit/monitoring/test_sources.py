@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.identity import ServingIdentity
+from r1plus_contract.monitor.identity import ServingIdentity
 from r1plus_contract.verdict import Gate
 from r1plus_monitoring.scoring.sources import SourceProblem, check_identity, read_sources, take_fingerprint
 from support.monitoring.scripted import IDENTITY, Pod, small_suite

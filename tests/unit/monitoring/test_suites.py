@@ -6,7 +6,7 @@ import pytest
 
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_monitoring.curate.candidates import build_candidates
 from r1plus_monitoring.curate.record import read_baseline, read_suite
 from r1plus_monitoring.scoring.scorers import score

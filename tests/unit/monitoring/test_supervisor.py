@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.admission import Admission, read_token
+from r1plus_contract.monitor.admission import Admission, read_token
 from r1plus_monitoring.config import ENV_LISTEN_FD
 from r1plus_monitoring.process.supervisor import Heartbeat
 from support.monitoring.scripted import Pod, prober_process

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from r1plus_contract import metrics as names
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.suite import Item, SuiteSampling
+from r1plus_contract.suites.suite import Item, SuiteSampling
 from r1plus_contract.verdict import MonitorReport, SweepFigures, Verdict, WatchStanding
 from r1plus_monitoring.config import read_config
 from r1plus_monitoring.logs import log

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.suites.suite import SuiteSampling
 from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_monitoring.probe.user_requests import CACHE_SECONDS, UserRequests
 

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 
 from r1plus_contract import metrics as names
-from r1plus_contract.admission import read_token
 from r1plus_contract.jsonable import loads
-from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeResult
+from r1plus_contract.monitor.admission import read_token
+from r1plus_contract.monitor.outcomes import MOST_OUTCOMES, OutcomePage, ProbeResult
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict, WatchStanding
 from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_monitoring.process.prober import Prober

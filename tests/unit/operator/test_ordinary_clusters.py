@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.engine_fetch import FillOrder
+from r1plus_contract.engine.engine_fetch import FillOrder
 from r1plus_contract.requests import Verb
 from r1plus_operator.config import OperatorConfigError, load_settings
 from r1plus_operator.observe import projections

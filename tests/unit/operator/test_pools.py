@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.jsonable import ContractError
-from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome, ProbeResult
+from r1plus_contract.monitor.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome, ProbeResult
 from r1plus_operator.observe.monitors.pooled_detectors import AT_ONCE, CHECKPOINT_SECONDS, FASTEST, Pools
 from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest
 from r1plus_policies.detector.detector import DetectorKey

@@ -10,7 +10,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from r1plus_contract import metrics
-from r1plus_contract.suite import Suite, load_suite
+from r1plus_contract.suites.suite import Suite, load_suite
 from r1plus_contract.verdict import SweepFigures, Watch, WatchStanding
 from r1plus_monitoring.report.exposition import MOST_TASKS, Exposition
 from r1plus_operator.plan.manifests.alerts import SCRAPE_LIMITS, build_pod_monitor

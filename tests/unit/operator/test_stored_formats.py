@@ -16,13 +16,12 @@ import pytest
 from pydantic import BaseModel
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import ORDER_FILE, FillOrder, FillProgress
-from r1plus_contract.identity import ServingIdentity
-from r1plus_contract.isolation import Findings
+from r1plus_contract.engine.engine_fetch import ORDER_FILE, FillOrder, FillProgress
 from r1plus_contract.jsonable import loads, to_jsonable
-from r1plus_contract.outcomes import OutcomePage
-from r1plus_contract.requests import Request, Verb
-from r1plus_contract.settings import (
+from r1plus_contract.monitor.identity import ServingIdentity
+from r1plus_contract.monitor.isolation import Findings
+from r1plus_contract.monitor.outcomes import OutcomePage
+from r1plus_contract.monitor.settings import (
     SETTINGS_FILE,
     SUITE_FILE,
     SUPPORTS_GATE_PROOF,
@@ -30,7 +29,8 @@ from r1plus_contract.settings import (
     KnownVerdicts,
     MonitorSettings,
 )
-from r1plus_contract.suite import SuiteHeader
+from r1plus_contract.requests import Request, Verb
+from r1plus_contract.suites.suite import SuiteHeader
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_operator.api.tenants import R1PlusTenantSpec

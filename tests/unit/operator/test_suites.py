@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-from r1plus_contract.suite import SuiteError
-from r1plus_contract.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
+from r1plus_contract.suites.suite import SuiteError
+from r1plus_contract.suites.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
 from r1plus_contract.verdict import Phase, Verdict
 from r1plus_operator.config import OperatorConfigError, load_settings, load_shipped_suites, read_suite_folder
 from r1plus_operator.observe import suite_projection

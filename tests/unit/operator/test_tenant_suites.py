@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.settings import FORMER_SUITE_FILES, SUITE_FILES
-from r1plus_contract.suite_files import SuiteFiles
+from r1plus_contract.monitor.settings import FORMER_SUITE_FILES, SUITE_FILES
+from r1plus_contract.suites.suite_files import SuiteFiles
 from r1plus_operator.observe.suite_projection import project_suite_version
 from r1plus_operator.observe.tenant_suites import MOST_BYTES, TenantSuites
 from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites, find_mounted_suites, hash_mounted_suites

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.outcomes import ProbeResult
+from r1plus_contract.monitor.outcomes import ProbeResult
 from r1plus_contract.verdict import WatchStanding
 from r1plus_policies.gate.verdict import GateItem
 from r1plus_policies.watch.confirmation import (

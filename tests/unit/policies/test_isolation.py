@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.isolation import Against, ApiRequest, AttemptFinding, AttemptOutcome, ConnectionTarget, Findings
+from r1plus_contract.monitor.isolation import (
+    Against,
+    ApiRequest,
+    AttemptFinding,
+    AttemptOutcome,
+    ConnectionTarget,
+    Findings,
+)
 from r1plus_policies.isolation import IsolationJudgement, IsolationVerdict, judge_isolation
 from support.tables import for_each
 

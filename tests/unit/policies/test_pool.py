@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
+from r1plus_contract.monitor.outcomes import OutcomePage, ProbeOutcome, ProbeResult
 from r1plus_policies.detector.confidence import confidence_sequence
 from r1plus_policies.detector.detector import Detector, DetectorEvidence, DetectorKey, observe_answer
 from r1plus_policies.detector.pool import (

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
+from r1plus_contract.monitor.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.verdict import GateReport, Verdict, WatchStanding
 from r1plus_policies.detector.detector import Detector, DetectorKey
 from r1plus_policies.gate.verdict import GateItem, VerdictSubject

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from r1plus_contract.connections import RECEIVE_BYTES, BoundedConnection, ConnectionFactory, limit_connections
+from r1plus_contract.process.connections import RECEIVE_BYTES, BoundedConnection, ConnectionFactory, limit_connections
 from r1plus_gateway.http.errors import RequestError
 
 MOST_CONNECTIONS: Final = 4096

@@ -6,7 +6,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from r1plus_contract.hosts import FORBIDDEN, MISDIRECTED, find_host_problem, find_loopback_names
+from r1plus_contract.process.hosts import FORBIDDEN, MISDIRECTED, find_host_problem, find_loopback_names
 from r1plus_gateway.http.errors import RequestError
 
 _CODES: Final = {MISDIRECTED: "host_not_allowed", FORBIDDEN: "origin_not_allowed"}

@@ -7,7 +7,7 @@ from typing import Final
 
 import orjson
 
-from r1plus_contract.schema_constraints import (
+from r1plus_contract.engine.schema_constraints import (
     MOST_BYTES,
     ConstraintError,
     SchemaCost,

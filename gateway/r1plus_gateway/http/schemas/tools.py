@@ -10,7 +10,7 @@ from typing import Final, cast
 
 import orjson
 
-from r1plus_contract.schema_constraints import MOST_BYTES, SchemaCost, SchemaWalk, fit_schema, loosen_wholly
+from r1plus_contract.engine.schema_constraints import MOST_BYTES, SchemaCost, SchemaWalk, fit_schema, loosen_wholly
 from r1plus_gateway.http.body.field_tables import (
     ListField,
     ObjectField,

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from r1plus_contract.constraint_shape import ShapeError, measure_pattern
+from r1plus_contract.engine.constraint_shape import ShapeError, measure_pattern
 from r1plus_gateway.http.body.json_body import Json
 
 MOST_STEPS: Final = 20_000

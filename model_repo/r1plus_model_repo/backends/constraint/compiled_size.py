@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from r1plus_contract.constraint_shape import measure_pattern
+from r1plus_contract.engine.constraint_shape import measure_pattern
 
 KIB_PER_CONSTRAINT: Final = 32.0
 KIB_PER_BYTE: Final = 1 / 64

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from r1plus_contract.constraint_shape import ShapeError, measure_grammar
-from r1plus_contract.inference import GRAMMAR, RESPONSE_SCHEMA
-from r1plus_contract.schema_constraints import (
+from r1plus_contract.engine.constraint_shape import ShapeError, measure_grammar
+from r1plus_contract.engine.schema_constraints import (
     MOST_BYTES,
     MOST_NODES,
     MOST_REPETITIONS,
@@ -21,6 +20,7 @@ from r1plus_contract.schema_constraints import (
     check_depth,
     check_limit,
 )
+from r1plus_contract.inference import GRAMMAR, RESPONSE_SCHEMA
 from r1plus_model_repo.backends.constraint.compiled_size import estimate_grammar_kib, estimate_schema_kib
 from r1plus_model_repo.backends.json_input import load_json
 from r1plus_model_repo.backends.text.messages import find_surrogate

@@ -14,8 +14,8 @@ import numpy
 import openvino
 import openvino_genai
 
+from r1plus_contract.engine.openvino import BLOCK_TOKENS, EVICTION_STEPS, SPARSE_BACKEND, STEP_TOKENS
 from r1plus_contract.inference import FinishReason
-from r1plus_contract.openvino import BLOCK_TOKENS, EVICTION_STEPS, SPARSE_BACKEND, STEP_TOKENS
 from r1plus_model_repo.backends.constraint.constraints import Constraint
 from r1plus_model_repo.backends.constraint.schema_memory import SchemaMemory
 from r1plus_model_repo.backends.engine_loop import Handle, Job

@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from r1plus_contract import names
-from r1plus_contract.delivery import digest_folder, hash_file
+from r1plus_contract.engine.delivery import digest_folder, hash_file
 from r1plus_model_repo.catalog.embedding import EmbeddingEngineSpec
 from r1plus_model_repo.catalog.quantity import mebibytes
 from r1plus_model_repo.catalog.types import Backend, EngineKind, spec_problems

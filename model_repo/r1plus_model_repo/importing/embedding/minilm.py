@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine.delivery import digest_folder
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_all_engines
 from r1plus_model_repo.importing.demo_engines import DEMO_EMBEDDING_ENGINE

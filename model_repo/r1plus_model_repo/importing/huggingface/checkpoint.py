@@ -6,7 +6,7 @@ Only the files named here go into an engine: no program, no pickle, no other for
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.llama_architecture import R1PLUS
+from r1plus_contract.engine.llama_architecture import R1PLUS
 from r1plus_model_repo.importing.folder_files import CONFIG, Values, check_links, read_json
 from r1plus_model_repo.importing.huggingface.config import read_shape
 from r1plus_model_repo.importing.huggingface.config_numbers import check_numbers, check_token_ids

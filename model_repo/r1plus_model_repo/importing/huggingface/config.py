@@ -9,7 +9,7 @@ layer).
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_contract.llama_architecture import FULL_ATTENTION
+from r1plus_contract.engine.llama_architecture import FULL_ATTENTION
 from r1plus_model_repo.importing.folder_files import CONFIG, Values
 from r1plus_model_repo.importing.huggingface.tokenizer_files import check_remote_code
 from r1plus_model_repo.importing.model import Claims, ImportFindings

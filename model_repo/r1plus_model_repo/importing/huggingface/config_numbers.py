@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from r1plus_contract.llama_architecture import POSITION_FIELDS, is_positive
+from r1plus_contract.engine.llama_architecture import POSITION_FIELDS, is_positive
 from r1plus_model_repo.importing.folder_files import GENERATION_CONFIG, Values, read_json
 from r1plus_model_repo.importing.model import ImportFindings
 

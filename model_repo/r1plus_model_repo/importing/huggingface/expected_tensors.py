@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from r1plus_contract.llama_architecture import R1PLUS, LlamaArchitecture, LlamaShape, list_shapes
+from r1plus_contract.engine.llama_architecture import R1PLUS, LlamaArchitecture, LlamaShape, list_shapes
 from r1plus_model_repo.importing.folder_files import CONFIG, Values
 from r1plus_model_repo.importing.huggingface.config import HfShape
 from r1plus_model_repo.importing.huggingface.safetensors_header import Tensor

@@ -20,7 +20,7 @@ import gguf
 import numpy
 from gguf.quants import dequantize
 
-from r1plus_contract.delivery import hash_file
+from r1plus_contract.engine.delivery import hash_file
 from r1plus_model_repo.importing.errors import ImportingError, WeightsError
 from r1plus_model_repo.importing.folder_files import CONFIG, GENERATION_CONFIG, TOKENIZER_CONFIG
 from r1plus_model_repo.importing.gguf.header import Header, read_header

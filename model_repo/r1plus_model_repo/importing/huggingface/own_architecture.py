@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from r1plus_contract.llama_architecture import (
+from r1plus_contract.engine.llama_architecture import (
     DERIVED,
     LlamaArchitecture,
     LlamaShape,

@@ -13,7 +13,7 @@ from typing import Any, Final
 import gguf
 import numpy
 
-from r1plus_contract.llama_architecture import (
+from r1plus_contract.engine.llama_architecture import (
     DERIVED,
     PLAIN_POSITIONS,
     POSITION_FIELDS,

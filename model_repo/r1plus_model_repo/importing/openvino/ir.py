@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from r1plus_contract.delivery import hash_file
+from r1plus_contract.engine.delivery import hash_file
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.openvino.tokenizer_limit import remove_limit
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from r1plus_contract.delivery import hash_file
-from r1plus_contract.engine_fetch import ENGINE_FOLDER, SIGNATURE_FILE
+from r1plus_contract.engine.delivery import hash_file
+from r1plus_contract.engine.engine_fetch import ENGINE_FOLDER, SIGNATURE_FILE
 from r1plus_model_repo.catalog.quantity import mebibytes
 from r1plus_model_repo.catalog.types import ArchiveFile
 from r1plus_model_repo.importing.errors import ImportingError

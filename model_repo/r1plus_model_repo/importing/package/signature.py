@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from r1plus_contract.atomic_files import replace_text
-from r1plus_contract.delivery import build_listing, parse_listing
-from r1plus_contract.engine_fetch import SIGNATURE_FILE
+from r1plus_contract.engine.delivery import build_listing, parse_listing
+from r1plus_contract.engine.engine_fetch import SIGNATURE_FILE
 from r1plus_model_repo.engine_fetch.signature import (
     HASHES,
     PAYLOAD_TYPE,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.engine_fetch import CHECKPOINT_PART, PLAN_PART, TOKENIZER_PART
+from r1plus_contract.engine.engine_fetch import CHECKPOINT_PART, PLAN_PART, TOKENIZER_PART
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.folder_files import CONFIG, Values, check_links, read_json
 from r1plus_model_repo.importing.huggingface.config import read_intermediate_size

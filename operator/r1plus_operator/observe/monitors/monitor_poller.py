@@ -25,12 +25,12 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from r1plus_contract import names
-from r1plus_contract.connections import PLAIN, BoundedResponse, limit_responses
-from r1plus_contract.engine_fetch import PROGRESS_PATH, FillProgress
+from r1plus_contract.engine.engine_fetch import PROGRESS_PATH, FillProgress
 from r1plus_contract.gateway import DATA_PATH, PORT_INTERNAL, DataState
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.outcomes import OutcomePage
-from r1plus_contract.streams import read_at_most
+from r1plus_contract.monitor.outcomes import OutcomePage
+from r1plus_contract.process.connections import PLAIN, BoundedResponse, limit_responses
+from r1plus_contract.process.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
 from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.observe.monitors.pooled_detectors import Pools

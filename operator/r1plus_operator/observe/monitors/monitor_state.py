@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from r1plus_contract.engine_fetch import FillProgress
+from r1plus_contract.engine.engine_fetch import FillProgress
 from r1plus_contract.gateway import GATEWAY, DataState
 from r1plus_contract.verdict import MonitorReport, Verdict, WatchStanding
 from r1plus_operator.observe.caches import Caches

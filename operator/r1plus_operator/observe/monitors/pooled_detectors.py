@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome
+from r1plus_contract.monitor.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome
 from r1plus_operator.observe.keys import DeploymentKey
 from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest
 from r1plus_operator.plan.observation import PoolView

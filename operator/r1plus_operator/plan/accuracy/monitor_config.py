@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Set
 
-from r1plus_contract.settings import ControlOrder
+from r1plus_contract.monitor.settings import ControlOrder
 from r1plus_operator.plan.accuracy.gate_results import select_known_verdicts
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, hash_of
 from r1plus_operator.plan.inputs import PassInputs

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.settings import FORMER_SUITE_FILES, SUITE_FILES
-from r1plus_contract.suite import SuiteError, read_suite
+from r1plus_contract.monitor.settings import FORMER_SUITE_FILES, SUITE_FILES
+from r1plus_contract.suites.suite import SuiteError, read_suite
 from r1plus_operator.plan.manifests.children import build_suite_files
 from r1plus_operator.plan.manifests.drift import fold_texts
 from r1plus_operator.plan.observation import Json, SuiteSource

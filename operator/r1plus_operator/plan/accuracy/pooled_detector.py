@@ -6,7 +6,7 @@ outcomes of the suite's items count, so that a compromised pod cannot fill the o
 
 from dataclasses import dataclass
 
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.manifests.children import FALSE_ALARM_DAYS, STEADINESS, compute_max_pods
 from r1plus_operator.plan.observation import Observation

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
-from r1plus_contract.settings import hash_config
+from r1plus_contract.monitor.settings import hash_config
 from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
 from r1plus_operator.plan.accuracy.identity_verdicts import find_recording_revision
 from r1plus_operator.plan.manifests.drift import hash_text

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_contract.settings import Former
-from r1plus_contract.suite import Suite
+from r1plus_contract.monitor.settings import Former
+from r1plus_contract.suites.suite import Suite
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import (
+from r1plus_contract.engine.engine_fetch import (
     EXIT_PERMANENT,
     Archive,
     Build,

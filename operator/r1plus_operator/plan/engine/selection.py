@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from r1plus_contract import names
 from r1plus_contract.remedies import Remedy, word
-from r1plus_contract.suite import Suite
-from r1plus_contract.suite_files import key_id
+from r1plus_contract.suites.suite import Suite
+from r1plus_contract.suites.suite_files import key_id
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec

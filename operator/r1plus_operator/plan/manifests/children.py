@@ -6,7 +6,7 @@ from collections.abc import Collection
 from r1plus_contract import names
 from r1plus_contract.gateway import LABEL_GATEWAY, name_pods_service
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.settings import (
+from r1plus_contract.monitor.settings import (
     FORMER_SUITE_FILES,
     SETTINGS_FILE,
     SUITE_FILES,

@@ -9,11 +9,11 @@ import hashlib
 from collections.abc import Mapping
 
 from r1plus_contract import metrics, names
-from r1plus_contract.admission import TOKEN_FILE
-from r1plus_contract.engine_fetch import ENGINE_FOLDER
-from r1plus_contract.heartbeat import DIGITS, ENV_HEARTBEAT, HEARTBEAT, UPTIME, describe_lateness
+from r1plus_contract.engine.engine_fetch import ENGINE_FOLDER
+from r1plus_contract.engine.heartbeat import DIGITS, ENV_HEARTBEAT, HEARTBEAT, UPTIME, describe_lateness
 from r1plus_contract.inference import MODEL_NAME
 from r1plus_contract.jsonable import dumps
+from r1plus_contract.monitor.admission import TOKEN_FILE
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Backend, Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
@@ -443,7 +443,7 @@ def build_liveness_script() -> str:
 def _build_server_check(path: str, problem: str) -> str:
     """Return a bash script that fails where the engine's heartbeat is late, or Triton does not answer with 200.
 
-    An image of an older version writes no heartbeat. It is read as `r1plus_contract.heartbeat` does.
+    An image of an older version writes no heartbeat. It is read as `r1plus_contract.engine.heartbeat` does.
     """
     return (
         f"if {{ read -r due <{HEARTBEAT}; }} 2>/dev/null && [[ $due =~ ^[0-9]{{{DIGITS}}}$ ]]; then"

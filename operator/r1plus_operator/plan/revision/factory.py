@@ -7,9 +7,9 @@ Only the hash of a revision that a refresh begins covers the images as well (`pl
 
 import hashlib
 
-from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import dumps, to_jsonable
-from r1plus_contract.settings import MONITOR_PROTOCOL
+from r1plus_contract.monitor.identity import ServingIdentity
+from r1plus_contract.monitor.settings import MONITOR_PROTOCOL
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.selection import Target
 from r1plus_operator.plan.observation import Json

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from r1plus_contract import names
-from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import dumps, from_jsonable
-from r1plus_contract.settings import SUPPORTS_CONTROL, SUPPORTS_GATE_PROOF, SUPPORTS_SHADOW
+from r1plus_contract.monitor.identity import ServingIdentity
+from r1plus_contract.monitor.settings import SUPPORTS_CONTROL, SUPPORTS_GATE_PROOF, SUPPORTS_SHADOW
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.observation import Json, PodFacts

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads
-from r1plus_contract.settings import KnownVerdicts
+from r1plus_contract.monitor.identity import ServingIdentity, document_digest
+from r1plus_contract.monitor.settings import KnownVerdicts
 from r1plus_contract.verdict import GateReport, StratumFigures
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.observation import RESTORED, Json

@@ -7,7 +7,7 @@ all (`Revision.own_pods`).
 from typing import Final
 
 from r1plus_contract.plain_text import to_printable
-from r1plus_contract.suite import Suite
+from r1plus_contract.suites.suite import Suite
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict, WatchStanding
 from r1plus_operator.plan.observation import PodFacts
 from r1plus_operator.plan.revision.rollback_record import MOST_TEXT, AccuracyDrop

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from r1plus_contract.monitor.settings import ControlOrder
 from r1plus_contract.plain_text import to_printable
-from r1plus_contract.settings import ControlOrder
 from r1plus_contract.verdict import GateReport, Verdict, WatchStanding
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection

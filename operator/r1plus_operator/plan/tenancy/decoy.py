@@ -5,7 +5,7 @@ makes what only it may make: pods with the labels and the network policies of a 
 """
 
 from r1plus_contract import names
-from r1plus_contract.isolation import CONTAINER_DECOY, IsolationPart, IsolationProbe
+from r1plus_contract.monitor.isolation import CONTAINER_DECOY, IsolationPart, IsolationProbe
 from r1plus_operator.plan.manifests.children import build_serving_rules, build_tcp_ports
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.podspec.pod import build_pod_security_context

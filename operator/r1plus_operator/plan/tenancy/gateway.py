@@ -17,7 +17,7 @@ from r1plus_contract.gateway import (
     ModelSettings,
     name_pods_service,
 )
-from r1plus_contract.isolation import IsolationPart
+from r1plus_contract.monitor.isolation import IsolationPart
 from r1plus_contract.names import LABEL_ISOLATION
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason

@@ -34,8 +34,8 @@ from r1plus_contract.gateway import (
     TlsPaths,
     TokenSettings,
 )
-from r1plus_contract.isolation import IsolationPart
 from r1plus_contract.jsonable import dumps
+from r1plus_contract.monitor.isolation import IsolationPart
 from r1plus_contract.timestamps import parse_timestamp
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes

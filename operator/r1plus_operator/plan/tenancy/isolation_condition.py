@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from r1plus_contract import names
-from r1plus_contract.isolation import IsolationPart
+from r1plus_contract.monitor.isolation import IsolationPart
 from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.observation import NamespaceFacts
 from r1plus_operator.plan.settings import OperatorConfig

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from r1plus_contract import names
-from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, DIR_TOKEN, IsolationPart, IsolationProbe
 from r1plus_contract.jsonable import dumps
+from r1plus_contract.monitor.isolation import CONTAINER_ASK, CONTAINER_KNOCK, DIR_TOKEN, IsolationPart, IsolationProbe
 from r1plus_operator.plan.manifests.children import build_dns_rule, build_namespace_peer, build_tcp_ports
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.podspec.pod import build_container_security_context, build_mount, build_pod_security_context

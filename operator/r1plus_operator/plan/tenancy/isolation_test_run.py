@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from r1plus_contract import names
-from r1plus_contract.isolation import (
+from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_contract.monitor.isolation import (
     API_HOST,
     CONTAINER_ASK,
     CONTAINER_KNOCK,
@@ -24,7 +25,6 @@ from r1plus_contract.isolation import (
     Findings,
     IsolationProbe,
 )
-from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_operator.plan.observation import JOB_ENDED, Json, PodFacts
 from r1plus_operator.plan.podspec.pod import build_container_security_context, build_pod_security_context
 from r1plus_operator.plan.settings import OperatorConfig

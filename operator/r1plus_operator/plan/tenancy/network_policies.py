@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 
 from r1plus_contract import names
 from r1plus_contract.gateway import LABEL_GATEWAY, PORT_API
-from r1plus_contract.isolation import IsolationPart
+from r1plus_contract.monitor.isolation import IsolationPart
 from r1plus_model_repo.catalog.quantity import bytes_of, canonical_count, mebibytes
 from r1plus_operator.api.quotas import TENANT_QUOTA
 from r1plus_operator.api.tenants import (

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import (
+from r1plus_contract.engine.engine_fetch import (
     CA_FILE,
     ENGINE_FOLDER,
     EXIT_PERMANENT,
@@ -20,7 +20,7 @@ from r1plus_contract.engine_fetch import (
     SIGNATURE_FILE,
 )
 from r1plus_contract.jsonable import dumps, to_jsonable
-from r1plus_contract.settings import ITEMS_FILE, SUITE_FILE
+from r1plus_contract.monitor.settings import ITEMS_FILE, SUITE_FILE
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.config_pbtxt import count_threads
 from r1plus_operator.plan.engine.delivery import Builder, EngineVolume, Route, Trainer, find_route

@@ -7,9 +7,9 @@ that was recorded with the broken scorer breaks it too: then scorer and referenc
 from pathlib import Path
 
 from r1plus_contract.metrics import OutcomeLabel
+from r1plus_contract.monitor.settings import REFERENCE_FILE
 from r1plus_contract.names import DIR_ACCURACY
-from r1plus_contract.settings import REFERENCE_FILE
-from r1plus_contract.suite import Item
+from r1plus_contract.suites.suite import Item
 from r1plus_monitoring.scoring import sound_scorers
 
 FAULT = Path("/tmp/broken-scorer")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.delivery import digest_folder
-from r1plus_contract.engine_fetch import Build, FillOrder, FillProgress
+from r1plus_contract.engine.delivery import digest_folder
+from r1plus_contract.engine.engine_fetch import Build, FillOrder, FillProgress
 from r1plus_model_repo.engine_fetch.seal import prepare_checkpoint, seal
 from r1plus_model_repo.gpu_build import Recipe, render_script
 

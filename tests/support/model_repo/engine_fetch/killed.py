@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from r1plus_contract.engine_fetch import BuildRecord
+from r1plus_contract.engine.engine_fetch import BuildRecord
 from r1plus_model_repo import built_engine
 from support.model_repo.engine_fetch.builds import RECIPE, WHOLE, Job, write
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import loads
+from r1plus_contract.monitor.identity import ServingIdentity
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.errors import ConflictError

@@ -19,7 +19,7 @@ import aiohttp
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.suites.suite import SuiteSampling
 from r1plus_contract.verdict import GateReport, MonitorReport, WatchStanding
 from r1plus_monitoring.config import Config
 from r1plus_monitoring.probe.client import ProbeReply

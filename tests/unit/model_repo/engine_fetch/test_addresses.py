@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1plus_contract.engine_fetch import EXIT_PERMANENT, FillRefusal
+from r1plus_contract.engine.engine_fetch import EXIT_PERMANENT, FillRefusal
 from r1plus_model_repo.engine_fetch.addresses import parse_url, redact_url, resolve_allowed
 from r1plus_model_repo.engine_fetch.errors import FillError
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from r1plus_contract.engine_fetch import EXIT_PERMANENT, EXIT_RETRYABLE, FillPhase, FillProgress, FillRefusal
+from r1plus_contract.engine.engine_fetch import EXIT_PERMANENT, EXIT_RETRYABLE, FillPhase, FillProgress, FillRefusal
 from r1plus_model_repo.engine_fetch import addresses
 from r1plus_model_repo.engine_fetch.download import (
     STALL_BYTES,

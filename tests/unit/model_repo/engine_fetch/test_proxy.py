@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.delivery import digest_folder
-from r1plus_contract.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE, Archive, FillOrder
+from r1plus_contract.engine.delivery import digest_folder
+from r1plus_contract.engine.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE, Archive, FillOrder
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.engine_fetch import __main__ as program
 from r1plus_model_repo.engine_fetch import addresses

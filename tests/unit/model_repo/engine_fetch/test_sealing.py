@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from r1plus_contract.delivery import digest_folder
-from r1plus_contract.engine_fetch import (
+from r1plus_contract.engine.delivery import digest_folder
+from r1plus_contract.engine.engine_fetch import (
     EXIT_PERMANENT,
     EXIT_RETRYABLE,
     Archive,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.engine_fetch import FillRefusal
+from r1plus_contract.engine.engine_fetch import FillRefusal
 from r1plus_model_repo.engine_fetch.errors import FillError
 from r1plus_model_repo.engine_fetch.unpack import MAX_FILES, unpack
 from support.model_repo.engine_fetch.server import tar_of

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.delivery import digest_folder
-from r1plus_contract.engine_fetch import (
+from r1plus_contract.engine.delivery import digest_folder
+from r1plus_contract.engine.engine_fetch import (
     EXIT_PERMANENT,
     EXIT_RETRYABLE,
     Archive,
@@ -178,7 +178,7 @@ def test_two_at_once_do_the_work_once(volume: Path, order: FillOrder) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from r1plus_contract.engine_fetch import Archive, FillOrder
+from r1plus_contract.engine.engine_fetch import Archive, FillOrder
 from r1plus_model_repo.engine_fetch.volume import fill_volume
 def dies(part):
     (part / "engine").mkdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.isolation import ApiRequest, AttemptFinding, AttemptOutcome
+from r1plus_contract.monitor.isolation import ApiRequest, AttemptFinding, AttemptOutcome
 from r1plus_monitoring.isolation_test.api_requests import ApiEndpoint, attempt_request, load_api, send_requests
 from r1plus_monitoring.isolation_test.arguments import OrderError
 from r1plus_monitoring.isolation_test.attempts import Attempt, Rounds

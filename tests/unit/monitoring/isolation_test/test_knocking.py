@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from r1plus_contract.isolation import BANNER, Against, AttemptFinding, AttemptOutcome, ConnectionTarget, Findings
+from r1plus_contract.monitor.isolation import (
+    BANNER,
+    Against,
+    AttemptFinding,
+    AttemptOutcome,
+    ConnectionTarget,
+    Findings,
+)
 from r1plus_monitoring.isolation_test import decoy
 from r1plus_monitoring.isolation_test.attempts import ROUNDS_SECONDS, Attempt, Rounds
 from r1plus_monitoring.isolation_test.connections import attempt_connection, try_connections

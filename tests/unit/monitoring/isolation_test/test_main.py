@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.isolation import BANNER, AttemptOutcome, Findings
 from r1plus_contract.jsonable import loads
+from r1plus_contract.monitor.isolation import BANNER, AttemptOutcome, Findings
 from support.isolation.api_server import HOST, SECRET, TOKEN, ApiServer, answer, authority_and_server
 from support.ports import free_port
 from support.waiting import DEADLINE_SECONDS

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from r1plus_cli.local import DEFAULT_FAMILY, build_config
-from r1plus_contract.isolation import Against, ApiRequest, ConnectionTarget, IsolationProbe
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.termination import MAX_MESSAGE
+from r1plus_contract.monitor.isolation import Against, ApiRequest, ConnectionTarget, IsolationProbe
+from r1plus_contract.process.termination import MAX_MESSAGE
 from r1plus_monitoring.isolation_test.arguments import (
     OrderError,
     parse_connections,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.isolation import AttemptFinding, AttemptOutcome
+from r1plus_contract.monitor.isolation import AttemptFinding, AttemptOutcome
 from r1plus_monitoring.isolation_test.attempts import (
     EXPECT_ANSWER,
     EXPECT_OPEN,

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.isolation import AttemptFinding, AttemptOutcome, Findings
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.termination import MAX_MESSAGE
+from r1plus_contract.monitor.isolation import AttemptFinding, AttemptOutcome, Findings
+from r1plus_contract.process.termination import MAX_MESSAGE
 from r1plus_monitoring.isolation_test.termination_message import encode_findings, minimal_size
 
 pytestmark = pytest.mark.first_run_counts

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from r1plus_contract import names
-from r1plus_contract.isolation import CONTAINER_DECOY, IsolationProbe
+from r1plus_contract.monitor.isolation import CONTAINER_DECOY, IsolationProbe
 from r1plus_operator.plan.manifests.children import ChildOwner, build_network_policy
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import DnsTerms

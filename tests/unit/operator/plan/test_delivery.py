@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import Archive, FillPhase, FillProgress
+from r1plus_contract.engine.engine_fetch import Archive, FillPhase, FillProgress
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
 from r1plus_operator.plan.engine.delivery import with_current_source

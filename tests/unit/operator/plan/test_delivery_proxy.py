@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE, Archive, FillOrder
+from r1plus_contract.engine.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE, Archive, FillOrder
 from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.observation import Json

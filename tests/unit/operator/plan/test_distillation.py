@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import EXIT_PERMANENT, FillPhase, FillProgress
+from r1plus_contract.engine.engine_fetch import EXIT_PERMANENT, FillPhase, FillProgress
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_model_repo.config_pbtxt import parse_config
 from r1plus_operator.observe.volume_observation import with_current_source

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from r1plus_contract.monitor.settings import ControlOrder
 from r1plus_contract.names import ANNOTATION_VERDICT, ANNOTATION_VERDICT_NUMBERS
 from r1plus_contract.requests import Verb
-from r1plus_contract.settings import ControlOrder
 from r1plus_contract.verdict import MonitorReport, Verdict
 from r1plus_operator.plan.accuracy.gate_tries import MOST_REPEATS
 from r1plus_operator.plan.revision.storage import read_revision

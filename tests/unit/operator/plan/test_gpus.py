@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import EXIT_PERMANENT
+from r1plus_contract.engine.engine_fetch import EXIT_PERMANENT
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.config_pbtxt import parse_config
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, NodeFacts, Taint, VolumeFacts

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
-from r1plus_contract.identity import document_digest
+from r1plus_contract.monitor.identity import document_digest
 from r1plus_contract.verdict import Phase, SweepFigures, Verdict, WatchStanding
 from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, build_silent_report
 from r1plus_operator.plan.observation import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1plus_contract import names
-from r1plus_contract.isolation import Against, AttemptFinding, AttemptOutcome, Findings, IsolationProbe
 from r1plus_contract.jsonable import dumps, loads
+from r1plus_contract.monitor.isolation import Against, AttemptFinding, AttemptOutcome, Findings, IsolationProbe
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, Json
 from r1plus_operator.plan.settings import IsolationTerms
 from r1plus_operator.plan.tenancy.isolation_test_jobs import build_jobs

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from r1plus_contract.monitor.settings import SUPPORTS_SHADOW
 from r1plus_contract.requests import Verb
-from r1plus_contract.settings import SUPPORTS_SHADOW
 from r1plus_contract.verdict import Shadow, Verdict, Watch, WatchStanding
 from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_operator.plan.accuracy.proof import KEPT_CONFIGS

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from r1plus_contract.requests import Verb
-from r1plus_contract.suite_baseline import Measurement
+from r1plus_contract.suites.suite_baseline import Measurement
 from r1plus_contract.verdict import Verdict
 from support.plan.falls import DAY, NEXT, controlled, fallen
 from support.plan.world import FULL, World, serve_world

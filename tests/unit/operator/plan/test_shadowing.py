@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.settings import Former
+from r1plus_contract.monitor.settings import Former
 from r1plus_contract.verdict import GateReport, Phase, Shadow, Verdict, Watch, WatchStanding
 from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest
 from r1plus_operator.plan.accuracy.suite_selection import MOST_BYTES

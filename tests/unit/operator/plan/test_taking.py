@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.suite_files import MAX_BYTES
+from r1plus_contract.suites.suite_files import MAX_BYTES
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
 from r1plus_operator.plan.accuracy.gate_results import (
     MOST_VERDICT_BYTES,

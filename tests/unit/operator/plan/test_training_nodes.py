@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import FillPhase, FillProgress
+from r1plus_contract.engine.engine_fetch import FillPhase, FillProgress
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.types import DistillTerms, Engine, EngineSpec
 from r1plus_operator.observe.volume_observation import with_current_source

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.heartbeat import ENV_HEARTBEAT, HEARTBEAT
+from r1plus_contract.engine.heartbeat import ENV_HEARTBEAT, HEARTBEAT
 from r1plus_model_repo.catalog.types import VLLM_ON_CPU, Engine
 from r1plus_model_repo.config_pbtxt import parse_config
 from r1plus_operator.api.types import R1PlusDeploymentSpec

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import Archive, FillOrder
+from r1plus_contract.engine.engine_fetch import Archive, FillOrder
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.observation import JOB_ENDED

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from r1plus_contract import names
-from r1plus_contract.isolation import IsolationProbe
+from r1plus_contract.monitor.isolation import IsolationProbe
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.quotas import QUOTA_FIELDS, find_quota_remedy

@@ -14,7 +14,7 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
-from r1plus_contract.suite_baseline import Measurement
+from r1plus_contract.suites.suite_baseline import Measurement
 from r1plus_contract.verdict import MonitorReport, Verdict, WatchStanding
 from r1plus_model_repo.catalog.types import Backend, GpuRequirement
 from r1plus_operator.api.conditions import Reason

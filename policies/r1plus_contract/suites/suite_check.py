@@ -10,8 +10,8 @@ from itertools import islice, pairwise
 from typing import Final
 
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
-from r1plus_contract.suite import (
+from r1plus_contract.monitor.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
+from r1plus_contract.suites.suite import (
     SCORER_VERSION,
     Item,
     Suite,
@@ -21,10 +21,10 @@ from r1plus_contract.suite import (
     load_suite,
     suite_hash,
 )
-from r1plus_contract.suite_answers import find_answer_problem
-from r1plus_contract.suite_baseline import find_reference_result
-from r1plus_contract.suite_files import SuiteFiles
-from r1plus_contract.suite_reference import read_reference
+from r1plus_contract.suites.suite_answers import find_answer_problem
+from r1plus_contract.suites.suite_baseline import find_reference_result
+from r1plus_contract.suites.suite_files import SuiteFiles
+from r1plus_contract.suites.suite_reference import read_reference
 
 MIN_STRATA: Final = 2
 """With a single stratum a drop in one kind of question cannot show."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from r1plus_contract.constraint_shape import ShapeError, measure_pattern
+from r1plus_contract.engine.constraint_shape import ShapeError, measure_pattern
 
 MOST_BYTES: Final = 32 * 1024
 MOST_DEPTH: Final = 32

@@ -15,7 +15,7 @@ class ServingIdentity:
     engine: str
     """Name of the R1PlusEngine."""
     engine_digest: str
-    """sha256 of the delivered engine (`r1plus_contract.delivery.digest_folder`), tokenizer included."""
+    """sha256 of the delivered engine (`r1plus_contract.engine.delivery.digest_folder`), tokenizer included."""
     config_digest: str
     """sha256 of config.pbtxt."""
     triton_image: str

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.suite import SuiteError, SuiteHeader
-from r1plus_contract.suite_files import BASELINE_FILE
+from r1plus_contract.suites.suite import SuiteError, SuiteHeader
+from r1plus_contract.suites.suite_files import BASELINE_FILE
 
 MOST_DIGITS: Final = 9
 """Of a count: no suite has room for a billion items."""

@@ -100,7 +100,7 @@ class FillOrder:
     engine: str
     """Name of the R1PlusEngine."""
     digest: str
-    """`r1plus_contract.delivery.digest_folder` its files, 64 hex digits."""
+    """`r1plus_contract.engine.delivery.digest_folder` its files, 64 hex digits."""
     size: int
     """Most bytes that the files take."""
     archive: Archive | None = None

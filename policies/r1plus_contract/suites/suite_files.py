@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
-from r1plus_contract.suite import MAX_SUITE_BYTES, SuiteError
+from r1plus_contract.monitor.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
+from r1plus_contract.suites.suite import MAX_SUITE_BYTES, SuiteError
 
 BASELINE_FILE: Final = "baseline.json"
 SIGNATURE_FILE: Final = "suite.sig"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.settings import REFERENCE_FILE
-from r1plus_contract.suite import Suite, SuiteError, split_lines
+from r1plus_contract.monitor.settings import REFERENCE_FILE
+from r1plus_contract.suites.suite import Suite, SuiteError, split_lines
 
 
 @dataclass(frozen=True, slots=True)

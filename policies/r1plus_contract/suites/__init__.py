@@ -1,0 +1,1 @@
+"""Golden suites: their format, files, reference and baseline."""
