@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from r1plus_model.generation import Generator
+    from r1plus_model.sampling.generation import Generator
 
 dependencies = ["torch", "safetensors", "tokenizers", "jinja2"]
 
@@ -25,6 +25,6 @@ def r1plus(checkpoint: str) -> Generator:
     if find_spec("r1plus_contract") is None:
         sys.path.append(str(Path(__file__).resolve().parents[2] / "policies"))
 
-    from r1plus_model.generation import open_generator
+    from r1plus_model.sampling.generation import open_generator
 
     return open_generator(Path(checkpoint))

@@ -60,7 +60,7 @@ def test_a_clone_is_enough(llama: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     names = done.stdout.splitlines()[-1]
 
-    assert "r1plus_model.generation" in names
+    assert "r1plus_model.sampling.generation" in names
     assert "r1plus_contract.engine.llama_architecture" in names and "r1plus_contract.jsonable" not in names
     assert "r1plus_model_repo" not in names
 

@@ -20,11 +20,11 @@ import torch
 from r1plus_contract.engine.delivery import hash_file
 from r1plus_model.checkpoint import load_model
 from r1plus_model.checkpoints import open_checkpoint
-from r1plus_model.distillation import DistillationRequest, distil
 from r1plus_model.errors import DistillationError
-from r1plus_model.pruning import choose_layers, measure_influence
-from r1plus_model.training import TrainingProcess
-from r1plus_model.work_folder import Disk
+from r1plus_model.training.distillation import DistillationRequest, distil
+from r1plus_model.training.loop import TrainingProcess
+from r1plus_model.training.pruning import choose_layers, measure_influence
+from r1plus_model.training.work_folder import Disk
 from r1plus_model_repo.importing.package.folders import lock_folder
 from support.model import environment
 from support.model.distil_process import SMALL, make_request, run

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.engine.delivery import hash_file
-from r1plus_model.distillation import DistillationRequest, distil
 from r1plus_model.errors import DistillationError, StorageError
-from r1plus_model.training import TrainingProcess
-from r1plus_model.work_folder import Disk, check_room, measure_disk
+from r1plus_model.training.distillation import DistillationRequest, distil
+from r1plus_model.training.loop import TrainingProcess
+from r1plus_model.training.work_folder import Disk, check_room, measure_disk
 from support.model.distil_process import make_request, run, tick
 from support.model.tiny_models import write_data, write_tiny
 from support.tables import for_each

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from r1plus_contract.engine.llama_architecture import LlamaArchitecture
 from r1plus_model.checkpoint import load_model
 from r1plus_model.errors import DistillationError
-from r1plus_model.healing import HealingRecipe, TrainingBatch, choose_active, heal, list_groups, scale_rate
 from r1plus_model.model import R1PlusModel
+from r1plus_model.training.healing import HealingRecipe, TrainingBatch, choose_active, heal, list_groups, scale_rate
 from support.model.llamas import draw_ids, mask_padding, write_tiny
 from support.tables import for_each
 

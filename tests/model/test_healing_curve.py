@@ -11,9 +11,9 @@ import torch
 from bench.model.healed import Curve, heal_model
 from r1plus_contract.engine.llama_architecture import LlamaArchitecture
 from r1plus_model.checkpoint import load_model
-from r1plus_model.decoding import decode_greedily
-from r1plus_model.healing import HealingRecipe, TrainingBatch, heal
 from r1plus_model.model import R1PlusModel
+from r1plus_model.sampling.decoding import decode_greedily
+from r1plus_model.training.healing import HealingRecipe, TrainingBatch, heal
 from support.model.llamas import draw_ids, mask_padding, write_tiny
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]

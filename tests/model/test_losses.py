@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as functional
 
-from r1plus_model.losses import (
+from r1plus_model.training.losses import (
     combine_losses,
     distillation_loss,
     hard_label_loss,

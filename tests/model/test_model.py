@@ -10,7 +10,7 @@ import transformers
 
 from r1plus_contract.engine.llama_architecture import LlamaArchitecture, ModelError, list_shapes
 from r1plus_model.checkpoint import load_model, name_tensors
-from r1plus_model.decoding import decode_greedily
+from r1plus_model.sampling.decoding import decode_greedily
 from support.model.llamas import (
     CONTEXT,
     compute_reference,

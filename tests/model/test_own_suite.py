@@ -22,7 +22,7 @@ from bench.model.served import DENSE, HEALED, SUITE, Request, measure
 from r1plus_contract.engine.llama_architecture import LlamaArchitecture
 from r1plus_contract.suites.suite import Suite
 from r1plus_model.checkpoint import load_model, save_model
-from r1plus_model.suite_overlap import SuiteIndex
+from r1plus_model.training.suite_overlap import SuiteIndex
 from r1plus_model_repo.backends.requests import GenerationRequest
 from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_monitoring.curate.record import read_suite

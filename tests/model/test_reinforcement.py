@@ -21,16 +21,16 @@ from r1plus_contract.engine.delivery import hash_file
 from r1plus_contract.suites.suite import Item, load_suite
 from r1plus_model.checkpoint import load_model
 from r1plus_model.checkpoints import open_checkpoint
-from r1plus_model.constrained_sampling import AnswerSampler, PromptEncoder, open_sampler
-from r1plus_model.continuous_batch import TorchBatch
-from r1plus_model.drawn_answers import merge_right, read_draws
 from r1plus_model.errors import DistillationError
-from r1plus_model.packing import BranchCache, compute_packed_states
-from r1plus_model.reinforcement import ReinforcementRequest, reinforce
-from r1plus_model.reward_tasks import RewardTask
-from r1plus_model.token_sampling import TorchSampling
-from r1plus_model.training import TrainingProcess
-from r1plus_model.work_folder import Disk
+from r1plus_model.sampling.constrained_sampling import AnswerSampler, PromptEncoder, open_sampler
+from r1plus_model.sampling.continuous_batch import TorchBatch
+from r1plus_model.sampling.token_sampling import TorchSampling
+from r1plus_model.training.drawn_answers import merge_right, read_draws
+from r1plus_model.training.loop import TrainingProcess
+from r1plus_model.training.packing import BranchCache, compute_packed_states
+from r1plus_model.training.reinforcement import ReinforcementRequest, reinforce
+from r1plus_model.training.reward_tasks import RewardTask
+from r1plus_model.training.work_folder import Disk
 from support.golden_suites import files_of
 from support.model import environment
 from support.model.reinforce_process import (

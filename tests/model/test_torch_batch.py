@@ -11,12 +11,12 @@ import transformers
 
 from r1plus_contract.engine.llama_architecture import LlamaArchitecture
 from r1plus_contract.inference import FinishReason
-from r1plus_model import continuous_batch
 from r1plus_model.checkpoint import load_model
-from r1plus_model.continuous_batch import TorchBatch
-from r1plus_model.decoding import decode_greedily
 from r1plus_model.model import R1PlusModel
-from r1plus_model.token_sampling import TokenSampler, TorchSampling
+from r1plus_model.sampling import continuous_batch
+from r1plus_model.sampling.continuous_batch import TorchBatch
+from r1plus_model.sampling.decoding import decode_greedily
+from r1plus_model.sampling.token_sampling import TokenSampler, TorchSampling
 from support.model.llamas import CONTEXT, VOCABULARY, draw_ids, load_tiny, make_reference, write_tiny
 from support.tables import for_each
 from support.vllm.engine import convert_smollm2

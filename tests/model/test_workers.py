@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from r1plus_contract.engine.delivery import digest_folder
 from r1plus_contract.engine.engine_fetch import EXIT_PERMANENT, EXIT_RETRYABLE
 from r1plus_model.errors import DistillationError
-from r1plus_model.workers import read_workers
+from r1plus_model.training.workers import read_workers
 from support.model.training_volume import OPTIONS, TrainingVolume
 from support.model.worker_processes import WorkerProcesses, use_workers
 from support.tables import for_each

@@ -60,7 +60,7 @@ async def test_replicas_see_each_others_content_and_append_in_turn(tenant: Volum
 
 
 async def test_a_limit_holds_over_replicas(tenant: Volume) -> None:
-    limits = ContentLimits(20_000, 20_000)
+    limits, key = ContentLimits(20_000, 20_000), make_caller()
     async with tenant.open() as first, tenant.open() as second:
         contents = [make_content(store, limits) for store in (first, second)]
 
@@ -68,7 +68,7 @@ async def test_a_limit_holds_over_replicas(tenant: Volume) -> None:
             count = 0
             with pytest.raises(ContentLimitError):
                 while True:
-                    await contents[side].write(CALLER, lambda one: one.create_conversation({}, [say("x" * 1000)]))
+                    await contents[side].write(key, lambda one: one.create_conversation({}, [say("x" * 1000)]))
                     count += 1
             return count
 

@@ -66,7 +66,7 @@ async def main(uid, folder, url, name):
     admitted = [end for end in ends if isinstance(end, Reservation)]
     codes = {getattr(end, "code", repr(end)) for end in ends if not isinstance(end, Reservation)}
     for one in admitted:
-        await store.ledger.settle(one, Usage(10, 20), Outcome.ANSWERED, None)
+        await store.ledger.settle(one, TokenUsage(10, 20), Outcome.ANSWERED, None)
     print(json.dumps({"admitted": len(admitted), "codes": sorted(codes)}), flush=True)
     await store.close()
 

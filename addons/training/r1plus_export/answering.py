@@ -17,7 +17,7 @@ from r1plus_contract.inference import FinishReason
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.suites.suite import Item, Suite, SuiteSampling
 from r1plus_export.errors import ExportError
-from r1plus_model.answer_end import StopRule
+from r1plus_model.sampling.answer_end import StopRule
 from r1plus_monitoring.curate.asking import AskingCondition, CandidateAnswer, ChildReply, ChildRequest
 
 IsFinished = Callable[[list[int]], bool]

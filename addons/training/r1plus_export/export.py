@@ -27,7 +27,7 @@ from r1plus_export.targets import (
     choose_precision,
     find_target,
 )
-from r1plus_model.answer_end import cut_at
+from r1plus_model.sampling.answer_end import cut_at
 from r1plus_model_repo.importing.folder_files import CONFIG
 from r1plus_model_repo.importing.package.folders import create_scratch, lock_folder, stage_folder
 from r1plus_monitoring.curate import asking

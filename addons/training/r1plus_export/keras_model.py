@@ -13,9 +13,9 @@ import keras
 from keras import layers, ops
 
 from r1plus_contract.engine.llama_architecture import LlamaShape
-from r1plus_model.answer_end import MOST_NEW_TOKENS, StopRule, check_length_and_stop
 from r1plus_model.encoder import Encoder, read_encoder
 from r1plus_model.errors import DistillationError
+from r1plus_model.sampling.answer_end import MOST_NEW_TOKENS, StopRule, check_length_and_stop
 
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _PACKAGE: Final = "r1plus"

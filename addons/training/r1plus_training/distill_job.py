@@ -50,11 +50,11 @@ from r1plus_model_repo.engine_fetch.storage import ReportProgress
 from r1plus_training.engine_distil import load_compared_suites, stop_on_signals
 
 if TYPE_CHECKING:
-    from r1plus_model.distillation import DistillationRequest
     from r1plus_model.errors import DistillationError
-    from r1plus_model.recipe import DistillationRecipe
-    from r1plus_model.training import TrainingProcess, TrainingProgress
-    from r1plus_model.workers import Workers
+    from r1plus_model.training.distillation import DistillationRequest
+    from r1plus_model.training.loop import TrainingProcess, TrainingProgress
+    from r1plus_model.training.recipe import DistillationRecipe
+    from r1plus_model.training.workers import Workers
 
 _FIELDS: Final = {
     "work": "volume",
@@ -171,7 +171,7 @@ def _hold_training(job: TrainingJob) -> Iterator[None]:
 
 
 def _build_request(job: TrainingJob) -> "DistillationRequest":
-    from r1plus_model.distillation import DistillationRequest
+    from r1plus_model.training.distillation import DistillationRequest
 
     return DistillationRequest(
         job.artifact / TEACHER_PART,
@@ -186,9 +186,9 @@ def _build_request(job: TrainingJob) -> "DistillationRequest":
 
 def _train_student(job: TrainingJob, workers: "Workers | None" = None) -> Path:
     """Return the checkpoint of the student, which an earlier pod may have finished."""
-    from r1plus_model.distillation import is_trained
-    from r1plus_model.training import TrainingProcess
-    from r1plus_model.workers import ALONE, join_workers
+    from r1plus_model.training.distillation import is_trained
+    from r1plus_model.training.loop import TrainingProcess
+    from r1plus_model.training.workers import ALONE, join_workers
 
     request = _build_request(job)
     shutil.rmtree(job.training / ".discarded-work", ignore_errors=True)
@@ -210,9 +210,9 @@ def _train_student(job: TrainingJob, workers: "Workers | None" = None) -> Path:
 
 
 def _assist(job: TrainingJob, workers: "Workers") -> None:
-    from r1plus_model.distillation import assist, is_trained
-    from r1plus_model.training import TrainingProcess
-    from r1plus_model.workers import join_workers
+    from r1plus_model.training.distillation import assist, is_trained
+    from r1plus_model.training.loop import TrainingProcess
+    from r1plus_model.training.workers import join_workers
 
     request = _build_request(job)
     if is_trained(request):
@@ -259,8 +259,8 @@ def _remake_damaged() -> Iterator[None]:
 
 def _distil(request: "DistillationRequest", process: "TrainingProcess") -> None:
     """Train. What a power cut has damaged is made again: no user can remove a file of the volume."""
-    from r1plus_model.distillation import distil
     from r1plus_model.errors import DamagedWorkError
+    from r1plus_model.training.distillation import distil
 
     if process.workers.count > 1:
         with _remake_damaged():
@@ -297,7 +297,7 @@ def _say(line: str) -> None:
 
 
 def _build_recipe(options: DistillationOptions) -> "DistillationRecipe":
-    from r1plus_model.recipe import DistillationRecipe
+    from r1plus_model.training.recipe import DistillationRecipe
 
     return DistillationRecipe(
         teacher="",
@@ -319,7 +319,7 @@ def _check_finished(request: "DistillationRequest") -> None:
     """Refuse a student of another recipe: nothing but the Job writes to the volume, and each recipe has its own."""
     from r1plus_model.checkpoints import open_checkpoint
     from r1plus_model.errors import ForeignFolderError
-    from r1plus_model.recipe import RECORD_FILE, DistillationRecord
+    from r1plus_model.training.recipe import RECORD_FILE, DistillationRecord
 
     record = loads(DistillationRecord, (request.out / RECORD_FILE).read_bytes(), tolerant=True)
     student = open_checkpoint(request.student, "student").digest if request.student else None
@@ -331,8 +331,8 @@ def _check_finished(request: "DistillationRequest") -> None:
 
 def _remove_work_of_another_trainer(request: "DistillationRequest") -> None:
     """Begin again where another version of the trainer began: its steps would not be those of this one."""
-    from r1plus_model.recipe import TRAINER_VERSION, DistillationRecipe
-    from r1plus_model.work_folder import RECIPE_FILE
+    from r1plus_model.training.recipe import TRAINER_VERSION, DistillationRecipe
+    from r1plus_model.training.work_folder import RECIPE_FILE
 
     path = request.work / RECIPE_FILE
     if not path.is_file():
@@ -366,7 +366,7 @@ class _Reporter:
 
 def _import_student(job: TrainingJob, student: Path) -> Path:
     """Return the folder with the engine's files, made from the student as its backend needs them."""
-    from r1plus_model.recipe import RECORD_FILE
+    from r1plus_model.training.recipe import RECORD_FILE
     from r1plus_model_repo.importing.engine import import_engine
     from r1plus_model_repo.importing.model import OPENVINO, Claims
     from r1plus_model_repo.importing.options import ImportOptions
@@ -515,7 +515,7 @@ def _run_job(arguments: argparse.Namespace) -> int:
 def _run_worker(arguments: argparse.Namespace) -> int:
     with translate_job_errors():
         from r1plus_model.errors import LostWorkerError
-        from r1plus_model.workers import read_workers
+        from r1plus_model.training.workers import read_workers
 
         workers = read_workers(os.environ)
     report = _serve_progress(arguments.port) if workers.is_leader else _ignore

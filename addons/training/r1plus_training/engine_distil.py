@@ -26,8 +26,8 @@ from r1plus_cli.options import takes_arguments
 from r1plus_contract.suites.suite import Suite, SuiteError, SuiteSampling, load_suite
 
 if TYPE_CHECKING:
-    from r1plus_model.distillation import Distillation
-    from r1plus_model.recipe import DistillationRecipe
+    from r1plus_model.training.distillation import Distillation
+    from r1plus_model.training.recipe import DistillationRecipe
 
 _OPTIONS: Final = (
     "data",
@@ -98,7 +98,7 @@ class DistillationArguments:
 
     def build_recipe(self) -> "DistillationRecipe":
         """Return the recipe; the run itself names teacher and data in it."""
-        from r1plus_model.recipe import DistillationRecipe
+        from r1plus_model.training.recipe import DistillationRecipe
 
         return DistillationRecipe(
             teacher="",
@@ -131,8 +131,8 @@ def distil_command(arguments: DistillationArguments) -> None:
     Example: `r1plus engine distill model-hf --data prompts.jsonl --layers 24 --out student`
     """
     with translate_training_errors("distilling", "distil", _OPTIONS), stop_on_signals() as stopping:
-        from r1plus_model.distillation import DistillationRequest, distil
-        from r1plus_model.training import TrainingProcess
+        from r1plus_model.training.distillation import DistillationRequest, distil
+        from r1plus_model.training.loop import TrainingProcess
 
         recipe = arguments.build_recipe()
         work = arguments.work or choose_work_folder(arguments.out)

@@ -22,7 +22,7 @@ from r1plus_training.engine_distil import (
 )
 
 if TYPE_CHECKING:
-    from r1plus_model.reinforcement import Reinforcement
+    from r1plus_model.training.reinforcement import Reinforcement
 
 _EXTRAS: Final = "engine,distil,torch,gateway,calculator"
 _OPTIONS: Final = (
@@ -79,9 +79,9 @@ def reinforce_command(
     """
     with translate_training_errors("reinforcing", _EXTRAS, _OPTIONS), stop_on_signals() as stopping:
         from r1plus_assistant.calculation.translation import MOST_NEW_TOKENS
-        from r1plus_model.reinforcement import ReinforcementRequest, reinforce
-        from r1plus_model.reinforcement_recipe import ReinforcementRecipe
-        from r1plus_model.training import TrainingProcess
+        from r1plus_model.training.loop import TrainingProcess
+        from r1plus_model.training.reinforcement import ReinforcementRequest, reinforce
+        from r1plus_model.training.reinforcement_recipe import ReinforcementRecipe
         from r1plus_training.translation_reward import build_translation_task
 
         recipe = ReinforcementRecipe(

@@ -14,7 +14,7 @@ from r1plus_contract.calculator import DEFAULT_DIGITS
 from r1plus_contract.calculator_grammar.errors import CalculatorError
 
 if TYPE_CHECKING:
-    from r1plus_model.reward_tasks import RewardTask
+    from r1plus_model.training.reward_tasks import RewardTask
 
 
 def build_translation_task(question: str, answer: Fraction) -> "RewardTask":
@@ -23,7 +23,7 @@ def build_translation_task(question: str, answer: Fraction) -> "RewardTask":
     Raises:
         ValueError: it does not, and why.
     """
-    from r1plus_model.reward_tasks import RewardTask
+    from r1plus_model.training.reward_tasks import RewardTask
 
     plan = plan_math(question, can_translate=True)
     if plan.skip is not None:

@@ -68,8 +68,8 @@ def load_torch_parts() -> TorchParts:
     """
     from r1plus_contract.engine.llama_architecture import ModelError
     from r1plus_model import checkpoint
-    from r1plus_model.continuous_batch import TorchBatch
-    from r1plus_model.token_sampling import TorchSampling
+    from r1plus_model.sampling.continuous_batch import TorchBatch
+    from r1plus_model.sampling.token_sampling import TorchSampling
 
     def load_model(path: Path) -> Any:
         try:

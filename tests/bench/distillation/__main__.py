@@ -1,6 +1,6 @@
 """`make bench NAME=distillation`: what a student of SmolLM2-135M gains by its teacher's logits, and how it gets to traffic.
 
-Part `arms`: each is `r1plus_model.distillation`, as `r1plus engine distill` runs it, on the same data: the teacher's
+Part `arms`: each is `r1plus_model.training.distillation`, as `r1plus engine distill` runs it, on the same data: the teacher's
 answers to questions that no golden suite has, and paragraphs of perl-doc. `KD` learns the teacher's distribution, `CE`
 the tokens of the same text: at equal steps, and for as many processor seconds. The suite is answered in torch.
 

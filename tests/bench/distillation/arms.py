@@ -19,13 +19,13 @@ from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.engine.llama_architecture import read_shape
 from r1plus_model.checkpoint import load_model, read_fields
 from r1plus_model.checkpoints import cut_layers
-from r1plus_model.distillation import DistillationRequest, distil
 from r1plus_model.encoder import read_encoder
-from r1plus_model.examples import build_examples, read_records
 from r1plus_model.model import R1PlusModel
-from r1plus_model.recipe import RECORD_FILE, DistillationRecipe
-from r1plus_model.suite_overlap import SuiteIndex
-from r1plus_model.training import TrainingProcess, TrainingProgress, choose_batch
+from r1plus_model.training.distillation import DistillationRequest, distil
+from r1plus_model.training.examples import build_examples, read_records
+from r1plus_model.training.loop import TrainingProcess, TrainingProgress, choose_batch
+from r1plus_model.training.recipe import RECORD_FILE, DistillationRecipe
+from r1plus_model.training.suite_overlap import SuiteIndex
 from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_training.engine_distil import load_compared_suites

@@ -10,7 +10,7 @@ from typing import Final
 
 from bench.model.prompts import list_prompts, read_suite_prompts
 from r1plus_contract.suites.suite import encode_items
-from r1plus_model.suite_overlap import SuiteIndex
+from r1plus_model.training.suite_overlap import SuiteIndex
 from r1plus_monitoring.curate.candidates import build_candidates
 from r1plus_training.engine_distil import load_compared_suites
 

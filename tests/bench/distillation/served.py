@@ -17,7 +17,7 @@ from devcluster.cache import cache_dir
 from r1plus_contract.suites.suite import Suite
 from r1plus_contract.suites.suite_check import MIN_STRATA
 from r1plus_edge.report import ServePhase, ServeStatus
-from r1plus_model.examples import read_records
+from r1plus_model.training.examples import read_records
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.importing.smollm2 import build_engines

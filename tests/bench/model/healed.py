@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.engine.llama_architecture import LlamaArchitecture
-from r1plus_model.healing import BatchSource, HealingRecipe, heal, set_active
 from r1plus_model.model import R1PlusModel
+from r1plus_model.training.healing import BatchSource, HealingRecipe, heal, set_active
 
 RANK: Final = 96
 """Of predictors: a sixth of the hidden size, so they read a quarter of what the gate reads."""

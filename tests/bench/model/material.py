@@ -18,10 +18,10 @@ from bench.model.prompts import read_suite_prompts
 from devcluster.cache import cache_dir
 from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.suites.suite import Item, Suite
-from r1plus_model.decoding import decode_greedily
-from r1plus_model.healing import TrainingBatch
 from r1plus_model.model import R1PlusModel
-from r1plus_model.suite_overlap import SuiteIndex
+from r1plus_model.sampling.decoding import decode_greedily
+from r1plus_model.training.healing import TrainingBatch
+from r1plus_model.training.suite_overlap import SuiteIndex
 from r1plus_model_repo.backends.requests import GenerationRequest
 from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_monitoring.curate.candidates import build_candidates, read_facts

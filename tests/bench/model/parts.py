@@ -27,9 +27,9 @@ from bench.model.speed import Decoder, compute_mlps, time_in_turn
 from r1plus_contract.engine.llama_architecture import LlamaArchitecture
 from r1plus_contract.suites.suite import Suite
 from r1plus_model.checkpoint import load_model, save_model
-from r1plus_model.healing import set_active
 from r1plus_model.model import R1PlusModel
 from r1plus_model.sparse import NeuronChoice, share_read
+from r1plus_model.training.healing import set_active
 from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_monitoring.curate.selection import sample

@@ -2,7 +2,7 @@
 
 import random
 
-from r1plus_model.suite_overlap import SuiteIndex
+from r1plus_model.training.suite_overlap import SuiteIndex
 from r1plus_monitoring.curate.candidates import build_candidates
 from r1plus_training.engine_distil import load_compared_suites
 

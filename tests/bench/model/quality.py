@@ -10,9 +10,9 @@ from torch.nn import functional
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.suites.suite import Suite
-from r1plus_model.answer_end import StopRule
-from r1plus_model.decoding import decode_greedily
 from r1plus_model.model import R1PlusModel
+from r1plus_model.sampling.answer_end import StopRule
+from r1plus_model.sampling.decoding import decode_greedily
 from r1plus_model.sparse import choose_largest
 from r1plus_model_repo.backends.requests import GenerationRequest
 from r1plus_model_repo.backends.text.hf_tokens import HfTokens

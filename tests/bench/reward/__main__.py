@@ -1,6 +1,6 @@
 """`make bench NAME=reward`: what SmolLM2-135M gains at translating questions by expert iteration on the calculator's reward.
 
-The training is `r1plus_model.reinforcement`, as `r1plus engine reinforce` runs it. Questions are made here, in two halves
+The training is `r1plus_model.training.reinforcement`, as `r1plus engine reinforce` runs it. Questions are made here, in two halves
 that share no template, name, good or number. Asked greedily before and after: the held-out half, and the questions of
 `make bench NAME=math` that were written long before (`reported`). The golden suite's items show what the training costs
 elsewhere. Not a test: it prints. The last line is JSON.

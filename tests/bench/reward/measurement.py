@@ -17,12 +17,12 @@ from bench.model.quality import count_right
 from bench.reward.questions import HELD_OUT, Question, split_questions
 from r1plus_assistant.calculation.translation import MOST_NEW_TOKENS
 from r1plus_model.checkpoint import load_model
-from r1plus_model.constrained_sampling import PromptEncoder, open_sampler
 from r1plus_model.model import R1PlusModel
-from r1plus_model.reinforcement import ReinforcementRequest, ask_greedily, compare, reinforce
-from r1plus_model.reinforcement_recipe import RECORD_FILE, ReinforcementRecipe
-from r1plus_model.reward_tasks import RewardTask
-from r1plus_model.training import TrainingProcess
+from r1plus_model.sampling.constrained_sampling import PromptEncoder, open_sampler
+from r1plus_model.training.loop import TrainingProcess
+from r1plus_model.training.reinforcement import ReinforcementRequest, ask_greedily, compare, reinforce
+from r1plus_model.training.reinforcement_recipe import RECORD_FILE, ReinforcementRecipe
+from r1plus_model.training.reward_tasks import RewardTask
 from r1plus_model_repo.backends.text.hf_tokens import HfTokens
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_policies.bounds import mcnemar_exact

@@ -40,7 +40,7 @@ COPY application/ /opt/r1plus/application/
 # Of the wheel's data, where Python's prefix is /usr: the suites that no data may have.
 RUN ln -s /opt/r1plus/application/data/share/r1plus /usr/share/r1plus
 # What is imported is compiled once, here: a pod's root is read-only, so each start would do it again.
-RUN python3 -c 'import torch, r1plus_training.distill_job, r1plus_model.distillation, r1plus_model.workers, \
+RUN python3 -c 'import torch, r1plus_training.distill_job, r1plus_model.training.distillation, r1plus_model.training.workers, \
 r1plus_model_repo.importing.engine, r1plus_model_repo.importing.huggingface.to_gguf, openvino'
 USER 1000:1000
 """

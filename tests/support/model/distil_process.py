@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from r1plus_model.distillation import Distillation, DistillationRequest, distil
-from r1plus_model.recipe import DistillationRecipe
-from r1plus_model.training import TrainingProcess
+from r1plus_model.training.distillation import Distillation, DistillationRequest, distil
+from r1plus_model.training.loop import TrainingProcess
+from r1plus_model.training.recipe import DistillationRecipe
 
 SMALL: dict[str, Any] = {"steps": 6, "batch": 4, "length": 48, "learning_rate": 3e-4, "top": 16, "layers": 3}
 

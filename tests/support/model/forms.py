@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 from r1plus_contract.suites.suite import Item
-from r1plus_model.distillation import DistillationRequest, distil
-from r1plus_model.recipe import DistillationRecipe
-from r1plus_model.training import TrainingProcess
+from r1plus_model.training.distillation import DistillationRequest, distil
+from r1plus_model.training.loop import TrainingProcess
+from r1plus_model.training.recipe import DistillationRecipe
 from support.model.tiny_models import write_data, write_tiny
 
 MEANINGS = (

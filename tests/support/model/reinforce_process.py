@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from r1plus_assistant.calculation.translation import build_grammar
-from r1plus_model.reinforcement import Reinforcement, ReinforcementRequest, reinforce
-from r1plus_model.reinforcement_recipe import ReinforcementRecipe
-from r1plus_model.reward_tasks import RewardTask
-from r1plus_model.training import TrainingProcess
+from r1plus_model.training.loop import TrainingProcess
+from r1plus_model.training.reinforcement import Reinforcement, ReinforcementRequest, reinforce
+from r1plus_model.training.reinforcement_recipe import ReinforcementRecipe
+from r1plus_model.training.reward_tasks import RewardTask
 from support.model.distil_process import tick
 
 SMALL: dict[str, Any] = {"rounds": 2, "samples": 8, "steps": 6, "batch": 4, "learning_rate": 3e-3}

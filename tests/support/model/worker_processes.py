@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from r1plus_contract.jsonable import dumps
-from r1plus_model.training_state import read_step
+from r1plus_model.training.training_state import read_step
 from support.model import environment
 from support.model.training_volume import TrainingVolume
 from support.ports import free_port

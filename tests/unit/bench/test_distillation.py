@@ -9,7 +9,7 @@ from bench.distillation.pace import Pace, Part, Stopwatch, match_steps
 from bench.distillation.picture import draw, join
 from bench.distillation.questions import split_questions
 from r1plus_cli.suite.build import read_candidates
-from r1plus_model.suite_overlap import SuiteIndex
+from r1plus_model.training.suite_overlap import SuiteIndex
 from r1plus_monitoring.curate.selection import Shape, choose, count_strata, require_shape
 from r1plus_training.engine_distil import load_compared_suites
 

@@ -10,7 +10,7 @@ import pytest
 from bench.reward import questions
 from bench.reward.questions import HELD_OUT, TRAINING, Half, generate_questions, split_questions
 from r1plus_assistant.calculation.math_plan import plan_math
-from r1plus_model.reward_tasks import check_disjoint
+from r1plus_model.training.reward_tasks import check_disjoint
 from r1plus_training.translation_reward import build_translation_task, evaluate_translation
 from support.tables import for_each
 

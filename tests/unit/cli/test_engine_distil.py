@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_model.suite_overlap import SuiteIndex
+from r1plus_model.training.suite_overlap import SuiteIndex
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_training.engine_distil import choose_work_folder, load_compared_suites, print_import
 from support.tables import for_each

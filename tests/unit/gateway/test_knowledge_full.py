@@ -18,7 +18,7 @@ from r1plus_contract.documents import DocumentReply, TextBlock
 from r1plus_assistant.knowledge.ingestion import Pauses
 from r1plus_assistant.knowledge.service import run_knowledge
 from r1plus_gateway.settings import GatewayLimits
-from r1plus_gateway.store.content.content import Page
+from r1plus_gateway.store.content.content import ListPage
 from r1plus_gateway.store.content.knowledge import IngestionState
 from support.gateway.content import check_books
 from support.gateway.fake_embedder import FakeEmbedder

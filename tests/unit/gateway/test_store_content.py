@@ -381,7 +381,7 @@ async def test_a_step_that_finds_unreadable_content_delays_no_other(
 
     others = [content.write(CALLER, lambda one: one.create_conversation({}, [])) for _ in range(3)]
     results = await asyncio.gather(*others, content.write(ANNA, refuse), return_exceptions=True)
-    assert [type(result).__name__ for result in results] == [*["Conversation"] * 3, "UnreadableContentError"]
+    assert [type(result).__name__ for result in results] == [*["StoredConversation"] * 3, "UnreadableContentError"]
     assert len(begun) == 1, "the batch was run again"
     assert "failed" not in caplog.text
 

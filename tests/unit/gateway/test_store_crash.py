@@ -43,13 +43,13 @@ async def main(uid, folder):
     assert await store.open(), store.state
     caller = Caller(CallerKind.API_KEY, "key000000001", limits=Limits(budget_tokens=1000, concurrent_requests=100))
     running = [await store.ledger.reserve(f"child-{n}", caller, "credit", 100) for n in range(5)]
-    await store.ledger.settle(running[0], Usage(10, 5), Outcome.ANSWERED, None)
-    await store.ledger.settle(running[1], Usage(20, 5), Outcome.ANSWERED, None)
+    await store.ledger.settle(running[0], TokenUsage(10, 5), Outcome.ANSWERED, None)
+    await store.ledger.settle(running[1], TokenUsage(20, 5), Outcome.ANSWERED, None)
     print("reserved", flush=True)
     number = 100
     while True:  # Killed at any point of this.
         one = await store.ledger.reserve(f"child-{number}", caller, "credit", 0)
-        await store.ledger.settle(one, Usage(0, 0), Outcome.ANSWERED, None)
+        await store.ledger.settle(one, TokenUsage(0, 0), Outcome.ANSWERED, None)
         number += 1
 
 asyncio.run(main(sys.argv[1], Path(sys.argv[2])))

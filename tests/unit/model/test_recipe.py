@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from r1plus_model.errors import DistillationError
-from r1plus_model.recipe import DistillationRecipe, check_recipe
+from r1plus_model.training.recipe import DistillationRecipe, check_recipe
 from support.tables import for_each
 
 GOOD = DistillationRecipe("t" * 64, "d" * 64, 3)

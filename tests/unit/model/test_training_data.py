@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 from r1plus_contract.suites.suite import Item, Suite, load_suite
 from r1plus_model.encoder import Encoder, read_encoder
 from r1plus_model.errors import DistillationError
-from r1plus_model.examples import Example, ExampleSet, build_examples, read_records
-from r1plus_model.suite_overlap import SuiteIndex
+from r1plus_model.training.examples import Example, ExampleSet, build_examples, read_records
+from r1plus_model.training.suite_overlap import SuiteIndex
 from r1plus_model_repo.importing.huggingface.gguf_tokenizer import Vocabulary, build_tokenizer
 from support.golden_suites import files_of
 from support.model_repo import tiny_gguf

@@ -12,7 +12,6 @@ MEASURING = TESTS / "bench"
 ALLOWED = {
     "apiserver/test_bad_input.py is_resting": "a hot loop shows only in time that passes; a slow machine fails no sooner",
     "apiserver/test_health.py busy": "the pace at which something changes at the real API server",
-    "conformance/scripts/openai_client.py a_timeout_of_the_client": "a client's own limit, which the answer takes many times",
     "conformance/scripts/openai_client.py an_asynchronous_call_that_is_cancelled": "a client's own limit; any moment is right",
     "conformance/scripts/open_webui_client.py wait_for": "the pace at which a front end that starts is looked at",
     "e2e/isolation/test_9_again.py test_a_name_that_is_made_again_inherits_nothing": "a token has not expired meanwhile",

@@ -25,7 +25,7 @@ RUNTIME_MEMORY_OF_TORCH: Final = "700Mi"
 TORCH_TRIED: Final = "2.13"
 """Oldest version of torch that was tried."""
 STEP_TOKENS_OF_TORCH: Final = 256
-"""Tokens of a prompt in one step (`r1plus_model.continuous_batch`)."""
+"""Tokens of a prompt in one step (`r1plus_model.sampling.continuous_batch`)."""
 MIN_CAPABILITY: Final = "8.0"
 BEST_BATCH, MAX_BATCH = 32, 64
 BEST_BATCH_ON_CPU, MAX_BATCH_ON_CPU = 16, 32

@@ -24,9 +24,10 @@ from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.engine.delivery import hash_file
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suites.suite import Suite
-from r1plus_model import training_state
 from r1plus_model.checkpoints import Checkpoint, load, open_checkpoint
-from r1plus_model.constrained_sampling import (
+from r1plus_model.errors import DistillationError, InterruptedDistillationError
+from r1plus_model.model import R1PlusModel
+from r1plus_model.sampling.constrained_sampling import (
     ROWS,
     AnswerSampler,
     ConstrainedPrompt,
@@ -34,22 +35,10 @@ from r1plus_model.constrained_sampling import (
     SampledAnswer,
     open_sampler,
 )
-from r1plus_model.drawn_answers import Draw, DrawnAnswer, count_answers, count_right, merge_right, read_draws
-from r1plus_model.errors import DistillationError, InterruptedDistillationError
-from r1plus_model.examples import Example
-from r1plus_model.losses import hard_label_loss
-from r1plus_model.model import R1PlusModel
-from r1plus_model.packing import compute_packed_states, find_beginning
-from r1plus_model.reinforcement_recipe import (
-    RECORD_FILE,
-    Change,
-    ReinforcementRecipe,
-    ReinforcementRecord,
-    RoundRecord,
-    check_recipe,
-)
-from r1plus_model.reward_tasks import RewardTask, TaskBuilder, check_disjoint, digest_tasks, read_tasks
-from r1plus_model.training import (
+from r1plus_model.training import training_state
+from r1plus_model.training.drawn_answers import Draw, DrawnAnswer, count_answers, count_right, merge_right, read_draws
+from r1plus_model.training.examples import Example
+from r1plus_model.training.loop import (
     GOES_ON,
     REPORT_SECONDS,
     GradientSource,
@@ -58,7 +47,18 @@ from r1plus_model.training import (
     choose_batch,
     run_steps,
 )
-from r1plus_model.work_folder import (
+from r1plus_model.training.losses import hard_label_loss
+from r1plus_model.training.packing import compute_packed_states, find_beginning
+from r1plus_model.training.reinforcement_recipe import (
+    RECORD_FILE,
+    Change,
+    ReinforcementRecipe,
+    ReinforcementRecord,
+    RoundRecord,
+    check_recipe,
+)
+from r1plus_model.training.reward_tasks import RewardTask, TaskBuilder, check_disjoint, digest_tasks, read_tasks
+from r1plus_model.training.work_folder import (
     RECIPE_FILE,
     check_folders,
     check_room,

@@ -13,7 +13,6 @@ from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.engine.delivery import hash_file
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suites.suite import Suite
-from r1plus_model import training_state
 from r1plus_model.checkpoints import (
     Checkpoint,
     check_same_tokenizer,
@@ -23,18 +22,16 @@ from r1plus_model.checkpoints import (
 )
 from r1plus_model.encoder import read_encoder
 from r1plus_model.errors import DistillationError, InterruptedDistillationError
-from r1plus_model.examples import (
+from r1plus_model.model import R1PlusModel
+from r1plus_model.training import training_state
+from r1plus_model.training.examples import (
     Example,
     ExampleSet,
     build_examples,
     check_same_dialogue,
     read_records,
 )
-from r1plus_model.model import R1PlusModel
-from r1plus_model.pruning import choose_layers, measure_influence
-from r1plus_model.recipe import RECORD_FILE, DistillationRecipe, DistillationRecord, Quality, check_recipe
-from r1plus_model.teacher_cache import TeacherCache
-from r1plus_model.training import (
+from r1plus_model.training.loop import (
     GOES_ON,
     Material,
     TrainingProcess,
@@ -43,8 +40,11 @@ from r1plus_model.training import (
     measure_teacher,
     train,
 )
-from r1plus_model.training_state import Position
-from r1plus_model.work_folder import (
+from r1plus_model.training.pruning import choose_layers, measure_influence
+from r1plus_model.training.recipe import RECORD_FILE, DistillationRecipe, DistillationRecord, Quality, check_recipe
+from r1plus_model.training.teacher_cache import TeacherCache
+from r1plus_model.training.training_state import Position
+from r1plus_model.training.work_folder import (
     RECIPE_FILE,
     check_folders,
     check_room,

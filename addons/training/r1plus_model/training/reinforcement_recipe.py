@@ -7,7 +7,7 @@ from typing import Final
 
 from r1plus_contract.jsonable import dumps
 from r1plus_model.errors import DistillationError
-from r1plus_model.recipe import find_out_of_range
+from r1plus_model.training.recipe import find_out_of_range
 
 TRAINER_VERSION: Final = 1
 """Raised when the same recipe gives another model."""

@@ -14,7 +14,7 @@ from typing import Final
 from r1plus_contract.suites.suite import Suite
 from r1plus_model.encoder import Encoder
 from r1plus_model.errors import DistillationError
-from r1plus_model.suite_overlap import Overlap, SuiteIndex, describe_overlaps
+from r1plus_model.training.suite_overlap import Overlap, SuiteIndex, describe_overlaps
 
 MOST_BYTES: Final = 256 * 2**20
 """Of the file: hundreds of times what a training on CPUs reads in a day."""

@@ -16,14 +16,14 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from r1plus_model.errors import DistillationError, InterruptedDistillationError, LostWorkerError
-from r1plus_model.examples import Example
-from r1plus_model.losses import combine_losses, hard_label_loss, top_distillation_loss
 from r1plus_model.model import R1PlusModel
-from r1plus_model.recipe import DistillationRecipe, Quality
-from r1plus_model.teacher_cache import TeacherCache
-from r1plus_model.training_state import Position, load_state, save_state
-from r1plus_model.work_folder import Disk, measure_disk
-from r1plus_model.workers import ALONE, Workers
+from r1plus_model.training.examples import Example
+from r1plus_model.training.losses import combine_losses, hard_label_loss, top_distillation_loss
+from r1plus_model.training.recipe import DistillationRecipe, Quality
+from r1plus_model.training.teacher_cache import TeacherCache
+from r1plus_model.training.training_state import Position, load_state, save_state
+from r1plus_model.training.work_folder import Disk, measure_disk
+from r1plus_model.training.workers import ALONE, Workers
 from r1plus_model_repo.distillation_build import EXAMPLES_TOGETHER
 
 _LARGEST_NORM: Final = 1.0

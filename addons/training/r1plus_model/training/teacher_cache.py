@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from r1plus_model.errors import DamagedWorkError, DistillationError, StorageError
-from r1plus_model.examples import Example
 from r1plus_model.model import R1PlusModel
+from r1plus_model.training.examples import Example
 
 _TOKENS, _LOG_PROBABILITIES, _TEXT_LOSSES = "tokens", "log_probabilities", "text_losses"
 _REPORT_EVERY: Final = 50

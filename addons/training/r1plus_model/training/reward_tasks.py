@@ -15,8 +15,8 @@ from typing import Final
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suites.suite import Suite
 from r1plus_model.errors import DistillationError
-from r1plus_model.examples import ExampleLine, read_records
-from r1plus_model.suite_overlap import split_words
+from r1plus_model.training.examples import ExampleLine, read_records
+from r1plus_model.training.suite_overlap import split_words
 
 FORM: Final = 'a line is {"prompt": "a question", "answer": "12", "0.5" or "1/3"}'
 _NUMBER: Final = re.compile(r"-?\d{1,200}(\.\d{1,200}|/\d{1,200})?", re.ASCII)

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from r1plus_contract.jsonable import dumps
 from r1plus_model.errors import DistillationError
-from r1plus_model.losses import distillation_loss
 from r1plus_model.model import R1PlusModel
 from r1plus_model.sparse import collect_predictor_loss
-from r1plus_model.training_state import Position, load_state, save_state
+from r1plus_model.training.losses import distillation_loss
+from r1plus_model.training.training_state import Position, load_state, save_state
 
 MOST_GRADIENT: Final = 1.0
 """Norm of the gradient beyond which it is scaled down."""

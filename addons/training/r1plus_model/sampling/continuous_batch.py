@@ -15,7 +15,7 @@ from torch import Tensor
 from r1plus_contract.inference import FinishReason
 from r1plus_model.cache import KvCache
 from r1plus_model.model import R1PlusModel
-from r1plus_model.token_sampling import ConstraintFailedError, TokenSampler, TorchSampling
+from r1plus_model.sampling.token_sampling import ConstraintFailedError, TokenSampler, TorchSampling
 
 READ_TOKENS: Final = 256
 """Tokens of a prompt that a step reads: as long do the answers of the others wait."""

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from r1plus_contract.engine.schema_constraints import ConstraintError
-from r1plus_model.answer_end import StopRule
 from r1plus_model.encoder import check_embedded
 from r1plus_model.errors import DistillationError
 from r1plus_model.model import R1PlusModel
-from r1plus_model.packing import BranchCache, find_beginning
-from r1plus_model.reinforcement_recipe import MOST_SAMPLES
-from r1plus_model.token_sampling import ConstraintFailedError, TokenSampler, TorchSampling
-from r1plus_model.training import deterministic
+from r1plus_model.sampling.answer_end import StopRule
+from r1plus_model.sampling.token_sampling import ConstraintFailedError, TokenSampler, TorchSampling
+from r1plus_model.training.loop import deterministic
+from r1plus_model.training.packing import BranchCache, find_beginning
+from r1plus_model.training.reinforcement_recipe import MOST_SAMPLES
 from r1plus_model_repo.backends.constraint.constraints import parse_grammar
 from r1plus_model_repo.backends.constraint.xgrammar_check import import_xgrammar
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1plus_contract.engine.llama_architecture import ModelError
-from r1plus_model.answer_end import MOST_NEW_TOKENS, StopRule, check_length_and_stop
 from r1plus_model.checkpoint import load_model
-from r1plus_model.decoding import decode_greedily
 from r1plus_model.encoder import Encoder, list_end_ids, read_encoder
 from r1plus_model.errors import DistillationError
 from r1plus_model.model import R1PlusModel
+from r1plus_model.sampling.answer_end import MOST_NEW_TOKENS, StopRule, check_length_and_stop
+from r1plus_model.sampling.decoding import decode_greedily
 
 
 @dataclass(frozen=True, slots=True)
