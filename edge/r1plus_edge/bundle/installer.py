@@ -37,7 +37,10 @@ _OLDEST: Final = (1980, 1, 1, 0, 0, 0)
 def build_installer() -> bytes:
     """Return the file. The same release gives the same bytes."""
     contract, edge = Path(r1plus_contract.__path__[0]), Path(r1plus_edge.__path__[0])
-    files = {f"{contract.name}/{path.name}": path.read_text(encoding="utf-8") for path in contract.glob("*.py")}
+    files = {
+        f"{contract.name}/{path.relative_to(contract)}": path.read_text(encoding="utf-8")
+        for path in contract.rglob("*.py")
+    }
     files |= {f"{edge.name}/{name}.py": (edge / f"{name}.py").read_text(encoding="utf-8") for name in _MODULES}
     archive = BytesIO()
     # Not compressed: another zlib would write other bytes.
