@@ -45,6 +45,10 @@ class Connection(Protocol):
     def peername(self) -> Any:
         """The client's address and port; None where it has gone."""
 
+    @property
+    def rank(self) -> int:
+        """How much is lost with the connection: those with the least go first."""
+
     def evict(self) -> None:
         """Close it without finishing the request."""
 
@@ -54,7 +58,7 @@ class Server(Protocol):
 
     @property
     def connections(self) -> list[Any]:
-        """The open connections, those that go last at the end."""
+        """The open connections, the oldest first."""
 
     def __call__(self) -> Any:
         """Return the protocol of a new connection."""
@@ -72,6 +76,11 @@ class BoundedConnection:
         self._max_msg_queue_size, self._msg_queue_resume_size = MOST_WAITING_REQUESTS, 0
         self._client: Any = None
         self._is_broken = False
+
+    @property
+    def rank(self) -> int:
+        """See `Connection`."""
+        return 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin. aiohttp forgets a transport that it closes, though what is unsent keeps it open."""
@@ -135,8 +144,9 @@ def limit_connections(
 ) -> Callable[[], Any]:
     """Return a factory of the server's protocols that closes the oldest connections where there are too many.
 
-    A peer with too many loses its own first, so that no other client is cut off. A new one is never refused: otherwise
-    a client that holds all connections would lock out the others.
+    A peer with too many loses its own first, so that no other client is cut off. Where there are too many in all, the
+    peer that has the most loses its own. A new one is never refused: otherwise a client that holds all connections
+    would lock out the others.
     """
     return _BoundedFactory(server, most, most_of_peer)
 
@@ -171,16 +181,22 @@ class _BoundedFactory:
 
     def _close_excess(self) -> None:
         self._is_due = False
+        ranked = sorted(self._server.connections, key=lambda connection: connection.rank)
         of_peer: Counter[str] = Counter()
-        open_count = 0
-        for connection in reversed(self._server.connections):
+        places = []
+        for connection in reversed(ranked):
             peer = str((connection.peername or ("",))[0])
-            if open_count >= self._most or of_peer[peer] >= self._most_of_peer:
+            of_peer[peer] += 1
+            places.append((-connection.rank, of_peer[peer], peer, connection))
+        # Of equal ranks the peer with the most goes first, so that a flood from many addresses shuts no other out.
+        ordered = sorted(places, key=lambda place: place[:2])
+        kept = [place for place in ordered if place[1] <= self._most_of_peer][: self._most]
+        staying = {id(connection) for *_, connection in kept}
+        for connection in ranked:
+            if id(connection) not in staying:
                 connection.evict()
-            else:
-                open_count += 1
-                of_peer[peer] += 1
-        room = min(self._most - open_count, self._most_of_peer - max(of_peer.values(), default=0))
+        most_of_one = max(Counter(peer for *_, peer, _ in kept).values(), default=0)
+        room = min(self._most - len(kept), self._most_of_peer - most_of_one)
         self._room = max(room, self._slack) - self._unseen
 
 

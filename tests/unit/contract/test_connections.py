@@ -18,6 +18,7 @@ class Client:
 
     def __init__(self, server: "CountingServer", peer: str) -> None:
         self.peername = (peer, 1)
+        self.rank = 0
         self._connections = server.open
         asyncio.get_running_loop().call_soon(self._connections.append, self)
 
@@ -98,3 +99,31 @@ async def test_a_small_bound_is_exact(most_of_peer: int) -> None:
     await wait_turns()
     await connect(server, accept, "10.0.0.3")
     assert [one.peername[0] for one in server.open].count("10.0.0.3") == most_of_peer
+
+
+async def test_a_flood_of_many_addresses_shuts_out_no_address_with_few() -> None:
+    """However many come after it: who has one connection sends its request when it can."""
+    server = CountingServer()
+    accept = limit_connections(server, MOST, MOST_OF_PEER)
+    await connect(server, accept, "10.1.0.1")
+    for number in range(FLOOD):
+        await connect(server, accept, f"10.0.0.{number % 50}")
+    assert len(server.open) <= MOST + MOST_OF_PEER // 64 + 1
+    assert server.open[0].peername == ("10.1.0.1", 1)
+
+
+async def test_what_is_being_answered_goes_last() -> None:
+    """Of an address with too many, and of all."""
+    server = CountingServer()
+    accept = limit_connections(server, MOST, MOST_OF_PEER)
+    for peer in ("10.1.0.1", "10.0.0.0"):
+        await connect(server, accept, peer)
+    busy = list(server.open)
+    for client in busy:
+        client.rank = 2
+    for number in range(FLOOD):
+        await connect(server, accept, f"10.0.0.{number % 50}")
+    assert server.open[:2] == busy
+    for _ in range(FLOOD):
+        await connect(server, accept, "10.1.0.1")
+    assert server.open[:2] == busy

@@ -60,7 +60,10 @@ class ClientConnection(BoundedConnection, web.RequestHandler):
 
     @property
     def rank(self) -> int:
-        """How much is lost with the connection: 0 nothing, 1 an answer that is written, 2 one that is being made."""
+        """0 nothing is lost, 1 an answer that is written, 2 one that is being made.
+
+        Only a caller with a credential keeps a connection busy, so others do not cut its answers off.
+        """
         return 2 if self._current_request is not None else int(self._request_in_progress)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -121,21 +124,6 @@ class ClientConnection(BoundedConnection, web.RequestHandler):
         response.headers["Server"] = "r1plus"  # instead of aiohttp's, with its version
         response.force_close()
         return response
-
-
-class _ConnectionFactory(ConnectionFactory):
-    """Makes the protocol of each new connection for a server."""
-
-    def __init__(self, server: Any) -> None:
-        super().__init__(server, ClientConnection)
-
-    @property
-    def connections(self) -> list[Any]:
-        """The open connections in the order in which they go: idle ones first, the oldest first.
-
-        Only a caller with a credential keeps a connection busy, so others do not cut its answers off.
-        """
-        return sorted(super().connections, key=lambda connection: connection.rank)
 
 
 def create_listener(host: str, port: int) -> socket.socket:
@@ -285,4 +273,4 @@ class GatewayRunner(web.AppRunner):
             return None
         most = min(MOST_CONNECTIONS, self._most_connections or MOST_CONNECTIONS)
         most_of_peer = min(MOST_CONNECTIONS_OF_PEER, max(1, most // 2))
-        return limit_connections(_ConnectionFactory(server), most, most_of_peer)
+        return limit_connections(ConnectionFactory(server, ClientConnection), most, most_of_peer)
