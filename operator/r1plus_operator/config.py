@@ -18,7 +18,7 @@ from r1plus_contract.suites.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, Suit
 from r1plus_model_repo.catalog.loader import AnyEngine, load_all_engines
 from r1plus_model_repo.engine_fetch.download import create_tls_context
 from r1plus_model_repo.engine_fetch.errors import FillError
-from r1plus_model_repo.engine_fetch.signature import load_public_key
+from r1plus_model_repo.engine_fetch.sigstore import load_public_key
 from r1plus_operator.observe.suite_projection import read_suite_source
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.engine.feasibility import SERVABLE

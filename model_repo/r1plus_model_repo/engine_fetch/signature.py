@@ -5,27 +5,18 @@ This module verifies what `model_signing sign key` writes; `model_signing verify
 writes. Certificates and keyless signatures are not accepted: they need an external service, which a Job cannot reach.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from r1plus_contract.engine.engine_fetch import FillRefusal
 from r1plus_model_repo.engine_fetch.errors import FillError
+from r1plus_model_repo.engine_fetch.sigstore import STATEMENT_TYPE, read_bundle
 
 MAX_BYTES = 4 * 2**20
 """Largest bundle to read: 4096 files with long names take less."""
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
-HASHES: dict[int, hashes.HashAlgorithm] = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
-"""Bits of a key's curve -> the hash that it signs."""
 
 
 def verify(bundle: bytes, files: Mapping[str, str], keys: Sequence[str]) -> None:
@@ -35,15 +26,15 @@ def verify(bundle: bytes, files: Mapping[str, str], keys: Sequence[str]) -> None
         FillError: the signature does not match, or the bundle cannot be read.
     """
     try:
-        envelope = json.loads(bundle)["dsseEnvelope"]
-        payload = base64.b64decode(envelope["payload"], validate=True)
-        signature = base64.b64decode(envelope["signatures"][0]["sig"], validate=True)
-        if envelope["payloadType"] != PAYLOAD_TYPE:
-            raise _signature_error(f"its payload is {envelope['payloadType']!r:.80}, not {PAYLOAD_TYPE}")
-        if not any(_is_signed_by(load_public_key(key), payload, signature) for key in keys):
-            raise _signature_error("none of the keys in the chart's delivery.trustedKeys made it")
-        signed_digests = _read_digests(json.loads(payload))
-    except (KeyError, IndexError, TypeError, ValueError, binascii.Error, RecursionError) as error:
+        signed = read_bundle(bundle)
+        is_signed = signed.is_signed_by(keys)
+    except ValueError as error:
+        raise _signature_error(str(error)) from error
+    if not is_signed:
+        raise _signature_error("none of the keys in the chart's delivery.trustedKeys made it")
+    try:
+        signed_digests = _read_digests(json.loads(signed.payload))
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
         raise _signature_error(f"it cannot be read: {error!r:.200}") from error
     _compare(signed_digests, files)
 
@@ -51,30 +42,6 @@ def verify(bundle: bytes, files: Mapping[str, str], keys: Sequence[str]) -> None
 def compute_root_digest(digests: Sequence[str]) -> str:
     """Return the digest of a statement: sha256 over these digests, in their order."""
     return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
-
-
-def encode_envelope(payload: bytes) -> bytes:
-    """Return the bytes to sign: the pre-authentication encoding of DSSE."""
-    return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
-
-
-def load_public_key(pem: str) -> ec.EllipticCurvePublicKey:
-    """Load a public key (PEM) on one of the supported curves. Raise ValueError for any other."""
-    try:
-        key = serialization.load_pem_public_key(pem.encode())
-    except UnsupportedAlgorithm as error:
-        raise ValueError(f"not a public key: {error}") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.key_size not in HASHES:
-        raise ValueError("not a public key on curve P-256, P-384 or P-521")
-    return key
-
-
-def _is_signed_by(key: ec.EllipticCurvePublicKey, payload: bytes, signature: bytes) -> bool:
-    try:
-        key.verify(signature, encode_envelope(payload), ec.ECDSA(HASHES[key.curve.key_size]))
-    except InvalidSignature:
-        return False
-    return True
 
 
 def _read_digests(statement: dict[str, Any]) -> dict[str, str]:

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from r1plus_contract.engine.delivery import build_listing, parse_listing
 from r1plus_contract.engine.engine_fetch import EXIT_PERMANENT, FillRefusal
 from r1plus_model_repo.engine_fetch.errors import FillError
-from r1plus_model_repo.engine_fetch.signature import HASHES, encode_envelope, load_public_key, verify
+from r1plus_model_repo.engine_fetch.signature import verify
+from r1plus_model_repo.engine_fetch.sigstore import HASHES, encode_envelope, load_public_key
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.package.signature import sign
 
