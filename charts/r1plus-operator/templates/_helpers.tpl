@@ -95,6 +95,32 @@ imagePullSecrets:
 {{- end }}
 
 {{/*
+A reference with images.prefix before it, if it names no registry. Takes the list [root, reference].
+*/}}
+{{- define "r1plus-operator.image" -}}
+{{- $prefix := (index . 0).Values.images.prefix -}}
+{{- $image := index . 1 | default "" -}}
+{{- if and $prefix $image (not (regexMatch "^([^/]*[.:][^/]*|localhost)/" $image)) -}}
+{{- $prefix }}/{{ $image -}}
+{{- else -}}
+{{- $image -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The runtimes of images.gpu or images.cpu as JSON, each with its reference as pods name it. Takes the list [root, runtimes].
+*/}}
+{{- define "r1plus-operator.runtimes" -}}
+{{- $root := index . 0 -}}
+{{- $runtimes := dict -}}
+{{- range $backend, $runtime := index . 1 | default dict -}}
+{{- $image := include "r1plus-operator.image" (list $root $runtime.image) -}}
+{{- $_ := set $runtimes $backend (merge (dict "image" $image) $runtime) -}}
+{{- end -}}
+{{- toJson $runtimes -}}
+{{- end -}}
+
+{{/*
 Refuses images that a tag names. Those of engines may bear one: what is in them is compared with the engine's own digest
 before each start.
 */}}
@@ -166,6 +192,7 @@ schema: it would show the password, and no remedy.
 {{- $artifact := $engine.spec.artifact | default dict }}
 {{- with get $images $name }}{{- $_ := set $artifact "image" . }}{{- end }}
 {{- with get $digests $name }}{{- $_ := set $artifact "sha256" . }}{{- end }}
+{{- with $artifact.image }}{{- $_ := set $artifact "image" (include "r1plus-operator.image" (list $ .)) }}{{- end }}
 {{- if $artifact }}
 {{- if not (and $artifact.image $artifact.sha256) }}
 {{- fail (printf "%s has published sizes but no files here: to serve it, set both images.engines.%s and engineDigests.%s" $name $name $name) }}
