@@ -20,8 +20,6 @@ from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidErro
 from r1plus_operator.runtime.queue import WorkQueue
 
 log = logging.getLogger(__name__)
-UNMARKED_SECONDS = 60.0
-"""Until a pass that may write nothing is repeated: somebody must put the mark of a revision back."""
 TEST_ISOLATION_SECONDS = 1.0
 """From a change of a deployment's network policies to the namespace's pass that has them tested."""
 
@@ -108,7 +106,7 @@ class DeploymentReconciler:
 
     async def _end_deployment(self, key: DeploymentKey) -> None:
         """Delete what a CR still controls that is being deleted and that a finalizer keeps."""
-        deletion = await self._observer.load_deletion(key)
+        deletion = await self._observer.deployments.load_deletion(key)
         if deletion is None:
             return
         now = self._clock()
@@ -125,26 +123,12 @@ class DeploymentReconciler:
 
     async def _plan(self, key: DeploymentKey) -> tuple[Observation, Plan, float] | None:
         """Return the observation of a deployment, the plan made from it, and when; None if the CR is gone."""
-        unmarked = await self._observer.load_unmarked_revisions(key)
-        observation = self._observer.observe(key, await self._observer.load_suites(key))
+        refusal = self._refusals.get(key, "")
+        observation = await self._observer.deployments.gather(key, self._tenants.get_view, refusal)
         if observation is None:
             return None
-        observation = replace(
-            observation,
-            children={**unmarked.orphans, **unmarked.own, **observation.children},
-            write_error=unmarked.objection or self._refusals.get(key, ""),
-            tenant=self._tenants.get_view(key.namespace),
-            wave=self._observer.waves.grant_slot(key),
-        )
         now = self._clock()
-        next_plan = plan(observation, self._config, now)
-        if next_plan.lacks_mounted:
-            observation = replace(observation, mounted=await self._observer.load_mounted_suites(key))
-            now = self._clock()
-            next_plan = plan(observation, self._config, now)
-        if unmarked.objection:
-            next_plan = replace(next_plan.without_writes(), requeue_after=UNMARKED_SECONDS)
-        return observation, next_plan, now
+        return observation, plan(observation, self._config, now), now
 
     async def _report_refusal(self, key: DeploymentKey, message: str) -> None:
         """Report in the status what the API server refused: a retry will not change it soon."""

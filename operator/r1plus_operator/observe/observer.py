@@ -1,4 +1,4 @@
-"""The one gatherer: fills the caches and returns everything that a pass plans from. No pass reads from the API server.
+"""The caches that every pass plans from: filled here, and what their changes concern is enqueued.
 
 Built by main; the reconcilers call `observe` and its like, the applier calls `update_cached` and `evict`.
 """
@@ -29,28 +29,23 @@ from r1plus_operator.observe.caches import (
     format_volumes_index,
     select_index,
 )
+from r1plus_operator.observe.deployment_gatherer import DeploymentGatherer
 from r1plus_operator.observe.keys import CATALOG, DeploymentKey, Enqueue, TenantKey, VolumesKey
 from r1plus_operator.observe.monitors.monitor_state import MonitorReports
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.projections import CachedObject, Child, EngineObject
 from r1plus_operator.observe.revision_slots import REVISION, RevisionSlots
 from r1plus_operator.observe.tenant_suites import TenantSuites
-from r1plus_operator.observe.unmarked_revisions import RevisionFinder, UnmarkedRevisions
+from r1plus_operator.observe.unmarked_revisions import RevisionFinder
 from r1plus_operator.observe.waves import Waves
-from r1plus_operator.plan.accuracy.mounted_suites import hash_mounted_suites
-from r1plus_operator.plan.accuracy.suite_names import list_suite_names
-from r1plus_operator.plan.deletion import Deletion
-from r1plus_operator.plan.manifests.alerts import format_group_name
 from r1plus_operator.plan.observation import (
     Json,
     NamespaceFacts,
     Observation,
-    PrometheusState,
     PrometheusView,
     SuiteSource,
     TokenIssuer,
 )
-from r1plus_operator.plan.podspec.pod import name_accuracy_config
 from r1plus_operator.plan.tenancy.tenant import TENANT_GRANTS, TenantObservation
 from r1plus_operator.plan.tenancy.volumes import VolumesObservation
 from r1plus_operator.runtime.client import ApiClient
@@ -63,12 +58,7 @@ log = logging.getLogger(__name__)
 RELIST_SECONDS = 1.0
 CRS_PER_PAGE = 20
 """Per request of a list: kopf and we both list them, and an R1PlusDeployment's annotations may take 256 KiB."""
-ORPHAN = "orphan"
-"""Finalizer by which Kubernetes' garbage collector leaves an object's children behind."""
 _OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
-
-
-_OPTIONAL_KINDS = frozenset(resource.kind for resource in (*kinds.OPTIONAL_CHILDREN, kinds.TRAIN_JOB))
 
 
 class Observer:
@@ -96,13 +86,11 @@ class Observer:
         self._group: asyncio.TaskGroup | None = None
         self._enqueue = enqueue
         self._decoy = decoy_namespace
-        self._shipped = dict(shipped_suites)
         self.crs: dict[DeploymentKey, Json] = {}
         self._cached_since_list: set[DeploymentKey] = set()
         self._is_reading = False
         self._gone_since_read: set[str] = set()
         """uids of the CRs that were deleted while a list is read."""
-        self._prometheus: PrometheusView | None = None
         self._token_issuer: TokenIssuer | None = None
         caches = self._build_caches(client, has_train_jobs=has_train_jobs, rand=rand)
         self._caches = caches
@@ -110,12 +98,13 @@ class Observer:
         self.tenants, self.nodes, self.engines = caches.tenants, caches.nodes, caches.engines
         self.endpoints = caches.endpoints
         self.monitors = MonitorReports(self._caches, self.crs, enqueue, clock)
-        self.volume_write_errors: dict[str, dict[str, str]] = {}
-        """Namespace -> volume -> why the API server refused a write for it."""
         self.suites = TenantSuites(client, self._on_suite_change, rand=rand)
         self.waves = Waves(slots)
         self._slots = RevisionSlots(self._caches, self.crs, self.waves, enqueue)
         self._revisions = RevisionFinder(client, self._caches, self.crs)
+        self.deployments = DeploymentGatherer(
+            client, caches, self.crs, shipped_suites, self.suites, self.monitors, self._revisions, self.waves
+        )
 
     def _build_caches(self, client: ApiClient, *, has_train_jobs: bool, rand: random.Random | None) -> Caches:
         """Build one reflector for each kind; each enqueues what its changes concern."""
@@ -288,25 +277,15 @@ class Observer:
 
     def store_volume_write_errors(self, namespace: str, errors: dict[str, str]) -> None:
         """Store why the API server refused writes for a namespace's volumes, by volume."""
-        self.volume_write_errors[namespace] = errors
+        self.deployments.volume_write_errors[namespace] = errors
 
     def update_prometheus(self, view: PrometheusView) -> None:
         """Store what Prometheus answered, and enqueue the deployments whose rules or targets changed."""
-        states = {key: self._select_prometheus_state(key) for key in self.crs}
-        self._prometheus = view
+        states = {key: self.deployments.select_prometheus_state(key) for key in self.crs}
+        self.deployments.prometheus = view
         for key, previous in states.items():
-            if self._select_prometheus_state(key) != previous:
+            if self.deployments.select_prometheus_state(key) != previous:
                 self._enqueue(key)
-
-    def _select_prometheus_state(self, key: DeploymentKey) -> PrometheusState | None:
-        """Return what Prometheus knows of a deployment; None before its first answer."""
-        view, (namespace, name) = self._prometheus, key
-        if view is None:
-            return None
-        pods = self.pods.store.by_index(f"{namespace}/{name}")
-        targets_of_pods = ((pod.name, view.targets.get((namespace, pod.name))) for pod in pods)
-        targets = {pod: pod_targets for pod, pod_targets in targets_of_pods if pod_targets}
-        return PrometheusState(view.url, view.error, view.rules.get(format_group_name(namespace, name), ()), targets)
 
     def forget(self, key: DeploymentKey, uid: str) -> None:
         """Drop this very CR, which is gone; a namesake that came after it stays."""
@@ -319,107 +298,9 @@ class Observer:
             if tenant is not None and "deletionTimestamp" in tenant.value["metadata"]:
                 self._enqueue(TenantKey(key.namespace))  # It waits until its namespace has no deployment.
 
-    async def load_suites(self, key: DeploymentKey) -> dict[str, SuiteSource]:
-        """Return the namespace's own suites by which a pass over this CR may judge.
-
-        Raises ApiError if one cannot be fetched.
-        """
-        namespace, facts = key.namespace, self.find_namespace(key.namespace)
-        cr = self.crs.get(key)
-        if cr is None or facts is None or not facts.is_tenant or not self.suites.list_names(namespace):
-            return {}
-        engines = (entry.value.engine for entry in self.engines.store.items() if entry.value.engine)
-        return await self.suites.load(
-            namespace, list_suite_names(cr, engines, self._caches.list_children(key, cr["metadata"]["uid"]))
-        )
-
-    async def load_unmarked_revisions(self, key: DeploymentKey) -> UnmarkedRevisions:
-        """Return the CR's revisions that lost the operator's mark. Raises ApiError if they cannot be fetched."""
-        return await self._revisions.find(key)
-
-    async def load_mounted_suites(self, key: DeploymentKey) -> tuple[SuiteSource, ...]:
-        """Return the suites that the monitors of this CR's pods have mounted, trusted or not.
-
-        Raises ApiError if they cannot be fetched.
-        """
-        name = name_accuracy_config(key.name)
-        cr = self.crs.get(key)
-        accuracy = self._caches.list_children(key, cr["metadata"]["uid"]).get(("ConfigMap", name)) if cr else None
-        return await self.suites.load_mounted(key.namespace, name, hash_mounted_suites(accuracy)) if accuracy else ()
-
-    def observe(self, key: DeploymentKey, suites: Mapping[str, SuiteSource] | None = None) -> Observation | None:
-        """Return everything about one CR.
-
-        None if it is gone or going. `suites`: the tenant's own; default: the cached ones.
-        """
-        cr = self.crs.get(key)
-        if cr is None or cr["metadata"].get("deletionTimestamp"):
-            return None
-        namespace = key.namespace
-        # Sorted: a pod's event moves it in the store, and messages must not change with that.
-        pods = sorted(self.pods.store.by_index(f"{namespace}/{key.name}"), key=lambda pod: pod.name)
-        reports = self.monitors.reports
-        tenant_suites = self.suites.list_cached(namespace) if suites is None else suites
-        return Observation(
-            cr=cr,
-            engines=tuple(entry.value.engine for entry in self.engines.store.items() if entry.value.engine),
-            embedding_engines=tuple(
-                entry.value.embedding for entry in self.engines.store.items() if entry.value.embedding
-            ),
-            suites={**self._shipped, **tenant_suites},
-            nodes=tuple(entry.value for entry in self.nodes.store.items()),
-            suite_names=frozenset(self._shipped) | self.suites.list_names(namespace),
-            children=self._caches.list_children(key, cr["metadata"]["uid"]),
-            pods=tuple(pod.facts for pod in pods),
-            reports={pod.name: reports[pod.uid] for pod in pods if pod.uid in reports},
-            count_ages=self.monitors.list_count_ages(pods),
-            sweep_ages=self.monitors.list_sweep_ages(pods),
-            kinds=frozenset(
-                kind for kind in _OPTIONAL_KINDS & self.children.keys() if self.children[kind].is_available
-            ),
-            prometheus_state=self._select_prometheus_state(key),
-            pool=self.monitors.pools.get(key),
-            endpoints=self._list_endpoints(key),
-            volumes=volume_observation.observe_volume_facts(self._caches, namespace, self.monitors.progress),
-            volume_write_errors=self.volume_write_errors.get(namespace, {}),
-        )
-
-    async def load_deletion(self, key: DeploymentKey) -> Deletion | None:
-        """Return a CR that is being deleted and what is left of it.
-
-        None if it is gone, is not being deleted, or leaves its objects behind on purpose (`--cascade=orphan`). Raises
-        ApiError if they cannot be read.
-        """
-        cr = self.crs.get(key)
-        if cr is None or not cr["metadata"].get("deletionTimestamp"):
-            return None
-        if ORPHAN in cr["metadata"].get("finalizers", ()):
-            return None
-        uid = cr["metadata"]["uid"]
-        controlled = self._caches.list_controlled(uid)
-        pods = [
-            (pod.name, pod.uid)
-            for pod in self.pods.store.by_index(f"{key.namespace}/{key.name}")
-            if pod.facts.quarantine is not None and not pod.facts.terminating
-        ]
-        # The cache may still show the owner of what was left behind a moment ago.
-        return Deletion(
-            cr,
-            tuple([one for one in controlled if await self._is_owned(key.namespace, *one[:2], uid)]),
-            tuple([pod for pod in pods if await self._is_owned(key.namespace, kinds.POD.kind, pod[0], uid)]),
-        )
-
-    async def _is_owned(self, namespace: str, kind: str, name: str, uid: str) -> bool:
-        """Whether the API server has the object, and this R1PlusDeployment controls it; a pod has it as an owner."""
-        objects, _ = await self._client.list(kinds.BY_KIND[kind], namespace, name=name)
-        if kind == kinds.POD.kind:
-            return any(owner["uid"] == uid for obj in objects for owner in obj["metadata"].get("ownerReferences") or ())
-        return any(projections.find_controller(obj["metadata"]).get("uid") == uid for obj in objects)
-
-    def _list_endpoints(self, key: DeploymentKey) -> frozenset[str] | None:
-        """Return the pods to which its Service leads; None while it has no EndpointSlice."""
-        slices = self.endpoints.store.by_index(f"{key.namespace}/{key.name}")
-        return frozenset().union(*(entry.value.pods for entry in slices)) if slices else None
+    def observe(self, key: DeploymentKey) -> Observation | None:
+        """Return what the caches have of one CR; None if it is gone or going."""
+        return self.deployments.observe(key)
 
     def observe_volumes(self, namespace: str) -> VolumesObservation:
         """Return what a namespace needs and has of volumes."""

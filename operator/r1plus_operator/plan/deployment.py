@@ -53,6 +53,9 @@ from r1plus_operator.plan.status.requeue import seconds_to_next_pass
 from r1plus_operator.plan.status.runtime import build_runtime_status
 from r1plus_policies.rollout import Rollout, RolloutStage
 
+OBJECTION_SECONDS = 60.0
+"""Until a pass that may write nothing is repeated: somebody must put the mark of a revision back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -83,8 +86,6 @@ class Plan:
     """The slot that the deployment waits for before a refresh or a wave may begin."""
     volumes: frozenset[str] = frozenset()
     """Names of the volumes that the remaining revisions need."""
-    lacks_mounted: bool = False
-    """Whether what serves is judged by a mounted suite that has to be read for it: `Observed.mounted`."""
 
     @property
     def writes(self) -> int:
@@ -128,7 +129,10 @@ class _Decision:
 def plan(observation: Observation, config: OperatorConfig, now: float) -> Plan:
     """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
     with use_wording(config.wording):
-        return _plan(observation, config, now)
+        next_plan = _plan(observation, config, now)
+    if observation.write_objection:
+        return replace(next_plan.without_writes(), requeue_after=OBJECTION_SECONDS)
+    return next_plan
 
 
 def _plan(observation: Observation, config: OperatorConfig, now: float) -> Plan:
@@ -153,7 +157,7 @@ def _plan(observation: Observation, config: OperatorConfig, now: float) -> Plan:
     gated_revisions = record_gate_results(inputs, choice.revisions, selector.select(choice.revisions))
     assessment = assess_health(inputs, selector, retry_expired(inputs, gated_revisions), choice.spec_revision)
     decision = _decide(inputs, selector, choice, assessment)
-    return _assemble(inputs, decision, mounted_suites)
+    return _assemble(inputs, decision)
 
 
 def _decide(
@@ -171,7 +175,7 @@ def _decide(
     return _Decision(choice, suites, outcome, name, rollout, revisions, surplus)
 
 
-def _assemble(inputs: PassInputs, decision: _Decision, mounted_suites: MountedSuites) -> Plan:
+def _assemble(inputs: PassInputs, decision: _Decision) -> Plan:
     """Build the manifests, derive the status, and put the plan together."""
     observation, spec, now, outcome = inputs.observed, inputs.spec, inputs.now, decision.outcome
     revisions, rollout, surplus = decision.revisions, decision.rollout, decision.surplus
@@ -203,7 +207,6 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted_suites: MountedSu
         facts=collect_metrics(spec, outcome, decision.rollback if rollout.promote else None, situation.runtime_status),
         slot=due.slot if due else None,
         volumes=frozenset(volume.name for r in revisions.values() if r.name not in surplus and (volume := r.volume)),
-        lacks_mounted=mounted_suites.has_unread and current is not None and observation.mounted is None,
     )
     return result if inputs.is_tenant else result.without_writes()
 
@@ -213,7 +216,7 @@ def _find_mounted(inputs: PassInputs) -> MountedSuites:
     if inputs.problem is None:
         return MountedSuites()
     observation = inputs.observed
-    at_hand = (*observation.suites.values(), *(observation.mounted or ()))
+    at_hand = (*observation.suites.values(), *observation.mounted)
     return find_mounted_suites(observation.children.get(("ConfigMap", name_accuracy_config(observation.name))), at_hand)
 
 

@@ -343,6 +343,8 @@ class Observation:
     """Names of the Service's ready endpoints; None: there is no EndpointSlice yet."""
     write_error: str = ""
     """The write that the API server refused in the last pass, with its message; empty: none."""
+    write_objection: str = ""
+    """Why this pass may write nothing but the status, with the remedy; empty: it may."""
     tenant: TenantView | None = None
     """The namespace as a tenant; None: no cluster is at hand."""
     foreign_pods: tuple[PodFacts, ...] = ()
@@ -353,8 +355,8 @@ class Observation:
     """Name -> engine volume of the namespace."""
     volume_write_errors: Mapping[str, str] = field(default_factory=dict)
     """Name of an engine volume -> the write that the API server refused, with its message."""
-    mounted: tuple[SuiteSource, ...] | None = None
-    """Suites in the ConfigMap that the monitors mount, trusted or not; None: they were not read."""
+    mounted: tuple[SuiteSource, ...] = ()
+    """Suites in the ConfigMap that the monitors mount, trusted or not, where one of them is not in `suites`."""
     wave: WaveView = WaveView()
     suite_names: frozenset[str] = frozenset()
     """Names of all existing suites, for the message about a suite that does not exist."""

@@ -19,7 +19,7 @@ from r1plus_contract.verdict import GateReport, MonitorReport, Phase, SweepFigur
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.plan.accuracy.mounted_suites import read_mounted_suites
+from r1plus_operator.plan.accuracy.mounted_suites import find_mounted_suites, read_mounted_suites
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.observation import (
@@ -114,7 +114,14 @@ class World(Timed):
         volumes, refused = dict(self.volumes), dict(self.volumes_refused)
         seen = replace(seen, volumes=volumes, volume_write_errors=refused, wave=self.wave)
         seen = replace(seen, embedding_engines=self.embedding_engines)
+        seen = replace(seen, mounted=self._read_mounted(children))
         return replace(seen, endpoints=self.endpoints, tenant=self.tenant)
+
+    def _read_mounted(self, children: dict[tuple[str, str], Any]) -> tuple[SuiteSource, ...]:
+        """Return the mounted suites where one of them is not at hand, as the gatherer does."""
+        accuracy = children.get(("ConfigMap", "credit-accuracy"))
+        has_unread = find_mounted_suites(accuracy, self.suites.values()).has_unread
+        return read_mounted_suites(accuracy["data"]) if accuracy and has_unread else ()
 
     def _restore_lost(self, children: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
         """Make the ControllerRevision of what serves again where it is gone, as the observer does."""
@@ -133,12 +140,8 @@ class World(Timed):
         return planned
 
     def plan(self) -> Plan:
-        """Make a plan; like the reconciler, read the mounted suites where it lacks them."""
-        planned = plan(self.observed(), self.config, self.now)
-        if not planned.lacks_mounted:
-            return planned
-        mounted = read_mounted_suites(self.one("ConfigMap", "credit-accuracy")["data"])
-        return plan(replace(self.observed(), mounted=mounted), self.config, self.now)
+        """Make a plan."""
+        return plan(self.observed(), self.config, self.now)
 
     def carry_out(self, planned: Plan, writes: int, *, backwards: bool = False) -> None:
         """Make only the first so many writes of a plan: the operator dies after them. The status goes first.

@@ -9,11 +9,9 @@ from r1plus_operator.api import fence
 from r1plus_operator.controllers.deployment import DeploymentReconciler
 from r1plus_operator.controllers.router import PassRouter
 from r1plus_operator.observe.keys import DeploymentKey
-from r1plus_operator.observe.unmarked_revisions import UnmarkedRevisions
 from r1plus_operator.observe.waves import Waves
-from r1plus_operator.plan.accuracy.mounted_suites import read_mounted_suites
-from r1plus_operator.plan.deployment import Plan
-from r1plus_operator.plan.observation import Observation, SuiteSource, TenantView
+from r1plus_operator.plan.deployment import OBJECTION_SECONDS, Plan, plan
+from r1plus_operator.plan.observation import Observation, TenantView
 from r1plus_operator.plan.revision.refresh import SlotRequest
 from r1plus_operator.plan.settings import RuntimeUpdate
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
@@ -31,15 +29,11 @@ class Parts:
         self.world = World({"tier": "full"})
         self.told: list[Plan] = []
         self.waves = Waves(1)
+        self.deployments = self
 
-    async def load_suites(self, key: object) -> dict[str, Any]:
-        return {}
-
-    async def load_unmarked_revisions(self, key: object) -> UnmarkedRevisions:
-        return UnmarkedRevisions()
-
-    def observe(self, key: object, suites: object) -> Observation:
-        return self.world.observed()
+    async def gather(self, key: DeploymentKey, read_view: Any, write_error: str) -> Observation:
+        wave, view = self.waves.grant_slot(key), read_view(key.namespace)
+        return replace(self.world.observed(), tenant=view, wave=wave, write_error=write_error)
 
     def release_slot(self, key: tuple[str, str]) -> None:
         self.waves.release(key)
@@ -63,11 +57,11 @@ async def test_a_refused_write_changes_nothing_of_what_is_said_about_isolation()
     reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, parts, parts, parts, clock=lambda: 1000.0)
     with pytest.raises(ForbiddenError):
         await reconciler.reconcile(KEY)
-    (plan,) = parts.told
-    conditions = {c["type"]: (c["status"], c["reason"]) for c in plan.status["conditions"]}
+    (report,) = parts.told
+    conditions = {c["type"]: (c["status"], c["reason"]) for c in report.status["conditions"]}
     assert conditions["IsolationVerified"] == ("True", "IsolationEnforced")
     assert conditions["Progressing"] == ("False", "WriteRefused")
-    assert not [note for note in plan.notes if "Isolation" in note.message]
+    assert not [note for note in report.notes if "Isolation" in note.message]
 
 
 @pytest.mark.parametrize(
@@ -127,14 +121,14 @@ async def test_a_pass_that_cannot_be_planned_leaves_the_line() -> None:
     for key in (KEY, BEHIND):
         parts.waves.set_waiting(key, SlotRequest("w", is_requested=False))
     reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, parts, parts, parts, clock=lambda: 1000.0)
-    parts.load_suites = failing
+    parts.gather = failing
     assert parts.waves.list_turns() == [KEY]
     with pytest.raises(ApiError):
         await reconciler.reconcile(KEY)
     assert parts.waves.list_turns() == [BEHIND]
 
 
-async def failing(key: object) -> dict[str, Any]:
+async def failing(*_: object) -> Observation:
     raise ApiError(500, "InternalError", "etcd: no leader")
 
 
@@ -146,9 +140,6 @@ class Watching(Parts):
         self.world = serve_world()
         self.world.suites = {}
         self.plans: list[Plan] = []
-
-    async def load_mounted_suites(self, key: object) -> tuple[SuiteSource, ...]:
-        return read_mounted_suites(self.world.one("ConfigMap", "credit-accuracy")["data"])
 
     async def apply_plan(self, cr: object, plan: Plan, now: float) -> frozenset[str]:
         self.plans.append(plan)
@@ -167,6 +158,20 @@ async def test_a_pass_reads_the_mounted_suite_where_its_source_is_gone() -> None
     parts: Any = Watching()
     reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, parts, parts, parts, clock=lambda: 1000.0)
     await reconciler.reconcile(KEY)
-    (plan,) = parts.plans
-    assert plan.pool is not None
-    assert plan.status["suite"] == "smollm2-full-v1"
+    (next_plan,) = parts.plans
+    assert next_plan.pool is not None
+    assert next_plan.status["suite"] == "smollm2-full-v1"
+
+
+async def test_a_pass_that_meets_an_objection_reports_it_and_writes_nothing_else() -> None:
+    parts: Any = Watching()
+    parts.world.children.pop(("Deployment", parts.world.selected()))
+    observation = replace(parts.world.observed(), write_objection="ControllerRevision x lost its mark")
+    next_plan = plan(observation, CONFIG, 1000.0)
+    conditions = {c["type"]: (c["reason"], c["message"]) for c in next_plan.status["conditions"]}
+    assert not next_plan.writes
+    assert next_plan.requeue_after == OBJECTION_SECONDS
+    reason, message = conditions["Progressing"]
+    assert reason == "WriteRefused"
+    assert "lost its mark" in message
+    assert plan(replace(observation, write_objection=""), CONFIG, 1000.0).writes

@@ -62,7 +62,7 @@ async def find(live: list[dict[str, Any]], *, is_lost: bool, runs: bool) -> tupl
             store(observer, child("Deployment", MARKED, OWNER))
         if is_lost:
             lose(observer)
-        found = [await observer.load_unmarked_revisions(KEY) for _ in range(2)]
+        found = [await observer._revisions.find(KEY) for _ in range(2)]
     assert set(asked) <= {f"metadata.name={NAME}"}
     return found, len(asked)
 
@@ -126,6 +126,6 @@ async def test_what_serves_and_is_gone_is_made_again(config_owner: str, is_selec
         observer.ingest("ADDED", {**CR, "metadata": {**CR["metadata"], "namespace": "team", "uid": "u-1"}})
         store(observer, deployment)
         store(observer, service)
-        found = await observer.load_unmarked_revisions(DeploymentKey("team", "credit"))
+        found = await observer._revisions.find(DeploymentKey("team", "credit"))
     stored = world.one("ControllerRevision", name)
     assert [live["data"] for live in found.own.values()] == [stored["data"]] * is_restored

@@ -37,8 +37,10 @@ def find_mounted_suites(accuracy: Json | None, at_hand: Iterable[SuiteSource]) -
     usable = [source for source in at_hand if source.suite]
 
     def find(files: tuple[str, str, str]) -> SuiteSource | None:
-        texts = {name: live[name] for name in files if name in live}
-        return next((source for source in usable if _fold(build_suite_files(source, *files)) == texts), None)
+        header, texts = files[0], {name: live[name] for name in files if name in live}
+        # Headers first: the items may have a megabyte.
+        same = (source for source in usable if _fold({header: source.header_text})[header] == texts.get(header))
+        return next((source for source in same if _fold(build_suite_files(source, *files)) == texts), None)
 
     spec_suite, former = find(SUITE_FILES), find(FORMER_SUITE_FILES)
     has_unread = (SUITE_FILES[0] in live and spec_suite is None) or (FORMER_SUITE_FILES[0] in live and former is None)

@@ -12,7 +12,7 @@ from r1plus_policies.rollout import RolloutStage
 
 def derive_progressing(s: StatusContext) -> Finding:
     """Return Progressing: True while a rollout moves by itself, with what it waits for."""
-    if error := s.observation.write_error:
+    if error := s.observation.write_objection or s.observation.write_error:
         text = f"A write of the operator is refused: {error}; {suggest_write_remedy(error)}"
         return Finding("False", Reason.WRITE_REFUSED, text)
     if s.is_paused:
