@@ -1,329 +1,192 @@
-"""`r1plus serve`: one deployment on this machine, from its engine's files to its gateway, until it is cancelled.
+"""A deployment on this machine, from its engine's files to its gateway, until it is cancelled.
 
 The start has steps, each told with its time. Then the plan's passes go on: they see a process that ended, a monitor
-that reports a drop, a gate that is decided.
+that reports a drop, a gate that is decided. Called by `update.supervisor`, which may replace all of it.
 """
 
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.process.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
-from r1plus_edge.control import OwnerVerb, listen_for_requests
 from r1plus_edge.controller import Controller
-from r1plus_edge.data_folder import DataFolder, hold, open_data_folder
-from r1plus_edge.errors import EdgeError
+from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.gateway import END_SECONDS, EdgeGateway
 from r1plus_edge.objects import Objects
-from r1plus_edge.pods.confinement import find_refusals
 from r1plus_edge.pods.guardian import END
 from r1plus_edge.pods.images import Images, find_images
 from r1plus_edge.pods.places import LOOPBACK
-from r1plus_edge.pods.processes import check_unmarked, measure_processor, remove_remains
+from r1plus_edge.pods.processes import remove_remains
 from r1plus_edge.progress import StartProgress
-from r1plus_edge.report import Narrator, Reporter, ServePhase
-from r1plus_edge.start.listening import Listening, open_listener
-from r1plus_edge.start.machine import LocalMachine, await_clock, check_machine, describe_node, read_machine
+from r1plus_edge.report import Reporter, ServePhase
+from r1plus_edge.start.deployment import ServeRequest
+from r1plus_edge.start.machine import LocalMachine, check_machine, describe_node, read_machine
 from r1plus_edge.start.options import ServeOptions
 from r1plus_edge.start.preparation import prepare_triton
-from r1plus_edge.update.handover import Handover, HandoverKind, become, return_handover
-from r1plus_edge.update.request import (
-    UpdateRecord,
-    UpdateRequest,
-    UpdateResult,
-    load_record,
-    save_record,
-    settle_interrupted,
-)
-from r1plus_edge.update.takeover import TakeOver
-from r1plus_edge.update.trial import adopt_trial, load_own_objects, remove_trial
-from r1plus_edge.update.updater import Updater
-from r1plus_edge.world import Installation, Preparation, prepare
+from r1plus_edge.world import Installation, Preparation, World, prepare
 from r1plus_model_repo.importing.triton_server import SERVER_VERSION
-from r1plus_operator.plan.revision.storage import read_revisions
+from r1plus_operator.plan.revision.record import Revision
 
 log = logging.getLogger(__name__)
 REPORT_SECONDS: Final = 2.0
 MOST_REPORT_BYTES: Final = 256 * 1024
 BUSY_SECONDS, IDLE_SECONDS = 0.5, 10.0
 """Between two passes, while something is on its way and while all is steady. A pod that changes starts one at once."""
-_HEED_SECONDS: Final = 0.01
-"""Some turns of the event loop: it reads a signal in one, and acts on it in the next."""
 POD_END_SECONDS: Final = 1.0
 """Grace of serving pods when `serve` ends: Triton has nothing to save, and its gateway is gone."""
 
 
-async def serve(options: ServeOptions, narrator: Narrator, handover: Handover | None = None) -> None:
-    """Serve until this is cancelled; then nothing of it is left running.
+async def install(
+    options: ServeOptions,
+    folder: DataFolder,
+    reporter: Reporter,
+    check: Callable[[LocalMachine, Path], None] = check_machine,
+) -> Installation:
+    """Check the machine, and make Triton if it is missing. Raises EdgeError: nothing can be served here."""
+    with reporter.time_step("machine") as step:
+        machine = read_machine(folder.root)
+        check(machine, folder.root)
+        step.detail = machine.text
+    with reporter.time_step("triton") as step:
+        server = await prepare_triton(options.cache, folder.root, tell_to(reporter))
+        step.detail = f"tritonserver {SERVER_VERSION} in {server}"
+    return Installation(folder, find_images(server), describe_node(machine))
 
-    `handover`: what the release says that has started this one. After an update to other software this process is that.
 
-    Raises:
-        EdgeError: this machine cannot serve it.
-    """
-    with ExitStack() as stack:
-        try:
-            check_unmarked()
-            folder = open_data_folder(options.data)
-            lock = stack.enter_context(hold(folder))
-            front = stack.enter_context(open_front(options.listening, handover))
-        except Exception as error:
-            if handover is not None and handover.kind is HandoverKind.FORWARD:
-                return_handover(handover, str(error), options.words)
-            raise
-        with guard(folder):
-            following = await _serve(options, narrator, folder, front)
-        await heed_signals()
-        while following is not None:
-            following = replace(following, listener=front.listener.fileno())
-            software = Path(following.former if following.kind is HandoverKind.BACK else following.request.software)
-            descriptors = (lock, following.listener, *filter(None, (following.asker,)))
+def drop_other_images(objects: Objects, images: Images, reporter: Reporter) -> None:
+    """Drop the revisions that software ran which is not here any more."""
+    for name in objects.drop_other_images(images.of_model):
+        reporter.narrator.note(f"Revision {name} ran other software, which is not here any more; the gate runs again")
+
+
+async def prepare_engine(
+    options: ServeOptions, installation: Installation, revisions: Mapping[str, Revision], reporter: Reporter
+) -> Preparation:
+    """Make what the options need. Raises EdgeError: it cannot be served here, or its files cannot be made."""
+    with reporter.time_step("engine") as step:
+        preparation = await prepare(options, installation, revisions, tell_to(reporter))
+        step.detail = f"{preparation.target.engine.name} in {preparation.files}"
+    return preparation
+
+
+class Notice(Protocol):
+    """What hears of each pass."""
+
+    def __call__(self, *, is_serving: bool) -> None:
+        """`is_serving`: whether callers reach a pod."""
+
+
+@dataclass(slots=True)
+class Serving:
+    """What runs between start and end: the plan's passes, and the gateway that follows them."""
+
+    controller: Controller
+    gateway: EdgeGateway
+    reporter: Reporter
+    progress: StartProgress
+    session: aiohttp.ClientSession
+    is_drained_at_end: bool = False
+    """Whether requests that run are answered before the end, since other software takes those that wait."""
+
+    async def follow(self, notice: Notice, is_over: Callable[[], bool]) -> None:
+        """Run passes until cancelled, or until `is_over` after one. Raises what `notice` raises."""
+        controller, gateway = self.controller, self.gateway
+        while not is_over():
+            controller.wake.clear()
             try:
-                become(software, options.words, following, descriptors)
+                await self._run_pass()
             except OSError as error:
-                if following.kind is HandoverKind.BACK:
-                    raise EdgeError(f"{software}: cannot be started: {error.strerror}; start it again") from error
-                following = following.go_back(f"{software} cannot be started: {error.strerror}")
+                log.error("A pass failed, and is tried again: %s", error)
+                await asyncio.sleep(IDLE_SECONDS)
+                continue
+            is_routing = gateway.pod.is_ready and await gateway.count_pods(self.session) > 0
+            data = await gateway.read_data_state(self.session)
+            is_steady = self.progress.tell(controller, gateway, data, is_routing=is_routing) and gateway.has_key
+            notice(is_serving=is_routing and controller.serving_pod is not None)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_SECONDS if is_steady else BUSY_SECONDS):
+                    await controller.wake.wait()
+
+    async def _run_pass(self) -> None:
+        """Let what runs be what the plan wants, and the gateway follow it. Raises OSError, as for a full disk."""
+        controller, gateway = self.controller, self.gateway
+        await controller.run_pass()
+        gateway.set_model(controller.build_model())
+        if not gateway.has_key and gateway.pod.is_ready:
+            await gateway.ensure_key()
+
+    async def end(self) -> None:
+        """End all pods, those of callers last."""
+        if self.is_drained_at_end:
+            await self.gateway.drain()
+        await self.controller.end(POD_END_SECONDS, asyncio.create_task(self.gateway.pod.end(END_SECONDS)))
 
 
-@dataclass(frozen=True, slots=True)
-class Front:
-    """Where callers connect, and whether another release has had them before."""
+@asynccontextmanager
+async def open_serving(
+    options: ServeOptions,
+    installation: Installation,
+    objects: Objects,
+    request: ServeRequest,
+    world: World,
+    reporter: Reporter,
+    listener: socket.socket,
+    may_listen: asyncio.Event | None = None,
+) -> AsyncIterator[Serving]:
+    """Serve for the block, whose passes `follow` runs; at its end nothing runs.
 
-    listener: socket.socket
-    handover: Handover | None
-    takeover: TakeOver | None
-
-
-@contextmanager
-def open_front(listening: Listening, handover: Handover | None) -> Iterator[Front]:
-    """Have a socket that listens for the block: the one that another release hands over, else a new one.
-
-    Raises:
-        EdgeError: the port is taken.
+    `listener`: where callers connect; `may_listen`: what the gateway waits for before it takes them.
     """
-    is_takeover = handover is not None and handover.kind is not HandoverKind.TRIAL
-    own = socket.socket(fileno=handover.listener) if handover and is_takeover else open_listener(listening)
-    with own as listener:
-        yield Front(listener, handover, TakeOver(handover) if handover and is_takeover else None)
-
-
-async def heed_signals() -> None:
-    """Let the loop act on signals that came while it did not run: in other software they would be lost."""
-    await asyncio.sleep(_HEED_SECONDS)
-
-
-async def _serve(options: ServeOptions, narrator: Narrator, folder: DataFolder, front: Front) -> Handover | None:
-    """Serve until this is cancelled, or until other software has to go on; return what that gets to know."""
-    request, takeover = options.request, front.takeover
-    reporter = Reporter(folder.status, narrator, measure_processor=lambda: measure_processor(folder.root))
-    try:
-        await await_clock(lambda text: _tell_wait(reporter, text))
-        reporter.update(
-            message="",
-            confinement=find_refusals(folder.pods),
-            deployment=request.name,
-            tier=request.spec.tier.value,
-            threshold=float(request.spec.accuracy.threshold),
-            pid=os.getpid(),
-            started_at=time.time(),
-        )
-        return await _run(options, folder, reporter, front)
-    except Exception as error:
-        reporter.update(message=str(error))
-        if takeover is None or takeover.is_done:
-            raise
-        if takeover.handover.kind is HandoverKind.FORWARD:
-            narrator.note(f"The new software does not serve, and goes back: {error}")
-            return takeover.handover.go_back(str(error))
-        takeover.tell(UpdateResult(False, f"Fail, and nothing serves: {takeover.handover.problem}; then: {error}"))
-        raise
-    finally:
-        reporter.update(phase=ServePhase.STOPPED, pid=0)
-
-
-async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter, front: Front) -> Handover | None:
-    if killed := remove_remains(folder.root, folder.pods):
-        reporter.narrator.note(
-            f"An earlier r1plus serve was killed; ended the {len(killed)} processes that it had left"
-        )
-    installation = await _install(options, folder, reporter, front.takeover)
-    if front.takeover is not None and front.takeover.handover.kind is HandoverKind.FORWARD:
-        adopt_trial(folder)
-    remove_trial(folder)
-    objects = _load(folder, installation.images, reporter)
-    record, preparation = await _prepare(options, installation, objects, reporter, front.handover)
-    images, wake, request = installation.images, asyncio.Event(), preparation.request
-    config = preparation.world.config
-    world = front.takeover.restrict(preparation.world) if front.takeover is not None else preparation.world
+    folder, images, wake = installation.folder, installation.images, asyncio.Event()
     gateway = EdgeGateway(
         folder,
         request.namespace,
         options.listening,
         images,
-        config,
+        world.config,
         wake.set,
         options.tenant,
         options.cache,
         reporter.narrator.note,
-        front.listener,
+        listener,
     )
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REPORT_SECONDS)) as session:
-        read = _ReportReader(session).read
-        controller = Controller(folder, objects, request, world, images, read, wake)
+        controller = Controller(folder, objects, request, world, images, _ReportReader(session).read, wake)
         controller.ask_for(request, world)
-        updater = Updater(controller, installation, options, record, reporter, is_busy=front.takeover is not None)
-        serving = asyncio.create_task(_run_gateway(gateway, front.takeover))
         progress = StartProgress(reporter, options.listening, lambda: gateway.has_key)
+        serving = Serving(controller, gateway, reporter, progress, session)
+        running = asyncio.create_task(_run_gateway(gateway, may_listen))
         try:
-            acts = {OwnerVerb.CONFIRM_TIME: gateway.confirm_time, OwnerVerb.SIGN_TOKEN: gateway.sign_token}
-            async with listen_for_requests(folder, updater.run, acts):
-                await _follow(controller, gateway, session, progress, updater, front.takeover)
-            return updater.handover
+            yield serving
         finally:
             reporter.update(phase=ServePhase.STOPPING)
-            if updater.handover is not None:
-                await gateway.drain()
-            await controller.end(POD_END_SECONDS, asyncio.create_task(gateway.pod.end(END_SECONDS)))
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+            await serving.end()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
             gateway.pod.remove()
 
 
-async def _run_gateway(gateway: EdgeGateway, takeover: TakeOver | None) -> None:
-    """Run the gateway; after other software only when there is a pod for the callers that wait."""
-    if takeover is not None:
-        await takeover.may_listen.wait()
+async def _run_gateway(gateway: EdgeGateway, may_listen: asyncio.Event | None) -> None:
+    if may_listen is not None:
+        await may_listen.wait()
     await gateway.run()
 
 
-async def _follow(
-    controller: Controller,
-    gateway: EdgeGateway,
-    session: aiohttp.ClientSession,
-    progress: StartProgress,
-    updater: Updater,
-    takeover: TakeOver | None,
-) -> None:
-    """Run passes until cancelled, or until other software has to go on; let the gateway and an update follow them.
-
-    Raises:
-        EdgeError: this software has taken over, and does not come up.
-    """
-    while updater.handover is None:
-        controller.wake.clear()
-        try:
-            await _run_pass(controller, gateway)
-        except OSError as error:
-            log.error("A pass failed, and is tried again: %s", error)
-            await asyncio.sleep(IDLE_SECONDS)
-            continue
-        is_routing = gateway.pod.is_ready and await gateway.count_pods(session) > 0
-        data = await gateway.read_data_state(session)
-        is_steady = progress.tell(controller, gateway, data, is_routing=is_routing) and gateway.has_key
-        updater.notice_pass()
-        if takeover is not None:
-            is_serving = is_routing and controller.serving_pod is not None
-            if result := takeover.notice_pass(controller, is_serving=is_serving):
-                updater.is_busy = False
-                progress.note(f"Update: {result.text}")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IDLE_SECONDS if is_steady else BUSY_SECONDS):
-                await controller.wake.wait()
-
-
-async def _run_pass(controller: Controller, gateway: EdgeGateway) -> None:
-    """Let what runs be what the plan wants, and the gateway follow it. Raises OSError, as for a full disk."""
-    await controller.run_pass()
-    gateway.set_model(controller.build_model())
-    if not gateway.has_key and gateway.pod.is_ready:
-        await gateway.ensure_key()
-
-
-async def _install(
-    options: ServeOptions, folder: DataFolder, reporter: Reporter, takeover: TakeOver | None
-) -> Installation:
-    """Check the machine, and make Triton if it is missing."""
-    with reporter.time_step("machine") as step:
-        machine = read_machine(folder.root)
-        check_start(machine, folder.root, takeover)
-        step.detail = machine.text
-    with reporter.time_step("triton") as step:
-        server = await prepare_triton(options.cache, folder.root, _tell_to(reporter))
-        step.detail = f"tritonserver {SERVER_VERSION} in {server}"
-    return Installation(folder, find_images(server), describe_node(machine))
-
-
-def check_start(machine: LocalMachine, folder: Path, takeover: TakeOver | None) -> None:
-    """Refuse a machine on which nothing here can run.
-
-    What takes over has had its trial here, and what goes back has served here. For a disk that has become fuller since
-    then, both would end, and nothing would serve.
-    """
-    if takeover is None:
-        check_machine(machine, folder)
-
-
-async def _prepare(
-    options: ServeOptions,
-    installation: Installation,
-    objects: Objects,
-    reporter: Reporter,
-    handover: Handover | None = None,
-) -> tuple[UpdateRecord, Preparation]:
-    """Make what the options need, with the update that is in force on them; after other software, with its request."""
-    folder, revisions = installation.folder, read_revisions(objects.children)
-    stored = load_record(folder.update, options.digest)
-    record = settle_interrupted(stored, revisions)
-    if handover is not None and handover.kind is not HandoverKind.BACK:
-        stored = record = UpdateRecord(options.digest, replace(handover.request, software=""))
-        options = options.reread(record.in_force)
-    elif record.in_force != UpdateRequest():
-        try:
-            options = options.reread(record.in_force)
-            reporter.narrator.note("           an update is in force; other options than at its time undo it")
-        except EdgeError as error:
-            reporter.narrator.note(f"The update that was in force is not any more: {error}")
-            record = UpdateRecord(record.origin)
-    if stored.pending is not None and record.in_force != stored.pending:
-        reporter.narrator.note("An update was interrupted before it took traffic; repeat it with `r1plus serve update`")
-    with reporter.time_step("engine") as step:
-        preparation = await prepare(options, installation, revisions, _tell_to(reporter))
-        step.detail = f"{preparation.target.engine.name} in {preparation.files}"
-    save_record(folder.update, record)
-    return record, preparation
-
-
-def _tell_wait(reporter: Reporter, text: str) -> None:
-    reporter.update(message=text, pid=os.getpid())
-    reporter.narrator.note(text)
-
-
-def _tell_to(reporter: Reporter) -> Callable[[str], None]:
+def tell_to(reporter: Reporter) -> Callable[[str], None]:
+    """Return what tells a line below the step that runs."""
     return lambda line: reporter.narrator.note(f"           {line}")
-
-
-def _load(folder: DataFolder, images: Images, reporter: Reporter) -> Objects:
-    objects, is_former = load_own_objects(folder, images)
-    if is_former:
-        reporter.narrator.note("Other software has served meanwhile; what this one had recorded before holds again")
-    for name in objects.drop_other_images(images.of_model):
-        reporter.narrator.note(f"Revision {name} ran other software, which is not here any more; the gate runs again")
-    return objects
 
 
 class _ReportReader:

@@ -128,7 +128,9 @@ def _read_listening(listen: str, cert: Path | None, key: Path | None, handover: 
 async def _serve_until_signal(options: "ServeOptions", handover: Handover | None) -> None:
     """Serve; the first signal ends it, further ones change nothing: it takes `STOP_SECONDS` at most."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    from r1plus_edge.start.serve import serve  # With the libraries of extra `edge`, which other verbs do not need.
+    from r1plus_edge.update.supervisor import (
+        serve,  # With the libraries of extra `edge`, which other verbs do not need.
+    )
 
     folder, parent = DataFolder(options.data.absolute()), find_parent()
 

@@ -22,7 +22,7 @@ def test_an_addon_cannot_be_imported_here(addon: str) -> None:
     "the fetching of an engine": "r1plus_model_repo.engine_fetch.__main__",
     "the engines that Triton loads": "r1plus_model_repo.backends.engine_loop",
     "the gateway": "r1plus_gateway.process",
-    "r1plus serve": "r1plus_edge.start.serve",
+    "r1plus serve": "r1plus_edge.update.supervisor",
 })  # fmt: skip
 def test_a_process_of_the_core_loads_without_addons(module: str) -> None:
     done = run_without_addons(f"import {module}; print('loaded')")

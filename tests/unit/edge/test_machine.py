@@ -25,8 +25,8 @@ from r1plus_edge.start.machine import (
     read_free_memory,
     read_machine,
 )
-from r1plus_edge.start.serve import check_start
 from r1plus_edge.update.handover import Handover, HandoverKind
+from r1plus_edge.update.supervisor import check_start
 from r1plus_edge.update.takeover import TakeOver
 from support.waiting import wait_until
 

@@ -18,7 +18,6 @@ from r1plus_edge.errors import EdgeError
 from r1plus_edge.objects import Objects
 from r1plus_edge.pods.images import Images
 from r1plus_edge.report import ServePhase, ServeStatus
-from r1plus_edge.start.serve import heed_signals
 from r1plus_edge.update.handover import (
     ENV_HANDOVER,
     Handover,
@@ -29,6 +28,7 @@ from r1plus_edge.update.handover import (
 )
 from r1plus_edge.update.request import UpdateRecord, UpdateRequest, load_record, save_record
 from r1plus_edge.update.slots import check_slot, make_current, remove_other_slots
+from r1plus_edge.update.supervisor import heed_signals
 from r1plus_edge.update.trial import adopt_trial, load_own_objects, remove_trial, run_trial, settle_trial
 from r1plus_operator.plan.deployment import Plan
 
@@ -192,7 +192,7 @@ import asyncio, sys
 from pathlib import Path
 from types import SimpleNamespace
 from r1plus_edge.update.handover import Handover, HandoverKind
-from r1plus_edge.start.serve import serve
+from r1plus_edge.update.supervisor import serve
 options = SimpleNamespace(data=Path(sys.argv[1]), words=("serve", "--tier", "edge"))
 asyncio.run(serve(options, None, Handover(HandoverKind.FORWARD, former=sys.argv[2])))
 """
@@ -293,7 +293,7 @@ from pathlib import Path
 from r1plus_contract.jsonable import dumps
 from r1plus_edge.update.handover import take_handover
 from r1plus_edge.report import ServePhase, ServeStatus
-from r1plus_edge.start.serve import heed_signals
+from r1plus_edge.update.supervisor import heed_signals
 handover = take_handover()
 status = ServeStatus(ServePhase({phase!r}), pid=os.getpid(), message="lost 3 of 4", verdict="Pass", percent=50)
 (Path(handover.data) / "status.json").write_text(dumps(status))

@@ -23,7 +23,7 @@ def test_the_names_are_those_that_can_be_made(module: str) -> None:
 
 @pytest.mark.unit_slow
 def test_serve_does_not_keep_the_libraries_of_engines_in_its_memory() -> None:
-    script = "import sys, r1plus_edge.start.serve; print([n for n in ('numpy', 'gguf', 'openvino', 'grpc') if n in sys.modules])"
+    script = "import sys, r1plus_edge.update.supervisor; print([n for n in ('numpy', 'gguf', 'openvino', 'grpc') if n in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"
 
 
