@@ -23,7 +23,7 @@ from r1plus_gateway.descriptors import RESERVED_DESCRIPTORS
 from r1plus_gateway.http.accounting.admission import MOST_REFUSED
 from r1plus_gateway.http.application import MOST_USAGE_READS
 from r1plus_gateway.http.listening.connections import MOST_INTERNAL_CONNECTIONS
-from r1plus_gateway.store.tenant import MOST_UNKNOWN_KEYS
+from r1plus_gateway.store.administration.key_lookups import MOST_UNKNOWN_KEYS
 from support.gateway.fake_triton import FakeTriton, Inputs, Piece, serving
 from support.gateway.process import GatewayProcess, started
 from support.gateway.rig import FakeMonitor

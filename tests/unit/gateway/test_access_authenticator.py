@@ -12,11 +12,13 @@ from r1plus_gateway.access.api_keys import ApiKey, KeyRecord, mint_key
 from r1plus_gateway.access.authenticator import REFUSAL, CredentialAuthenticator
 from r1plus_gateway.access.caller import AccessError, Caller, Limits
 from r1plus_gateway.access.service_accounts import JwksFile, TokenVerifier
-from r1plus_gateway.store import tenant
+from r1plus_gateway.store.administration import key_lookups
 from r1plus_gateway.store.administration.admin import create_key, revoke_key
+from r1plus_gateway.store.administration.key_lookups import MOST_UNKNOWN_KEYS
 from r1plus_gateway.store.administration.key_records import KeySpec, find_record
+from r1plus_gateway.store.database.readers import MOST_READS
 from r1plus_gateway.store.errors import BusyError
-from r1plus_gateway.store.tenant import MOST_READS, MOST_UNKNOWN_KEYS, TenantStore
+from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.tenant_data import ADMIN, Volume
 
 pytestmark = pytest.mark.first_run_counts
@@ -143,7 +145,7 @@ async def test_a_look_up_that_reads_already_is_not_shared(store: TenantStore, mo
             may_end.wait(60)
         return record
 
-    monkeypatch.setattr(tenant, "find_record", find)
+    monkeypatch.setattr(key_lookups, "find_record", find)
     first = asyncio.create_task(store.find_key(issued.record.id))
     await asyncio.to_thread(has_read.wait, 60)
     await revoke_key(store, ADMIN, issued.record.id)

@@ -14,8 +14,9 @@ from r1plus_contract.documents import DocumentReply, TextBlock
 from r1plus_contract.frames import pack
 from r1plus_contract.jsonable import dumps
 from r1plus_gateway.access.caller import AccessError
+from r1plus_gateway.store.database.readers import ReadKind
 from r1plus_gateway.store.keys.content_cipher import Owner
-from r1plus_gateway.store.tenant import ReadKind, TenantStore
+from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.knowledge import ENGINE, add_file, ingest, make_batch, make_knowledge, make_store, upload
 from support.gateway.tenant_data import make_caller
 from support.waiting import eventually

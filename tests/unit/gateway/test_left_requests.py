@@ -14,7 +14,8 @@ from r1plus_gateway.http.accounting.left_requests import MOST_AT_ONCE
 from r1plus_gateway.serving.errors import ServingError
 from r1plus_gateway.serving.left_usage import ask_usage
 from r1plus_gateway.store.administration.admin import UsageQuery, report_usage, verify_audit
-from r1plus_gateway.store.tenant import LeftRequest, Periods, TenantStore
+from r1plus_gateway.store.ledger.left_instances import LeftRequest
+from r1plus_gateway.store.tenant import Periods, TenantStore
 from support.gateway.access import ALICE
 from support.gateway.fake_triton import FakeTriton, Gated, serving
 from support.gateway.rig import Rig, running, running_before

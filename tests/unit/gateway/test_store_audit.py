@@ -8,12 +8,12 @@ import pytest
 import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import AnswerEvidence, Outcome, TokenUsage
-from r1plus_gateway.store import tenant
 from r1plus_gateway.store.administration.admin import create_key, revoke_key, rotate_key, update_key, verify_audit
 from r1plus_gateway.store.administration.audit import HEAD_FILE, AuditHead, OutsideHead, read_head_file
 from r1plus_gateway.store.administration.key_records import KeyChange, KeySpec
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.tenant import Periods, TenantStore
+from r1plus_gateway.store.upkeep import maintenance
 from support.gateway.tenant_data import ADMIN, EVIDENCE, Volume, count_from, make_caller, settle
 
 RECORDS = 6
@@ -225,8 +225,8 @@ async def test_old_records_are_removed_in_several_batches_per_round_and_no_more(
     volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one transaction requests would wait for them, and one for a round would be too slow for many requests."""
-    monkeypatch.setattr(tenant, "MOST_PRUNED", 2)
-    monkeypatch.setattr(tenant, "AUDIT_BATCHES", 3)
+    monkeypatch.setattr(maintenance, "MOST_PRUNED", 2)
+    monkeypatch.setattr(maintenance, "AUDIT_BATCHES", 3)
     next_id = count_from()
     store = volume.make_store()
     assert await store.open()

@@ -13,8 +13,8 @@ from r1plus_gateway.store.copies.backup import make_copy
 from r1plus_gateway.store.copies.sealed_stream import StreamKind
 from r1plus_gateway.store.database import tables as t
 from r1plus_gateway.store.database.database import StoreLimits
+from r1plus_gateway.store.database.readers import ReadKind
 from r1plus_gateway.store.errors import BusyError
-from r1plus_gateway.store.tenant import ReadKind
 from support.gateway.content import make_content, say
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
 from support.waiting import eventually

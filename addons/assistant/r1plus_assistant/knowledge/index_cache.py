@@ -10,8 +10,8 @@ from r1plus_assistant.knowledge.index import IndexLimitError, StoreIndex
 from r1plus_assistant.store.knowledge_reader import KnowledgeReader
 from r1plus_assistant.store.tenant_knowledge import TenantKnowledge
 from r1plus_gateway.store.content.knowledge import VectorStoreFile
+from r1plus_gateway.store.database.readers import ReadKind
 from r1plus_gateway.store.keys.content_cipher import Owner
-from r1plus_gateway.store.tenant import ReadKind
 
 MOST_SMALL_CHUNKS: Final = 4_000
 """Of a vector store whose index is built within a second or two, and waits for no larger one."""

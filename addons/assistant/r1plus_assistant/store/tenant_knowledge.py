@@ -15,10 +15,11 @@ from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.store.content.content import ContentLimits
 from r1plus_gateway.store.content.knowledge import IngestionState
 from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.database.readers import ReadKind
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.keys.content_cipher import Owner
 from r1plus_gateway.store.ledger.ledger import refuse_unavailable
-from r1plus_gateway.store.tenant import ReadKind, TenantStore
+from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.upkeep.erasure_records import match_shown
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from r1plus_gateway.serving.errors import ServingError
 from r1plus_gateway.serving.left_usage import ask_usage
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.store.errors import StoreError
-from r1plus_gateway.store.tenant import LeftRequest, TenantStore
+from r1plus_gateway.store.ledger.left_instances import LeftRequest
+from r1plus_gateway.store.tenant import TenantStore
 
 log = logging.getLogger(__name__)
 LEFT_SECONDS: Final = 1.0

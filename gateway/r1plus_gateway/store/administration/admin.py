@@ -26,6 +26,7 @@ from r1plus_gateway.store.administration.audit import (
 from r1plus_gateway.store.administration.key_records import KeyChange, KeySpec
 from r1plus_gateway.store.clock import format_month
 from r1plus_gateway.store.database import tables as t
+from r1plus_gateway.store.database.readers import ReadKind
 from r1plus_gateway.store.keys.key_rotation import (
     MOST_OWNERS,
     KeyRotation,
@@ -34,7 +35,7 @@ from r1plus_gateway.store.keys.key_rotation import (
     request_rotation,
 )
 from r1plus_gateway.store.ledger.repository import LedgerRepository, MetaName
-from r1plus_gateway.store.tenant import ReadKind, TenantStore
+from r1plus_gateway.store.tenant import TenantStore
 
 GRACE_SECONDS: Final = 24 * 3600.0
 """How long the old secret of a rotated key is valid, unless told otherwise."""
