@@ -1,6 +1,6 @@
 """What to serve, with what, and where: the options of `serve` as values."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,6 @@ from r1plus_edge.start.deployment import ServeRequest
 from r1plus_edge.start.engines import find_cache
 from r1plus_edge.start.listening import Listening
 from r1plus_edge.start.tenant import TenantRequest
-from r1plus_edge.update.request import UpdateRequest
 from r1plus_edge.wording import build_wording
 from r1plus_model_repo.catalog.types import Backend, Engine
 from r1plus_operator.plan.observation import SuiteSource
@@ -36,8 +35,6 @@ class ServeOptions:
     """Of engines, where the spec names none."""
     data: Path
     listening: Listening
-    reread: Callable[[UpdateRequest], "ServeOptions"]
-    """Return these options with those of an update on top. EdgeError: they cannot be read."""
     given_engine: Path | None = None
     """Folder with the engine's files, where the user names one."""
     catalog: tuple[Engine, ...] = ()

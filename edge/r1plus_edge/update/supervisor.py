@@ -24,9 +24,9 @@ from r1plus_edge.pods.processes import check_unmarked, measure_processor, remove
 from r1plus_edge.report import Narrator, Reporter, ServePhase
 from r1plus_edge.start.listening import Listening, open_listener
 from r1plus_edge.start.machine import LocalMachine, await_clock, check_machine
-from r1plus_edge.start.options import ServeOptions
 from r1plus_edge.start.serve import Serving, drop_other_images, guard, install, open_serving, prepare_engine
 from r1plus_edge.update.handover import Handover, HandoverKind, become, return_handover
+from r1plus_edge.update.options import UpdatableOptions
 from r1plus_edge.update.request import (
     UpdateRecord,
     UpdateRequest,
@@ -45,7 +45,7 @@ _HEED_SECONDS: Final = 0.01
 """Some turns of the event loop: it reads a signal in one, and acts on it in the next."""
 
 
-async def serve(options: ServeOptions, narrator: Narrator, handover: Handover | None = None) -> None:
+async def serve(options: UpdatableOptions, narrator: Narrator, handover: Handover | None = None) -> None:
     """Serve until this is cancelled; then nothing of it is left running.
 
     `handover`: what the release says that has started this one. After an update to other software this process is that.
@@ -105,7 +105,7 @@ async def heed_signals() -> None:
     await asyncio.sleep(_HEED_SECONDS)
 
 
-async def _serve(options: ServeOptions, narrator: Narrator, folder: DataFolder, front: Front) -> Handover | None:
+async def _serve(options: UpdatableOptions, narrator: Narrator, folder: DataFolder, front: Front) -> Handover | None:
     """Serve until this is cancelled, or until other software has to go on; return what that gets to know."""
     request, takeover = options.request, front.takeover
     reporter = Reporter(folder.status, narrator, measure_processor=lambda: measure_processor(folder.root))
@@ -134,7 +134,7 @@ async def _serve(options: ServeOptions, narrator: Narrator, folder: DataFolder, 
         reporter.update(phase=ServePhase.STOPPED, pid=0)
 
 
-async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter, front: Front) -> Handover | None:
+async def _run(options: UpdatableOptions, folder: DataFolder, reporter: Reporter, front: Front) -> Handover | None:
     if killed := remove_remains(folder.root, folder.pods):
         reporter.narrator.note(
             f"An earlier r1plus serve was killed; ended the {len(killed)} processes that it had left"
@@ -196,7 +196,7 @@ def check_start(machine: LocalMachine, folder: Path, takeover: TakeOver | None) 
 
 
 async def _prepare(
-    options: ServeOptions,
+    options: UpdatableOptions,
     installation: Installation,
     objects: Objects,
     reporter: Reporter,

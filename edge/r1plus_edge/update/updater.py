@@ -22,8 +22,8 @@ from r1plus_edge.pods.pod import LocalPod
 from r1plus_edge.progress import compute_percent
 from r1plus_edge.report import Narrator, Reporter, StartStep, StepInProgress
 from r1plus_edge.start.machine import check_machine, read_machine
-from r1plus_edge.start.options import ServeOptions
 from r1plus_edge.update.handover import Handover, HandoverKind
+from r1plus_edge.update.options import UpdatableOptions
 from r1plus_edge.update.request import UpdateRecord, UpdateRequest, UpdateResult, keep_texts, save_record
 from r1plus_edge.update.slots import check_slot, is_own
 from r1plus_edge.update.trial import run_trial
@@ -45,7 +45,7 @@ class Updater:
 
     controller: Controller
     installation: Installation
-    options: ServeOptions
+    options: UpdatableOptions
     """Those of the start."""
     record: UpdateRecord
     reporter: Reporter
@@ -205,7 +205,7 @@ class Updater:
             else:
                 path.unlink(missing_ok=True)
 
-    def _check_name(self, options: ServeOptions) -> None:
+    def _check_name(self, options: UpdatableOptions) -> None:
         own, given = self.options.request, options.request
         if (given.namespace, given.name) != (own.namespace, own.name):
             raise EdgeError(

@@ -30,7 +30,7 @@ from r1plus_operator.plan.settings import SuiteTrust
 from r1plus_policies.rollback.response import BAKE_SECONDS
 
 if TYPE_CHECKING:
-    from r1plus_edge.start.options import ServeOptions
+    from r1plus_edge.update.options import UpdatableOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ class ServeArguments:
         )
 
 
-def build_options(arguments: ServeArguments, documents: dict[str, list[Document]] | None = None) -> "ServeOptions":
+def build_options(arguments: ServeArguments, documents: dict[str, list[Document]] | None = None) -> "UpdatableOptions":
     """Read what the arguments name. Raises CliError, EdgeError: it cannot be read, or means nothing here.
 
     `documents`: of `arguments.file`, where it was read before: standard input gives them once.
     """
-    from r1plus_edge.start.options import ServeOptions  # With the libraries of extra `edge`, as above.
+    from r1plus_edge.update.options import UpdatableOptions  # With the libraries of extra `edge`, as above.
 
     engines = tuple(
         {
@@ -102,13 +102,13 @@ def build_options(arguments: ServeArguments, documents: dict[str, list[Document]
     if arguments.engine and len(selected) == 1:
         request = request.select_engine(selected[0])
 
-    def reread(update: UpdateRequest) -> ServeOptions:
+    def reread(update: UpdateRequest) -> UpdatableOptions:
         try:
             return build_options(arguments.update(update), None if update.file else documents)
         except CliError as error:
             raise EdgeRequestError(str(error)) from error
 
-    return ServeOptions(
+    return UpdatableOptions(
         request=request,
         engines=selected,
         suites=sources,

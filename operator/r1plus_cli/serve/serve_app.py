@@ -34,7 +34,7 @@ from r1plus_edge.usage import describe_usage, is_journal
 from r1plus_model_repo.catalog.types import Tier
 
 if TYPE_CHECKING:
-    from r1plus_edge.start.options import ServeOptions
+    from r1plus_edge.update.options import UpdatableOptions
 
 STOP_SECONDS = 4.5
 """From the first signal until this process has ended, whatever it does then."""
@@ -125,7 +125,7 @@ def _read_listening(listen: str, cert: Path | None, key: Path | None, handover: 
         return adopt_listening(listen, cert, key, listener)
 
 
-async def _serve_until_signal(options: "ServeOptions", handover: Handover | None) -> None:
+async def _serve_until_signal(options: "UpdatableOptions", handover: Handover | None) -> None:
     """Serve; the first signal ends it, further ones change nothing: it takes `STOP_SECONDS` at most."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     from r1plus_edge.update.supervisor import (

@@ -28,8 +28,8 @@ from r1plus_edge.gateway import DRAIN_SECONDS, END_SECONDS
 from r1plus_edge.pods.places import short_path
 from r1plus_edge.pods.processes import find_processes, has_ended
 from r1plus_edge.start.listening import Listening
-from r1plus_edge.start.options import ServeOptions
 from r1plus_edge.start.serve import POD_END_SECONDS
+from r1plus_edge.update.options import UpdatableOptions
 from r1plus_edge.update.request import UpdateRequest, UpdateResult
 from r1plus_model_repo.catalog.types import Tier
 from r1plus_model_repo.importing.triton_server import WHEEL
@@ -381,7 +381,7 @@ def test_software_that_a_link_names_is_switched_beside_itself_and_nothing_else_g
     assert not (tmp_path / "software/older").exists()
 
 
-def options_of(**changes: Any) -> ServeOptions:
+def options_of(**changes: Any) -> UpdatableOptions:
     given = ServeArguments(
         tier=Tier.EDGE,
         file=None,

@@ -66,7 +66,6 @@ class Machine:
             family="smollm2",
             data=self.installation.folder.root,
             listening=Listening("127.0.0.1", 8400),
-            reread=lambda request: self.options(),
             catalog=known,
             cache=self.cache,
             tenant=TenantRequest(R1PlusTenantSpec(), None),
