@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from sqlalchemy.engine import Connection
 
-from r1plus_contract.gateway import DataReason, DataState
+from r1plus_contract.gateway import DataState
 from r1plus_gateway.access.api_keys import KeyRecord
 from r1plus_gateway.access.caller import TokenUsage
 from r1plus_gateway.store.administration.audit import AuditHead, OutsideHead, write_head_file
@@ -36,7 +36,6 @@ from r1plus_gateway.store.database.readers import Readers, ReadKind
 from r1plus_gateway.store.database.unit_of_work import UnitOfWork
 from r1plus_gateway.store.database.volume_errors import translate_os_error
 from r1plus_gateway.store.errors import (
-    BusyError,
     CorruptError,
     RestoringError,
     StoreError,
@@ -49,6 +48,7 @@ from r1plus_gateway.store.ledger.ledger import ANSWER_SECONDS, StoreLedger, refu
 from r1plus_gateway.store.ledger.left_instances import LeftInstances, LeftRequest
 from r1plus_gateway.store.ledger.repository import LedgerRepository, list_reservations
 from r1plus_gateway.store.ledger.writer import Step, Writer
+from r1plus_gateway.store.upkeep.data_readiness import DataReadiness
 from r1plus_gateway.store.upkeep.database_log import DatabaseLog
 from r1plus_gateway.store.upkeep.maintenance import Maintenance
 from r1plus_gateway.store.upkeep.retention_clock import RetentionClock
@@ -88,11 +88,7 @@ class TenantStore:
         self._periods = periods or Periods()
         self._data: OpenData | None = None
         self._work: UnitOfWork | None = None
-        self._problem: StoreError = UnavailableError("The tenant's data are being opened; wait")
-        self._state = DataState(DataReason.STARTING, str(self._problem))
-        self._key_problem: StoreError | None = None
-        self._is_damaged = False
-        self._check_at = 0.0
+        self._readiness = DataReadiness(self.retention, self._periods.check)
         self._look_ups = KeyLookups(self.read)
         self._head = AuditHead()
         self._stored_head = OutsideHead(AuditHead())
@@ -120,13 +116,7 @@ class TenantStore:
     @property
     def state(self) -> DataState:
         """Whether the data can be used now, and why not; or why they could not be opened again."""
-        problem = self._key_problem
-        if self._state.is_ready and problem is not None:
-            consequence = "This gateway runs on with the key that it has, and could not start again"
-            return problem.describe(consequence, can_serve=True)
-        if self._state.is_ready and (hold := self.retention.problem):
-            return DataState(DataReason.CLOCK_AHEAD, str(hold), True, hold.remedy, hold.values)
-        return self._state
+        return self._readiness.state
 
     async def run(self) -> None:
         """Open the data, try again while that fails, then watch over them. Never returns."""
@@ -135,7 +125,7 @@ class TenantStore:
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_SECONDS)
         while True:
-            await asyncio.sleep(self._periods.beat if self._state.can_serve else self._periods.retry)
+            await asyncio.sleep(self._periods.beat if self._readiness.can_serve else self._periods.retry)
             await self._run_round()
 
     async def open(self) -> bool:
@@ -230,7 +220,7 @@ class TenantStore:
     def require_data(self) -> OpenData:
         """Return the open data. Raises StoreError, why there are none."""
         if self._data is None:
-            raise self._problem.renew()
+            raise self._readiness.problem.renew()
         return self._data
 
     async def write(self, step: Step[T], seconds: float = ANSWER_SECONDS) -> T:
@@ -287,7 +277,7 @@ class TenantStore:
             yield data
         finally:
             self._is_held = False
-            self._set_ready()
+            self._readiness.set_ready()
 
     @contextlib.contextmanager
     def hold_writer(self) -> Iterator[None]:
@@ -369,7 +359,7 @@ class TenantStore:
                 raise
         self._data, self._work = data, work
         if data.problem is None:
-            self._set_ready()
+            self._readiness.set_ready()
         else:
             self._set_problem(data.problem)
         if self.clock.seconds_ahead > _SECONDS_AHEAD:
@@ -414,7 +404,7 @@ class TenantStore:
         data, work = self.require_data(), self._work
         assert work is not None
         self._refresh_ring(data)
-        self._check_damage(data)
+        self._readiness.check_damage(data.database)
         self._log.move(data.database)
         self._drop_plaintext(data)
         if not data.database.is_sqlite:
@@ -432,14 +422,6 @@ class TenantStore:
             with data.database.transaction(writes=False) as connection:
                 self.plaintext.drop_stale(connection)
 
-    def _check_damage(self, data: OpenData) -> None:
-        """Look again at data that were damaged. Raises CorruptError."""
-        if self._is_damaged and time.monotonic() >= self._check_at:
-            self._check_at = time.monotonic() + self._periods.check
-            data.database.check_content()
-            self._is_damaged = False
-            self._set_ready()
-
     def _refresh_ring(self, data: OpenData) -> None:
         """Take over a half that the Secret has now. Its loss stops nothing before the next start, and is told."""
         try:
@@ -447,11 +429,9 @@ class TenantStore:
         except TooManyFilesError:
             pass  # It says nothing of the key: what was known of it holds until the next beat.
         except StoreError as error:
-            if str(error) != str(self._key_problem):
-                log.warning("Tenant key could not be opened again: %s: %s", error.reason.value, error)
-            self._key_problem = error.renew()
+            self._readiness.set_key_problem(error)
         else:
-            self._key_problem = None
+            self._readiness.set_key_problem(None)
 
     def _store_head(self) -> None:
         head, folder = OutsideHead(self._head, self.require_data().restore_id), self.config.folder
@@ -468,7 +448,7 @@ class TenantStore:
         """Open a transaction for the writer, and note how it went."""
         data = self.require_data()
         if data.problem is not None or self._is_held:
-            raise (data.problem or self._problem).renew()
+            raise (data.problem or self._readiness.problem).renew()
         try:
             with self._turn, contextlib.ExitStack() as stack:
                 repository = self._enter_repository(stack)
@@ -477,7 +457,7 @@ class TenantStore:
             self._set_problem(error)
             raise
         self._head = repository.head
-        self._set_ready()
+        self._readiness.set_ready()
 
     def _enter_repository(self, stack: contextlib.ExitStack) -> LedgerRepository:
         before = self._work
@@ -493,18 +473,5 @@ class TenantStore:
             repository = stack.enter_context(work.open_repository())
         return repository
 
-    def _set_ready(self) -> None:
-        if self._is_damaged:
-            return  # Pages that are whole can still be written.
-        if not self._state.is_ready:
-            log.info("Tenant's data can be used")
-        self._state = DataState(DataReason.READY, "The tenant's data can be read and written.", can_serve=True)
-
     def _set_problem(self, error: StoreError) -> None:
-        if isinstance(error, BusyError):
-            return  # The database works.
-        self._is_damaged |= isinstance(error, CorruptError) and self._data is not None
-        state = error.describe()
-        if state != self._state:
-            log.warning("Tenant's data cannot be used: %s: %s", state.reason.value, state.message)
-        self._problem, self._state = error.renew(), state
+        self._readiness.set_problem(error, is_open=self._data is not None)
