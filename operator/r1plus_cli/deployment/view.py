@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from r1plus_contract.plain_text import to_printable
+from r1plus_operator.api.conditions import KSTATUS_CONDITIONS
 
 READY = "Ready"
 QUALITY = "QualityVerified"
@@ -219,7 +220,9 @@ def build_view(cr: Mapping[str, Any]) -> DeploymentView:
         endpoint=_get_text(status, "endpoint"),
         up_to_date=int(status.get("observedGeneration", 0)) >= int(metadata.get("generation", 1)),
         created=_parse_time(_get_text(metadata, "creationTimestamp")),
-        conditions=tuple(_parse_condition(c) for c in status.get("conditions") or ()),
+        conditions=tuple(
+            _parse_condition(c) for c in status.get("conditions") or () if c.get("type") not in KSTATUS_CONDITIONS
+        ),
         pinned=_get_mapping(spec, "rollout").get("pinned") is True,
         paused=_get_mapping(spec, "rollout").get("paused") is True,
         last_good=_get_text(status, "lastGood"),

@@ -18,12 +18,20 @@ class ConditionType(StrEnum):
     """Of an R1PlusTenant only."""
     DATA_READY = "DataReady"
     """Of an R1PlusTenant only."""
+    RECONCILING = "Reconciling"
+    """Of both; there only while it is True."""
+    STALLED = "Stalled"
+    """Of both; there only while it is True."""
 
 
+KSTATUS_CONDITIONS = (ConditionType.RECONCILING, ConditionType.STALLED)
+"""The conditions for GitOps tools. They repeat what others say, so neither Events nor metrics follow them."""
 DEPLOYMENT_CONDITIONS = tuple(
-    kind for kind in ConditionType if kind not in (ConditionType.GATEWAY_READY, ConditionType.DATA_READY)
+    kind
+    for kind in ConditionType
+    if kind not in (ConditionType.GATEWAY_READY, ConditionType.DATA_READY, *KSTATUS_CONDITIONS)
 )
-"""The conditions of an R1PlusDeployment."""
+"""The conditions that every R1PlusDeployment has."""
 
 
 class Reason(StrEnum):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.conditions import KSTATUS_CONDITIONS, ConditionType, Reason
 from r1plus_operator.plan.observation import Json
 
 
@@ -31,6 +31,8 @@ def build_transition_events(before: Json, after: Json) -> tuple[Event, ...]:
     previous = {c["type"]: (c["status"], c["reason"]) for c in before.get("conditions") or ()}
     events = []
     for condition in after["conditions"]:
+        if condition["type"] in KSTATUS_CONDITIONS:
+            continue  # They repeat another condition, which has the Event.
         old = previous.get(condition["type"])
         if old == (condition["status"], condition["reason"]):
             continue

@@ -8,7 +8,7 @@ import pytest
 from r1plus_cli.cluster.kubernetes_cluster import find_missing_kubeconfig
 from r1plus_cli.deployment.status_text import ChangeReporter, choose_mark, compute_widths, format_cells, show_one
 from r1plus_cli.deployment.view import COLUMNS, build_view, format_age
-from r1plus_operator.api.conditions import ConditionType
+from r1plus_operator.api.conditions import KSTATUS_CONDITIONS, ConditionType
 from support.cli.command import printed
 from support.cli.deployments import READY, VERIFIED, Json, condition, cr
 
@@ -154,7 +154,7 @@ MARKS = {
 }
 
 
-@pytest.mark.parametrize("kind", list(ConditionType))
+@pytest.mark.parametrize("kind", [kind for kind in ConditionType if kind not in KSTATUS_CONDITIONS])
 def test_each_condition_has_a_line_with_its_type_and_its_reason_apart(kind: ConditionType) -> None:
     text = printed(show_one, build_view(cr(condition(kind, "False", "SomeReason"))), datetime.now(UTC))
     assert f"✗ {kind} " in text

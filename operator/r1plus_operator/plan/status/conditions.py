@@ -22,6 +22,7 @@ from r1plus_operator.plan.status import incident
 from r1plus_operator.plan.status.alert_delivery import derive_alerts_condition
 from r1plus_operator.plan.status.context import StatusContext
 from r1plus_operator.plan.status.explanations import explain_pause
+from r1plus_operator.plan.status.kstatus_conditions import derive_deployment_standing
 from r1plus_operator.plan.status.pod_conditions import derive_capacity_fits, derive_engine_ready, find_pod_problem
 from r1plus_operator.plan.status.progress_condition import derive_progressing
 from r1plus_operator.plan.status.quality_condition import derive_quality_verified
@@ -29,6 +30,8 @@ from r1plus_policies.rollout import RolloutStage
 
 MAX_MESSAGE = 4000
 """Characters of a condition's message; the schema's limit is slightly higher."""
+MAX_CONDITIONS = 16
+"""Of an object, in its schema."""
 ALERTS_GRACE_SECONDS = 180.0
 """Time after a switch in which Prometheus may not have read the new rules yet; it takes a minute or two.
 
@@ -37,16 +40,19 @@ Also the time after a pod became ready in which Prometheus may not have scraped 
 ENDPOINTS_GRACE_SECONDS = 30.0
 """Time after a promotion, or after a pod became ready, in which the Service may not have an endpoint yet."""
 
+_OWN_TYPES = frozenset(kind.value for kind in ConditionType)
+
 
 def build_status(s: StatusContext) -> Json:
     """Return the whole `status`."""
     observation, current = s.observation, s.current
     generation = int(observation.cr["metadata"].get("generation", 0))
     findings = {kind: derive(s) for kind, derive in _DERIVATIONS.items()}
+    standing = derive_deployment_standing(findings, s.problem, s.spec.accuracy.gate if s.spec else None)
     status: Json = {
         "observedGeneration": generation,
         "reason": _choose_reason(findings, s.problem).value,
-        "conditions": build_conditions(findings, observation.cr.get("status") or {}, generation, s.now),
+        "conditions": build_conditions({**findings, **standing}, observation.cr.get("status") or {}, generation, s.now),
     }
     if current:
         ready_pods = sum(1 for pod in s.list_pods(current.name) if pod.ready)
@@ -131,7 +137,7 @@ def _choose_reason(findings: Mapping[ConditionType, Finding], problem: Problem |
 def build_conditions(
     findings: Mapping[ConditionType, Finding], status: Json, generation: int, now: float
 ) -> list[Json]:
-    """Return the list of conditions; `status` is the previous one."""
+    """Return the list of conditions; `status` is the previous one, and types of other managers stay as in it."""
     before = {c["type"]: c for c in status.get("conditions") or ()}
     new_conditions = []
     for kind, finding in findings.items():
@@ -147,7 +153,8 @@ def build_conditions(
                 "lastTransitionTime": old["lastTransitionTime"] if old and same else format_timestamp(now),
             }
         )
-    return new_conditions
+    foreign_conditions = [one for kind, one in before.items() if kind not in _OWN_TYPES]
+    return [*new_conditions, *foreign_conditions][:MAX_CONDITIONS]
 
 
 def _derive_ready(s: StatusContext) -> Finding:

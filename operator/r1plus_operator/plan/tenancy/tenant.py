@@ -28,6 +28,7 @@ from r1plus_operator.plan.manifests.drift import (
 from r1plus_operator.plan.observation import Json, NamespaceFacts, TenantView
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import build_conditions
+from r1plus_operator.plan.status.kstatus_conditions import derive_tenant_standing
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
 from r1plus_operator.plan.tenancy.gateway import GatewayObservation, GatewayPlan, is_gateways, plan_gateway
 from r1plus_operator.plan.tenancy.isolation_condition import derive_isolation_condition
@@ -429,7 +430,9 @@ class _TenantPass:
             return None
         before = cr.get("status") or {}
         generation = int(cr["metadata"].get("generation", 0))
-        new_conditions = build_conditions(findings, before, generation, self.now)
+        new_conditions = build_conditions(
+            {**findings, **derive_tenant_standing(findings)}, before, generation, self.now
+        )
         status: Json = {
             "observedGeneration": generation,
             "conditions": new_conditions,
