@@ -10,6 +10,7 @@ from rich.text import Text
 
 from r1plus_cli.advice.advise import advise_command
 from r1plus_cli.assembly import add_history, add_training
+from r1plus_cli.bundle.bundle_app import app as bundle_app
 from r1plus_cli.deployment.ask import ask_command
 from r1plus_cli.deployment.explain import explain_command
 from r1plus_cli.deployment.plan import plan_command
@@ -49,6 +50,7 @@ Start here: `r1plus plan -f examples/credit-full.yaml`
 """,
 )
 
+app.add_typer(bundle_app, hidden=True)
 app.add_typer(suite_app)
 add_training(engine_app)
 app.add_typer(engine_app)
