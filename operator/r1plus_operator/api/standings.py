@@ -11,7 +11,7 @@ from typing import Final
 from r1plus_operator.api.conditions import Reason
 
 
-class Standing(StrEnum):
+class KstatusStanding(StrEnum):
     """Where an object stands on its way to what its spec asks for."""
 
     RECONCILING = "Reconciling"
@@ -136,11 +136,11 @@ _AT_REST: Final = (
     Reason.PINNED,
     Reason.PAUSED,
 )
-STANDINGS: Final[Mapping[Reason, Standing]] = MappingProxyType(
+STANDINGS: Final[Mapping[Reason, KstatusStanding]] = MappingProxyType(
     {
-        **dict.fromkeys(_RECONCILING, Standing.RECONCILING),
-        **dict.fromkeys(_STALLED, Standing.STALLED),
-        **dict.fromkeys(_AT_REST, Standing.AT_REST),
+        **dict.fromkeys(_RECONCILING, KstatusStanding.RECONCILING),
+        **dict.fromkeys(_STALLED, KstatusStanding.STALLED),
+        **dict.fromkeys(_AT_REST, KstatusStanding.AT_REST),
     }
 )
 """Every reason -> what it says where it decides (`kstatus_conditions`). A new reason gets a place here."""

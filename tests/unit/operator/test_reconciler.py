@@ -121,14 +121,14 @@ async def test_a_pass_that_cannot_be_planned_leaves_the_line() -> None:
     for key in (KEY, BEHIND):
         parts.waves.set_waiting(key, SlotRequest("w", is_requested=False))
     reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, parts, parts, parts, clock=lambda: 1000.0)
-    parts.gather = failing
+    parts.gather = fail_to_gather
     assert parts.waves.list_turns() == [KEY]
     with pytest.raises(ApiError):
         await reconciler.reconcile(KEY)
     assert parts.waves.list_turns() == [BEHIND]
 
 
-async def failing(*_: object) -> Observation:
+async def fail_to_gather(*_: object) -> Observation:
     raise ApiError(500, "InternalError", "etcd: no leader")
 
 

@@ -1,4 +1,4 @@
-"""Look-ups of API keys: those who ask before one reads share it, and a flood of forged keys keeps out nobody else."""
+"""Look-ups of API keys: those who ask before one reads share it, and a flood of forged keys keeps out no known one."""
 
 import asyncio
 from collections.abc import Callable

@@ -39,7 +39,7 @@ class LeftInstances:
         self._due = {name: self._due.get(name, due) for name in instances}
 
     def settle_due(self, work: UnitOfWork) -> AuditHead | None:
-        """Count what is left as used in full, once nobody has settled it in time. Return the new head; None: no write.
+        """Count what is left as used in full, once its time is over. Return the new head; None: no write.
 
         Raises StoreError.
         """

@@ -31,13 +31,13 @@ class DatabaseLog:
             self._empty(database)
         except BusyError:  # the next round tries again
             self.has_deleted = True
-        except BaseException:
+        except BaseException:  # however it ended, the rows may be in the log still
             self.has_deleted = True
             raise
 
     def _empty(self, database: Database) -> None:
         """Empty the log between two short reads. Raises StoreError; BusyError while a reader needs it."""
-        database.checkpoint()  # most of the work, which stops nobody
+        database.checkpoint()  # most of the work, which stops no other
         for has_more in (*[True] * (_LOG_TRIES - 1), False):
             try:
                 with self._turn:  # else the writer would be in the way, or would meet a lock

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 from r1plus_contract.verdict import Gate
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
-from r1plus_operator.api.standings import STANDINGS, Standing
+from r1plus_operator.api.standings import STANDINGS, KstatusStanding
 from r1plus_operator.plan.engine.selection import Problem
 
 Findings = Mapping[ConditionType, Finding]
-_TYPES: Mapping[Standing, ConditionType] = {
-    Standing.RECONCILING: ConditionType.RECONCILING,
-    Standing.STALLED: ConditionType.STALLED,
+_TYPES: Mapping[KstatusStanding, ConditionType] = {
+    KstatusStanding.RECONCILING: ConditionType.RECONCILING,
+    KstatusStanding.STALLED: ConditionType.STALLED,
 }
 _TENANT_ORDER = (
     ConditionType.READY,
@@ -35,18 +35,18 @@ def derive_deployment_standing(findings: Findings, problem: Problem | None, gate
     standing = STANDINGS[decisive.reason]
     if progressing.reason is Reason.COMPLETE:
         if decisive.reason is Reason.GATE_FAILED and gate is Gate.OBSERVE:
-            standing = Standing.AT_REST
+            standing = KstatusStanding.AT_REST
     elif progressing.status == "True":
-        standing = Standing.RECONCILING
-    elif progressing.reason is Reason.BLOCKED and standing is Standing.AT_REST:
-        standing = Standing.RECONCILING  # What blocks it is only not known yet.
+        standing = KstatusStanding.RECONCILING
+    elif progressing.reason is Reason.BLOCKED and standing is KstatusStanding.AT_REST:
+        standing = KstatusStanding.RECONCILING  # What blocks it is only not known yet.
     return _build(standing, decisive)
 
 
 def derive_tenant_standing(findings: Findings) -> Findings:
     """Return Reconciling or Stalled of an R1PlusTenant, or neither: the first condition that stalls, else moves."""
     ordered = [findings[kind] for kind in _TENANT_ORDER if kind in findings]
-    for standing in (Standing.STALLED, Standing.RECONCILING):
+    for standing in (KstatusStanding.STALLED, KstatusStanding.RECONCILING):
         found = [one for one in ordered if one.status != "True" and STANDINGS[one.reason] is standing]
         if found:
             return _build(standing, found[0])
@@ -68,6 +68,6 @@ def _find_decisive(findings: Findings, problem: Problem | None) -> Finding:
     return progressing
 
 
-def _build(standing: Standing, decisive: Finding) -> Findings:
+def _build(standing: KstatusStanding, decisive: Finding) -> Findings:
     kind = _TYPES.get(standing)
     return {kind: Finding("True", decisive.reason, decisive.message)} if kind else {}

@@ -23,13 +23,13 @@ def deployment_findings(
 ) -> dict[ConditionType, Finding]:
     return {
         ConditionType.READY: Finding("True", Reason.SERVING, "ready"),
-        ConditionType.ENGINE_READY: finding(engine, "engine"),
-        ConditionType.QUALITY_VERIFIED: finding(quality, "quality"),
-        ConditionType.PROGRESSING: finding(progressing, "progressing"),
+        ConditionType.ENGINE_READY: build_finding(engine, "engine"),
+        ConditionType.QUALITY_VERIFIED: build_finding(quality, "quality"),
+        ConditionType.PROGRESSING: build_finding(progressing, "progressing"),
     }
 
 
-def finding(outcome: str, message: str) -> Finding:
+def build_finding(outcome: str, message: str) -> Finding:
     status, reason = outcome.split()
     return Finding(status, Reason(reason), message)
 
@@ -134,7 +134,7 @@ def test_of_a_tenant_the_first_condition_that_stalls_or_moves_decides(
     outcomes: Mapping[str, str], expected: object
 ) -> None:
     assert (
-        read(derive_tenant_standing({ConditionType(kind): finding(one, kind) for kind, one in outcomes.items()}))
+        read(derive_tenant_standing({ConditionType(kind): build_finding(one, kind) for kind, one in outcomes.items()}))
         == expected
     )
 
@@ -144,7 +144,7 @@ def test_every_reason_has_a_standing(reason: Reason) -> None:
     assert reason in STANDINGS
 
 
-def stored(kind: str, status: str = "True", reason: str = "Old") -> Json:
+def build_condition(kind: str, status: str = "True", reason: str = "Old") -> Json:
     return {
         "type": kind,
         "status": status,
@@ -155,20 +155,20 @@ def stored(kind: str, status: str = "True", reason: str = "Old") -> Json:
 
 
 def test_a_stale_stalled_goes_and_conditions_of_other_managers_stay() -> None:
-    before = {"conditions": [stored("Stalled"), stored("example.com/Approved")]}
+    before = {"conditions": [build_condition("Stalled"), build_condition("example.com/Approved")]}
     found = build_conditions({ConditionType.READY: Finding("True", Reason.SERVING, "")}, before, 2, NOW)
     assert [one["type"] for one in found] == ["Ready", "example.com/Approved"]
     assert found[1] == before["conditions"][1]
 
 
 def test_more_conditions_of_other_managers_than_fit_give_way() -> None:
-    before = {"conditions": [stored(f"example.com/C{number}") for number in range(MAX_CONDITIONS)]}
+    before = {"conditions": [build_condition(f"example.com/C{number}") for number in range(MAX_CONDITIONS)]}
     found = build_conditions({ConditionType.STALLED: Finding("True", Reason.BLOCKED, "")}, before, 2, NOW)
     assert len(found) == MAX_CONDITIONS
     assert found[0]["type"] == "Stalled"
 
 
 def test_no_event_repeats_what_another_condition_says() -> None:
-    before = {"conditions": [stored("Stalled", reason="Blocked")]}
-    after = {"conditions": [stored("Stalled", reason="CandidateRefused"), stored("Reconciling")]}
+    before = {"conditions": [build_condition("Stalled", reason="Blocked")]}
+    after = {"conditions": [build_condition("Stalled", reason="CandidateRefused"), build_condition("Reconciling")]}
     assert build_transition_events(before, after) == ()
