@@ -1,10 +1,6 @@
 """Writes an OCI image layout as a plain tar that has the same bytes for the same content."""
 
-import gzip
-import hashlib
-import io
 import json
-import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -26,10 +22,6 @@ class LayoutWriter:
         target = self._place(name_blob(descriptor.digest))
         target.write_bytes(data)
         return descriptor
-
-    def move_blob(self, path: Path, digest: str) -> None:
-        """Store a large blob whose digest is known, by moving its file."""
-        shutil.move(path, self._place(name_blob(digest)))
 
     def add_manifest(
         self,
@@ -90,23 +82,6 @@ def write_tar(folder: Path, target: Path) -> None:
             with path.open("rb") as stream:
                 archive.addfile(member, stream)
     partial.replace(target)
-
-
-def pack_gzip(files: dict[str, bytes]) -> bytes:
-    """Return a .tgz that has the same bytes for the same files (name -> content)."""
-    buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
-        for name in sorted(files):
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(files[name]), 0o644
-            archive.addfile(member, io.BytesIO(files[name]))
-    return buffer.getvalue()
-
-
-def hash_file(path: Path) -> str:
-    """Return sha256:HEX of a file."""
-    with path.open("rb") as stream:
-        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
 def _dump(descriptor: Descriptor) -> dict[str, Any]:

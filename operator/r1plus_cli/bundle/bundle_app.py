@@ -1,6 +1,5 @@
 """`r1plus bundle`: verify a release's bundle, and push it to a registry."""
 
-import re
 import ssl
 import sys
 from pathlib import Path
@@ -9,13 +8,13 @@ from typing import Annotated
 import typer
 
 from r1plus_cli.bundle.credentials import Login, find_login
-from r1plus_cli.bundle.push import push_release
-from r1plus_cli.bundle.registry import Registry, Target
-from r1plus_cli.bundle.release import CHART_REPOSITORY, SBOM_PREDICATE, ReleaseLock
+from r1plus_cli.bundle.push_target import build_install_line, parse_target
+from r1plus_cli.bundle.release import SBOM_PREDICATE
 from r1plus_cli.bundle.verification import Release, open_release
 from r1plus_cli.engine.output import say
 from r1plus_cli.errors import UsageError
 from r1plus_cli.hints import runnable_hint
+from r1plus_model_repo.engine_fetch.sigstore import load_public_key
 
 app = typer.Typer(
     name="bundle",
@@ -32,11 +31,6 @@ Nothing else is needed: neither docker nor cosign. Signatures are Sigstore bundl
 them as well.
 """,
 )
-_TARGET = re.compile(
-    r"(?P<host>(localhost|[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*)(:[0-9]{1,5})?)(?P<path>(/[a-z0-9]+([._-][a-z0-9]+)*)*)"
-)
-_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
-
 BundleFile = Annotated[Path, typer.Argument(metavar="FILE", help="The bundle, such as r1plus-0.1.0.oci.tar.")]
 KeyFiles = Annotated[
     list[Path], typer.Option("--key", help="Public key of the publisher, PEM. May be given more than once.")
@@ -81,6 +75,9 @@ def push_command(
 
     Example: `r1plus bundle push r1plus-0.1.0.oci.tar --key release.pub --to registry.bank.example/r1plus`
     """
+    from r1plus_cli.bundle.push import push_release  # Loads httpx, which no other command needs to start.
+    from r1plus_cli.bundle.registry import OciRegistry
+
     target = parse_target(to)
     if values is not None and values.exists():
         raise UsageError(f"--values: {values} already exists; give another name, or set images.prefix in it yourself")
@@ -88,7 +85,7 @@ def push_command(
     context = _load_ca(ca)
     with open_release(file, _read_keys(key)) as release:
         say(f"{file}: r1plus {release.lock.version}, verified; pushing to {target.prefix}")
-        with Registry(target.host, login, verify=context, is_plain=plain_http) as registry:
+        with OciRegistry(target.host, login, verify=context, is_plain=plain_http) as registry:
             result = push_release(
                 release, registry, target, may_move_tags=move_tags, report=lambda line: say(line, style="dim")
             )
@@ -99,28 +96,7 @@ def push_command(
     sys.stdout.write(runnable_hint(build_install_line(release.lock, target, values, plain_http)) + "\n")
 
 
-def parse_target(to: str) -> Target:
-    """Return registry and path of --to. Raise UsageError if it is not HOST[:PORT][/PATH]."""
-    match = _TARGET.fullmatch(to.rstrip("/"))
-    if match is None:
-        raise UsageError(f"--to: {to!r:.120} is not HOST[:PORT][/PATH], in small letters and without https://")
-    if match["host"] in _HUB:
-        raise UsageError("--to: Docker Hub takes one level of names, and the chart has two; use another registry")
-    return Target(match["host"], match["path"].strip("/"))
-
-
-def build_install_line(lock: ReleaseLock, target: Target, values: Path | None, is_plain: bool) -> str:
-    """Return the command that installs the chart from where it was pushed."""
-    chart = f"oci://{target.host}/{target.name_repository(CHART_REPOSITORY)}"
-    given = f"-f {values}" if values is not None else f"--set images.prefix={target.prefix}"
-    plain = " --plain-http" if is_plain else ""
-    namespace = "-n r1plus-system --create-namespace"
-    return f"helm install r1plus {chart} --version {lock.chart.tag} {namespace} {given}{plain} --wait"
-
-
 def _read_keys(paths: list[Path]) -> list[str]:
-    from r1plus_model_repo.engine_fetch.sigstore import load_public_key
-
     keys: list[str] = []
     for path in paths:
         try:

@@ -82,10 +82,10 @@ class Layout:
         if f"sha256:{actual.hexdigest()}" != digest:
             raise UsageError(f"{self.path}: {name}: its content has another sha256; fetch the bundle again")
 
-    def iterate(self, name: str, start: int = 0) -> Iterator[bytes]:
-        """Yield the bytes of a file of the tar from `start` in chunks."""
+    def iterate(self, name: str) -> Iterator[bytes]:
+        """Yield the bytes of a file of the tar in chunks."""
         extent = self.members[name]
-        position = start
+        position = 0
         while position < extent.size:
             self.stream.seek(extent.offset + position)
             chunk = self.stream.read(min(CHUNK_BYTES, extent.size - position))

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from r1plus_cli.bundle.layout import name_blob
 from r1plus_cli.bundle.oci import INDEX_TYPE, Descriptor, Manifest, parse_document
-from r1plus_cli.bundle.registry import Registry, Target
-from r1plus_cli.bundle.release import LOCK_NAME, Artifact, ReleaseLock
+from r1plus_cli.bundle.push_target import PushTarget
+from r1plus_cli.bundle.registry import OciRegistry
+from r1plus_cli.bundle.release import LOCK_NAME, ReleaseLock
 from r1plus_cli.bundle.verification import Release
 from r1plus_cli.errors import CliError
 
@@ -36,15 +37,14 @@ class PushResult:
     present_bytes: int
 
 
-def list_destinations(lock: ReleaseLock, lock_digest: str, target: Target) -> list[Destination]:
+def list_destinations(lock: ReleaseLock, lock_digest: str, target: PushTarget) -> list[Destination]:
     """Return where each artifact goes, the lock last."""
-    artifacts: list[Artifact] = list(lock.artifacts)
     own = Destination(target.name_repository(LOCK_NAME), lock.version, lock_digest)
-    return [*(Destination(target.name_repository(one.repository), one.tag, one.digest) for one in artifacts), own]
+    return [*(Destination(target.name_repository(one.repository), one.tag, one.digest) for one in lock.artifacts), own]
 
 
 def push_release(
-    release: Release, registry: Registry, target: Target, *, may_move_tags: bool, report: Report
+    release: Release, registry: OciRegistry, target: PushTarget, *, may_move_tags: bool, report: Report
 ) -> PushResult:
     """Push all artifacts of a release with their statements.
 
@@ -62,7 +62,7 @@ def push_release(
     return PushResult(push.sent_bytes, push.present_bytes)
 
 
-def _refuse_moved_tags(registry: Registry, destinations: list[Destination]) -> None:
+def _refuse_moved_tags(registry: OciRegistry, destinations: list[Destination]) -> None:
     moved = [
         f"{one.repository}:{one.tag}"
         for one in destinations
@@ -76,7 +76,7 @@ def _refuse_moved_tags(registry: Registry, destinations: list[Destination]) -> N
 
 
 class _Push:
-    def __init__(self, release: Release, registry: Registry, report: Report) -> None:
+    def __init__(self, release: Release, registry: OciRegistry, report: Report) -> None:
         self._release, self._registry, self._report = release, registry, report
         self._repositories: dict[str, str] = {}
         """Digest of a blob -> repository of this registry that has it."""

@@ -4,7 +4,6 @@ import re
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,26 +25,7 @@ Content = Callable[[], Iterator[bytes]]
 """Opens the content of a blob from its beginning; called again for each try."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Registry and path to push below."""
-
-    host: str
-    """Host with port, such as registry.bank.example:5000."""
-    path: str = ""
-    """Path before all repositories, without slashes at its ends."""
-
-    @property
-    def prefix(self) -> str:
-        """The value images.prefix of the chart."""
-        return f"{self.host}/{self.path}" if self.path else self.host
-
-    def name_repository(self, repository: str) -> str:
-        """Return the full name of a repository on the registry."""
-        return f"{self.path}/{repository}" if self.path else repository
-
-
-class Registry:
+class OciRegistry:
     """Connection to a registry; a context manager."""
 
     def __init__(

@@ -14,11 +14,10 @@ LOCK_FORMAT = 1
 """Format of the lock that this version reads and writes."""
 SIGNATURE_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 SBOM_PREDICATE = "https://spdx.dev/Document"
-PROVENANCE_PREDICATE = "https://slsa.dev/provenance/v1"
 CHART_REPOSITORY = "charts/r1plus-operator"
 
 
-class Kind(StrEnum):
+class ArtifactKind(StrEnum):
     """Kinds of artifacts."""
 
     IMAGE = "image"
@@ -29,11 +28,11 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Artifact(_Entry):
+class ReleaseArtifact(_Entry):
     """One image or chart."""
 
     name: str = Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=128)
-    kind: Kind
+    kind: ArtifactKind
     repository: str = Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*$", max_length=200)
     """Repository below the registry and prefix that it is pushed to."""
     tag: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")
@@ -56,13 +55,13 @@ class ReleaseLock(_Entry):
 
     format: int = LOCK_FORMAT
     version: str = Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+([.+-][0-9A-Za-z.+-]+)?$", max_length=64)
-    artifacts: tuple[Artifact, ...]
+    artifacts: tuple[ReleaseArtifact, ...]
     files: tuple[ReleaseFile, ...] = ()
 
     @property
-    def chart(self) -> Artifact:
+    def chart(self) -> ReleaseArtifact:
         """The operator's chart."""
-        return next(artifact for artifact in self.artifacts if artifact.kind is Kind.CHART)
+        return next(artifact for artifact in self.artifacts if artifact.kind is ArtifactKind.CHART)
 
 
 class LockFormat(BaseModel):
@@ -72,19 +71,20 @@ class LockFormat(BaseModel):
     format: int
 
 
+class StatementSubject(BaseModel):
+    """What a statement is about."""
+
+    digest: dict[str, str]
+
+
 class Statement(BaseModel):
     """The parts of an in-toto statement that are verified."""
 
     model_config = ConfigDict(extra="ignore")
 
-    class Subject(BaseModel):
-        """What the statement is about."""
-
-        digest: dict[str, str]
-
     type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
     predicate_type: str = Field(alias="predicateType")
-    subject: tuple[Subject, ...]
+    subject: tuple[StatementSubject, ...]
 
 
 def build_statement(subject: Descriptor, predicate_type: str, predicate: dict[str, Any]) -> dict[str, Any]:

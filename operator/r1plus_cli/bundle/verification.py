@@ -7,10 +7,10 @@ manifest, by the lock or by a statement about one of its artifacts that the same
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from r1plus_cli.bundle.layout import Layout, open_layout
+from r1plus_cli.bundle.layout import Layout, name_blob, open_layout
 from r1plus_cli.bundle.oci import INDEX_TYPE, MANIFEST_TYPE, REF_NAME, Descriptor, Manifest, parse_document
 from r1plus_cli.bundle.release import LOCK_FORMAT, LOCK_NAME, LockFormat, ReleaseLock, Statement
 from r1plus_cli.errors import CliError, UsageError
@@ -32,11 +32,11 @@ class Release:
     layout: Layout
     lock: ReleaseLock
     lock_manifest: Descriptor
-    manifests: dict[str, Stored] = field(default_factory=dict)
+    manifests: dict[str, Stored]
     """Digest -> manifest or index, of all artifacts and referrers."""
-    referrers: dict[str, tuple[Descriptor, ...]] = field(default_factory=dict)
+    referrers: dict[str, tuple[Descriptor, ...]]
     """Digest of a subject -> manifests of the statements about it."""
-    predicates: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    predicates: dict[str, tuple[str, ...]]
     """Digest of a subject -> predicate types of the statements about it."""
 
 
@@ -114,7 +114,7 @@ class _Verifier:
         for blob in stored.manifest.blobs:
             self._verify_blob(blob)
         try:
-            signed = read_bundle(self._layout.read_document(stored.manifest.layers[0]))
+            signed = read_bundle(self._layout.read_file(name_blob(stored.manifest.layers[0].digest)))
             is_signed = signed.is_signed_by(self._keys)
         except ValueError as error:
             raise self._refuse(f"signature of {name}: {error}") from error
@@ -133,7 +133,7 @@ class _Verifier:
         manifest = self._manifests[entry.digest].manifest
         if len(manifest.layers) != 1:
             raise self._refuse(f"{LOCK_NAME}: {len(manifest.layers)} layers, not 1")
-        data, name = self._layout.read_document(manifest.layers[0]), f"{self._layout.path}: {LOCK_NAME}"
+        data, name = self._layout.read_file(name_blob(manifest.layers[0].digest)), f"{self._layout.path}: {LOCK_NAME}"
         if (found := parse_document(LockFormat, data, name).format) != LOCK_FORMAT:
             raise UsageError(
                 f"{name}: its format is {found}, and this r1plus reads {LOCK_FORMAT}; install the r1plus of the"

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from r1plus_cli.bundle.oci import Platform
-from r1plus_cli.bundle.release import LOCK_NAME, LOCK_TYPE, Artifact, Kind, ReleaseFile, ReleaseLock
+from r1plus_cli.bundle.release import LOCK_NAME, LOCK_TYPE, ArtifactKind, ReleaseArtifact, ReleaseFile, ReleaseLock
+from r1plus_contract.engine.delivery import hash_file
 from r1plus_model_repo.engine_fetch.sigstore import encode_public_key
-from release.layout_writer import LayoutWriter, hash_file
+from release.layout_writer import LayoutWriter
 from release.statements import add_statement
 
 VERSION = "0.1.0"
@@ -75,12 +75,12 @@ def write_release(
     layout.add_file("wheels/r1plus-0.1.0-py3-none-any.whl", b"a wheel")
     wheel = folder / "layout/wheels/r1plus-0.1.0-py3-none-any.whl"
     artifacts = (
-        Artifact(name="r1plus-operator", kind=Kind.IMAGE, repository="r1plus-operator", tag=VERSION, digest=image.digest,
+        ReleaseArtifact(name="r1plus-operator", kind=ArtifactKind.IMAGE, repository="r1plus-operator", tag=VERSION, digest=image.digest,
                  platforms=("linux/amd64", "linux/arm64")),
-        Artifact(name="r1plus-chart", kind=Kind.CHART, repository="charts/r1plus-operator", tag=VERSION,
+        ReleaseArtifact(name="r1plus-chart", kind=ArtifactKind.CHART, repository="charts/r1plus-operator", tag=VERSION,
                  digest=chart.digest),
     )  # fmt: skip
-    files = (ReleaseFile(name=f"wheels/{wheel.name}", digest=hash_file(wheel), size=wheel.stat().st_size),)
+    files = (ReleaseFile(name=f"wheels/{wheel.name}", digest=f"sha256:{hash_file(wheel)}", size=wheel.stat().st_size),)
     lock = ReleaseLock(version=VERSION, artifacts=artifacts, files=files)
     data = layout.add_blob(edit_lock(lock.model_dump_json().encode()), LOCK_TYPE)
     entry = layout.add_manifest(layers=(data,), artifact_type=LOCK_TYPE)
@@ -88,9 +88,3 @@ def write_release(
     add_statement(layout, entry, key)
     layout.write(folder / "bundle.oci.tar")
     return Bundle(folder / "bundle.oci.tar")
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    """A whole release."""
-    return write_release(tmp_path)

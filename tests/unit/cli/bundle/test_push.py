@@ -11,17 +11,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from r1plus_cli.bundle.bundle_app import build_install_line, parse_target
 from r1plus_cli.bundle.credentials import Login, find_login
 from r1plus_cli.bundle.push import PushResult, push_release
-from r1plus_cli.bundle.registry import TRIES, Registry, Target
+from r1plus_cli.bundle.push_target import PushTarget, build_install_line, parse_target
+from r1plus_cli.bundle.registry import TRIES, OciRegistry
 from r1plus_cli.bundle.verification import open_release
 from r1plus_cli.errors import CliError, UsageError
-
-from .conftest import Bundle, write_release
+from support.cli.release_bundle import Bundle, write_release
 
 HOST = "registry.bank.example"
-TARGET = Target(HOST, "ai/r1plus")
+TARGET = PushTarget(HOST, "ai/r1plus")
 LOGIN = Login("robot", "s3cret")
 
 
@@ -96,9 +95,9 @@ def push(bundle: Bundle, fake: FakeRegistry, *, login: Login | None = None, may_
 
 
 @contextmanager
-def connect(fake: FakeRegistry, login: Login | None) -> Iterator[Registry]:
+def connect(fake: FakeRegistry, login: Login | None) -> Iterator[OciRegistry]:
     transport = httpx.MockTransport(fake.handle)
-    with Registry(HOST, login, transport=transport, pause=lambda _: None) as registry:
+    with OciRegistry(HOST, login, transport=transport, pause=lambda _: None) as registry:
         yield registry
 
 
@@ -131,7 +130,7 @@ def test_a_push_that_is_cut_names_no_release_and_the_next_one_completes_it(bundl
 
     transport = httpx.MockTransport(handle)
     with open_release(bundle.path, bundle.keys) as release:
-        registry = Registry(HOST, None, transport=transport, pause=lambda _: None)
+        registry = OciRegistry(HOST, None, transport=transport, pause=lambda _: None)
         with registry, pytest.raises(CliError, match="it goes on from here"):
             push_release(release, registry, TARGET, may_move_tags=False, report=lambda _: None)
     assert ("ai/r1plus/r1plus-release", "0.1.0") not in fake.manifests
@@ -228,12 +227,12 @@ def test_a_request_is_tried_five_times(
 @pytest.mark.parametrize(
     ("to", "target"),
     [
-        ("registry.bank.example/ai", Target("registry.bank.example", "ai")),
-        ("127.0.0.1:5000", Target("127.0.0.1:5000", "")),
-        ("localhost:5000/a/b/", Target("localhost:5000", "a/b")),
+        ("registry.bank.example/ai", PushTarget("registry.bank.example", "ai")),
+        ("127.0.0.1:5000", PushTarget("127.0.0.1:5000", "")),
+        ("localhost:5000/a/b/", PushTarget("localhost:5000", "a/b")),
     ],
 )
-def test_a_target_is_host_and_path(to: str, target: Target) -> None:
+def test_a_target_is_host_and_path(to: str, target: PushTarget) -> None:
     assert parse_target(to) == target
 
 

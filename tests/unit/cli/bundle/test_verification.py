@@ -14,8 +14,7 @@ from r1plus_cli.bundle.release import LOCK_NAME, SIGNATURE_PREDICATE
 from r1plus_cli.bundle.verification import open_release
 from r1plus_cli.errors import CliError
 from r1plus_model_repo.engine_fetch.sigstore import encode_public_key
-
-from .conftest import FOREIGN_KEY, Bundle, read_members, write_members, write_release
+from support.cli.release_bundle import FOREIGN_KEY, Bundle, read_members, write_members, write_release
 
 Members = dict[str, bytes]
 
