@@ -139,7 +139,7 @@ evidence: $(SYNCED) ## List what the code has outrun, and the order to measure i
 	@$(PYTHON) -m evidence.ledger report --minutes $(or $(MINUTES),60) $(if $(RUN),--run)
 
 # Pages whose figures come from evidence/records.
-PAGES = README.md CONTRIBUTING.md $(wildcard docs/*.md)
+PAGES = README.md CONTRIBUTING.md $(wildcard docs/*.md docs/*/*.md)
 
 # Prints what pytest says only where a test cannot be collected.
 COLLECT := collect() { out=$$($(PYTEST) --collect-only -q "$$@" 2>&1) || { tail -n 40 <<<"$$out"; return 1; }; }

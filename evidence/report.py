@@ -15,7 +15,7 @@ from evidence.targets import HOME, Target, load_targets
 
 LEAST_MINUTES: Final = 0.2
 """A target of seconds counts as this much, so that none is first only because it is short."""
-PAGE: Final = re.compile(r"[A-Z]+\.md|docs/[^/]+\.md")
+PAGE: Final = re.compile(r"[A-Z]+\.md|docs/.+\.md")
 """The pages that cog writes figures into."""
 FIGURE: Final = re.compile(r"""(?:duration|figure|origin|value)\(\s*["']([\w-]+)["']""")
 
