@@ -2,6 +2,7 @@
 
     CliError                 printed as one line, exit status 1
     ├── NotFoundError        the cluster does not have what was named
+    ├── UnavailableError     the cluster does not answer now; the same request may work later
     └── UsageError           the arguments or the file are invalid, exit status 2
 
 Every message says what was requested, what was wrong, and what to do. Any other exception is a bug and shows a trace.
@@ -21,6 +22,10 @@ class CliError(Exception):
 
 class NotFoundError(CliError):
     """An object, or its namespace, that does not exist."""
+
+
+class UnavailableError(CliError):
+    """A cluster that does not answer now."""
 
 
 class UsageError(CliError):

@@ -24,6 +24,7 @@ from r1plus_cli.gateway.key import key_app
 from r1plus_cli.gateway.knowledge import knowledge_app
 from r1plus_cli.gateway.usage import audit_command, usage_command
 from r1plus_cli.hints import runnable_hint
+from r1plus_cli.promotion.wait import wait_command
 from r1plus_cli.rollout.rollouts import rollouts_command
 from r1plus_cli.rollout.verbs import VERB_HELPS, build_command, refresh_command
 from r1plus_cli.serve.service import app as serve_app
@@ -38,11 +39,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Shows R1+ models in an enterprise's Kubernetes: what would run, what runs, and how accurate it is.
 
-**fit**, **plan** and **validate** need no cluster; **advise** measures which tier is enough. **status**, **explain**
-and **ask** use your kubeconfig and only read. **history**, **evaluations** and **engines** show what the registry
-recorded. **suite** makes and signs golden suites; **engine** makes engines of models. **rollback**, **pin**, **unpin**,
-**ack** and **refresh** request an action of the operator and record who and why. **rollouts** shows which images serve,
-and the progress of newer ones.
+**fit**, **plan** and **validate** need no cluster; **advise** measures which tier is enough. **status**, **explain**,
+**ask** and **wait** use your kubeconfig and only read. **history**, **evaluations** and **engines** show what the
+registry recorded. **suite** makes and signs golden suites; **engine** makes engines of models. **rollback**, **pin**,
+**unpin**, **ack** and **refresh** request an action of the operator and record who and why. **rollouts** shows which
+images serve, and the progress of newer ones.
 **key**, **usage** and **audit** administer a tenant's gateway; **tenant** makes half of its key, backs up its data
 and restores them.
 
@@ -66,6 +67,7 @@ app.command("validate")(validate_command)
 app.command("status")(status_command)
 app.command("explain")(explain_command)
 app.command("ask")(ask_command)
+app.command("wait")(wait_command)
 for _verb, _help in VERB_HELPS.items():
     app.command(_verb.value, help=_help)(build_command(_verb))
 app.command("refresh")(refresh_command)

@@ -2,11 +2,12 @@
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 import yaml
@@ -14,10 +15,13 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from r1plus_cli.errors import UsageError
 from r1plus_contract.jsonable import dumps, to_jsonable
 from r1plus_contract.plain_text import to_printable
 
 T = TypeVar("T")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
 
 
 class Output(StrEnum):
@@ -59,6 +63,14 @@ def takes_arguments(arguments: Callable[..., T]) -> Callable[[Callable[[T], None
 def _build_parameter(field: Field[Any]) -> inspect.Parameter:
     default = inspect.Parameter.empty if field.default is MISSING else field.default
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type)
+
+
+def parse_duration(option: str, text: str) -> int:
+    """Return the seconds of `90d`, `24h`, `30m` or `45s`. Raises UsageError."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{option}: {text!r} is not a duration; give a number and s, m, h or d, such as 90d")
+    return int(match[1]) * _SECONDS[match[2]]
 
 
 def open_console() -> Console:

@@ -5,7 +5,9 @@ creates a token for a few minutes.
 """
 
 import base64
+import functools
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -20,7 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from r1plus_cli.cluster.interface import Json
 from r1plus_cli.cluster.port_forward import forward_port
-from r1plus_cli.errors import CliError, NotFoundError
+from r1plus_cli.errors import CliError, NotFoundError, UnavailableError
 from r1plus_cli.tenant.key_halves import SecretData
 from r1plus_contract.gateway import GATEWAY_SERVICE
 from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, LABEL_SUITE, TENANT, VERSION
@@ -30,6 +32,10 @@ PLURAL = "r1plusdeployments"
 ENGINES_PLURAL = "r1plusengines"
 TENANTS_PLURAL = "r1plustenants"
 WATCH_SECONDS = 300
+ANSWER_SECONDS = 10
+"""Time for a connection, or for an answer that should come at once."""
+UNAVAILABLE_STATUSES = frozenset({408, 410, 429, 500, 502, 503, 504})
+"""HTTP statuses of requests that may work later; 410: a watch is too far behind, so begin with a list."""
 OPERATOR_SELECTOR = "app.kubernetes.io/name=r1plus-operator"
 
 
@@ -84,6 +90,28 @@ class KubernetesCluster:
         """Watch, and start again whenever the server ends the watch."""
         while True:
             yield from self._watch_once(namespace)
+
+    def watch_deployment(self, namespace: str, name: str, seconds: float) -> Iterator[Json | None]:
+        """Read one, then watch it until `seconds` are over; None: it does not exist."""
+        select = functools.partial(
+            self._objects.list_namespaced_custom_object,
+            GROUP,
+            VERSION,
+            namespace,
+            PLURAL,
+            field_selector=f"metadata.name={name}",
+        )
+        limit = max(1, math.ceil(seconds))
+        with _translate_errors(f"watch {PLURAL}/{name}"):
+            found = select(_request_timeout=ANSWER_SECONDS)
+            yield next(iter(found["items"]), None)
+            events = watch.Watch().stream(
+                select,
+                resource_version=found["metadata"]["resourceVersion"],
+                timeout_seconds=limit,
+                _request_timeout=(ANSWER_SECONDS, limit + ANSWER_SECONDS),
+            )
+            yield from (None if event["type"] == "DELETED" else event["object"] for event in events)
 
     def list_engines(self) -> list[Json]:
         """Return the catalog, sorted by name."""
@@ -282,7 +310,9 @@ def _translate_errors(what: str) -> Iterator[None]:
 def _translate_error(error: Exception, what: str) -> CliError:
     """Return the error as one line with a remedy."""
     if not isinstance(error, ApiException):
-        return CliError(f"Could not {what}: the API server does not answer ({error}); check that the cluster is up")
+        return UnavailableError(
+            f"Could not {what}: the API server does not answer ({error}); check that the cluster is up"
+        )
     if policy_message := _extract_policy_message(error):
         return CliError(f"Could not {what}: {policy_message}")
     if error.status == 404 and (name := (_parse_status(error).get("details") or {}).get("name")):
@@ -295,7 +325,8 @@ def _translate_error(error: Exception, what: str) -> CliError:
         ),
         404: "the cluster does not know this kind; install the operator: helm install r1plus charts/r1plus-operator",
     }.get(int(error.status or 0), str(error.reason))
-    return CliError(f"Could not {what}: {error.status} {error.reason}: {remedy}")
+    kind = UnavailableError if error.status in UNAVAILABLE_STATUSES else CliError
+    return kind(f"Could not {what}: {error.status} {error.reason}: {remedy}")
 
 
 def _extract_policy_message(error: ApiException) -> str:

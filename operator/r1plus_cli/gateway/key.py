@@ -1,6 +1,5 @@
 """`r1plus key`: the API keys of a tenant's gateway, for its administrators."""
 
-import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from r1plus_cli.options import (
     Output,
     OutputOption,
     open_console,
+    parse_duration,
     print_document,
 )
 
@@ -35,8 +35,6 @@ Programs inside the cluster need no key: their ServiceAccount's token does. See 
 )
 MOST_DIGITS: Final = 16
 """Of a bound: 2^53 has as many."""
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
 _BOUND: Final = "A number, or none for no limit."
 _KEY_HEADS: Final = ("ID", "NAME", "STATE", "MODELS", "LIMITS", "EXPIRES")
 
@@ -189,14 +187,6 @@ def revoke_command(
         print_document(answer, output)
     else:
         open_console().print(Text(f"Key {answer['id']} ({answer['name']}) is revoked"))
-
-
-def parse_duration(option: str, text: str) -> int:
-    """Return the seconds of `90d`, `24h`, `30m` or `45s`. Raises UsageError."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise UsageError(f"{option}: {text!r} is not a duration; give a number and s, m, h or d, such as 90d")
-    return int(match[1]) * _SECONDS[match[2]]
 
 
 def parse_bound(option: str, text: str) -> int | None:

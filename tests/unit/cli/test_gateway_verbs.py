@@ -18,7 +18,7 @@ from typer.testing import Result
 from devcluster.pki import Authority
 from r1plus_cli.errors import CliError, NotFoundError, UsageError
 from r1plus_cli.gateway.admin_api import TOKEN_VARIABLE, GatewayTarget, call_admin
-from r1plus_cli.gateway.key import parse_duration
+from r1plus_cli.options import parse_duration
 from r1plus_cli.tenant.stored_content import STALLED_SECONDS, wait_until_encrypted
 from r1plus_gateway.store.keys.tenant_keys import make_half
 from support.cli.command import run

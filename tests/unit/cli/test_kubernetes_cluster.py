@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
 
 from r1plus_cli.cluster.kubernetes_cluster import KubernetesCluster
-from r1plus_cli.errors import CliError, NotFoundError
+from r1plus_cli.errors import CliError, NotFoundError, UnavailableError
 
 Json = dict[str, Any]
 SERVICES, PODS = "/api/v1/namespaces/team-credit/services/credit", "/api/v1/namespaces/team-credit/pods"
@@ -35,10 +35,19 @@ def objects() -> Json:
 
 
 @pytest.fixture
-def cluster(objects: Json, tmp_path: Path) -> Iterator[KubernetesCluster]:
+def asked() -> list[str]:
+    """Paths of watches, with their parameters."""
+    return []
+
+
+@pytest.fixture
+def cluster(objects: Json, asked: list[str], tmp_path: Path) -> Iterator[KubernetesCluster]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
+            if "watch=true" in self.path.lower():
+                self.send_watch(objects[f"{path} watch"])
+                return
             kind, _, name = path.removeprefix("/api/v1/namespaces/team-credit/").partition("/")
             named = {"message": f'{kind} "{name}" not found', "details": {"kind": kind, "name": name}}
             missing = named if path.startswith("/api/v1/") else {"message": "could not find the requested resource"}
@@ -48,6 +57,19 @@ def cluster(objects: Json, tmp_path: Path) -> Iterator[KubernetesCluster]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def send_watch(self, events: list[Json]) -> None:
+            """Send the events; then the server ends the watch, or breaks the connection before it has sent a chunk."""
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for event in events:
+                line = json.dumps(event).encode() + b"\n"
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+            if "broken" not in objects:
+                self.wfile.write(b"0\r\n\r\n")
 
         do_POST = do_GET  # noqa: N815 - the server's name
 
@@ -148,3 +170,35 @@ def test_a_secret_is_read_with_its_version_and_one_that_is_not_there_is_none(
     assert "ab" not in repr(found)
     objects["/api/v1/namespaces/team-credit"] = {"metadata": {"uid": "u-1"}}
     assert cluster.get_namespace_uid("team-credit") == "u-1"
+
+
+DEPLOYMENTS = "/apis/r1plus.ai/v1alpha1/namespaces/team-credit/r1plusdeployments"
+CREDIT: Json = {"metadata": {"name": "credit", "resourceVersion": "8"}, "status": {"verdict": "Pass"}}
+GONE: Json = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}}
+
+
+def test_a_watch_of_one_begins_with_what_there_is_and_goes_on_from_there(
+    cluster: KubernetesCluster, objects: Json, asked: list[str]
+) -> None:
+    objects[DEPLOYMENTS] = {"metadata": {"resourceVersion": "7"}, "items": []}
+    objects[f"{DEPLOYMENTS} watch"] = [{"type": kind, "object": CREDIT} for kind in ("ADDED", "MODIFIED", "DELETED")]
+    assert list(cluster.watch_deployment("team-credit", "credit", 0.4)) == [None, CREDIT, CREDIT, None]
+    parameters = parse_qs(urlsplit(asked[0]).query)
+    assert (parameters["resourceVersion"], parameters["timeoutSeconds"]) == (["7"], ["1"])
+    assert parameters["fieldSelector"] == ["metadata.name=credit"]
+
+
+@pytest.mark.parametrize("problem", [{"events": [GONE]}, {"events": [], "broken": True}], ids=["too old", "broken"])
+def test_a_watch_that_cannot_go_on_may_be_tried_again(cluster: KubernetesCluster, objects: Json, problem: Json) -> None:
+    objects |= {DEPLOYMENTS: {"metadata": {"resourceVersion": "7"}, "items": [CREDIT]}, **problem}
+    objects[f"{DEPLOYMENTS} watch"] = problem["events"]
+    seen = cluster.watch_deployment("team-credit", "credit", 5.0)
+    assert next(seen) == CREDIT
+    with pytest.raises(UnavailableError):
+        next(seen)
+
+
+def test_a_watch_of_a_kind_that_does_not_exist_is_not_tried_again(cluster: KubernetesCluster) -> None:
+    with pytest.raises(CliError, match="install the operator") as refused:
+        next(cluster.watch_deployment("team-credit", "credit", 5.0))
+    assert not isinstance(refused.value, UnavailableError)

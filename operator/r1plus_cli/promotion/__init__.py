@@ -1,0 +1,1 @@
+"""Command of a promotion: `r1plus wait`."""
