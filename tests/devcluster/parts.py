@@ -1,6 +1,6 @@
 """What the embedded cluster is made of: each Go program with its package and the version that it shall say it has.
 
-The versions themselves stand in the go.mod of two modules whose tools the programs are: `go/kubernetes`, with exactly
+The versions themselves stand in the go.mod of the modules whose tools the programs are: `go/kubernetes`, with exactly
 the dependencies of its release, and `go/addons`, whose programs share what they can. Read by `binaries.build` (which
 compiles them), by `cache.binary` (which finds them) and by the images, which carry some of them. A new version there is
 a new folder in the cache; the old one stays until `down --purge`.
@@ -86,6 +86,10 @@ def _plain(name: str, module: str, package: str = "") -> GoBinary:
     return GoBinary(name, module, module + package)
 
 
+def _release_tool(name: str, module: str) -> GoBinary:
+    return GoBinary(name, module, f"{module}/cmd/{name}", tool_of=name)
+
+
 # The first three start an API server alone, so whoever waits for one waits least; the order is otherwise free.
 GO_BINARIES: tuple[GoBinary, ...] = (
     _plain("etcd", "go.etcd.io/etcd/server/v3"),
@@ -104,10 +108,16 @@ GO_BINARIES: tuple[GoBinary, ...] = (
     _prometheus("promtool"),
     GoBinary("trainer-controller-manager", _TRAINER, f"{_TRAINER}/cmd/trainer-controller-manager", tool_of="trainer"),
     GoBinary("jobset", "sigs.k8s.io/jobset", "sigs.k8s.io/jobset", tool_of="jobset"),
+    _release_tool("registry", "github.com/distribution/distribution/v3"),
+    _release_tool("syft", "github.com/anchore/syft"),
+    _release_tool("cosign", "github.com/sigstore/cosign/v3"),
 )
 
 TRAINING_BINARIES: tuple[str, ...] = ("trainer-controller-manager", "jobset")
 """Kubeflow's trainer and JobSet: of few tests, and in no cluster unless it is asked for."""
+
+RELEASE_BINARIES: tuple[str, ...] = ("registry", "syft", "cosign")
+"""What a release is made and tried with; in no cluster, and compiled when `make release` or its test asks for it."""
 
 API_SERVER_BINARIES: tuple[str, ...] = ("etcd", "kube-apiserver", "kube-controller-manager")
 
