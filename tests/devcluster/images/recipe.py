@@ -13,6 +13,8 @@ from pathlib import Path
 
 REPOSITORY = "r1plus.local"
 KEY_DIGITS = 12
+FORM = "reproducible"
+"""How images are built, as far as it changes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Recipe:
     def key(self) -> str:
         """Hash of everything that can change the image, its base included."""
         base = self.base.ref if self.base is not None else "scratch"
-        return digest((self.name, self.containerfile, base, *self.ingredients))[:KEY_DIGITS]
+        return digest((FORM, self.name, self.containerfile, base, *self.ingredients))[:KEY_DIGITS]
 
     @property
     def ref(self) -> str:

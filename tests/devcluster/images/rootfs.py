@@ -1,9 +1,10 @@
 """The Debian file systems that images start from: a small one with Python, and one with the packet-filter tools.
 
-Made by mmdebstrap from Debian's own packages. Documentation, translations and package lists stay out, and no program
-keeps a set-user-id bit: nothing in these images may gain rights.
+Made by mmdebstrap from Debian's own packages, and the same packages make the same bytes. Documentation but the licences,
+translations and package lists stay out, and no program keeps a set-user-id bit: nothing in these images may gain rights.
 """
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +31,13 @@ _LEFT_OUT: tuple[str, ...] = (
     "/usr/lib/python3.11/lib2to3/*",
     "/usr/lib/python3.11/pydoc_data/*",
 )
+_LIBRARY = "/usr/lib/python3.11"
+_KEPT: tuple[str, ...] = ("/usr/share/doc/*/copyright",)
 _CLEANUP: tuple[str, ...] = (
-    'rm -rf "$1"/var/cache/debconf/*-old "$1"/var/log/* "$1"/etc/hostname "$1"/etc/resolv.conf',
+    'rm -rf "$1"/var/cache/debconf/*-old "$1"/var/cache/ldconfig/aux-cache "$1"/var/log/*',
+    'rm -f "$1"/etc/hostname "$1"/etc/resolv.conf',
+    # Files bear no times, so compiled ones must not be compared with those of their sources.
+    f'[ ! -d "$1"{_LIBRARY} ] || chroot "$1" python3.11 -m compileall -qf --invalidation-mode unchecked-hash {_LIBRARY}',
     'find "$1" -xdev -type f -perm /6000 -exec chmod ug-s {} +',
 )
 _CONTAINERFILE = 'FROM scratch\nADD rootfs.tar /\nCMD ["/bin/sh"]\n'
@@ -53,7 +59,7 @@ def postgresql() -> Recipe:
 
 
 def _recipe(name: str, packages: tuple[str, ...]) -> Recipe:
-    ingredients = (SUITE, *packages, *_LEFT_OUT, *_CLEANUP)
+    ingredients = (SUITE, *packages, *_LEFT_OUT, *_KEPT, *_CLEANUP)
     return Recipe(name, _CONTAINERFILE, ingredients, partial(_bootstrap, packages), layers_serve_again=True)
 
 
@@ -69,9 +75,11 @@ def _bootstrap(packages: tuple[str, ...], context: Path, log: Path) -> None:
             "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
             f"--include={','.join(('usr-is-merged', *packages))}",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
+            *(f"--dpkgopt=path-include={pattern}" for pattern in _KEPT),
             *(f"--customize-hook={command}" for command in _CLEANUP),
             SUITE,
             context / "rootfs.tar",
         ],
         log=log,
+        env=os.environ | {"SOURCE_DATE_EPOCH": "0"},
     )

@@ -15,6 +15,8 @@ from devcluster.cache import cache_dir, log_dir
 from devcluster.images.recipe import REPOSITORY
 from devcluster.shell import run, succeeds
 
+REPRODUCIBLE = ("--timestamp", "0", "--identity-label=false")
+"""The same files make the same layers, with the same digests, whenever and with whatever version they are built."""
 ARCHIVES_KEPT = 3
 """Archives of one image that stay: clones of different versions share a cache and must not undo each other's work."""
 
@@ -38,7 +40,7 @@ def build(ref: str, context: Path, base: str | None, log: Path) -> None:
     """Run the context's Containerfile. Layers are kept, so a change to the last COPY repeats only that one."""
     arguments = ["--build-arg", f"BASE={base}"] if base is not None else []
     file = context / "Containerfile"
-    command = ["build", "--layers", "--pull-never", *arguments, "--tag", ref, "--file"]
+    command = ["build", "--layers", "--pull-never", *REPRODUCIBLE, *arguments, "--tag", ref, "--file"]
     run([*_buildah(), *command, file, context], log=log, env=_environment())
 
 
