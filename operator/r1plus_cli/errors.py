@@ -3,6 +3,7 @@
     CliError                 printed as one line, exit status 1
     ├── NotFoundError        the cluster does not have what was named
     ├── UnavailableError     the cluster does not answer now; the same request may work later
+    ├── AccessDeniedError    the user lacks the permission
     └── UsageError           the arguments or the file are invalid, exit status 2
 
 Every message says what was requested, what was wrong, and what to do. Any other exception is a bug and shows a trace.
@@ -26,6 +27,10 @@ class NotFoundError(CliError):
 
 class UnavailableError(CliError):
     """A cluster that does not answer now."""
+
+
+class AccessDeniedError(CliError):
+    """A request that the user lacks the permission for."""
 
 
 class UsageError(CliError):

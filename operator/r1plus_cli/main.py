@@ -24,6 +24,7 @@ from r1plus_cli.gateway.key import key_app
 from r1plus_cli.gateway.knowledge import knowledge_app
 from r1plus_cli.gateway.usage import audit_command, usage_command
 from r1plus_cli.hints import runnable_hint
+from r1plus_cli.preflight.preflight_command import preflight_command
 from r1plus_cli.promotion.wait import wait_command
 from r1plus_cli.rollout.rollouts import rollouts_command
 from r1plus_cli.rollout.verbs import VERB_HELPS, build_command, refresh_command
@@ -39,11 +40,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Shows R1+ models in an enterprise's Kubernetes: what would run, what runs, and how accurate it is.
 
-**fit**, **plan** and **validate** need no cluster; **advise** measures which tier is enough. **status**, **explain**,
-**ask** and **wait** use your kubeconfig and only read. **history**, **evaluations** and **engines** show what the
-registry recorded. **suite** makes and signs golden suites; **engine** makes engines of models. **rollback**, **pin**,
-**unpin**, **ack** and **refresh** request an action of the operator and record who and why. **rollouts** shows which
-images serve, and the progress of newer ones.
+**preflight** checks a cluster before r1plus is installed. **fit**, **plan** and **validate** need no cluster;
+**advise** measures which tier is enough. **status**, **explain**, **ask** and **wait** use your kubeconfig and only
+read. **history**, **evaluations** and **engines** show what the registry recorded. **suite** makes and signs golden
+suites; **engine** makes engines of models. **rollback**, **pin**, **unpin**, **ack** and **refresh** request an action
+of the operator and record who and why. **rollouts** shows which images serve, and the progress of newer ones.
 **key**, **usage** and **audit** administer a tenant's gateway; **tenant** makes half of its key, backs up its data
 and restores them.
 
@@ -60,6 +61,7 @@ app.add_typer(key_app)
 app.add_typer(knowledge_app)
 app.add_typer(serve_app)
 app.add_typer(tenant_app)
+app.command("preflight")(preflight_command)
 app.command("fit")(fit_command)
 app.command("advise")(advise_command)
 app.command("plan")(plan_command)

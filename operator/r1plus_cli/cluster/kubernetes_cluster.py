@@ -22,6 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from r1plus_cli.cluster.interface import Json
 from r1plus_cli.cluster.port_forward import forward_port
+from r1plus_cli.cluster.raw_api import RawApi
 from r1plus_cli.errors import CliError, NotFoundError, UnavailableError
 from r1plus_cli.tenant.key_halves import SecretData
 from r1plus_contract.gateway import GATEWAY_SERVICE
@@ -57,6 +58,10 @@ class KubernetesCluster:
         self._objects = client.CustomObjectsApi(self._api)
         self._core = client.CoreV1Api(self._api)
         self._authentication = client.AuthenticationV1Api(self._api)
+
+    def open_raw_api(self) -> RawApi:
+        """Return the same API server as raw JSON at paths."""
+        return RawApi(self._api)
 
     def get_default_namespace(self) -> str:
         """Return the namespace of the context, or `default`."""
