@@ -98,7 +98,7 @@ LAST := e2e
 # A long target writes evidence/records/MACHINE/TARGET.json.
 LEDGER = $(PYTHON) -m evidence.ledger run $@ --variables '$(filter-out NAME=% STORY=%,$(MAKEOVERRIDES))' --
 # What the tests against an API server start, compiled once: in a fixture the first test's time would run out meanwhile.
-API_SERVER = $(PYTHON) -m devcluster build etcd kube-apiserver kube-controller-manager helm kstatus
+API_SERVER = $(PYTHON) -m devcluster build etcd kube-apiserver kube-controller-manager helm
 RUNNER = $(PYTHON) -m runner $(if $(KEEP_GOING),--keep-going) $(if $(SLOWEST),--slowest $(SLOWEST)) $(if $(HOGS),--hogs $(HOGS))
 
 ##@ Every day
@@ -251,6 +251,12 @@ test-full: $(SYNCED)
 .PHONY: test-offline
 test-offline: $(SYNCED)
 	@$(LEDGER) $(PYTEST) -m edge -s tests/engine/test_offline.py tests/engine/test_systemd.py
+
+#test-long> Test a release with a real registry, cosign, helm and pip; JSON last
+#| Pushed, also after a kill and to a read-only one; verified by cosign, rendered by helm, installed by pip. The same bytes twice.
+.PHONY: test-release
+test-release: $(SYNCED)
+	@$(LEDGER) $(PYTEST) -m release -s tests/release
 
 #test-long> Test the gateway with programs for OpenAI's API; JSON last
 #| llm-comply and the openai client in its majors 3, 2 and 1 before the real Triton; schemathesis before a stand-in. Each is
@@ -682,6 +688,15 @@ cel-mutants: $(SYNCED)
 	@$(LEDGER) $(PYTHON) -m mutation.cel $(if $(RULE),--rule "$(RULE)") $(foreach one,$(TEST),--test $(one)) $(if $(REPORT),--report $(REPORT))
 
 ##@ Release
+#| One file with images, chart, CRDs and the command line tool for a private network, its lock and its public key. The same
+#| commit and key make the same bytes. docs/releasing.md says who signs, and what a release has.
+#: OUT          the folder to write to; default: dist
+#: KEY          the private key to sign with, PEM; default: one for trials, in OUT
+#: DIRTY        1: allow changes that are not committed
+.PHONY: release
+release: $(SYNCED) ## Write the bundle of a release; JSON last
+	@$(PYTHON) -m release --out $(or $(OUT),dist) $(if $(KEY),--key $(KEY)) $(if $(DIRTY),--dirty)
+
 #| Per extra, by pip-audit in the cache. tests/audit.toml has what is accepted, with a reason and a day.
 .PHONY: audit
 audit: $(SYNCED) ## List known vulnerabilities of the locked packages; 3: no answer; JSON last

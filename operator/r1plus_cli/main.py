@@ -52,7 +52,7 @@ Start here: `r1plus plan -f examples/credit-full.yaml`
 """,
 )
 
-app.add_typer(bundle_app, hidden=True)
+app.add_typer(bundle_app)
 app.add_typer(suite_app)
 add_training(engine_app)
 app.add_typer(engine_app)

@@ -75,7 +75,7 @@ class LayoutWriter:
 def write_tar(folder: Path, target: Path) -> None:
     """Write the files of a folder as a tar that has the same bytes for the same files."""
     partial = target.with_name(f".{target.name}.part")
-    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             member = tarfile.TarInfo(path.relative_to(folder).as_posix())
             member.size, member.mode = path.stat().st_size, 0o644

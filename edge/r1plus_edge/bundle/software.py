@@ -53,13 +53,19 @@ def gather_wheels(project: Path, cache: Path, target: Path, tell: Callable[[str]
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as scratch:
         if not folder.is_dir():
             tell(f"fetching {len(re.findall(r'^[a-z]', requirements, re.MULTILINE))} wheels")
-            _download(requirements, Path(scratch))
+            download_wheels(requirements, Path(scratch), list_platforms())
             (Path(scratch) / "wheels").rename(folder)
         shutil.copytree(folder, target, copy_function=lambda one, other: link_or_copy(Path(one), Path(other)))
+        tell("building the wheel of r1plus")
+        build_wheel(uv, project, target)
+
+
+def build_wheel(uv: str, project: Path, target: Path) -> None:
+    """Build the wheel of r1plus. The same sources make the same bytes. Raises EdgeError: it cannot be built."""
+    with tempfile.TemporaryDirectory() as scratch:
         constraint = Path(scratch) / "constraint.txt"
         constraint.write_text(BUILDER)
         build = [uv, "build", "--quiet", "--wheel", "--build-constraint", str(constraint), "--no-create-gitignore"]
-        tell("building the wheel of r1plus")
         _run("the wheel of r1plus", [*build, "--out-dir", str(target), "--python", sys.executable, str(project)])
 
 
@@ -84,26 +90,30 @@ def find_uv(cache: Path) -> str:
     return uv
 
 
-def list_platforms() -> list[str]:
-    """Return the platform tags of wheels that run on Debian 12 (x86_64), the newest first."""
+def list_platforms(machine: str = "x86_64") -> list[str]:
+    """Return the platform tags of wheels that run on Debian 12, the newest first."""
     versions = range(GLIBC_MINOR, OLDEST_GLIBC_MINOR - 1, -1)
     older = ("manylinux2014", "manylinux2010", "manylinux1", "linux")
-    return [*(f"manylinux_2_{minor}_x86_64" for minor in versions), *(f"{name}_x86_64" for name in older)]
+    return [*(f"manylinux_2_{minor}_{machine}" for minor in versions), *(f"{name}_{machine}" for name in older)]
 
 
-def _download(requirements: str, scratch: Path) -> None:
-    """Fetch the wheels into `scratch/wheels`; each has the digest that the lock names."""
+def download_wheels(requirements: str, scratch: Path, platforms: Sequence[str], python: str = PYTHON) -> None:
+    """Fetch wheels into `scratch/wheels`; each has the digest that the lock names.
+
+    Raises:
+        EdgeError: a wheel cannot be fetched, or there is none for these platforms.
+    """
     file, environment = scratch / "requirements.txt", scratch / "pip"
     file.write_text(requirements)
-    venv.create(environment, with_pip=True)
-    python = str(environment / "bin" / "python")
-    choice = ["--python-version", PYTHON, "--implementation", "cp"]
-    for abi in (f"cp{PYTHON.replace('.', '')}", "abi3", "none"):
+    if not environment.is_dir():
+        venv.create(environment, with_pip=True)
+    choice = ["--python-version", python, "--implementation", "cp"]
+    for abi in (f"cp{python.replace('.', '')}", "abi3", "none"):
         choice += ["--abi", abi]
-    for platform in list_platforms():
+    for platform in platforms:
         choice += ["--platform", platform]
     strict = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--quiet"]
-    download = [python, "-I", "-m", "pip", "download", *strict, *choice]
+    download = [str(environment / "bin" / "python"), "-I", "-m", "pip", "download", *strict, *choice]
     _run("a wheel", [*download, "-r", str(file), "-d", str(scratch / "wheels")])
 
 

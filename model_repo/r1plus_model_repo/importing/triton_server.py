@@ -59,7 +59,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def lay_out(source: Path, target: Path, link: Callable[[Path, Path], None] = link_or_copy) -> None:
-    """Put the files of the unpacked wheel where NVIDIA's image has them: bin/, lib/, backends/python/."""
+    """Put the files of the unpacked wheel where NVIDIA's image has them: LICENSE, bin/, lib/, backends/python/."""
     server, backend = source / "pytriton" / "tritonserver", target / "backends" / "python"
     stub = server / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
     program = server / "bin" / "tritonserver"
@@ -67,6 +67,7 @@ def lay_out(source: Path, target: Path, link: Callable[[Path, Path], None] = lin
         file.chmod(_PROGRAM_MODE)
     libraries = sorted((source / "nvidia_pytriton.libs").iterdir())
     files = {
+        target: sorted(source.glob("nvidia_pytriton-*.dist-info/licenses/LICENSE")),
         target / "bin": [program],
         target / "lib": [file for file in libraries if not any(map(file.match, _UNUSED_LIBRARIES))],
         backend: [stub, *(file for file in sorted((server / "backends" / "python").iterdir()) if file.is_file())],

@@ -14,6 +14,7 @@ LOCK_FORMAT = 1
 """Format of the lock that this version reads and writes."""
 SIGNATURE_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 SBOM_PREDICATE = "https://spdx.dev/Document"
+PROVENANCE_PREDICATE = "https://slsa.dev/provenance/v1"
 CHART_REPOSITORY = "charts/r1plus-operator"
 
 

@@ -34,7 +34,7 @@ def list_targets(script: str) -> set[str]:
 
 
 def test_the_workflows_are_those_that_contributing_speaks_of() -> None:
-    assert set(WORKFLOWS) == {"ci", "nightly", "audit"}
+    assert set(WORKFLOWS) == {"ci", "nightly", "audit", "release"}
 
 
 @each_workflow
@@ -64,7 +64,16 @@ def test_a_workflow_may_write_nothing_by_itself(name: str) -> None:
     # In YAML 1.1 the word `on` is true.
     assert "pull_request_target" not in workflow[True]
     assert "workflow_run" not in workflow[True]
-    assert "secrets." not in (GITHUB / "workflows" / f"{name}.yaml").read_text()
+    text = (GITHUB / "workflows" / f"{name}.yaml").read_text()
+    assert re.findall(r"secrets\.(\w+)", text) == (["RELEASE_SIGNING_KEY"] if name == "release" else [])
+
+
+def test_the_key_of_releases_is_of_an_environment_that_a_person_approves_and_of_a_job_that_writes_nothing() -> None:
+    make, push = (WORKFLOWS["release"]["jobs"][name] for name in ("make", "push"))
+    assert (make["environment"], make["permissions"]) == ("release", {"contents": "read"})
+    assert "secrets." not in yaml.safe_dump(push)
+    assert list(WORKFLOWS["release"][True]) == ["push"]
+    assert list(WORKFLOWS["release"][True]["push"]) == ["tags"]
 
 
 @each_workflow
