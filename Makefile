@@ -98,7 +98,7 @@ LAST := e2e
 # A long target writes evidence/records/MACHINE/TARGET.json.
 LEDGER = $(PYTHON) -m evidence.ledger run $@ --variables '$(filter-out NAME=% STORY=%,$(MAKEOVERRIDES))' --
 # What the tests against an API server start, compiled once: in a fixture the first test's time would run out meanwhile.
-API_SERVER = $(PYTHON) -m devcluster build etcd kube-apiserver kube-controller-manager helm
+API_SERVER = $(PYTHON) -m devcluster build etcd kube-apiserver kube-controller-manager helm kstatus
 RUNNER = $(PYTHON) -m runner $(if $(KEEP_GOING),--keep-going) $(if $(SLOWEST),--slowest $(SLOWEST)) $(if $(HOGS),--hogs $(HOGS))
 
 ##@ Every day

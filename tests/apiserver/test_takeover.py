@@ -22,27 +22,18 @@ from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.revision.record import NOTHING_PROMOTED
 from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_policies.detector.detector import log_mean
-from support.upgrade.comparison import RENAMED_STATUS_FIELDS, lost_values
+from support.kstatus import compute_kstatus
+from support.upgrade.comparison import RENAMED_REASONS, RENAMED_STATUS_FIELDS, lost_values
 from support.upgrade.fixture import DECOY_NAMESPACE, TENANT_NAMESPACE, read_cluster, stored_clusters
 from support.upgrade.monitors import OUTCOMES
 from support.upgrade.restore import TOUCHED, Key, RestoredCluster, prepare, restore
 from support.upgrade.rig import Monitors, Tenant
+from support.upgrade.statuses import KSTATUS
 
 pytestmark = pytest.mark.apiserver
 Json = dict[str, Any]
 Objects = Mapping[Key, Json]
 Look = Callable[[Json], Any]
-RENAMED_REASONS: Mapping[str, str] = MappingProxyType(
-    {
-        "WallsHeld": "IsolationEnforced",
-        "WallOpen": "IsolationBroken",
-        "WallsStand": "NetworkPoliciesApplied",
-        "BothArmsBad": "RollbackTargetAlsoFailed",
-        "ControlOverdue": "RollbackTargetOverdue",
-        "PrometheusNotAsked": "PrometheusNotConfigured",
-    }
-)
-"""Reason of a stored condition -> what the same is called today."""
 KEPT_STATUS = ("revision", "candidate", "lastGood", "noLastGood", "lastRequest", "replicas", "readyReplicas", "suite")
 MAY_ADD: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -158,6 +149,8 @@ def assert_is_taken_over(before: Objects, after: Objects) -> None:
     assert sorted(ours - set(before) - NEW_OBJECTS) == [], "nothing is rolled out, and no policy or right is added"
     for kind in ("R1PlusDeployment", "R1PlusTenant"):
         assert lost_values(conditions_of(kind, before, RENAMED_REASONS), conditions_of(kind, after)) == []
+    crs = [obj for key, obj in after.items() if key[:2] == ("R1PlusDeployment", TENANT_NAMESPACE)]
+    assert {cr["metadata"]["name"]: compute_kstatus(cr) for cr in crs}.items() <= KSTATUS.items()
     today = {field: RENAMED_STATUS_FIELDS.get(field, field) for field in KEPT_STATUS}
     same = dict(zip(today.values(), today.values(), strict=True))
     assert lost_values(statuses_of(before, today), statuses_of(after, same)) == []

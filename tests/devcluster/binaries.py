@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from devcluster.cache import binary, locked, log_dir, staged
-from devcluster.parts import GO_BINARIES, RELEASE_BINARIES, TRAINING_BINARIES, GoBinary, go_binary
+from devcluster.parts import GO_BINARIES, RELEASE_BINARIES, STATUS_BINARIES, TRAINING_BINARIES, GoBinary, go_binary
 from devcluster.shell import lines, output
 from devcluster.steps import Step, Steps
 from devcluster.toolchain import go, kubectl, kubectl_is_there
@@ -18,7 +18,8 @@ from devcluster.toolchain import go, kubectl, kubectl_is_there
 TAGS = "remove_all_sd,enable_kubernetes_sd,netgo"
 """Prometheus with Kubernetes' service discovery alone; the same for all, or the standard library is compiled twice."""
 
-ALL = tuple(part.name for part in GO_BINARIES if part.name not in (*TRAINING_BINARIES, *RELEASE_BINARIES))
+_APART = (*TRAINING_BINARIES, *RELEASE_BINARIES, *STATUS_BINARIES)
+ALL = tuple(part.name for part in GO_BINARIES if part.name not in _APART)
 STEP_COUNT = len(ALL) + 1
 
 

@@ -108,6 +108,7 @@ GO_BINARIES: tuple[GoBinary, ...] = (
     _prometheus("promtool"),
     GoBinary("trainer-controller-manager", _TRAINER, f"{_TRAINER}/cmd/trainer-controller-manager", tool_of="trainer"),
     GoBinary("jobset", "sigs.k8s.io/jobset", "sigs.k8s.io/jobset", tool_of="jobset"),
+    GoBinary("kstatus", "sigs.k8s.io/cli-utils", "r1plus.ai/devcluster/kstatus", tool_of="kstatus"),
     _release_tool("registry", "github.com/distribution/distribution/v3"),
     _release_tool("syft", "github.com/anchore/syft"),
     _release_tool("cosign", "github.com/sigstore/cosign/v3"),
@@ -118,6 +119,9 @@ TRAINING_BINARIES: tuple[str, ...] = ("trainer-controller-manager", "jobset")
 
 RELEASE_BINARIES: tuple[str, ...] = ("registry", "syft", "cosign")
 """What a release is made and tried with; in no cluster, and compiled when `make release` or its test asks for it."""
+
+STATUS_BINARIES: tuple[str, ...] = ("kstatus",)
+"""The judge of statuses that GitOps tools have; in no cluster."""
 
 API_SERVER_BINARIES: tuple[str, ...] = ("etcd", "kube-apiserver", "kube-controller-manager")
 

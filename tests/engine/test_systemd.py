@@ -1,6 +1,6 @@
 """The units of `r1plus serve install` under a real systemd: they serve, are updated, come back, stop in time, and go.
 
-What they run comes of a bundle, as docs/edge.md says it, on a machine without a network.
+What they run comes of a bundle, as docs/edge/bundle.md says it, on a machine without a network.
 """
 
 import json

@@ -13,6 +13,7 @@ from typing import Any, Final
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_monitoring.session import evaluation
 from r1plus_operator import main
+from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan import deployment
 from r1plus_operator.plan.accuracy import verdict_order
 from r1plus_operator.plan.manifests import children, stages
@@ -21,6 +22,7 @@ from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.rollback import breach
 from r1plus_operator.plan.rollout import decision
+from r1plus_operator.plan.status import conditions
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.fairness import Contention
 from r1plus_policies.rollback.response import Action, BreachResponse, RollbackReason
@@ -216,6 +218,19 @@ def _tell_and_do_nothing() -> None:
     deployment.build_status = build
 
 
+def _drop_standing(reason: Reason) -> Callable[[], None]:
+    """Let a status have neither Reconciling nor Stalled for a reason."""
+    original = conditions.derive_deployment_standing
+
+    def derive(*arguments: Any) -> Any:
+        return {kind: one for kind, one in original(*arguments).items() if one.reason is not reason}
+
+    def apply() -> None:
+        conditions.derive_deployment_standing = derive
+
+    return apply
+
+
 _REFUSED = (_happen(200, "set_context", BAD),)
 _REFUSED_TWICE = (*_REFUSED, _happen(300, "set_context", GOOD), _happen(400, "set_context", BAD))
 _RETURN = (_happen(200, "set_context", OTHER), _happen(400, "set_context", GOOD))
@@ -264,6 +279,10 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "the_only_pod_is_answered", _block(RollbackReason.LAST_THAT_SERVES), _DROP
     ),
     "the status tells nothing of accuracy": Mutant("status_tells_of_drops", _tell_and_do_nothing, _DROP),
+    "a candidate that is gated shows nowhere": Mutant(
+        "current_means_promoted", _drop_standing(Reason.ROLLING_OUT), _DROP[:1]
+    ),
+    "a refusal does not stall": Mutant("a_refusal_is_failed", _drop_standing(Reason.CANDIDATE_REFUSED), _REFUSED),
     "each pass writes": Mutant("everything_converges", _count_in_the_service, ()),
     "nothing passes": Mutant(
         "good_candidates_are_promoted", _change_state(lambda state: replace(state, verdict=None)), ()

@@ -15,9 +15,11 @@ from r1plus_operator.plan.accuracy.gate_tries import MOST_REPEATS
 from r1plus_operator.runtime.lease import LEASE
 from r1plus_policies.gate.verdict import max_lost_items, rejudge
 from simulation.invariants import SPEC_SECONDS, Judge, Promises, Refusal
+from simulation.kstatus_promises import a_refusal_is_failed, current_means_promoted
 from simulation.readings import (
     Key,
     count_ready,
+    find_condition,
     is_ready,
     list_reasons_without_alert,
     read_followed_generation,
@@ -350,9 +352,7 @@ def status_tells_of_drops(judge: Judge) -> str:
     """A drop of what serves shows in the condition QualityVerified, whatever else is under way."""
     for key, pods in judge.dropped:
         judge.count_drop("status_tells_of_drops", key, pods)
-        cr = judge.world.read_cr(*key)
-        conditions = ((cr or {}).get("status") or {}).get("conditions") or ()
-        told = next(((c["status"], c["reason"]) for c in conditions if c["type"] == "QualityVerified"), ("", ""))
+        told = find_condition(judge.world.read_cr(*key) or {}, "QualityVerified")
         if judge.held_for(bool(pods) and told[0] != "False", "untold", key, pods) > ANSWER_SECONDS:
             return f"{key[0]}/{key[1]}: all that serves has dropped, and QualityVerified is {'/'.join(told)}"
     return ""
@@ -430,6 +430,8 @@ SAFETY: Final = (
     scores_belong_to_what_was_scored,
     tenants_are_apart,
     quarantine_spares_the_last,
+    current_means_promoted,
+    a_refusal_is_failed,
 )
 LIVENESS: Final = (
     drops_are_latched,

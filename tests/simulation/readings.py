@@ -100,6 +100,12 @@ def read_followed_generation(cr: Json) -> int:
     return max((int(c.get("observedGeneration", 0)) for c in conditions), default=0)
 
 
+def find_condition(cr: Json, kind: str) -> tuple[str, str]:
+    """Return status and reason of a condition; empty: there is none."""
+    conditions = (cr.get("status") or {}).get("conditions") or ()
+    return next(((c["status"], c["reason"]) for c in conditions if c["type"] == kind), ("", ""))
+
+
 def read_incident(world: World, key: Key) -> str:
     """Return the reason that the status gives for what is done about a drop; empty: none."""
     cr = world.read_cr(*key)

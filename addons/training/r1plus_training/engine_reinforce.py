@@ -73,7 +73,7 @@ def reinforce_command(
     questions of a golden suite is refused, and held-out questions that are in the data with other numbers, too.
 
     The result is an engine like any other: convert it, import it, and it has to pass its gate. Needs torch and xgrammar
-    (the extras `distil` and `torch`). See docs/distillation.md.
+    (the extras `distil` and `torch`). See docs/distillation/own-answers.md.
 
     Example: `r1plus engine reinforce model-hf --data questions.jsonl --held-out others.jsonl --out model-math`
     """

@@ -49,7 +49,7 @@ _REFUSED: Final[tuple[tuple[str, Callable[[_Spec], Any], str], ...]] = (
     (
         "gateway.directAccess",
         lambda s: None if s.gateway.direct_access else "false",
-        "nothing here closes the engine's port on loopback; leave the field out, and see docs/edge.md#limits",
+        "nothing here closes the engine's port on loopback; leave the field out, and see docs/reference/edge.md#limits",
     ),
     (
         "gateway.from",

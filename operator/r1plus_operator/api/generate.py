@@ -26,7 +26,7 @@ DASHBOARDS = Path("monitoring/dashboards")
 PINS = Path("operator/r1plus_operator/pins.py")
 COPIES = {"catalog": CATALOG / "*.yaml", "rules": RULES / "*.yaml", "dashboards": DASHBOARDS / "*.json"}
 """Folders of the chart's files, and what each has a copy of."""
-GENERATED_FOLDERS = (CHART / "crds", *(CHART / "files" / name for name in (*COPIES, "suites")), reference.PAGES)
+GENERATED_FOLDERS = (CHART / "crds", *(CHART / "files" / name for name in (*COPIES, "suites")))
 """Folders that hold nothing else: a file that is no longer generated is removed."""
 
 _ROLE = """\
@@ -191,7 +191,11 @@ def _list_leftovers(root: Path, files: Iterable[Path]) -> list[Path]:
     existing_paths = {
         path.relative_to(root) for folder in GENERATED_FOLDERS for path in (root / folder).rglob("*") if path.is_file()
     }
-    return sorted(existing_paths - set(files))
+    pages = (root / reference.PAGES).glob("*.md")
+    generated_pages = {
+        path.relative_to(root) for path in pages if path.read_text("utf-8").startswith(reference.GENERATED)
+    }
+    return sorted((existing_paths | generated_pages) - set(files))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -85,8 +85,9 @@ class Applier:
     async def apply_plan(self, cr: Json, plan: Plan, now: float) -> frozenset[str]:
         """Apply all of `plan`: status, quarantine, children, deletions, then Events.
 
-        The status goes first, so that the user sees it even if a child is refused. If the plan creates a child, the
-        status is written in any case: that proves that the CR still exists. A deleted CR gets no children.
+        The status goes first, so that the user sees it even if a child is refused. Where traffic moves, it goes after
+        the Service: a GitOps tool takes a promotion for done by it. If the plan creates a child, a status is written
+        first in any case: that proves that the CR still exists. A deleted CR gets no children.
 
         Returns the pods that this call took out of traffic; pods that were out already are not included.
 
@@ -94,11 +95,14 @@ class Applier:
             OwnerGoneError: the CR is gone.
             ApiError: the API server refused a write; nothing after it was written. The next pass continues there.
         """
-        await self.write_status(cr, plan.status, prove=plan.creates)
+        before = cr.get("status") if plan.moves_traffic else None
+        await self.write_status(cr, before or plan.status, prove=plan.creates)
         quarantined_pods = frozenset([pod for pod, patch in plan.relabel if await self._relabel(cr, pod, patch)])
         namespace = cr["metadata"]["namespace"]
         await _run_concurrently([self._remove_foreign_fields(namespace, *patch) for patch in plan.clear])
         await self._apply_stages(namespace, plan.apply)
+        if before:
+            await self.write_status(cr, plan.status)
         await _run_concurrently([self._delete(namespace, *key) for key in plan.delete])
         # After their Deployment: it would replace them.
         await _run_concurrently([self._delete(namespace, "Pod", *pod, grace=GRACE_SECONDS) for pod in plan.cut])

@@ -20,7 +20,7 @@ from r1plus_operator.plan.accuracy.proof import append_config, read_configs, wit
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, SuiteSelector, hash_of
 from r1plus_operator.plan.events import Event, build_transition_events
 from r1plus_operator.plan.inputs import PassInputs
-from r1plus_operator.plan.manifests.stages import build_manifests, find_changes
+from r1plus_operator.plan.manifests.stages import Changes, build_manifests, find_changes
 from r1plus_operator.plan.observation import Json, Observation
 from r1plus_operator.plan.podspec.pod import name_accuracy_config
 from r1plus_operator.plan.requests import build_request_events
@@ -86,6 +86,8 @@ class Plan:
     """The slot that the deployment waits for before a refresh or a wave may begin."""
     volumes: frozenset[str] = frozenset()
     """Names of the volumes that the remaining revisions need."""
+    moves_traffic: bool = False
+    """Whether the Service gets another revision: the status says so once it has it."""
 
     @property
     def writes(self) -> int:
@@ -100,7 +102,7 @@ class Plan:
 
     def without_writes(self) -> "Plan":
         """Return what the plan only reports."""
-        return replace(self, relabel=(), clear=(), apply=(), delete=(), cut=())
+        return replace(self, relabel=(), clear=(), apply=(), delete=(), cut=(), moves_traffic=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +209,18 @@ def _assemble(inputs: PassInputs, decision: _Decision) -> Plan:
         facts=collect_metrics(spec, outcome, decision.rollback if rollout.promote else None, situation.runtime_status),
         slot=due.slot if due else None,
         volumes=frozenset(volume.name for r in revisions.values() if r.name not in surplus and (volume := r.volume)),
+        moves_traffic=_moves_traffic(inputs, rollout, changes),
     )
     return result if inputs.is_tenant else result.without_writes()
+
+
+def _moves_traffic(inputs: PassInputs, rollout: Rollout, changes: Changes) -> bool:
+    """Whether the changes have the Service with another revision; also in a pass after the promotion, if one failed."""
+    name = inputs.observed.name
+    is_written = any(
+        (obj["kind"], obj["metadata"]["name"]) == ("Service", name) for stage in changes.apply for obj in stage
+    )
+    return is_written and find_selected(inputs.observed.children, name) != (rollout.current or "")
 
 
 def _find_mounted(inputs: PassInputs) -> MountedSuites:

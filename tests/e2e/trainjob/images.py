@@ -1,6 +1,6 @@
 """The trainer's image, and an artifact with a teacher: images that `make e2e STORY=trainjob` alone has.
 
-The trainer's is what docs/distillation.md asks of an installation: r1plus with its extras, and torch. Its torch is that
+The trainer's is what docs/distillation/cluster.md asks of an installation: r1plus with its extras, and torch. Its torch is that
 of `make test-long NAME=model`, with substitutes for CUDA's libraries, so nobody should train with it.
 """
 

@@ -4,6 +4,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+RENAMED_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "WallsHeld": "IsolationEnforced",
+        "WallOpen": "IsolationBroken",
+        "WallsStand": "NetworkPoliciesApplied",
+        "BothArmsBad": "RollbackTargetAlsoFailed",
+        "ControlOverdue": "RollbackTargetOverdue",
+        "PrometheusNotAsked": "PrometheusNotConfigured",
+    }
+)
+"""Reason of a stored condition -> what the same is called today."""
 RENAMED_STATUS_FIELDS: Mapping[str, str] = MappingProxyType({"noLastGood": "rollbackBlockers"})
 """Field of a stored R1PlusDeployment's `status` -> its name today."""
 

@@ -58,6 +58,14 @@ def test_an_edited_file_an_absent_one_and_a_left_over_one_are_named(
     assert generate.list_differences(copy) == []
 
 
+def test_a_page_that_people_write_stays_beside_the_generated_ones(copy: Path) -> None:
+    written, left = (copy / reference.PAGES / name for name in ("written.md", "gone.md"))
+    written.write_text("# Written by hand\n")
+    left.write_text(f"{reference.GENERATED}# Generated once\n")
+    generate.write(copy)
+    assert (written.exists(), left.exists()) == (True, False)
+
+
 def test_versions_of_chart_project_and_images_agree() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())

@@ -38,8 +38,6 @@ TOO_LONG = {
     "choosing-a-tier.md": 1500,
     "clients.md": 1000,
     "code.md": 2000,
-    "distillation.md": 4800,
-    "edge.md": 6300,
     "engines.md": 3900,
     "exports.md": 1300,
     "gateway-access.md": 3000,

@@ -42,6 +42,13 @@ STRAY = ("Service", "c", ({"op": "remove", "path": "/spec/ports/1"},))
             {},
             [TOLD, "patch Service c", "Service c", "ConfigMap c", "Service c", "delete Deployment old u-old", "Event Promoted"],
         ),
+        (
+            Plan(apply=((SEEN,),), delete=(GONE,), status=STATUS, moves_traffic=True),
+            {"suite": "before"},
+            ["Service c", TOLD, "delete Deployment old u-old"],
+        ),
+        (Plan(apply=((NEW,),), status=STATUS, moves_traffic=True), {"suite": "before"}, [TOLD, "Service c", TOLD]),
+        (Plan(apply=((NEW,),), status=STATUS, moves_traffic=True), {}, [TOLD, "Service c"]),
     ],
     ids=[
         "what is so already is not written",
@@ -51,12 +58,22 @@ STRAY = ("Service", "c", ({"op": "remove", "path": "/spec/ports/1"},))
         "nor does a deletion",
         "pods are cut after their Deployment, which would replace them",
         "status, what others put in the way, stages, deletions, news",
+        "a promotion is in the status once the Service has it",
+        "before a child can come into being the former status proves that its owner is there",
+        "a first status is the proof itself",
     ],
 )  # fmt: skip
 async def test_the_order_of_writes(plan: Plan, before: Json, log: list[str]) -> None:
     server = Server()
     await server.run(plan, **before)
     assert server.log == log
+
+
+async def test_a_promotion_that_the_service_did_not_get_is_not_in_the_status() -> None:
+    server = Server(Service=InvalidError(422, "Invalid", ""))
+    with pytest.raises(InvalidError):
+        await server.run(Plan(apply=((SEEN,),), status=STATUS, moves_traffic=True), suite="before")
+    assert server.log == ["Service c"]
 
 
 async def test_what_was_written_is_learned() -> None:
