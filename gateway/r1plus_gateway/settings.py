@@ -67,7 +67,7 @@ def parse_settings(text: bytes) -> GatewaySettings:
     try:
         settings = loads(GatewaySettings, text)
     except ContractError as error:
-        raise SettingsError(f"{error}; write what docs/gateway.md lists") from error
+        raise SettingsError(f"{error}; write what docs/reference/gateway-settings.md lists") from error
     if problems := list(_find_problems(settings)):
         raise SettingsError("; ".join(problems))
     return settings

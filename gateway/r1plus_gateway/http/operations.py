@@ -176,7 +176,11 @@ def build_document(operations: Iterable[Operation], components: Mapping[str, Sch
         paths.setdefault(operation.path, {})[operation.method.lower()] = operation.build()
     return {
         "openapi": "3.1.0",
-        "info": {"title": "r1plus gateway", "version": "v1", "description": "docs/gateway.md describes it in words."},
+        "info": {
+            "title": "r1plus gateway",
+            "version": "v1",
+            "description": "docs/reference/gateway.md describes it in words.",
+        },
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}],
         "paths": paths,

@@ -41,7 +41,6 @@ TOO_LONG = {
     "engines.md": 3900,
     "exports.md": 1300,
     "gateway-access.md": 3000,
-    "gateway.md": 4900,
     "gpus.md": 1700,
     "installing.md": 900,
     "isolation.md": 3800,
