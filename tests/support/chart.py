@@ -57,6 +57,7 @@ OTHER_VALUES: dict[str, Any] = {
             "severities": {"critical": "page"},
         },
     },
+    "gitops": {"argocd": True},
     "networkPolicy": {
         "enabled": True,
         "apiServerPorts": [8443],
