@@ -389,6 +389,12 @@ e2e-rollouts: $(SYNCED)
 e2e-gateway: $(SYNCED)
 	@$(LEDGER) $(PYTEST) -m e2e_long -s tests/e2e/gateway
 
+#e2e> Check an empty cluster before an install, with and without a network plugin
+#| Its proof that NetworkPolicies are enforced; the second time kube-router does not run. A few minutes.
+.PHONY: e2e-preflight
+e2e-preflight: $(SYNCED)
+	@$(LEDGER) $(PYTEST) -m e2e_long tests/e2e/test_preflight.py
+
 #e2e> Serve where the cluster assigns users to pods, as OpenShift does
 #| A delivery, a deployment and the isolation test. The admission that assigns and refuses users is imitated.
 .PHONY: e2e-restricted

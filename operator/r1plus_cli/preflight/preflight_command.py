@@ -17,7 +17,8 @@ from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption, open_console, print_table
 from r1plus_cli.preflight.checks import find_worst, run_checks
-from r1plus_cli.preflight.cluster_view import ClusterView
+from r1plus_cli.preflight.network_probe import NETWORK_CHECK
+from r1plus_cli.preflight.network_proof import prove_network
 from r1plus_cli.preflight.observer import observe
 from r1plus_cli.preflight.outcome import CheckLevel, CheckOutcome, ClusterCheck
 from r1plus_cli.preflight.values_file import DEFAULT_PATH, check_writable, write_values
@@ -46,24 +47,32 @@ def preflight_command(
     values: Annotated[
         Path, typer.Option("--values", help="File to write the chart's values to, for helm install -f.")
     ] = DEFAULT_PATH,
+    image: Annotated[
+        str, typer.Option("--image", help="r1plus-monitor where nodes pull from. Default: that of the release.")
+    ] = "",
+    skip_network: Annotated[
+        bool, typer.Option("--skip-network", help="Start no pods: whether NetworkPolicies are enforced is not proven.")
+    ] = False,
     no_values: Annotated[bool, typer.Option("--no-values", help="Write no file.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that a person made or changed.")] = False,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Check whether a cluster has what r1plus needs, before it is installed, and write the chart's values for it.
 
-    It reads the cluster with your kubeconfig and changes nothing there. Each check says what was seen, why that
-    matters and what to do. The file has what this cluster needs otherwise than the chart's defaults, each value with
-    its reason.
+    Each check says what was seen, why that matters and what to do. The file has what this cluster needs otherwise than
+    the chart's defaults, each value with its reason.
+
+    It reads the cluster with your kubeconfig. To prove that NetworkPolicies are enforced it starts five small pods in
+    namespace `r1plus-preflight`, and removes it again; `--skip-network` leaves that out and changes nothing.
 
     Exit status 0: r1plus can be installed; warnings are allowed. 1: something has to be changed first. 2: the
     arguments are wrong, or the cluster does not answer.
 
-    Example: `r1plus preflight --values my-values.yaml`
+    Example: `r1plus preflight --image registry.bank.example/r1plus/r1plus-monitor:0.1.0`
     """
     if not no_values and not force:
         check_writable(values)
-    results = run_checks(_observe(kubeconfig, namespace))
+    results = _run(kubeconfig, namespace, image, may_start_pods=not skip_network)
     if output is PreflightFormat.JSON:
         sys.stdout.write(dumps(build_document(results)) + "\n")
     else:
@@ -104,14 +113,21 @@ def show_results(console: Console, results: Results) -> None:
                 console.print(Text(wrapped))
     levels = [outcome.level for _, outcome in results]
     failed, warned = levels.count(CheckLevel.FAIL), levels.count(CheckLevel.WARN)
-    text = "r1plus cannot be installed yet" if failed else "r1plus can be installed"
+    text = f"this cluster is {'not ready yet' if failed else 'ready'} for r1plus"
     style = _STYLES[find_worst(outcome for _, outcome in results)]
     console.print(Text(f"\n{text}: {len(levels)} checks, {failed} failed, {warned} with a warning", style=style))
 
 
-def _observe(kubeconfig: str | None, namespace: str) -> ClusterView:
-    """Read the cluster. Raise UsageError where there is none: status 1 says that the cluster has to be changed."""
+def _run(kubeconfig: str | None, namespace: str, image: str, *, may_start_pods: bool) -> Results:
+    """Run all checks. Raise UsageError if no cluster answers: status 1 says that the cluster has to be changed."""
     try:
-        return observe(connect(kubeconfig).open_raw_api(), namespace)
+        api = connect(kubeconfig).open_raw_api()
+        view = observe(api, namespace)
+        results = run_checks(view)
+        if may_start_pods:
+            outcome = prove_network(api, view, image, lambda text: say(text, style="dim"))
+        else:
+            outcome = NETWORK_CHECK.judge(view)
     except CliError as error:
         raise UsageError(str(error)) from error
+    return [*results, (NETWORK_CHECK, outcome)]

@@ -7,7 +7,7 @@ All of them report through the caller's `Steps` and write their references to `i
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,12 +34,12 @@ def component_images(steps: Steps) -> list[Image]:
     return [ensure(recipe, steps) for recipe in components.recipes()]
 
 
-def product_images(steps: Steps) -> dict[str, Image]:
-    """The images that this project ships, by name: those of `product.NAMES`."""
+def product_images(steps: Steps, names: Iterable[str] = product.NAMES) -> dict[str, Image]:
+    """Images that this project ships, by name."""
     with steps.step("project wheel", log=store.build_log("wheel")) as step:
         wheel = python_layers.wheel(step)
     made = {}
-    for name in product.NAMES:
+    for name in names:
         made[name] = ensure(product.recipe(name, wheel), steps)
     return made
 
