@@ -48,7 +48,6 @@ TOO_LONG = {
     "long-context.md": 1600,
     "math.md": 3000,
     "memory.md": 2500,
-    "model.md": 4000,
     "quickstart.md": 1200,
     "registry.md": 2100,
     "sizing.md": 1200,
