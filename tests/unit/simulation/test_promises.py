@@ -1,4 +1,4 @@
-"""Where a promise of the simulation is excepted, as docs/accuracy.md says, and that it is judged elsewhere."""
+"""Where a promise of the simulation is excepted, as docs/reference/accuracy.md says, and that others judge it."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -26,7 +26,7 @@ from r1plus_operator.plan.settings import DnsTerms, OperatorConfig
 FALSE_ALARM_DAYS = 30
 LEAST_PODS = 8
 STEADINESS = 0.98
-"""Settings of the monitors' and the pooled detectors; docs/accuracy.md has the resulting figures."""
+"""Settings of the monitors' and the pooled detectors; docs/reference/accuracy.md has the resulting figures."""
 GATEWAY_PODS: Json = {"matchLabels": {LABEL_GATEWAY: "true"}}
 """Selector of the pods of the tenant's gateway."""
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
