@@ -238,6 +238,8 @@ def _read_isolation_terms(env: Mapping[str, str]) -> IsolationTerms:
         ),
         other_targets={name: url for name, url in urls.items() if url},
         reserved_namespaces=tuple(_read_list(env, "R1PLUS_RESERVED_NAMESPACES")),
+        # Absent in an installation of an older chart, whose policies refuse.
+        has_enforced_policies=env.get("R1PLUS_POLICIES_ENFORCED", "true") == "true",
     )
 
 

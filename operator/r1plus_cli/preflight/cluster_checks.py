@@ -9,8 +9,13 @@ LEAST_VERSION = (1, 31)
 """The chart's kubeVersion."""
 TESTED_VERSION = (1, 34)
 POLICIES = "admissionregistration.k8s.io/v1/validatingadmissionpolicies"
-ENFORCED = "Deny"
-"""Action of a binding whose policy refuses what it does not allow."""
+ENFORCED, AUDITED = "Deny", "Audit"
+"""Actions of a binding: its policy refuses what it does not allow, or lets it through with a line in the audit log."""
+ALWAYS_ENFORCED = (
+    *("-operator-reach", "-operator-pods", "-operator-templates", "-foreign-objects"),
+    *("-train-jobs", "-gateway-pods", "-gateway-secrets", ".fence.r1plus.ai"),
+)
+"""Ends of the names of bindings that limit the operator itself: of no chart do they audit only."""
 DEFAULT_CLASS = (
     "storageclass.kubernetes.io/is-default-class",
     "storageclass.beta.kubernetes.io/is-default-class",
@@ -43,11 +48,16 @@ def check_policies(view: ClusterView) -> CheckOutcome:
         return fail("ValidatingAdmissionPolicy v1 is not served", "enable admissionregistration.k8s.io/v1")
     if view.policy_bindings is None:
         return ok("ValidatingAdmissionPolicy v1 is served")
-    lax = [
-        str(one["metadata"]["name"])
+    lax = {
+        str(one["metadata"]["name"]): one["spec"].get("validationActions") or ()
         for one in view.policy_bindings
         if ENFORCED not in (one["spec"].get("validationActions") or ())
-    ]
+    }
+    if lax and all(AUDITED in actions and not name.endswith(ALWAYS_ENFORCED) for name, actions in lax.items()):
+        seen = f"{len(lax)} of {len(view.policy_bindings)} bindings of r1plus refuse nothing: admissionPolicy.action is"
+        return warn(
+            f"{seen} Audit", "set admissionPolicy.action: Deny once you have reviewed them, before tenants come"
+        )
     if lax:
         remedy = "set admissionPolicy.enabled, and upgrade the chart; who edited these bindings may write verdicts"
         return fail(f"{len(lax)} bindings of r1plus refuse nothing: {', '.join(sorted(lax)[:3])}", remedy)

@@ -104,6 +104,7 @@ class Reason(StrEnum):
     ISOLATION_ENFORCED = "IsolationEnforced"
     PROBING = "Probing"
     PROBING_OFF = "ProbingOff"
+    POLICIES_NOT_ENFORCED = "PoliciesNotEnforced"
     PROBE_FAILED = "ProbeFailed"
     PROBE_OVERDUE = "ProbeOverdue"
     ISOLATION_BROKEN = "IsolationBroken"

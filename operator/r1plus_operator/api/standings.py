@@ -118,6 +118,7 @@ _AT_REST: Final = (
     Reason.ISOLATION_ENFORCED,
     Reason.PROBING,
     Reason.PROBING_OFF,
+    Reason.POLICIES_NOT_ENFORCED,
     Reason.PROBE_FAILED,
     Reason.PROBE_OVERDUE,
     Reason.NETWORK_POLICIES_APPLIED,

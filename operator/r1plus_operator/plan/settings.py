@@ -100,6 +100,8 @@ class IsolationTerms:
     """Name -> address of other services that no tenant's model may reach."""
     reserved_namespaces: tuple[str, ...] = ()
     """Other namespaces that cannot be tenants, even if they have the label."""
+    has_enforced_policies: bool = True
+    """Whether the chart's admission policies refuse what they do not allow. Else tenants can undo what was tested."""
 
 
 @dataclass(frozen=True, slots=True)

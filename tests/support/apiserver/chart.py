@@ -90,7 +90,7 @@ def started_with_chart(*values: str) -> Iterator[ApiServer]:
     """
     with started_with_crds(controller_manager=True) as server:
         asyncio.run(_install(server, values))
-        _wait_for_policies(server)
+        _wait_for_policies(server, refuses="admissionPolicy.action=Audit" not in values)
         yield server
 
 
@@ -112,8 +112,8 @@ def _is_asked_for(binding: Json) -> bool:
     return str(binding["spec"]["policyName"]).endswith(("-deployments", "-children", "-reach"))
 
 
-def _wait_for_policies(server: ApiServer) -> None:
-    """Each takes hold a moment after it was written: wait until all that are asked here say no."""
+def _wait_for_policies(server: ApiServer, *, refuses: bool) -> None:
+    """Each takes hold a moment after it was written: wait until all that are asked here say no, or warn."""
     deployments, config_maps = (kind.path("default") for kind in (kinds.R1PLUS_DEPLOYMENT, kinds.CONFIG_MAP))
     with people(server, OPERATOR) as known, administrator(server) as admin:
         questions = (
@@ -123,7 +123,7 @@ def _wait_for_policies(server: ApiServer) -> None:
         )
 
         def are_in_force() -> bool:
-            answers = (who.ask("POST", path, body).text for who, path, body in questions)
-            return all(POLICY.kind in text for text in answers)
+            answers = (who.ask("POST", path, body) for who, path, body in questions)
+            return all(POLICY.kind in answer.text or (not refuses and answer.warnings) for answer in answers)
 
         wait_until(are_in_force, "the policies are in force")

@@ -28,6 +28,8 @@ class Answer:
 
     status: int
     text: str
+    warnings: str = ""
+    """Of the API server for the client: policies that warn are among them."""
 
     @property
     def refused(self) -> bool:
@@ -54,7 +56,7 @@ class Person:
         content = json.dumps(body, separators=(",", ":")) if body is not None else None
         headers = {"Content-Type": kind or (MERGE if method == "PATCH" else "application/json")}
         answer = self._http.request(method, where, content=content, headers=headers if content else {})
-        return Answer(answer.status_code, _told(answer))
+        return Answer(answer.status_code, _told(answer), answer.headers.get("Warning", ""))
 
     def do(self, method: str, path: str, body: Json | None = None, *, kind: str = "") -> Json:
         """Send a request that must be let through, and is carried out."""

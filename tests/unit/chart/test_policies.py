@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from r1plus_cli.preflight.cluster_checks import ALWAYS_ENFORCED
 from r1plus_contract import names
 from r1plus_contract.gateway import LABEL_GATEWAY
 from r1plus_contract.history import AUDIENCE
@@ -12,7 +13,7 @@ from r1plus_operator.api.tenants import CONTROL_PLANE
 from r1plus_operator.plan.engine.placement import GPU_TAINT
 from r1plus_operator.plan.settings import DnsTerms, IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy import network_policies
-from support.chart import Objects, Render
+from support.chart import Objects, Render, environment
 
 ACCOUNT = "system:serviceaccount:r1plus-system:r1plus-operator"
 WRITES_CHILDREN = ("r1plus-operator-children", "r1plus-operator-foreign-objects")
@@ -158,6 +159,37 @@ def test_the_roles_that_policies_name_are_those_that_the_operator_gives(objects:
         [one["expression"] for one in found["r1plus-operator-registry-tokens"]["validations"]]
     )
     assert f"'{names.PROBER}'" in str(found["r1plus-operator-operator-templates"]["variables"])
+
+
+def test_for_a_review_policies_on_others_warn_and_those_on_the_operator_refuse(render: Render) -> None:
+    rendered = render({"admissionPolicy": {"action": "Audit"}})
+    bindings = [one for one in rendered if one["kind"] == "ValidatingAdmissionPolicyBinding"]
+    actions = {one["metadata"]["name"]: one["spec"]["validationActions"] for one in bindings}
+    enforced = {name for name, given in actions.items() if given == ["Deny"]}
+    assert enforced == {name for name in actions if name.endswith(ALWAYS_ENFORCED)}
+    assert {tuple(given) for name, given in actions.items() if name not in enforced} == {("Audit", "Warn")}
+    asks_only_of_the_operator = {
+        name
+        for name, policy in policies(rendered).items()
+        if any(
+            one["expression"].replace("(", "").startswith(f"request.userInfo.username == '{ACCOUNT}'")
+            for one in policy.get("matchConditions", ())
+        )
+    }
+    assert len(asks_only_of_the_operator) > 3
+    assert asks_only_of_the_operator <= enforced, "what limits the operator is never only audited"
+
+
+@pytest.mark.parametrize(
+    ("values", "is_enforced"),
+    [
+        pytest.param({}, "true", id="they refuse"),
+        pytest.param({"action": "Audit"}, "false", id="they audit"),
+        pytest.param({"enabled": False}, "false", id="there are none"),
+    ],
+)
+def test_the_operator_knows_whether_policies_refuse(render: Render, values: dict[str, Any], is_enforced: str) -> None:
+    assert environment(render({"admissionPolicy": values}))["R1PLUS_POLICIES_ENFORCED"] == is_enforced
 
 
 def test_a_cluster_can_do_without_them(render: Render) -> None:

@@ -32,6 +32,7 @@ def test_all_of_it_is_read(terms: Terms) -> None:
         R1PLUS_PROMETHEUS_URL="http://prometheus:9090",
         R1PLUS_REGISTRY_URL="http://registry:8000",
         R1PLUS_RESERVED_NAMESPACES="openshift-dns,istio-system",
+        R1PLUS_POLICIES_ENFORCED="false",
     )
     assert found == IsolationTerms(
         "r1plus-decoy",
@@ -40,6 +41,7 @@ def test_all_of_it_is_read(terms: Terms) -> None:
         ("10.0.0.1/32", "10.1.0.0/16", "fd00::1/128"),
         {"prometheus": "http://prometheus:9090", "registry": "http://registry:8000"},
         ("openshift-dns", "istio-system"),
+        has_enforced_policies=False,
     )
 
 

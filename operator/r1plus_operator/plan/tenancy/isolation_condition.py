@@ -25,6 +25,24 @@ def derive_isolation_condition(
     now: float,
 ) -> Finding:
     """Return the condition. `policy_digests` are of what serves; `newest` is the newest isolation test that ended."""
+    tested = _report_tests(namespace, is_probed, policy_digests, newest, config, now)
+    if tested.status == "True" and not config.isolation.has_enforced_policies:
+        text = (
+            f"{tested.message}, but the chart's admission policies refuse nothing, so tenants can change network"
+            " policies and verdicts; set admissionPolicy.enabled: true and admissionPolicy.action: Deny"
+        )
+        return Finding("Unknown", Reason.POLICIES_NOT_ENFORCED, text)
+    return tested
+
+
+def _report_tests(
+    namespace: NamespaceFacts,
+    is_probed: bool,
+    policy_digests: Mapping[str, str],
+    newest: IsolationTestResult | None,
+    config: OperatorConfig,
+    now: float,
+) -> Finding:
     if namespace.pod_security != RESTRICTED_LEVEL:
         level = namespace.pod_security or "none"
         text = (

@@ -23,13 +23,16 @@ from support.tables import for_each
 OK, WARN, FAIL = CheckLevel
 AVX2, EXAMINED = "feature.node.kubernetes.io/cpu-cpuid.AVX2", "feature.node.kubernetes.io/cpu-model.vendor_id"
 RIGHTS = list_rights(())
-BINDING = {"policyName": "r1plus-operator-children"}
 CACHE_ARGS = ["-localip", "169.254.20.10,10.96.0.10", "-conf", "/etc/Corefile"]
 
 
 def judge(name: str, view: ClusterView) -> CheckOutcome:
     (check,) = [one for one in CHECKS if one.name == name]
     return check.judge(view)
+
+
+def binding(name: str, *actions: str) -> dict[str, Any]:
+    return named(name, spec={"policyName": name, "validationActions": list(actions)})
 
 
 def api_at(*ports: int) -> dict[str, Any]:
@@ -48,12 +51,15 @@ ROWS: dict[str, tuple[str, ClusterView, CheckLevel, str, dict[str, Any]]] = {
     "an older version is refused by the chart": ("Kubernetes", with_(version={"gitVersion": "v1.30.9"}), FAIL, "v1.30.9", {}),
     "a version that says nothing is not known": ("Kubernetes", with_(version={}), WARN, "not known", {}),
     "admission policies that are not served keep nobody out": ("admission", with_(served=frozenset()), FAIL, "not served", {}),
-    "a binding that only audits refuses nothing": (
-        "admission", with_(policy_bindings=(named("a", spec={**BINDING, "validationActions": ["Audit"]}),)), FAIL, "1 bindings of r1plus refuse nothing: a", {},
+    "bindings that audit for a review are told": (
+        "admission", with_(policy_bindings=(binding("r1plus-operator-children", "Audit", "Warn"), binding("r1plus-operator-operator-reach", "Deny"))),
+        WARN, "1 of 2 bindings of r1plus refuse nothing: admissionPolicy.action is Audit", {},
     ),
-    "bindings that deny are counted": (
-        "admission", with_(policy_bindings=(named("a", spec={**BINDING, "validationActions": ["Deny"]}),)), OK, "all Deny", {},
+    "a binding on the operator that audits was edited": (
+        "admission", with_(policy_bindings=(binding("r1plus-operator-operator-reach", "Audit"),)), FAIL, "refuse nothing: r1plus-operator-operator-reach", {},
     ),
+    "a binding that does nothing was edited": ("admission", with_(policy_bindings=(binding("r1plus-operator-children", "Warn"),)), FAIL, "refuse nothing", {}),
+    "bindings that deny are counted": ("admission", with_(policy_bindings=(binding("r1plus-operator-children", "Deny"),)), OK, "all Deny", {}),
     "all rights are there": ("rights", with_(rights=dict.fromkeys(RIGHTS, True)), OK, f"all {len(RIGHTS)}", {}),
     "rights that lack are named": (
         "rights", with_(rights={one: one.verb != "escalate" for one in RIGHTS}), FAIL, "escalate clusterroles.rbac", {},

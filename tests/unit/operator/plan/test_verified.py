@@ -66,6 +66,23 @@ def test_what_is_said(
     assert says in found.message
 
 
+@pytest.mark.parametrize(
+    ("newest", "status", "reason"),
+    [
+        pytest.param(HELD, "Unknown", "PoliciesNotEnforced", id="a run that held proves nothing that lasts"),
+        pytest.param(OPEN, "False", "IsolationBroken", id="what is open stays open"),
+        pytest.param(None, "Unknown", "Probing", id="no run yet is said first"),
+    ],
+)
+def test_where_admission_policies_refuse_nothing_isolation_is_never_verified(
+    newest: IsolationTestResult | None, status: str, reason: str
+) -> None:
+    lax = replace(CONFIG, isolation=replace(CONFIG.isolation, has_enforced_policies=False))
+    found = derive_isolation_condition(facts(), True, STANDING, newest, lax, NOW)
+    assert (found.status, found.reason) == (status, reason)
+    assert ("admissionPolicy.action: Deny" in found.message) == (reason == "PoliciesNotEnforced")
+
+
 def test_how_long_a_run_is_good_for_follows_from_how_often_there_is_one() -> None:
     often: OperatorConfig = replace(CONFIG, isolation=IsolationTerms("decoy", interval=60))
     assert (
