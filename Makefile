@@ -79,7 +79,7 @@ quickstart-down: ## Stop what make quickstart has started; leave no process
 	@env -u PYTHONPATH python3 edge/quickstart.py $(UV_VERSION) down $(OPTIONS)
 
 #| Builds what is missing, once. With KUBECONFIG and R1PLUS_IMAGES it plays on a cluster of yours (CONTRIBUTING.md).
-#: FAMILY       qwen: models of two sizes (docs/engines.md); default: smollm2
+#: FAMILY       qwen: models of two sizes (docs/engines/qwen.md); default: smollm2
 .PHONY: demo
 demo: $(SYNCED) ## Play the whole story on a real cluster: install, serve, refuse, alert
 	@$(LEDGER) $(PYTHON) -m e2e.demo $(if $(FAMILY),--family $(FAMILY))

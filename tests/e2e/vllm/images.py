@@ -1,6 +1,6 @@
 """Triton with vLLM for CPUs, and checkpoints for it: images that `make e2e STORY=vllm` alone has.
 
-The image is what docs/engines.md asks of an installation: tritonserver with its Python backend, vLLM where that backend's
+The image is what docs/engines/vllm-on-cpu.md asks of an installation: tritonserver with its Python backend, vLLM where that backend's
 `python3` finds it, and none of this project's code. Its packages are those of `make test-long NAME=vllm`, substitutes for CUDA's
 libraries included, so nobody should serve with it.
 """

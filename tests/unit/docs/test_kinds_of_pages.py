@@ -37,7 +37,6 @@ TOO_LONG = {
     "choosing-a-tier.md": 1500,
     "clients.md": 1000,
     "code.md": 2000,
-    "engines.md": 3900,
     "exports.md": 1300,
     "gateway-access.md": 3000,
     "gpus.md": 1700,
