@@ -75,7 +75,7 @@ async def test_a_tenant_that_asks_for_what_there_is_is_taken_and_read(
         verdict = await judge.ask("POST", kinds.R1PLUS_TENANT, text, lambda made: made, namespace=namespace)
     assert verdict.admitted, verdict.why
     assert R1PlusTenantSpec.model_validate(verdict.read["spec"]) == R1PlusTenantSpec.model_validate(body["spec"])
-    assert "status" not in verdict.read
+    assert verdict.read["status"] == {"observedGeneration": -1}
 
 
 async def test_a_second_tenant_of_a_namespace_is_refused(client: ApiClient, tenant: Tenant) -> None:

@@ -50,8 +50,8 @@ def a_refusal_is_failed(judge: Judge, change: Change, sender: str) -> str:
 
 
 def _read_enforced(change: Change) -> dict[str, Any] | None:
-    """Return the R1PlusDeployment with `Enforce` and a status that a write has left; None: it has left none."""
+    """Return the R1PlusDeployment with `Enforce` that a write has left; None: it has left none."""
     cr = change.after
-    if change.resource.kind != names.KIND_DEPLOYMENT or cr is None or not cr.get("status"):
+    if change.resource.kind != names.KIND_DEPLOYMENT or cr is None:
         return None
     return cr if cr["spec"].get("accuracy", {}).get("gate", "Enforce") == "Enforce" else None

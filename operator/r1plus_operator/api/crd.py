@@ -21,7 +21,7 @@ from r1plus_model_repo.catalog.types import EMBEDDING_ONLY, GENERATION_ONLY, MAX
 from r1plus_operator.api import kinds
 from r1plus_operator.api.schema import Json, build_structural_schema
 from r1plus_operator.api.tenants import R1PlusTenantSpec, R1PlusTenantStatus
-from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec, R1PlusDeploymentStatus
+from r1plus_operator.api.types import DNS_1035, MAX_NAME, NOT_OBSERVED, R1PlusDeploymentSpec, R1PlusDeploymentStatus
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
 
@@ -259,6 +259,7 @@ def _build_status_schema(model: type[BaseModel]) -> Json:
     """
     schema = build_structural_schema(model, path="status", defaults=False)
     schema["x-kubernetes-map-type"] = "atomic"
+    schema["default"] = {"observedGeneration": NOT_OBSERVED}
     conditions = schema["properties"]["conditions"]
     conditions["x-kubernetes-list-type"], conditions["x-kubernetes-list-map-keys"] = "map", ["type"]
     return schema

@@ -21,7 +21,18 @@ from r1plus_model_repo.catalog.wire import (
     build_rules_config,
     drop_nulls,
 )
-from r1plus_operator.api.types import TIME, Condition, Count, DnsLabel, Flag, LabelKey, LabelValue, Toleration
+from r1plus_operator.api.types import (
+    NOT_OBSERVED,
+    TIME,
+    Condition,
+    Count,
+    DnsLabel,
+    Flag,
+    LabelKey,
+    LabelValue,
+    ObservedGeneration,
+    Toleration,
+)
 
 CIDR = r"^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-f:]{2,39})/(0|[1-9][0-9]{0,2})$"
 SUBJECT_NAME = r"^[^\x00-\x20\x7f]+$"
@@ -452,7 +463,9 @@ class Isolation(ApiModel):
 class R1PlusTenantStatus(ApiModel):
     """Derived from the cluster in every pass; never read back as truth."""
 
-    observed_generation: Count = Field(0, description="The generation last acted on.")
+    observed_generation: ObservedGeneration = Field(
+        NOT_OBSERVED, description="The generation last acted on; -1: none yet, so that GitOps tools wait."
+    )
     isolation: Isolation | None = Field(None, description="The newest isolation test.")
     conditions: tuple[Condition, ...] = Field(
         (), max_length=16, description="What holds and what does not, why, and what to do."

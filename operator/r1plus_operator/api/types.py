@@ -41,6 +41,9 @@ TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[
 DeploymentName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=DNS_1035)]
 """`metadata.name`, to which the CRD's CEL rules hold it."""
 Count = Annotated[int, Field(ge=0), WHOLE]
+NOT_OBSERVED = -1
+"""`observedGeneration` of an object that the operator has not seen: no generation, so kstatus says InProgress."""
+ObservedGeneration = Annotated[int, Field(ge=NOT_OBSERVED), WHOLE]
 Flag = Annotated[bool, Field(strict=True)]
 """true or false; the API server takes no other word or number for them."""
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]
@@ -320,7 +323,9 @@ class RuntimeStatus(ApiModel):
 class R1PlusDeploymentStatus(ApiModel):
     """Derived from the cluster in every pass; only `accuracy_configs` is read back, as what was written before."""
 
-    observed_generation: Count = Field(0, description="The generation last acted on.")
+    observed_generation: ObservedGeneration = Field(
+        NOT_OBSERVED, description="The generation last acted on; -1: none yet, so that GitOps tools wait."
+    )
     revision: Annotated[str, Field(max_length=63)] | None = Field(None, description="Revision that takes traffic.")
     candidate: Annotated[str, Field(max_length=63)] | None = Field(
         None, description="Revision being brought up or refused."

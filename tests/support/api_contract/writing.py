@@ -61,7 +61,7 @@ async def a_name_with_capitals_is_invalid(cluster: Cluster) -> None:
 
 async def a_create_drops_the_status(cluster: Cluster) -> None:
     obj = {**cluster.r1plus_deployment(), "status": {"reason": "Mine"}}
-    assert "status" not in await cluster.client.create(R1P, obj)
+    assert (await cluster.client.create(R1P, obj))["status"] == {"observedGeneration": -1}
 
 
 async def generations_count_from_one_where_a_kind_has_them(cluster: Cluster) -> None:

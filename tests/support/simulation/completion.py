@@ -53,4 +53,6 @@ def _complete_custom(schema: Object, obj: Object, live: Object) -> Object:
             value = schemas.prune(value, properties[name])
             schemas.set_defaults(value, properties[name])
         result[name] = value
+    absent = {name: part for name, part in properties.items() if name not in _HEAD and result.get(name) is None}
+    schemas.set_defaults(result, {"properties": absent})
     return result

@@ -93,6 +93,8 @@ def _custom(resource: Resource, schema: Object, *, has_status: bool, is_optional
         has_status=has_status,
         counts_generations=True,
         allows_unconditional_update=False,
+        # A create drops the status; clients see its default, and the first write after it stores that.
+        is_stored_twice="default" in schema.get("properties", {}).get("status", {}),
         is_optional=is_optional,
     )
 
