@@ -12,7 +12,7 @@ from pathlib import Path
 PROGRAM = "r1plus"
 _VERBS = (
     "ack|advise|ask|audit|bundle|edge|engine|engines|evaluations|explain|fit|history|key|knowledge|pause|pin|plan"
-    "|preflight|refresh|resume|rollback|rollouts|serve|status|suite|tenant|unpin|usage|validate|wait"
+    "|preflight|refresh|resume|rollback|rollouts|serve|status|suite|tenant|try|unpin|usage|validate|wait"
 )
 _COMMAND = re.compile(rf"(?<![\w./-])(?:{PROGRAM}(?= (?:{_VERBS})\b(?! runs))|kubectl(?= [a-z]))")
 

@@ -31,6 +31,7 @@ from r1plus_cli.rollout.verbs import VERB_HELPS, build_command, refresh_command
 from r1plus_cli.serve.service import app as serve_app
 from r1plus_cli.suite.suite_app import app as suite_app
 from r1plus_cli.tenant.tenant_app import app as tenant_app
+from r1plus_cli.trial.try_command import try_command
 
 app = typer.Typer(
     name="r1plus",
@@ -40,8 +41,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Shows R1+ models in an enterprise's Kubernetes: what would run, what runs, and how accurate it is.
 
-**preflight** checks a cluster before r1plus is installed. **fit**, **plan** and **validate** need no cluster;
-**advise** measures which tier is enough. **status**, **explain**, **ask** and **wait** use your kubeconfig and only
+**preflight** checks a cluster before r1plus is installed, and **try** shows it at work afterwards. **bundle** brings a
+release into a private registry. **fit**, **plan** and **validate** need no cluster; **advise** measures which tier is
+enough. **status**, **explain**, **ask** and **wait** use your kubeconfig and only
 read. **history**, **evaluations** and **engines** show what the registry recorded. **suite** makes and signs golden
 suites; **engine** makes engines of models. **rollback**, **pin**, **unpin**, **ack** and **refresh** request an action
 of the operator and record who and why. **rollouts** shows which images serve, and the progress of newer ones.
@@ -62,6 +64,7 @@ app.add_typer(knowledge_app)
 app.add_typer(serve_app)
 app.add_typer(tenant_app)
 app.command("preflight")(preflight_command)
+app.command("try")(try_command)
 app.command("fit")(fit_command)
 app.command("advise")(advise_command)
 app.command("plan")(plan_command)

@@ -85,7 +85,7 @@ def given(path: Path | None) -> Parts:
     if path is None:
         raise StoryError(
             f"KUBECONFIG names a cluster of your own, for which nothing is built: set {IMAGES_VARIABLE} to a JSON file {wanted} with references"
-            " by digest (REPOSITORY@sha256:...) that your nodes can pull (docs/quickstart.md says how to build and push them), or unset KUBECONFIG"
+            " by digest (REPOSITORY@sha256:...) that your nodes can pull (docs/building-images.md says how to build and push them), or unset KUBECONFIG"
         )
     refs = dict(json.loads(path.read_text()))
     if absent := [name for name in PRODUCTS if name not in refs]:

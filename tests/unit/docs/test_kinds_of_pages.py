@@ -46,7 +46,6 @@ TOO_LONG = {
     "long-context.md": 1600,
     "math.md": 3000,
     "memory.md": 2500,
-    "quickstart.md": 1200,
     "registry.md": 2100,
     "sizing.md": 1200,
     "suites.md": 1600,

@@ -1,0 +1,1 @@
+"""Command of a first trial on a cluster: `r1plus try`."""
