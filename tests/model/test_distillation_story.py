@@ -51,7 +51,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("story")
     weights = fetch_weights(smollm2.WEIGHTS, folder, print)
     convert_gguf_to_checkpoint(weights, folder / "artifact" / "teacher", "F16", print)
-    paragraphs = (TESTS.parent / "docs" / "isolation.md").read_text().split("\n\n")
+    paragraphs = (TESTS.parent / "docs" / "reference" / "accuracy.md").read_text().split("\n\n")
     texts = [one for one in paragraphs if len(one) > 200][:24]
     data = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     (folder / "artifact" / "data.jsonl").write_text(data)

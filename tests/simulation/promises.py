@@ -35,7 +35,7 @@ from support.simulation.server import Change
 NETWORK_POLICY: Final = kinds.BY_KIND["NetworkPolicy"]
 LATCH_SECONDS: Final = 120.0
 FOLLOW_SECONDS: Final = 15.0
-"""From an edit to a pass over it, whatever goes on in other namespaces (docs/isolation.md)."""
+"""From an edit to a pass over it, whatever goes on in other namespaces (docs/reference/isolation.md)."""
 ANSWER_SECONDS: Final = 1200.0
 """For a drop of all that serves to be answered; a candidate, a stall and a node without room may come in between."""
 QUIET_SECONDS: Final = 300.0

@@ -41,7 +41,6 @@ TOO_LONG = {
     "gateway-access.md": 3000,
     "gpus.md": 1700,
     "installing.md": 900,
-    "isolation.md": 3800,
     "knowledge.md": 2700,
     "long-context.md": 1600,
     "math.md": 3000,
