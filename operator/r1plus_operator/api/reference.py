@@ -57,7 +57,7 @@ def render_api_page(definitions: Mapping[str, Json]) -> str:
     """Render every field of the custom resources: type, default, limits, meaning, and the rules across fields."""
     lead = (
         "Every field of the custom resources, as the API server checks it. A `*` marks a field that is required.\n"
-        "What the admission policies refuse in addition: [admission](../admission.md)."
+        "What the admission policies refuse in addition: [admission](admission.md)."
     )
     parts = [_HEAD.format(title="API reference", lead=lead)]
     for body in definitions.values():

@@ -32,7 +32,6 @@ FOLDERS = {"decisions": Kind.DECISION, "reference": Kind.REFERENCE}
 REFERENCES = frozenset({"README.md", "architecture.md", "bounds.md", "conditions.md", "glossary.md", "promises.md"})
 """Pages of docs/ that are looked things up in."""
 TOO_LONG = {
-    "admission.md": 3400,
     "calling.md": 2400,
     "choosing-a-tier.md": 1500,
     "clients.md": 1000,

@@ -36,5 +36,5 @@ def test_every_policy_that_is_named_is_in_the_chart_and_explained() -> None:
     assert named
     assert named - there == set()
     assert {f"`...-{name}`" for name in there} - set(
-        re.findall(r"`\.\.\.-[\w-]+`", (ROOT / "docs/admission.md").read_text())
+        re.findall(r"`\.\.\.-[\w-]+`", (ROOT / "docs/reference/admission.md").read_text())
     ) == set()
