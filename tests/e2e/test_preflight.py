@@ -1,18 +1,23 @@
-"""`r1plus preflight` before anything of r1plus is in the cluster: its proof sees a network plugin that works, and one that doesn't.
+"""`r1plus preflight` before anything of r1plus is in the cluster, and `helm test` after the operator is: both prove isolation.
 
 `make e2e STORY=preflight`. It needs the embedded cluster, whose plugin it stops, and no engine.
 """
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from devcluster.__main__ import build_all as build_programs
+from devcluster.cache import binary
 from devcluster.cluster import Cluster
 from devcluster.images import builder
 from devcluster.steps import Steps
+from e2e.chart import CHART
+from e2e.chart import NAMESPACE as OPERATOR_NAMESPACE
 from e2e.waiting import wait_for
 from r1plus_cli.preflight.network_probe import NAMESPACE
 from support.cli.command import run
@@ -29,6 +34,13 @@ class EmptyCluster:
 
     cluster: Cluster
     image: str
+    operator_image: str
+
+    def helm(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run helm on the release."""
+        command = [binary("helm"), *words, f"--namespace={OPERATOR_NAMESPACE}", "--timeout=300s"]
+        environment = {**os.environ, "KUBECONFIG": str(self.cluster.kubeconfig)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=400)
 
     def check(self) -> tuple[int, dict[str, dict[str, str]]]:
         """Run preflight; returns exit status, and check -> what it says."""
@@ -50,11 +62,11 @@ def empty() -> Iterator[EmptyCluster]:
     steps = Steps(1 + builder.COMPONENT_STEPS)
     build_programs(steps)
     own = builder.component_images(steps)
-    monitor = builder.product_images(steps, ("monitor",))["monitor"]
+    images = builder.product_images(steps, ("monitor", "operator"))
     cluster = Cluster.up(steps, own)
     try:
-        cluster.import_images([monitor])
-        yield EmptyCluster(cluster, monitor.pinned)
+        cluster.import_images(list(images.values()))
+        yield EmptyCluster(cluster, images["monitor"].pinned, images["operator"].pinned)
     finally:
         if cluster.is_new:
             cluster.down()
@@ -66,6 +78,17 @@ def without_plugin(empty: EmptyCluster) -> Iterator[None]:
     empty.set_plugin(NOWHERE, 0)
     yield
     empty.set_plugin(ANYWHERE, 1)
+
+
+@pytest.fixture(scope="module")
+def installed(empty: EmptyCluster) -> EmptyCluster:
+    """The operator runs; nothing is served, and nothing needs to be."""
+    images = {"operator": empty.operator_image, "monitor": empty.image, "requireDigests": False}
+    values = {f"images.{name}={value}" for name, value in images.items()} | {"registry.enabled=false"}
+    chosen = [f"--set={value}" for value in sorted(values)]
+    done = empty.helm("upgrade", "--install", "r1plus", str(CHART), "--create-namespace", "--wait", *chosen)
+    assert done.returncode == 0, done.stderr
+    return empty
 
 
 def is_clean(empty: EmptyCluster) -> bool:
@@ -84,3 +107,20 @@ def test_a_cluster_that_ignores_policies_is_not_ready(empty: EmptyCluster, witho
     status, checks = empty.check()
     assert checks["NetworkPolicy"]["seen"].startswith("NetworkPolicies have no effect"), checks["NetworkPolicy"]
     assert (status, is_clean(empty)) == (1, True)
+
+
+def test_helm_finds_that_an_installation_works(installed: EmptyCluster) -> None:
+    done = installed.helm("test", "r1plus")
+    assert done.returncode == 0, done.stdout + done.stderr
+    left = installed.cluster.kubectl("get", "pods,roles", "--all-namespaces", "--output=name")
+    assert "r1plus-operator-test" not in left
+
+
+def test_helm_finds_that_no_network_policy_has_an_effect(installed: EmptyCluster, without_plugin: None) -> None:
+    kubectl = installed.cluster.kubectl
+    # Filters of pods from before stay; a new one has none.
+    kubectl("delete", "pods", "--namespace=r1plus-decoy", "--selector=r1plus.ai/deployment=decoy")
+    assert installed.helm("test", "r1plus").returncode != 0
+    lines = kubectl("logs", f"--namespace={OPERATOR_NAMESPACE}", "r1plus-operator-test").splitlines()
+    assert [line.split()[0] for line in lines] == ["ok", "ok", "FAILED"]
+    assert "The decoy does not hold: port 8000, 8001" in lines[2]

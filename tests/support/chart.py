@@ -88,9 +88,12 @@ def one(objects: Objects, kind: str, name: str = "r1plus-operator") -> dict[str,
 
 
 def pods(objects: Objects) -> dict[str, dict[str, Any]]:
-    """Return pod specs by the kind of what makes them."""
+    """Return pod specs by the kind of what makes them; `Pod`: of the one that is a pod itself."""
+    templates = ("Deployment", "Job", "StatefulSet")
     return {
-        o["kind"]: o["spec"]["template"]["spec"] for o in objects if o["kind"] in ("Deployment", "Job", "StatefulSet")
+        o["kind"]: o["spec"] if o["kind"] == "Pod" else o["spec"]["template"]["spec"]
+        for o in objects
+        if o["kind"] in ("Pod", *templates)
     }
 
 

@@ -45,6 +45,12 @@ helm.sh/hook: pre-install,pre-upgrade
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 
+{{/* After a failure the pod stays, and with it its log. */}}
+{{- define "r1plus-operator.testHookAnnotations" -}}
+helm.sh/hook: test
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
 {{/* Pod Security `restricted`, for every pod of this chart. */}}
 {{- define "r1plus-operator.podSecurityContext" -}}
 runAsNonRoot: true

@@ -48,7 +48,7 @@ _CLUSTER_WIDE = (
 )
 _NAMESPACED = (
     *(AccessRight("", plural) for plural in ("serviceaccounts", "configmaps", "secrets", "services")),
-    AccessRight("", "persistentvolumeclaims"),
+    *(AccessRight("", plural) for plural in ("persistentvolumeclaims", "pods")),
     *(AccessRight("apps", plural) for plural in ("deployments", "statefulsets")),
     AccessRight("batch", "jobs"),
     AccessRight("policy", "poddisruptionbudgets"),

@@ -228,13 +228,17 @@ class ApiClient:
         repeatable = content_type != JSON_PATCH
         return await self._write("patch", res, _Call("PATCH", path, query, body, content_type, repeatable))
 
-    async def create(self, res: Resource, obj: Object, *, field_manager: str = "", subresource: str = "") -> Object:
+    async def create(
+        self, res: Resource, obj: Object, *, field_manager: str = "", subresource: str = "", dry_run: bool = False
+    ) -> Object:
         """Create an object. Sent once: without an answer it may or may not exist.
 
-        With a subresource (`eviction`, `token`), `metadata.name` says of which object.
+        With a subresource (`eviction`, `token`), `metadata.name` says of which object. `dry_run`: judge it, and store
+        nothing.
         """
         namespace, name = _read_address(res, obj, check_kind=not subresource)
-        query = _encode_query(fieldManager=field_manager) if field_manager else ""
+        options = {"fieldManager": field_manager, "dryRun": "All" if dry_run else ""}
+        query = _encode_query(**{key: value for key, value in options.items() if value})
         path = res.path(namespace, name if subresource else None, subresource)
         return await self._write("create", res, _Call("POST", path, query, obj))
 

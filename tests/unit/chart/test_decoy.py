@@ -43,6 +43,7 @@ def test_it_is_a_tenant_under_pod_security_with_a_control_and_a_secret(
     objects = render(values)
     assert one(objects, "Namespace", namespace)["metadata"]["labels"].items() >= LABELS.items()
     expected = {("Secret", names.DECOY), *((kind, "control") for kind in ("ServiceAccount", "Role", "RoleBinding"))}
+    expected |= {(kind, "r1plus-operator-test") for kind in ("Role", "RoleBinding")}
     assert inside(objects, namespace) == expected
     assert one(objects, "ServiceAccount", "control")["automountServiceAccountToken"] is False
 
